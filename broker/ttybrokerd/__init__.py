@@ -1,0 +1,1 @@
+"""ttybrokerd: the root side."""
