@@ -1,0 +1,173 @@
+"""A launcher built for the test, set-user-ID root, in a directory of its own that only root writes.
+
+Its callers are a uid and gid that no account has. `Launcher.run` starts it as one of them and
+returns what happened; what the root half saw is in `Launcher.report()`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parents[1] / "packaging" / "launcher"
+UID, GID, GROUP = 60123, 60123, 60124
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: a set-user-ID file, other uids"))
+
+
+class Launcher:
+    """One installed `ttyrun`: `program`, with its code directory `code`, both in `base`."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.code = base / "lib"
+        self.program = base / "ttyrun"
+        self.uid, self.gid, self.group = UID, GID, GROUP
+
+    def build(self, *variables: str) -> None:
+        """Compile ttyrun.c with the project's own Makefile; set-user-ID, owned by root."""
+        build = self.base / "build"
+        subprocess.run(
+            ["make", "-s", "-C", SOURCE, f"BUILD={build}", f"CODE={self.code}", *variables],
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        self.program.unlink(missing_ok=True)
+        shutil.copyfile(build / "ttyrun", self.program)
+        os.chmod(self.program, 0o4755)
+
+    def install(self, main: Path) -> None:
+        """Make `main` the only code in the code directory, as ttyrun_main.py."""
+        self.code.mkdir(mode=0o755)
+        shutil.copyfile(main, self.code / "ttyrun_main.py")
+        os.chmod(self.code / "ttyrun_main.py", 0o644)
+
+    def popen(
+        self,
+        *args: str | bytes,
+        program: Path | None = None,
+        before: Callable[[], None] | None = None,
+        user: bool = True,
+        **options: Any,
+    ) -> subprocess.Popen[bytes]:
+        """Start it as the caller's uid, gid and group (or as root); `before` runs as that uid,
+        the last thing before execve(2)."""
+        (self.base / "report").unlink(missing_ok=True)
+        if user:
+            options.update(user=self.uid, group=self.gid, extra_groups=[self.group])
+        return subprocess.Popen(
+            ["ttyrun", *args],
+            executable=program or self.program,
+            preexec_fn=before,
+            stdin=options.pop("stdin", subprocess.DEVNULL),
+            stdout=options.pop("stdout", subprocess.PIPE),
+            stderr=options.pop("stderr", subprocess.PIPE),
+            env=options.pop("env", {}),
+            **options,
+        )
+
+    def run(self, *args: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Start it and wait for its end."""
+        with self.popen(*args, **options) as process:
+            out, err = process.communicate()
+        text = [(part or b"").decode(errors="replace") for part in (out, err)]
+        return subprocess.CompletedProcess(args, process.returncode, *text)
+
+    def report(self) -> Any:
+        """What the last root half saw (probe.py); None: there was none."""
+        path = self.base / "report"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def seen(self, *args: str | bytes, **options: Any) -> Any:
+        """Run it, demand that the root half was reached, return its report."""
+        done = self.run(*args, **options)
+        assert done.returncode == 0, done
+        report = self.report()
+        assert report is not None
+        return report
+
+    def refused(self, *args: str | bytes, status: int = 1, **options: Any) -> str:
+        """Run it, demand a refusal in one line before any Python; return the line."""
+        done = self.run(*args, **options)
+        assert done.returncode == status, done
+        assert self.report() is None
+        assert done.stdout == ""
+        assert done.stderr.startswith("ttyrun: ") and done.stderr.count("\n") == 1, done
+        return done.stderr
+
+
+def make_base() -> Path:
+    """A directory that every uid can enter, only root can write, and no mount makes nosuid."""
+    base = Path(tempfile.mkdtemp(prefix="ttyrun-test-", dir="/run"))
+    os.chmod(base, 0o755)
+    return base
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """The launcher on the probe, for all tests that change nothing in its directory."""
+    base = make_base()
+    try:
+        if os.statvfs(base).f_flag & os.ST_NOSUID:
+            pytest.skip(f"{base} is mounted nosuid: no set-user-ID program works there")
+        launcher = Launcher(base)
+        launcher.install(HERE / "probe.py")
+        launcher.build()
+        yield launcher
+    finally:
+        shutil.rmtree(base)
+
+
+@pytest.fixture
+def launcher(built: Launcher) -> Launcher:
+    (built.base / "report").unlink(missing_ok=True)
+    return built
+
+
+@pytest.fixture
+def own(built: Launcher) -> Iterator[Launcher]:
+    """A launcher on the probe in a directory of this test's own, to be spoilt."""
+    base = make_base()
+    try:
+        launcher = Launcher(base)
+        launcher.install(HERE / "probe.py")
+        launcher.build()
+        yield launcher
+    finally:
+        shutil.rmtree(base)
+
+
+@pytest.fixture
+def mine(built: Launcher) -> Iterator[Path]:
+    """A directory that belongs to the caller, on the launcher's file system."""
+    path = built.base / "mine"
+    path.mkdir()
+    os.chown(path, UID, GID)
+    try:
+        yield path
+    finally:
+        os.chmod(path, stat.S_IRWXU)
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """The interpreter that the Makefile picks."""
+    return os.path.realpath("/usr/bin/python3" if sys.platform == "linux" else sys.executable)
