@@ -43,15 +43,23 @@ class Launcher:
 
     def build(self, *variables: str) -> None:
         """Compile ttyrun.c with the project's own Makefile; set-user-ID, owned by root."""
-        build = self.base / "build"
-        subprocess.run(
-            ["make", "-s", "-C", SOURCE, f"BUILD={build}", f"CODE={self.code}", *variables],
-            check=True,
-            stdout=subprocess.PIPE,
-        )
+        build = self.base / "-".join(["build", *variables]).replace("/", "-")
+        if not build.exists():
+            command = ["make", "-s", "-C", SOURCE, f"BUILD={build}", f"CODE={self.code}"]
+            subprocess.run([*command, *variables], check=True, stdout=subprocess.PIPE)
         self.program.unlink(missing_ok=True)
         shutil.copyfile(build / "ttyrun", self.program)
         os.chmod(self.program, 0o4755)
+
+    def reset(self) -> None:
+        """Everything as on the first day, but for what is compiled."""
+        for path in self.base.iterdir():
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            elif not path.name.startswith("build"):
+                shutil.rmtree(path)
+        os.chown(self.base, 0, 0)
+        os.chmod(self.base, 0o755)
 
     def install(self, main: Path) -> None:
         """Make `main` the only code in the code directory, as ttyrun_main.py."""
@@ -65,13 +73,14 @@ class Launcher:
         program: Path | None = None,
         before: Callable[[], None] | None = None,
         user: bool = True,
+        uid: int = UID,
         **options: Any,
     ) -> subprocess.Popen[bytes]:
         """Start it as the caller's uid, gid and group (or as root); `before` runs as that uid,
         the last thing before execve(2)."""
         (self.base / "report").unlink(missing_ok=True)
         if user:
-            options.update(user=self.uid, group=self.gid, extra_groups=[self.group])
+            options.update(user=uid, group=self.gid, extra_groups=[self.group])
         return subprocess.Popen(
             ["ttyrun", *args],
             executable=program or self.program,
@@ -121,37 +130,41 @@ def make_base() -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """The launcher on the probe, for all tests that change nothing in its directory."""
-    base = make_base()
+def bases() -> Iterator[list[Path]]:
+    """Where launchers can live; all removed at the end."""
+    made = [make_base(), make_base()]
     try:
-        if os.statvfs(base).f_flag & os.ST_NOSUID:
-            pytest.skip(f"{base} is mounted nosuid: no set-user-ID program works there")
-        launcher = Launcher(base)
-        launcher.install(HERE / "probe.py")
-        launcher.build()
-        yield launcher
+        if os.statvfs(made[0]).f_flag & os.ST_NOSUID:
+            pytest.skip(f"{made[0]} is mounted nosuid: no set-user-ID program works there")
+        yield made
     finally:
-        shutil.rmtree(base)
+        for base in made:
+            shutil.rmtree(base)
+
+
+@pytest.fixture(scope="session")
+def built(bases: list[Path]) -> Launcher:
+    launcher = Launcher(bases[0])
+    launcher.install(HERE / "probe.py")
+    launcher.build()
+    return launcher
 
 
 @pytest.fixture
 def launcher(built: Launcher) -> Launcher:
+    """The launcher on the probe, for tests that change nothing in its directory."""
     (built.base / "report").unlink(missing_ok=True)
     return built
 
 
 @pytest.fixture
-def own(built: Launcher) -> Iterator[Launcher]:
-    """A launcher on the probe in a directory of this test's own, to be spoilt."""
-    base = make_base()
-    try:
-        launcher = Launcher(base)
-        launcher.install(HERE / "probe.py")
-        launcher.build()
-        yield launcher
-    finally:
-        shutil.rmtree(base)
+def own(bases: list[Path]) -> Launcher:
+    """Another one that a test may spoil."""
+    launcher = Launcher(bases[1])
+    launcher.reset()
+    launcher.install(HERE / "probe.py")
+    launcher.build()
+    return launcher
 
 
 @pytest.fixture
