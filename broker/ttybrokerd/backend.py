@@ -1,0 +1,188 @@
+"""The forked backend: a program started as root becomes two, and only the child stays root.
+
+    root program ── init_backend() ──┬── child: confined, serves the pair, ends with it
+                                     └── parent: the user, for good; returns
+
+The child is forked twice, so that the program has no child it did not make and nobody has to
+wait for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import pwd
+import signal
+import socket
+from typing import NamedTuple, NoReturn
+
+from ttybroker import client
+from ttybrokerd import confine, locks, policy
+from ttybrokerd.log import ERROR, INFO, Log
+from ttybrokerd.peer import Identity
+from ttybrokerd.policy import Policy
+from ttybrokerd.server import Server
+
+READY = b"ready"
+
+
+class _User(NamedTuple):
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def init_backend(
+    *,
+    policy: str | Policy | None = None,
+    lock_dir: str = locks.DIRECTORY,
+    user: str | int | None = None,
+) -> None:
+    """Fork the broker's root half and give up root in this process, for good.
+
+    To be called first of all: before threads, before anything of the caller's is read. From
+    then on `ttybroker.open_tty` and `open_fd` in this process use that backend, which ends when
+    the last copy of the socket to it is closed, however this process ends.
+
+    policy: the policy's file, a Policy, or None for /etc/ttybroker/policy.toml if there is one
+    and the shipped default if not. lock_dir: where UUCP lock files are. user: whom to become,
+    name or uid; by default the real user of a setuid program, with the groups it has.
+
+    Raises PermissionError without root, RuntimeError if threads run, ValueError if there is
+    nobody to become, PolicyError or OSError if the backend cannot start (privilege is given up
+    then too, from the fork on). Ends the process if privilege could be got back.
+    """
+    _check_caller()
+    become = _whom(user)
+    rules = policy if isinstance(policy, Policy) else load_policy(policy)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gc.freeze()  # what is here now stays shared memory in the child
+    middle = os.fork()
+    if middle == 0:
+        if os.fork() != 0:
+            os._exit(0)
+        ours.close()
+        _serve(theirs, rules, lock_dir, become)
+    gc.unfreeze()
+    theirs.close()
+    _reap(middle)
+    try:
+        confine.give_up_everything(*become)
+    except BaseException as error:
+        os.write(2, f"ttybroker: privilege could not be given up: {error}\n".encode())
+        os._exit(70)
+    _hear(ours)
+    client.adopt_pair(ours)
+
+
+def load_policy(path: str | None) -> Policy:
+    """The policy at `path`; without one, /etc/ttybroker/policy.toml or else the shipped default.
+
+    Raises PolicyError.
+    """
+    if path is None and not os.path.lexists(policy.PATH):
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.toml")
+        with open(path, encoding="utf-8") as file:
+            return policy.parse(file.read(), path)
+    return policy.load(policy.PATH if path is None else path)
+
+
+def _check_caller() -> None:
+    if os.geteuid() != 0:
+        what = "init_backend() needs root: start the program as root or setuid root, or use the "
+        raise PermissionError(errno.EPERM, f"{what}daemon (ttybrokerd) and no backend of your own")
+    if len(os.listdir("/proc/self/task")) > 1:
+        what = "init_backend() comes too late: threads are running; call it first of all"
+        raise RuntimeError(what)
+
+
+def _whom(user: str | int | None) -> _User:
+    if user is None:
+        if os.getuid() == 0:
+            raise ValueError("started as root itself: say whom to become, init_backend(user=...)")
+        return _User(os.getuid(), os.getgid(), tuple(os.getgroups()))
+    try:
+        entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
+    except KeyError:
+        raise ValueError(f"no such user: {user}") from None
+    if entry.pw_uid == 0:
+        raise ValueError("the frontend must not stay root: name another user")
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return _User(entry.pw_uid, entry.pw_gid, groups)
+
+
+def _reap(middle: int) -> None:
+    try:
+        os.waitpid(middle, 0)
+    except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
+        pass
+
+
+def _hear(pair: socket.socket) -> None:
+    """Wait for the child's word that it serves. Raises OSError with what it says instead."""
+    word = pair.recv(4096)
+    if word != READY:
+        pair.close()
+        what = word.decode("utf-8", "replace") or "it ended; its reason is in the log"
+        raise OSError(errno.ECONNREFUSED, f"the backend did not start: {what}")
+
+
+def _serve(pair: socket.socket, rules: Policy, lock_dir: str, become: _User) -> NoReturn:
+    """The child. Never returns, and never runs the program's own exit handlers."""
+    status = 1
+    try:
+        log = Log()
+        server = _prepare(pair, rules, lock_dir, become, log)
+        pair.send(READY)
+        log("start", INFO, uid=become.uid, reason="forked backend")
+        while not server.deserted:
+            server.turn()
+        server.last_words()
+        status = 0
+    except BaseException as error:
+        try:
+            log("failed", ERROR, reason=f"{type(error).__name__}: {error}")
+            pair.send(str(error)[:1024].encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BaseException:
+            pass
+    finally:
+        os._exit(status)
+
+
+def _prepare(
+    pair: socket.socket, rules: Policy, lock_dir: str, become: _User, log: Log
+) -> Server:
+    os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
+    _forget_parent(keep={pair.fileno(), *log.descriptors})
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    os.setgroups([])
+    server = Server(rules, lock_dir, log)
+    confine.confine()
+    identity = Identity(become.uid, become.gid, frozenset(become.groups) | {become.gid}, pid=0)
+    server.adopt(pair, identity)
+    return server
+
+
+def _forget_parent(keep: set[int]) -> None:
+    """Signals and descriptors as a fresh process has them; 0 and 1 are /dev/null."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):  # SIGKILL, SIGSTOP
+            pass
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    for entry in os.listdir("/proc/self/fd"):
+        descriptor = int(entry)
+        if descriptor > 2 and descriptor not in keep:
+            try:
+                os.close(descriptor)
+            except OSError:  # the descriptor of the listing itself
+                pass

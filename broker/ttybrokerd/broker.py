@@ -1,0 +1,404 @@
+"""The broker: what each request means, and what becomes of a lease.
+
+The decisions are elsewhere (`policy`, `device`, `lease`), and so is what touches a device
+(`port`); here they are put in order, and everything that happens is logged.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from collections import defaultdict
+from functools import partial
+
+from ttybroker import wire
+from ttybrokerd import linux, peer, port, report
+from ttybrokerd.clients import Client, Clients
+from ttybrokerd.device import Devices, Seen, Target
+from ttybrokerd.lease import Ask, Effect, End, Refuse, Start, State, Table
+from ttybrokerd.locks import LockFiles
+from ttybrokerd.log import ERROR, INFO, NOTICE, Log
+from ttybrokerd.loop import NOTHING, READ, Loop
+from ttybrokerd.peer import Users
+from ttybrokerd.policy import Decision, Policy
+from ttybrokerd.port import OpenPort
+from ttybrokerd.refusal import Refusal
+from ttybrokerd.workers import Workers
+
+
+class Job(Ask):
+    """A client's request for a port, and after the grant its lease."""
+
+    __slots__ = ("client", "name", "pid", "rule", "target")
+
+    def __init__(
+        self,
+        client: Client,
+        request: wire.Open,
+        target: Target,
+        decision: Decision,
+        holder: wire.Holder,
+    ) -> None:
+        rule = decision.rule
+        super().__init__(
+            client.identity.uid,
+            holder,
+            now=time.monotonic(),
+            wait=request.wait / 1000,
+            max_lease=None if rule is None else rule.max_lease,
+        )
+        self.client = client
+        self.name = request.name
+        self.target = target
+        self.rule = str(rule)
+        self.pid = holder.pid or 0  # the process that the lock file names, if it can be named
+
+
+class Broker:
+    """The root side's state: the table, and what each lease holds."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        workers: Workers,
+        clients: Clients,
+        users: Users,
+        policy: Policy,
+        devices: Devices,
+        locks: LockFiles,
+        log: Log,
+    ) -> None:
+        self.policy = policy
+        self.table = Table()
+        self._loop = loop
+        self._workers = workers
+        self._clients = clients
+        self._users = users
+        self._devices = devices
+        self._locks = locks
+        self._log = log
+        self._jobs: dict[Client, tuple[int, Job]] = {}  # requests for a port under way
+        self._leases: dict[int, tuple[Job, OpenPort]] = {}  # by device number, like the table
+        self._watches: dict[int, int] = {}  # inotify watch to device number
+        self._ghosts: list[tuple[int, int, select.epoll]] = []  # device, uid, dead description
+        self._revokers: defaultdict[int, list[Client]] = defaultdict(list)
+        self._inotify = linux.inotify()
+        loop.add(self._inotify, READ, self._on_closes)
+        clients.serve = self.serve
+        clients.lost = self.lost
+
+    def serve(self, client: Client, request: wire.Request) -> None:
+        """Do what a client asks; what is refused at once is answered and logged here."""
+        name = getattr(request, "name", "")
+        try:
+            match request:
+                case wire.Open():
+                    self._open(client, request)
+                case wire.List():
+                    self._list(client)
+                case wire.Revoke():
+                    self._revoke(client, request.name)
+                case wire.Check():
+                    self._check(client, request)
+                case wire.Connect():
+                    refusal = self._clients.connect(client)
+                    if refusal is not None:
+                        raise refusal
+                    self._clients.done(client)
+        except Refusal as refusal:
+            self._refuse(client, name, refusal)
+
+    def lost(self, client: Client) -> None:
+        """A client is gone: what it waited for it does not want any more."""
+        if client in self._jobs:
+            key, job = self._jobs.pop(client)
+            self._do(self.table.withdraw(key, job))
+
+    def idle(self) -> bool:
+        """Whether no port is leased, opened or put in order."""
+        return not self.table.ports
+
+    def tick(self) -> float | None:
+        """Do what the clock asks for; returns the seconds until it may ask again, if ever."""
+        alarm = self.table.next_alarm()
+        if alarm is not None and alarm <= time.monotonic():
+            self._do(self.table.tick(time.monotonic()))
+            alarm = self.table.next_alarm()
+        return None if alarm is None else max(0.0, alarm - time.monotonic())
+
+    # requests
+
+    def _open(self, client: Client, request: wire.Open) -> None:
+        decision = self._allowed(client, request.name)
+        target = self._devices.target(request.name, decision)
+        job = Job(client, request, target, decision, self._holder(client, request.pid))
+        seen = self._devices.look(target)
+        key = seen.rdev
+        self._jobs[client] = key, job
+        self._look_after(key)
+        effects = self.table.ask(key, job, self._count_ghosts(job.uid))
+        if effects and isinstance(effects[0], Start):
+            self._start(key, job, seen)
+            return
+        seen.close()
+        self._do(effects)
+
+    def _list(self, client: Client) -> None:
+        who = client.identity
+        table = {
+            key: report.Known(row.state.value, len(row.queue), row.holder())
+            for key, row in self.table.ports.items()
+        }
+        job = partial(
+            report.rows,
+            self._devices,
+            policy := self.policy,
+            self._locks,
+            table,
+            partial(policy.decide, who.uid, who.groups),
+            policy.is_admin(who.uid, who.groups),
+        )
+        self._workers.submit(job, partial(self._listed, client))
+
+    def _listed(self, client: Client, ports: list[wire.Port]) -> None:
+        for part in report.parts(ports):
+            for row in part.ports:
+                self._name_user(row.holder)
+            if not self._clients.answer(client, part):
+                return
+        self._clients.done(client)
+
+    def _revoke(self, client: Client, name: str) -> None:
+        who = client.identity
+        decision = self._decide(client, name)
+        key = self._leased(name, decision)
+        own = key is not None and self._leases[key][0].uid == who.uid
+        if not own and not self.policy.is_admin(who.uid, who.groups):
+            what = "only its holder, root and the policy's admins may take a port back"
+            raise Refusal(errno.EACCES, what)
+        if key is None:
+            raise Refusal(errno.ESRCH, "nobody holds it through the broker; see: ttybroker list")
+        job, _held = self._leases[key]
+        self._record("revoke", client, name, NOTICE, rule=job.rule, holder=job.holder,
+                     reason="asked for")  # fmt: skip
+        self._revokers[key].append(client)
+        self._do(self.table.end(key, "revoked"))
+
+    def _check(self, client: Client, request: wire.Check) -> None:
+        who = client.identity
+        uid, gids = who.uid, who.groups
+        if request.uid is not None and request.uid != uid:
+            if not self.policy.is_admin(uid, gids):
+                what = "only root and the policy's admins may ask about other users"
+                raise Refusal(errno.EACCES, what)
+            uid, gids = request.uid, frozenset(request.groups)
+        self._check_name(request.name)
+        decision = self.policy.decide(uid, gids, request.name)
+        rule = "" if decision.rule is None else str(decision.rule)
+        message = "allowed" if decision.allowed else _denied(decision)
+        self._clients.answer(client, wire.Verdict(decision.allowed, decision.known, rule, message))
+        self._clients.done(client)
+
+    # what the requests have in common
+
+    def _check_name(self, name: str) -> None:
+        if not wire.valid_name(name):
+            what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
+            raise Refusal(errno.EINVAL, what)
+
+    def _decide(self, client: Client, name: str) -> Decision:
+        self._check_name(name)
+        return self.policy.decide(client.identity.uid, client.identity.groups, name)
+
+    def _allowed(self, client: Client, name: str) -> Decision:
+        """The decision, if it is yes. Raises Refusal EINVAL, EACCES, or ENOENT for a name that
+        can mean no port at all."""
+        decision = self._decide(client, name)
+        if not decision.allowed:
+            raise Refusal(errno.EACCES, _denied(decision))
+        return decision
+
+    def _holder(self, client: Client, pid: int) -> wire.Holder:
+        who = client.identity
+        user = self._users.name(who.uid)
+        if pid in (0, who.pid):
+            return wire.Holder(who.uid, user, who.pid or None, client.program)
+        found = peer.acts_for(who, pid)
+        return wire.Holder(who.uid, user, pid, found.program)
+
+    def _leased(self, name: str, decision: Decision) -> int | None:
+        """The device number under which the port of this name is leased now."""
+        try:
+            path = self._devices.path(name, decision.device)
+        except Refusal:
+            return None
+        for key, (_job, held) in self._leases.items():
+            row = self.table.ports.get(key)
+            if held.target.path == path and row is not None and row.state is State.HELD:
+                return key
+        return None
+
+    def _refuse(self, client: Client, name: str, refusal: Refusal) -> None:
+        self._jobs.pop(client, None)
+        self._name_user(refusal.holder)
+        known_as = name if wire.valid_name(name) else repr(name[:80])
+        self._record("refuse", client, name, NOTICE, reason=refusal.reason)
+        message = f"{known_as}: {refusal.reason}" if name else refusal.reason
+        refused = wire.Refused(refusal.number, message, refusal.holder)
+        if self._clients.answer(client, refused):
+            self._clients.done(client)
+
+    def _name_user(self, holder: wire.Holder | None) -> None:
+        if holder is not None and not holder.user:
+            holder.user = self._users.name(holder.uid)
+
+    # leases
+
+    def _do(self, effects: list[Effect]) -> None:
+        """Carry out what the table says; the outcome comes back to it by `_opened`, `_closed`."""
+        for effect in effects:
+            match effect:
+                case Start(key, Job() as job):
+                    self._start(key, job, None)
+                case Refuse(Job() as job, refusal):
+                    self._refuse(job.client, job.name, refusal)
+                case End(key, Job() as job, reason):
+                    self._end(key, job, reason)
+
+    def _start(self, key: int, job: Job, seen: Seen | None) -> None:
+        ghosts = any(device == key for device, _, _ in self._ghosts)
+        work = partial(self._acquire, key, job, seen, ghosts)
+        self._workers.submit(work, partial(self._opened, key, job))
+
+    def _acquire(
+        self, key: int, job: Job, seen: Seen | None, ghosts: bool
+    ) -> tuple[OpenPort, int] | Refusal:
+        """In a worker. Who waited gets a fresh look: the node may be another by now."""
+        try:
+            seen = seen or self._devices.look(job.target)
+        except Refusal as refusal:
+            return refusal
+        if seen.rdev != key:
+            seen.close()
+            return Refusal(errno.ENODEV, "another device has this name now; ask again")
+        return port.acquire(self._devices, seen, self._locks, self._inotify, job.pid, ghosts)
+
+    def _opened(self, key: int, job: Job, result: tuple[OpenPort, int] | Refusal) -> None:
+        if isinstance(result, Refusal):
+            self._do(self.table.failed(key, result, time.monotonic()))
+            return
+        held, descriptor = result
+        job.holder.since = time.time()
+        self._keep(key, job, held)
+        effects = self.table.opened(key, time.monotonic())
+        if not effects:
+            if self._clients.answer(job.client, wire.Grant(), descriptor):
+                self._record("grant", job.client, job.name, INFO, device=held.target.path,
+                             rule=job.rule, holder=job.holder)  # fmt: skip
+            self._jobs.pop(job.client, None)
+            self._clients.done(job.client)
+        os.close(descriptor)
+        if job.pid and held.exit_fd < 0:  # it ended while the port was being opened
+            self._on_exit(key)
+        self._do(effects)
+
+    def _keep(self, key: int, job: Job, held: OpenPort) -> None:
+        """Listen to what the kernel says of the lease."""
+        self._leases[key] = job, held
+        if held.watch is not None:
+            self._watches[held.watch] = key
+        self._loop.add(held.guard, NOTHING, partial(self._on_hangup, key))
+        if held.exit_fd >= 0:
+            self._loop.add(held.exit_fd, READ, partial(self._on_exit, key))
+
+    def _on_closes(self) -> None:
+        """Somebody closed a leased node: if it was the holder's last copy, the lease is over."""
+        woken, overflow = linux.read_watches(self._inotify)
+        keys = [self._watches[watch] for watch in woken if watch in self._watches]
+        for key in list(self._leases) if overflow else keys:
+            self._look_after(key)
+
+    def _look_after(self, key: int) -> None:
+        """End the lease of this port if the holder's last copy is closed."""
+        row = self.table.ports.get(key)
+        if row is not None and row.state is State.HELD and not self._leases[key][1].held():
+            self._do(self.table.end(key, "closed"))
+
+    def _on_hangup(self, key: int) -> None:
+        """The guard is hung up: unplugged, or somebody else's vhangup."""
+        _job, held = self._leases[key]
+        self._loop.remove(held.guard)
+        self._do(self.table.end(key, "hung up or unplugged"))
+
+    def _on_exit(self, key: int) -> None:
+        """The holder's process ended. If a copy of its descriptor lives on, so does the lease,
+        and the lock file needs a live pid."""
+        job, held = self._leases[key]
+        if held.exit_fd >= 0:
+            self._loop.remove(held.exit_fd)
+        self._look_after(key)
+        if self.table.ports[key].state is not State.HELD:
+            return
+        try:
+            held.sign(os.getpid())
+        except Refusal as refusal:
+            self._record("lock-failed", job.client, job.name, ERROR, reason=refusal.reason)
+
+    def _end(self, key: int, job: Job, reason: str) -> None:
+        _job, held = self._leases[key]
+        self._loop.remove(held.guard)
+        if held.exit_fd >= 0:
+            self._loop.remove(held.exit_fd)
+        work = partial(port.release, held, reason == "closed")
+        self._workers.submit(work, partial(self._closed, key, job, reason))
+
+    def _closed(self, key: int, job: Job, reason: str, ghost: select.epoll | None) -> None:
+        _job, held = self._leases.pop(key)
+        if held.watch is not None:
+            self._watches.pop(held.watch, None)
+        if ghost is not None:
+            self._ghosts.append((key, job.uid, ghost))
+        self._record("release", job.client, job.name, INFO, device=held.target.path,
+                     rule=job.rule, holder=job.holder, reason=reason)  # fmt: skip
+        for client in self._revokers.pop(key, []):
+            if self._clients.answer(client, wire.Done()):
+                self._clients.done(client)
+        self._do(self.table.closed(key))
+
+    def _count_ghosts(self, uid: int) -> int:
+        """How many revoked descriptions this user still keeps open; forgets those closed."""
+        for ghost in list(self._ghosts):
+            if not linux.still_open(ghost[2]):
+                ghost[2].close()
+                self._ghosts.remove(ghost)
+        return sum(owner == uid for _, owner, _ in self._ghosts)
+
+    def _record(
+        self,
+        event: str,
+        client: Client,
+        name: str,
+        level: int,
+        *,
+        device: str | None = None,
+        rule: str | None = None,
+        holder: wire.Holder | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """One record of the log: who (the holder, where it is not the client itself), what, why."""
+        who = client.identity
+        asker = wire.Holder(who.uid, self._users.name(who.uid), who.pid, client.program)
+        about = holder or asker
+        self._log(event, level, port=name or None, device=device, uid=about.uid, user=about.user,
+                  pid=about.pid, program=about.program, rule=rule, reason=reason,
+                  by=None if event != "revoke" else str(asker))  # fmt: skip
+
+
+def _denied(decision: Decision) -> str:
+    if decision.rule is not None:
+        return f"not permitted: rule {decision.rule} of the policy denies it"
+    if decision.known:
+        return "not permitted: no rule of the policy allows it to you; ask the administrator"
+    return "not permitted: no rule of the policy is about it; ask the administrator for one"

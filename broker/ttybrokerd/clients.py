@@ -1,0 +1,235 @@
+"""Connections: who is there, what they say, and the end of those that do not keep the rules.
+
+A connection has one request under way at a time: until that is answered its socket is not read
+again, so what a client piles up lies in its own socket buffer and nowhere else. A broken message
+is the end of its client; an ordinary refusal is an answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+from ttybroker import wire
+from ttybrokerd import linux, locks, peer
+from ttybrokerd.log import NOTICE, WARNING, Log
+from ttybrokerd.loop import NOTHING, READ, Loop
+from ttybrokerd.peer import Identity, Users
+from ttybrokerd.refusal import Refusal
+from ttybrokerd.workers import Workers
+
+CLIENTS = 4096
+CLIENTS_PER_UID = 256
+BACKLOG = 128
+
+
+class Client:
+    """One connection. `busy`: a request of it is under way; `forked`: it is one end of a pair,
+    whose sender's pid is learnt from its first message."""
+
+    __slots__ = ("busy", "fd", "forked", "gone", "identity", "program", "sock")
+
+    def __init__(self, sock: socket.socket, identity: Identity, forked: bool) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.identity = identity
+        self.forked = forked
+        self.program = locks.program(identity.pid) if identity.pid else ""
+        self.busy = False
+        self.gone = False
+
+
+class BrokenPeer(Exception):
+    """This client does not keep the protocol; the text says how."""
+
+
+class Clients:
+    """All connections. `serve` gets each request, `lost` each client that is gone."""
+
+    def __init__(self, loop: Loop, workers: Workers, users: Users, log: Log) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._users = users
+        self._log = log
+        self._all: dict[int, Client] = {}
+        self._per_uid: Counter[int] = Counter()
+        self.serve: Callable[[Client, wire.Request], None]
+        self.lost: Callable[[Client], None]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept connections on `listener`, a non-blocking SOCK_SEQPACKET socket."""
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._loop.add(listener.fileno(), READ, partial(self._accept, listener))
+
+    def adopt(self, sock: socket.socket, identity: Identity) -> None:
+        """Serve one end of a socket pair whose other end belongs to `identity`."""
+        self._welcome(Client(sock, identity, forked=True))
+
+    def answer(self, client: Client, reply: wire.Reply, descriptor: int | None = None) -> bool:
+        """Send the reply to the request under way; False if the client is gone or does not read
+        (then it is cut off: it has one request at a time, so its buffer is full on purpose)."""
+        if client.gone:
+            return False
+        rights: list[tuple[int, int, bytes]] = []
+        if descriptor is not None:
+            packed = descriptor.to_bytes(4, "little")
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        try:
+            client.sock.sendmsg([wire.encode_reply(reply)], rights, flags)
+        except BlockingIOError:
+            self._cut_off(client, "it does not read its answers")
+            return False
+        except OSError:
+            self._drop(client)
+            return False
+        return True
+
+    def done(self, client: Client) -> None:
+        """The request under way is answered: listen to the client again."""
+        if client.busy and not client.gone:
+            client.busy = False
+            self._loop.change(client.fd, READ)
+
+    def connect(self, client: Client) -> Refusal | None:
+        """Give a forked frontend a further connection. A refusal is returned."""
+        refusal = self._full(client.identity.uid)
+        if not client.forked:
+            refusal = Refusal(errno.EPROTO, "connect to the socket again instead")
+        if refusal is not None:
+            return refusal
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            if self.answer(client, wire.Grant(), theirs.fileno()):
+                self.adopt(ours, client.identity._replace(pid=0))
+            else:
+                ours.close()
+        return None
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:  # the peer is gone already, or we are out of something
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                self._log("accept-failed", WARNING, reason=error.strerror)
+            return
+        try:
+            identity = peer.at_connect(sock)
+        except OSError as error:
+            self._log("cut-off", WARNING, reason=f"no credentials: {error.strerror}")
+            sock.close()
+            return
+        refusal = self._full(identity.uid)
+        if refusal is None:
+            self._welcome(Client(sock, identity, forked=False))
+            return
+        message = wire.encode_reply(wire.Refused(refusal.number, refusal.reason))
+        try:
+            sock.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass
+        sock.close()
+        self._log("refuse", NOTICE, uid=identity.uid, pid=identity.pid, reason=refusal.reason)
+
+    def _full(self, uid: int) -> Refusal | None:
+        if len(self._all) >= CLIENTS:
+            return Refusal(errno.EDQUOT, f"{CLIENTS} clients are connected already; try later")
+        if self._per_uid[uid] >= CLIENTS_PER_UID:
+            what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
+            return Refusal(errno.EDQUOT, what)
+        return None
+
+    def _welcome(self, client: Client) -> None:
+        """Read the client once its user's name is known for the log."""
+        client.sock.setblocking(False)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._all[client.fd] = client
+        uid = client.identity.uid
+        self._per_uid[uid] += 1
+        known = self._users.known(uid)
+        client.busy = not known
+        events = READ if known else NOTHING
+        self._loop.add(client.fd, events, partial(self._on_news, client))
+        if not known:
+            self._workers.submit(partial(self._users.look_up, uid), lambda _: self.done(client))
+
+    def _on_news(self, client: Client) -> None:
+        if client.busy:  # only a hang-up is told now
+            self._drop(client)
+            return
+        try:
+            request = self._receive(client)
+        except BrokenPeer as broken:
+            self._cut_off(client, str(broken))
+            return
+        if request is None:
+            return
+        client.busy = True
+        self.serve(client, request)
+        if client.busy and not client.gone:
+            self._loop.change(client.fd, NOTHING)
+
+    def _receive(self, client: Client) -> wire.Request | None:
+        """The next request; None if there is none or the client left. Raises BrokenPeer.
+
+        The control buffer has room for credentials and for nothing else, so that the kernel
+        installs no descriptor here and says MSG_CTRUNC: net/core/scm.c, scm_detach_fds().
+        """
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        try:
+            data, ancillary, got, _ = client.sock.recvmsg(
+                wire.MAX_REQUEST + 1, linux.CREDENTIALS_SPACE, flags
+            )
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._drop(client)
+            return None
+        if not data and not ancillary:
+            self._drop(client)
+            return None
+        if got & socket.MSG_CTRUNC:
+            raise BrokenPeer("it sent descriptors along")
+        self._check_sender(client, linux.message_credentials(ancillary))
+        try:
+            return wire.decode_request(data)
+        except wire.Malformed as malformed:
+            raise BrokenPeer(str(malformed)) from None
+
+    def _check_sender(self, client: Client, sender: tuple[int, int, int] | None) -> None:
+        if sender is None:
+            raise BrokenPeer("a message without credentials")
+        if client.forked and client.identity.pid == 0:
+            client.identity = client.identity._replace(pid=sender[0])
+            client.program = locks.program(sender[0])
+        if not client.identity.sent(sender):
+            pid, uid, gid = sender
+            raise BrokenPeer(f"its identity changed to pid {pid}, uid {uid}, gid {gid}")
+
+    def _cut_off(self, client: Client, reason: str) -> None:
+        who = client.identity
+        self._log("cut-off", WARNING, uid=who.uid, user=self._users.name(who.uid), pid=who.pid,
+                  program=client.program, reason=reason)  # fmt: skip
+        last_word = wire.encode_reply(wire.Refused(errno.EPROTO, f"cut off: {reason}"))
+        try:
+            client.sock.send(last_word, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass
+        self._drop(client)
+
+    def _drop(self, client: Client) -> None:
+        if client.gone:
+            return
+        client.gone = True
+        self._loop.remove(client.fd)
+        del self._all[client.fd]
+        self._per_uid[client.identity.uid] -= 1
+        self._per_uid += Counter()  # drops zeros
+        client.sock.close()
+        self.lost(client)

@@ -1,0 +1,123 @@
+"""The root side gives up what its job does not need, before it reads a client's first byte.
+
+Every step is verified in what the kernel says afterwards (/proc/self/status), not in what was
+asked of it; a step that did not take is the end. This module is the place of all of them.
+
+What the job needs: CAP_SYS_ADMIN to hang up a terminal (TIOCVHANGUP, drivers/tty/tty_io.c) and
+to open one that somebody made exclusive; CAP_DAC_OVERRIDE because udev may give a node, and a
+program a lock file, to anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+
+import prctl
+
+CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
+DESCRIPTORS = 16384  # clients and four a lease, with room
+
+
+class NotConfined(RuntimeError):
+    """The kernel did not take away what it was asked to."""
+
+
+def confine() -> None:
+    """Shrink this process for good. Raises NotConfined or OSError; then it must not go on."""
+    os.umask(0o077)
+    os.chdir("/")
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
+    _cut_bounding_set(CAPABILITIES)
+    _cut_sets(CAPABILITIES)
+    prctl.set_no_new_privs(1)
+    prctl.set_dumpable(0)
+    wanted = sum(1 << number for number in CAPABILITIES)
+    verify(permitted=wanted, bounding=wanted)
+    if prctl.get_dumpable() != 0:
+        raise NotConfined("the process is still dumpable")
+
+
+def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    """Become this user for good, without a capability, and prove that there is no way back.
+
+    Raises NotConfined if the kernel still gives anything; then the process must end.
+    """
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    _cut_bounding_set(())
+    os.setresuid(uid, uid, uid)
+    _cut_sets(())
+    prctl.set_no_new_privs(1)
+    verify(permitted=0, bounding=0)
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
+        raise NotConfined("user or group ids are not what they were set to")
+    if set(os.getgroups()) != set(groups):
+        raise NotConfined("supplementary groups are not what they were set to")
+    _prove_no_way_back()
+
+
+def _prove_no_way_back() -> None:
+    """Try to be root again; raise NotConfined if any way works."""
+    ways: tuple[Callable[[], None], ...] = (
+        lambda: os.setresuid(0, 0, 0),
+        lambda: os.setuid(0),
+        lambda: os.seteuid(0),
+        lambda: os.setresgid(0, 0, 0),
+        lambda: os.setgroups([0]),
+    )
+    for way in ways:
+        try:
+            way()
+        except PermissionError:
+            continue
+        raise NotConfined("privilege came back after it was given up")
+
+
+def _cut_bounding_set(keep: tuple[int, ...]) -> None:
+    """By number up to the kernel's own last one: python-prctl's list ends where its build did."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        last = int(file.read())
+    for number in range(last + 1):
+        if number not in keep:
+            prctl.capbset_drop(number)
+
+
+def _cut_sets(keep: tuple[int, ...]) -> None:
+    sets = (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED)
+    drop = [number for number in prctl.ALL_CAPS if number not in keep]
+    inherit = (list(prctl.ALL_CAPS), (prctl.CAP_INHERITABLE,), False)
+    prctl.set_caps((drop, sets, False), inherit)
+
+
+def verify(*, permitted: int, bounding: int) -> None:
+    """Compare the kernel's own account, of every thread, with what must be. Raises NotConfined."""
+    for thread in os.listdir("/proc/self/task"):
+        status = _status(thread)
+        for field, value in (
+            ("CapPrm", permitted),
+            ("CapEff", permitted),
+            ("CapBnd", bounding),
+            ("CapInh", 0),
+            ("CapAmb", 0),
+        ):
+            if int(status[field], 16) != value:
+                raise NotConfined(f"{field} is {status[field]}, not {value:016x}")
+        if status["NoNewPrivs"] != "1":
+            raise NotConfined("no_new_privs is not set")
+
+
+def _status(thread: str) -> dict[str, str]:
+    with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as file:
+        pairs = (line.partition(":") for line in file)
+        return {key: value.strip() for key, _, value in pairs}
+
+
+def _limit(what: int, value: int) -> None:
+    _soft, hard = resource.getrlimit(what)
+    allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(what, (allowed, allowed))
+    if resource.getrlimit(what) != (allowed, allowed):
+        raise NotConfined(f"resource limit {what} was not taken")

@@ -1,0 +1,184 @@
+"""`ttybrokerd`: the broker as a daemon on a listening socket."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import socket
+import stat
+import sys
+
+from ttybroker.client import SOCKET
+from ttybrokerd import confine, locks
+from ttybrokerd.backend import load_policy
+from ttybrokerd.clients import BACKLOG
+from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
+from ttybrokerd.policy import PATH, PolicyError
+from ttybrokerd.server import Server
+
+LISTEN_FDS_START = 3  # sd_listen_fds(3)
+
+
+class CannotStart(Exception):
+    """Why the daemon cannot start, and what to do about it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Exit status: 0 ended by SIGTERM, 1 could not start, 2 usage."""
+    options = _parse(argv)
+    try:
+        if options.check:
+            return _check(options.policy)
+        _serve(options)
+    except (CannotStart, PolicyError, confine.NotConfined, OSError) as error:
+        print(f"ttybrokerd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="ttybrokerd",
+        description="Broker for serial ports: checks who asks, locks, opens, passes the "
+        "descriptor. SIGHUP reads the policy again.",
+    )
+    parser.add_argument("--policy", metavar="FILE", help=f"default {PATH}, or as shipped")
+    parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="default %(default)s")
+    parser.add_argument("--lock-dir", metavar="DIR", default=locks.DIRECTORY,
+                        help="where UUCP lock files are; default %(default)s")  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="check the policy and exit")
+    return parser.parse_args(argv)
+
+
+def _check(path: str | None) -> int:
+    policy = load_policy(path)
+    for warning in policy.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{path or PATH}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if os.geteuid() != 0:
+        raise CannotStart("needs root: start it by systemd, or with sudo")
+    policy = load_policy(options.policy)
+    log = Log()
+    for warning in policy.warnings:
+        log("policy", WARNING, reason=warning)
+    listener, own_path = _listener(options.socket)
+    server = Server(policy, options.lock_dir, log)
+    _own_session()
+    reload_asked = _handle_signals(server)
+    server.listen(listener)
+    confine.confine()
+    _notify(f"READY=1\nMAINPID={os.getpid()}")
+    log("start", NOTICE, reason=f"{len(policy.rules)} rules")
+    while not server.stopping:
+        server.turn()
+        if reload_asked:
+            reload_asked.clear()
+            _reload(server, options.policy, log)
+    _notify("STOPPING=1")
+    listener.close()
+    if own_path is not None:
+        os.unlink(own_path)
+    server.last_words()
+    log("stop", NOTICE, reason="SIGTERM")
+
+
+def _reload(server: Server, path: str | None, log: Log) -> None:
+    """Read the policy again; one that is bad is logged, and the old one stays."""
+    try:
+        policy = load_policy(path)
+    except PolicyError as error:
+        log("reload-failed", ERROR, reason=f"{error}; the old policy stays")
+        return
+    for warning in policy.warnings:
+        log("policy", WARNING, reason=warning)
+    server.broker.policy = policy
+    log("reload", NOTICE, reason=f"{len(policy.rules)} rules")
+
+
+def _own_session() -> None:
+    try:
+        os.setsid()
+    except PermissionError:  # a leader already, as under systemd
+        pass
+
+
+def _handle_signals(server: Server) -> list[int]:
+    """SIGTERM and SIGINT stop; the returned list is filled when SIGHUP asks for a reload."""
+    reload_asked: list[int] = []
+
+    def on_reload(number: int, _frame: object) -> None:
+        reload_asked.append(number)
+        server.wake()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: server.stop())
+    signal.signal(signal.SIGHUP, on_reload)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return reload_asked
+
+
+def _listener(path: str) -> tuple[socket.socket, str | None]:
+    """The listening socket, and its path if it is ours to remove: systemd's or our own."""
+    passed = os.environ.get("LISTEN_FDS")
+    if passed is None or os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return _bind(path), path
+    if passed != "1":
+        raise CannotStart(f"expected one socket from systemd, not {passed}: see ttybroker.socket")
+    listener = socket.socket(fileno=LISTEN_FDS_START)
+    if (listener.family, listener.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        raise CannotStart("systemd's socket is no ListenSequentialPacket= on a path")
+    listener.setblocking(False)
+    os.set_inheritable(LISTEN_FDS_START, False)
+    return listener, None
+
+
+def _bind(path: str) -> socket.socket:
+    """Listen at `path`. A dead daemon's socket there is replaced, a live one's refused, and
+    anything that is no socket is left alone."""
+    directory = os.path.dirname(os.path.abspath(path))
+    os.makedirs(directory, 0o755, exist_ok=True)
+    _clear(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o666)  # whoever asks is known by the kernel, and the policy decides
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise CannotStart(f"cannot listen at {path}: {error.strerror}") from None
+    return listener
+
+
+def _clear(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise CannotStart(f"{path} is there and is no socket: remove it or name another (--socket)")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)
+        result = probe.connect_ex(path)
+    if result != errno.ECONNREFUSED:
+        raise CannotStart(f"a daemon is listening at {path} already: stop it, or name another path")
+    os.unlink(path)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where there is one: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.sendto(state.encode(), address)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

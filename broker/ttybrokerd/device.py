@@ -1,0 +1,217 @@
+"""From a name to a checked, open device: what a port is, and that it is what was opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from typing import NamedTuple
+
+from ttybroker.wire import valid_name
+from ttybrokerd import linux, trust
+from ttybrokerd.policy import KERNEL_NAME, Decision
+from ttybrokerd.refusal import Refusal
+
+OPEN_FLAGS = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
+CLOSING_PAUSE = 0.05  # seconds
+
+
+class Drivers(NamedTuple):
+    """Device numbers and name prefixes of the drivers of type `serial`: proc_tty_drivers(5)."""
+
+    ranges: tuple[tuple[int, int, int], ...]  # major, first minor, last minor
+    families: frozenset[str]  # "ttyS", "ttyUSB"
+
+    def own(self, rdev: int) -> bool:
+        """Whether a serial driver has this device number."""
+        major, minor = os.major(rdev), os.minor(rdev)
+        return any(m == major and low <= minor <= high for m, low, high in self.ranges)
+
+
+def parse_drivers(text: str) -> Drivers:
+    """Read /proc/tty/drivers: name, node, major, minor or first-last, type; see
+    drivers/tty/tty_io.c, show_tty_range(). The driver's name may hold spaces."""
+    ranges: list[tuple[int, int, int]] = []
+    families: set[str] = set()
+    for line in text.splitlines():
+        fields = line.rsplit(None, 4)
+        if len(fields) == 5 and fields[4] == "serial":
+            first, _, last = fields[3].partition("-")
+            ranges.append((int(fields[2]), int(first), int(last or first)))
+            families.add(fields[1].removeprefix("/dev/"))
+    return Drivers(tuple(ranges), frozenset(families))
+
+
+class Target(NamedTuple):
+    """What a name means to one caller: the node, and what its rule permits of it."""
+
+    name: str
+    path: str
+    pty: bool
+    console: bool
+
+    @property
+    def lock_name(self) -> str:
+        """The device in LCK..DEVICE: the kernel's name; a pty's numbers mean nothing, so its
+        alias stands there."""
+        return self.name if self.pty else self.path.rpartition("/")[2]
+
+
+class Seen(NamedTuple):
+    """The node as it was looked at; `directory` and `node` are O_PATH descriptors."""
+
+    target: Target
+    directory: int
+    node: int
+    rdev: int
+
+    def close(self) -> None:
+        """Give both descriptors back."""
+        os.close(self.directory)
+        os.close(self.node)
+
+
+class Devices:
+    """The machine's serial ports. The paths are parameters for the tests' sake alone."""
+
+    def __init__(
+        self,
+        directory: str = "/dev",
+        drivers: str = "/proc/tty/drivers",
+        consoles: str = "/sys/class/tty/console/active",
+    ) -> None:
+        self.directory = directory
+        self._drivers_path = drivers
+        self._consoles_path = consoles
+        self._drivers = parse_drivers(_read(drivers))
+
+    def target(self, name: str, decision: Decision) -> Target:
+        """What `name` means under `decision`. Raises Refusal as `path`."""
+        rule = decision.rule
+        pty, console = (rule.pty, rule.console) if rule is not None else (False, False)
+        return Target(name, self.path(name, decision.device), pty, console)
+
+    def path(self, name: str, alias: str | None) -> str:
+        """The node that `name` means; `alias` is the device that the policy gives it, if any.
+
+        An alias's links are followed, if only root can change them. Raises Refusal ENOENT if
+        it leads nowhere, EACCES if somebody else could redirect it.
+        """
+        if alias is None:
+            return f"{self.directory}/{name}"
+        try:
+            return trust.resolve(alias)
+        except trust.Untrusted as error:
+            raise Refusal(errno.EACCES, f"not safe to open: {error}") from None
+        except OSError as error:
+            what = f"{alias}: {os.strerror(error.errno or 0)}; is it plugged in?"
+            raise Refusal(errno.ENOENT, what) from None
+
+    def look(self, target: Target) -> Seen:
+        """Look at the node without opening the device: no driver notices, nothing blocks.
+
+        Raises Refusal: ENOENT if there is no such node or it is no serial port, EACCES for an
+        active console that the rule does not admit.
+        """
+        parent, _, base = target.path.rpartition("/")
+        try:
+            directory = os.open(parent or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Refusal(errno.ENOENT, f"{parent}: {error.strerror}") from None
+        try:
+            node = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except OSError as error:
+            os.close(directory)
+            what = f"no such port: {target.path}: {error.strerror}; see: ttybroker list"
+            raise Refusal(errno.ENOENT, what) from None
+        status = os.fstat(node)
+        seen = Seen(target, directory, node, status.st_rdev)
+        try:
+            self._judge(target, status)
+        except Refusal:
+            seen.close()
+            raise
+        return seen
+
+    def open(self, seen: Seen) -> int:
+        """Open what was looked at; non-blocking, close-on-exec, never a controlling terminal.
+
+        May block for as long as the driver likes (30 s behind somebody's stuck close, measured):
+        not for the loop. Raises Refusal ENODEV when the device went away or is another now, EIO
+        when it does not answer.
+        """
+        base = seen.target.path.rpartition("/")[2]
+        for attempt in range(CLOSING_TRIES):
+            try:
+                descriptor = os.open(base, OPEN_FLAGS, dir_fd=seen.directory)
+                break
+            except OSError as error:
+                if error.errno != errno.EIO or attempt == CLOSING_TRIES - 1:
+                    raise _open_failed(error) from None
+                time.sleep(CLOSING_PAUSE)
+        status = os.fstat(descriptor)
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != seen.rdev:
+            os.close(descriptor)
+            raise Refusal(errno.ENODEV, "the device changed while it was being opened; try again")
+        return descriptor
+
+    def families(self) -> frozenset[str]:
+        """Name prefixes of the serial drivers that are loaded now."""
+        self._drivers = parse_drivers(_read(self._drivers_path))
+        return self._drivers.families
+
+    def names(self) -> list[str]:
+        """Kernel names of the serial ports that have a node now, in natural order."""
+        families = self.families()
+        found = []
+        for entry in os.listdir(self.directory):
+            match = KERNEL_NAME.fullmatch(entry) if valid_name(entry) else None
+            if match and match[1] in families and not self._absent(entry):
+                found.append((match[1], int(match[2])))
+        return [f"{family}{number}" for family, number in sorted(found)]
+
+    def _absent(self, name: str) -> bool:
+        """An 8250 slot without a chip: its type is PORT_UNKNOWN, include/uapi/linux/serial.h."""
+        try:
+            return _read(f"/sys/class/tty/{name}/type").strip() == "0"
+        except OSError:
+            return False
+
+    def _judge(self, target: Target, status: os.stat_result) -> None:
+        if not stat.S_ISCHR(status.st_mode):
+            what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no character device"
+            raise Refusal(errno.ENOENT, f"not a serial port: {target.path} is {what}")
+        if target.pty and os.major(status.st_rdev) in linux.PTY_SLAVES:
+            return
+        if not self._serial(status.st_rdev):
+            what = f"{target.path} belongs to no serial driver (/proc/tty/drivers)"
+            raise Refusal(errno.ENOENT, f"not a serial port: {what}")
+        if not target.console and target.path.rpartition("/")[2] in self._consoles():
+            what = f"{target.path} is the active console; a rule may permit that: console = true"
+            raise Refusal(errno.EACCES, what)
+
+    def _serial(self, rdev: int) -> bool:
+        if not self._drivers.own(rdev):  # its driver may have been loaded since
+            self._drivers = parse_drivers(_read(self._drivers_path))
+        return self._drivers.own(rdev)
+
+    def _consoles(self) -> list[str]:
+        try:
+            return _read(self._consoles_path).split()
+        except FileNotFoundError:  # a kernel without consoles
+            return []
+
+
+def _open_failed(error: OSError) -> Refusal:
+    if error.errno == errno.EIO:
+        return Refusal(errno.EIO, "the device does not answer; is it plugged in?")
+    gone = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP)
+    number = errno.ENODEV if error.errno in gone else error.errno or errno.EIO
+    return Refusal(number, f"cannot be opened: {error.strerror}")
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()

@@ -1,0 +1,142 @@
+"""The Linux that Python does not have: constants by header, one thin function a call.
+
+Everything here is a fact of the kernel's interface; no decision is made in this file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import socket
+import struct
+
+# include/uapi/asm-generic/socket.h
+SO_PEERGROUPS = 59  # Linux 4.13
+SO_PEERPIDFD = 77  # Linux 6.5
+
+# include/uapi/asm-generic/ioctls.h; the same on every architecture we know of but alpha,
+# mips, powerpc and sparc, where these programs have not been tried.
+TIOCEXCL = 0x540C
+TIOCNXCL = 0x540D
+TIOCOUTQ = 0x5411
+TIOCVHANGUP = 0x5437  # needs CAP_SYS_ADMIN
+TIOCGEXCL = 0x80045440
+
+# include/uapi/linux/inotify.h
+IN_CLOSE_WRITE = 0x8
+IN_CLOSE_NOWRITE = 0x10
+IN_Q_OVERFLOW = 0x4000
+
+# major numbers of Unix98 pty slaves: Documentation/admin-guide/devices.txt
+PTY_SLAVES = range(136, 144)
+
+_UCRED = struct.Struct("iII")
+_INT = struct.Struct("i")
+_INOTIFY = struct.Struct("iIII")
+CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def inotify() -> int:
+    """A new inotify descriptor, non-blocking and close-on-exec: inotify_init1(2)."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+
+
+def watch_closes(inotify_fd: int, node: int) -> int:
+    """Watch the node behind the O_PATH descriptor `node` for closes; the watch's number.
+
+    By /proc/self/fd and not by path, so that it is the inode that was looked at.
+    """
+    path = f"/proc/self/fd/{node}".encode()
+    mask = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
+    return _check(_libc.inotify_add_watch(inotify_fd, path, mask), "inotify_add_watch")
+
+
+def unwatch(inotify_fd: int, watch: int) -> None:
+    """End a watch; one that the kernel has ended already (node deleted) is no error."""
+    _libc.inotify_rm_watch(inotify_fd, watch)
+
+
+def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
+    """The watches with news, and whether the queue overflowed so that all must be looked at."""
+    try:
+        data = os.read(inotify_fd, 65536)
+    except BlockingIOError:
+        return set(), False
+    woken: set[int] = set()
+    overflow = False
+    at = 0
+    while at < len(data):
+        watch, mask, _cookie, size = _INOTIFY.unpack_from(data, at)
+        overflow = overflow or bool(mask & IN_Q_OVERFLOW)
+        woken.add(watch)
+        at += _INOTIFY.size + size
+    return woken, overflow
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """pid, uid, gid of the peer at connect time: unix(7), SO_PEERCRED."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return pid, uid, gid
+
+
+def peer_groups(sock: socket.socket) -> tuple[int, ...]:
+    """The peer's supplementary groups at connect time; at most NGROUPS_MAX (65536)."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 64)
+    except OSError:  # ERANGE: more than 64, which is rare
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 65536)
+    return struct.unpack(f"{len(raw) // 4}I", raw)
+
+
+def message_credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, int] | None:
+    """pid, uid, gid of a message's sender from its SCM_CREDENTIALS, if it has just that."""
+    if len(ancillary) != 1:
+        return None
+    level, kind, raw = ancillary[0]
+    if (level, kind, len(raw)) != (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, _UCRED.size):
+        return None
+    pid, uid, gid = _UCRED.unpack(raw)
+    return pid, uid, gid
+
+
+def is_exclusive(tty: int) -> bool:
+    """Whether somebody set TIOCEXCL on the terminal: tty_ioctl(4)."""
+    return bool(_INT.unpack(fcntl.ioctl(tty, TIOCGEXCL, bytes(_INT.size)))[0])
+
+
+def unsent(tty: int) -> int:
+    """Bytes in the terminal's output queue: tty_ioctl(4), TIOCOUTQ."""
+    return int(_INT.unpack(fcntl.ioctl(tty, TIOCOUTQ, bytes(_INT.size)))[0])
+
+
+def weak_reference(descriptor: int) -> select.epoll:
+    """An epoll set that lists the open file description of `descriptor` until its last copy
+    anywhere is closed: epoll(7), questions 6; fs/eventpoll.c, eventpoll_release()."""
+    watcher = select.epoll()
+    try:
+        watcher.register(descriptor, 0)
+    except BaseException:
+        watcher.close()
+        raise
+    return watcher
+
+
+def still_open(watcher: select.epoll) -> bool:
+    """Whether any copy of the description given to `weak_reference` is open anywhere."""
+    info = os.open(f"/proc/self/fdinfo/{watcher.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"\ntfd:" in os.read(info, 4096)
+    finally:
+        os.close(info)

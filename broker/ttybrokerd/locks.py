@@ -1,0 +1,252 @@
+"""The locks that other programs know: UUCP lock files, flock on the node, and who holds them.
+
+FHS 3.0, 5.9 /var/lock: `LCK..` and the device's base name; the pid as ten characters, right
+aligned, and a newline. Made by writing a temporary file and link(2), which is atomic. Some
+programs write the pid as a binary int; some create the file first and write later.
+
+The directory may be writable by everybody (1777): nothing in it is believed beyond a number,
+and no link in it is followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import struct
+import time
+
+from ttybroker.wire import Holder
+from ttybrokerd.refusal import Refusal, busy
+
+DIRECTORY = "/run/lock"
+YOUNG = 10.0  # seconds; an empty or garbled file may still be being written for so long
+_TEXT = re.compile(rb"\s{0,10}([0-9]{1,10})(\s|$)")
+
+
+def process(pid: int) -> Holder | None:
+    """What the kernel tells of a live process: real uid and name; None if there is none.
+
+    The name is the process's own choice (PR_SET_NAME), so whatever is not plain ASCII is
+    masked. Its command line is not read: a hostile process can make that block.
+    """
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            fields = dict(line.partition(b":")[::2] for line in file)
+        uid = int(fields[b"Uid"].split()[0])
+        return Holder(uid, "", pid, printable(fields[b"Name"].strip()))
+    except (OSError, KeyError):  # ended meanwhile, or a /proc that hides it
+        return Holder(None, "", pid)
+
+
+def program(pid: int) -> str:
+    """The name of a process, masked as in `process`; "" if it cannot be told."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return printable(file.read(64).rstrip(b"\n"))
+    except OSError:
+        return ""
+
+
+def printable(raw: bytes) -> str:
+    """`raw` with everything but printable ASCII replaced by a question mark."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in raw)
+
+
+class LockFiles:
+    """One lock directory, held open. Raises OSError if it cannot be."""
+
+    def __init__(self, directory: str = DIRECTORY) -> None:
+        self.path = directory
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give the directory back."""
+        os.close(self._fd)
+
+    def take(self, device: str, pid: int) -> bool:
+        """Lock `device` for the process `pid`; False if that process holds the lock already.
+
+        Raises Refusal: EBUSY if another live process holds it or it is no lock file at all;
+        EIO if the directory is read-only or full.
+        """
+        name = f"LCK..{device}"
+        for _ in range(8):  # as often as others may win the race for a stale lock
+            if self._create(name, pid):
+                return True
+            holder = self._judge(name)
+            if holder is None:
+                self._remove_stale(name)
+            elif holder.pid == pid:
+                return False
+            else:
+                raise busy(holder)
+        raise Refusal(errno.EBUSY, f"busy: others keep taking {self.path}/{name}; try again")
+
+    def sign(self, device: str, pid: int, instead_of: int) -> None:
+        """Put `pid` into the lock that names `instead_of`, whose process has ended.
+
+        Raises Refusal EIO as `take`.
+        """
+        name = f"LCK..{device}"
+        if self._pid(name) == instead_of:
+            temporary = self._temporary(pid)
+            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def release(self, device: str, pid: int) -> None:
+        """Remove the lock of `device` if it is still the one that names `pid`."""
+        name = f"LCK..{device}"
+        if self._pid(name) == pid:
+            self._unlink(name)
+
+    def holder(self, device: str) -> Holder | None:
+        """Who holds the lock file of `device`, without touching it; None if it is free."""
+        try:
+            return self._judge(f"LCK..{device}")
+        except Refusal as refusal:
+            return refusal.holder or Holder(how="lock file")
+
+    def _create(self, name: str, pid: int) -> bool:
+        temporary = self._temporary(pid)
+        try:
+            os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise self._failed(error) from None
+        finally:
+            self._unlink(temporary)
+
+    def _temporary(self, pid: int) -> str:
+        name = _unique()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, 0o644, dir_fd=self._fd)
+        except OSError as error:
+            raise self._failed(error) from None
+        try:
+            os.fchmod(descriptor, 0o644)  # our umask is 077, and a lock is for others to read
+            os.write(descriptor, b"%10d\n" % pid)
+        except OSError as error:
+            self._unlink(name)
+            raise self._failed(error) from None
+        finally:
+            os.close(descriptor)
+        return name
+
+    def _failed(self, error: OSError) -> Refusal:
+        what = f"cannot be locked: {self.path}: {error.strerror}; the administrator must mend that"
+        return Refusal(errno.EIO, what)
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._fd)
+        except FileNotFoundError:
+            pass
+
+    def _read(self, name: str) -> tuple[bytes, os.stat_result] | None:
+        """The lock's first bytes and its status; None if there is none.
+
+        Raises Refusal EBUSY if the name is no regular file: nobody who locks made that.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, dir_fd=self._fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._no_lock(name, os.strerror(error.errno or 0)) from None
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise self._no_lock(name, "not a regular file")
+            return os.read(descriptor, 64), status
+        finally:
+            os.close(descriptor)
+
+    def _no_lock(self, name: str, what: str) -> Refusal:
+        advice = "not a lock file; the administrator must remove it"
+        return Refusal(errno.EBUSY, f"busy: {self.path}/{name}: {what}: {advice}")
+
+    def _pid(self, name: str) -> int | None:
+        try:
+            found = self._read(name)
+        except Refusal:
+            return None
+        return None if found is None else parse_pid(found[0])
+
+    def _judge(self, name: str) -> Holder | None:
+        """Who holds the lock; None if nobody does any more."""
+        found = self._read(name)
+        if found is None:
+            return None
+        content, status = found
+        pid = parse_pid(content)
+        if pid is None:
+            young = time.time() - status.st_mtime < YOUNG
+            return Holder(status.st_uid, how="lock file") if young else None
+        holder = None if pid == os.getpid() else process(pid)
+        if holder is not None:
+            holder.how = "lock file"
+            holder.since = status.st_mtime
+        return holder
+
+    def _remove_stale(self, name: str) -> None:
+        """Remove a lock found stale. It is renamed first and looked at again, because another
+        program may have removed it and taken the lock between our look and now."""
+        aside = _unique()
+        try:
+            os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._failed(error) from None
+        try:
+            if self._judge(aside) is not None:
+                os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except FileExistsError:  # a third one has it already, and will find us refusing
+            pass
+        finally:
+            self._unlink(aside)
+
+
+def _unique() -> str:
+    return f".ttybroker.{os.urandom(8).hex()}"
+
+
+def parse_pid(content: bytes) -> int | None:
+    """The pid in a lock file's first bytes, decimal or a binary int; None if there is none."""
+    if len(content) == 4 and not content.strip().isdigit():
+        pid = int(struct.unpack("i", content)[0])
+    else:
+        match = _TEXT.match(content)
+        pid = int(match[1]) if match else 0
+    return pid if 0 < pid <= 0x7FFFFFFF else None
+
+
+def flock_holder(node: int) -> Holder | None:
+    """Who has an flock on the inode behind the O_PATH descriptor `node`: proc_locks(5).
+
+    The kernel names the process that took it, which may have ended since.
+    """
+    status = os.fstat(node)
+    device, inode = status.st_dev, status.st_ino
+    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    with open("/proc/locks", encoding="ascii", errors="replace") as file:
+        for line in file:
+            fields = line.split()
+            if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted:
+                pid = int(fields[4])
+                holder = process(pid) if pid > 0 else None
+                found = holder or Holder(pid=pid if pid > 0 else None)
+                found.how = "flock"
+                return found
+    return None

@@ -1,0 +1,106 @@
+"""The log: one record for every grant, refusal, release, revoke and cut-off.
+
+To the journal in its native protocol where there is one (systemd.io/JOURNAL_NATIVE_PROTOCOL),
+else a line on standard error. Values that a client chose cannot forge a field or a line:
+everything but printable ASCII is escaped, and quotes are.
+Writing never blocks: what cannot be written at once is dropped, counted, and owned up to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import sys
+
+JOURNAL = "/run/systemd/journal/socket"
+MAX_VALUE = 256  # characters
+INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3  # syslog(3)
+
+
+def escape(value: object) -> str:
+    """`value` as printable ASCII without quotes and line ends, cut to MAX_VALUE characters."""
+    text = str(value)[:MAX_VALUE]
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    raw = text.encode("ascii", "backslashreplace").decode()
+    return "".join(c if c.isprintable() and c != '"' else f"\\x{ord(c):02x}" for c in raw)
+
+
+def line(event: str, fields: dict[str, object]) -> str:
+    """The record as one line: `grant port=ttyS0 uid=1000 program="pico com"`."""
+    parts = [event]
+    for key, value in fields.items():
+        text = escape(value)
+        plain = text and not set(text) & {" ", "="}
+        parts.append(f"{key}={text}" if plain else f'{key}="{text}"')
+    return " ".join(parts)
+
+
+class Log:
+    """Where records go; made once, before privilege shrinks."""
+
+    def __init__(self, journal: str = JOURNAL, identifier: str = "ttybrokerd") -> None:
+        self._identifier = identifier
+        self._dropped = 0
+        self._journal = _connect(journal)
+        self._stderr = _nonblocking_stderr() if self._journal is None else -1
+
+    @property
+    def descriptors(self) -> set[int]:
+        """What must stay open for the log to work."""
+        return {self._stderr if self._journal is None else self._journal.fileno()}
+
+    def __call__(self, event: str, level: int = INFO, **fields: object) -> None:
+        """Write one record; fields that are None are left out."""
+        known = {key: value for key, value in fields.items() if value is not None}
+        if self._dropped:
+            known["dropped_before"] = self._dropped
+        text = line(event, known)
+        try:
+            if self._journal is not None:
+                self._journal.send(self._native(text, event, level, known))
+            else:
+                os.write(self._stderr, f"{self._identifier}: {text}\n".encode())
+            self._dropped = 0
+        except OSError:  # full, or its reader is gone
+            self._dropped += 1
+
+    def _native(self, text: str, event: str, level: int, fields: dict[str, object]) -> bytes:
+        records = {
+            "MESSAGE": text,
+            "PRIORITY": level,
+            "SYSLOG_IDENTIFIER": self._identifier,
+            "TTYBROKER_EVENT": event,
+        }
+        for key, value in fields.items():
+            records[f"TTYBROKER_{key.upper()}"] = escape(value)
+        return "".join(f"{key}={value}\n" for key, value in records.items()).encode()
+
+
+def _connect(path: str) -> socket.socket | None:
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        journal.connect(path)
+    except OSError:
+        journal.close()
+        return None
+    return journal
+
+
+def _nonblocking_stderr() -> int:
+    """Standard error, or for a pipe or terminal an open file description of our own of it:
+    O_NONBLOCK belongs to the description, and the other is shared with whoever started us.
+    Only what is open for writing is opened again, or root's rights would be lent to a reader.
+    """
+    number = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+    try:
+        mode = os.fstat(number).st_mode
+        writable = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if writable and (stat.S_ISFIFO(mode) or os.isatty(number)):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{number}", flags)
+    except OSError:  # closed, or no /proc: the write will tell
+        pass
+    return number

@@ -1,0 +1,42 @@
+"""The event loop: descriptors, what to wait for, and whom to call. epoll(7), level-triggered."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+
+READ = select.EPOLLIN
+NOTHING = 0  # hang-up and error are always told
+
+
+class Loop:
+    """Calls handlers when their descriptors have news. A handler must cope with news that is
+    no news (it reads, and finds nothing)."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._removed: set[int] = set()
+
+    def add(self, descriptor: int, events: int, handler: Callable[[], None]) -> None:
+        """Call `handler` when `descriptor` has one of `events`, or is hung up."""
+        self._epoll.register(descriptor, events)
+        self._handlers[descriptor] = handler
+
+    def change(self, descriptor: int, events: int) -> None:
+        """Wait for other events from now on."""
+        self._epoll.modify(descriptor, events)
+
+    def remove(self, descriptor: int) -> None:
+        """Forget `descriptor`; before it is closed, since its number may come again at once."""
+        if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+            self._removed.add(descriptor)
+
+    def turn(self, timeout: float | None) -> None:
+        """Wait for news for at most `timeout` seconds (None: for ever) and call the handlers."""
+        self._removed.clear()
+        for descriptor, _events in self._epoll.poll(timeout):
+            handler = self._handlers.get(descriptor)
+            if handler is not None and descriptor not in self._removed:
+                handler()

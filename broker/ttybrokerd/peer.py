@@ -1,0 +1,70 @@
+"""Who a client is, by the kernel's word alone."""
+
+from __future__ import annotations
+
+import pwd
+import socket
+from typing import NamedTuple
+
+from ttybroker.wire import Holder
+from ttybrokerd import linux, locks
+from ttybrokerd.refusal import Refusal
+
+
+class Identity(NamedTuple):
+    """A caller as the kernel described it. `pid` 0: it lives in another pid namespace, or (for
+    the forked backend's first message) it is not known yet."""
+
+    uid: int
+    gid: int
+    groups: frozenset[int]
+    pid: int
+
+    def sent(self, credentials: tuple[int, int, int]) -> bool:
+        """Whether a message with these SCM_CREDENTIALS (pid, uid, gid) is this caller's."""
+        return credentials == (self.pid, self.uid, self.gid)
+
+
+def at_connect(sock: socket.socket) -> Identity:
+    """The peer of an accepted connection: SO_PEERCRED and SO_PEERGROUPS, unix(7).
+
+    Raises OSError if the kernel does not tell.
+    """
+    pid, uid, gid = linux.peer_credentials(sock)
+    groups = frozenset(linux.peer_groups(sock)) | {gid}
+    return Identity(uid, gid, groups, pid)
+
+
+class Users:
+    """User names by uid, remembered: the name service may be slow, and is asked in a worker."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+
+    def known(self, uid: int) -> bool:
+        """Whether `name` will answer without asking the name service."""
+        return uid in self._names
+
+    def look_up(self, uid: int) -> str:
+        """Ask the name service; "" for a uid that nobody has. May block."""
+        try:
+            name = locks.printable(pwd.getpwuid(uid).pw_name.encode())
+        except KeyError:
+            name = ""
+        self._names[uid] = name
+        return name
+
+    def name(self, uid: int | None) -> str:
+        """The remembered name, or ""."""
+        return "" if uid is None else self._names.get(uid, "")
+
+
+def acts_for(caller: Identity, pid: int) -> Holder:
+    """The process on whose behalf a caller asks: it must be a live one of the caller's own uid.
+
+    Raises Refusal EACCES otherwise.
+    """
+    found = locks.process(pid)
+    if found is None or (found.uid != caller.uid and caller.uid != 0):
+        raise Refusal(13, f"process {pid} is not yours to ask for, or has ended")
+    return found

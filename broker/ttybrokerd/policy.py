@@ -1,0 +1,271 @@
+"""The policy: who may use which port, by which rule, and what device a name means.
+
+Read once, with users and groups resolved to numbers then (the name service may be slow or
+gone when a client asks); afterwards deciding is a pure function of numbers and names.
+"""
+
+from __future__ import annotations
+
+import grp
+import math
+import pwd
+import re
+import string
+import tomllib
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ttybroker.wire import valid_name
+from ttybrokerd import trust
+
+PATH = "/etc/ttybroker/policy.toml"
+MAX_BYTES = 1 << 20
+GLOB_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-*?[]!")
+KERNEL_NAME = re.compile(r"(tty[A-Za-z]+|[A-Za-z]+)(0|[1-9][0-9]{0,4})", re.ASCII)
+
+
+class PolicyError(ValueError):
+    """The policy cannot be used; the text is FILE:LINE: KEY: what is wrong."""
+
+
+class Subjects(NamedTuple):
+    """Whom an `allow`, a `deny` or `admins` names."""
+
+    everybody: bool
+    uids: frozenset[int]
+    gids: frozenset[int]
+
+    def name(self, uid: int, gids: frozenset[int]) -> bool:
+        """Whether a caller with this uid and these groups is named."""
+        return self.everybody or uid in self.uids or not self.gids.isdisjoint(gids)
+
+
+class Rule(NamedTuple):
+    """One [[rule]]. `device` is set on aliases alone; `max_lease` is in seconds."""
+
+    line: int
+    port: str
+    device: str | None
+    allows: bool
+    subjects: Subjects
+    max_lease: float | None
+    console: bool
+    pty: bool
+
+    def __str__(self) -> str:
+        return f"{self.port} (line {self.line})"
+
+
+class Decision(NamedTuple):
+    """What the policy says of one caller and one name.
+
+    `rule` is the rule that decided, None if none applied; `known` is whether any rule names
+    the port at all; `device` is the alias's path, None for a kernel name.
+    """
+
+    allowed: bool
+    known: bool
+    rule: Rule | None
+    device: str | None
+
+
+class Policy(NamedTuple):
+    """A whole, checked policy. `warnings` are for people: names that nobody has here."""
+
+    rules: tuple[Rule, ...]
+    admins: Subjects
+    aliases: dict[str, str]
+    warnings: tuple[str, ...]
+
+    def decide(self, uid: int, gids: frozenset[int], name: str) -> Decision:
+        """May this caller use this (valid) name? The first rule that applies decides."""
+        device = self.aliases.get(name)
+        matching = [rule for rule in self.rules if self._matches(rule, name, device)]
+        for rule in matching:
+            if rule.subjects.name(uid, gids):
+                return Decision(rule.allows, True, rule, device)
+        return Decision(False, bool(matching), None, device)
+
+    def is_admin(self, uid: int, gids: frozenset[int]) -> bool:
+        """Root always; else whom `admins` names."""
+        return uid == 0 or self.admins.name(uid, gids)
+
+    @staticmethod
+    def _matches(rule: Rule, name: str, device: str | None) -> bool:
+        if device is not None:  # an alias is its own name: globs are over kernel names
+            return rule.port == name
+        return KERNEL_NAME.fullmatch(name) is not None and fnmatchcase(name, rule.port)
+
+
+def load(path: str) -> Policy:
+    """The policy in the file `path`, which only root may be able to change.
+
+    Raises PolicyError, naming file, line and key.
+    """
+    try:
+        text = trust.read(path, MAX_BYTES)
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path}: not UTF-8: {error}") from None
+    except trust.Untrusted as error:
+        raise PolicyError(str(error)) from None
+    except OSError as error:
+        raise PolicyError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise PolicyError(str(error)) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: str = "policy") -> Policy:
+    """The policy in `text`; `path` is for messages alone. Raises PolicyError."""
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise PolicyError(f"{path}: {error}") from None
+    return _Parser(text, path).policy(document)
+
+
+class _Parser:
+    """Turns a TOML document into a Policy, and finds the line to blame."""
+
+    def __init__(self, text: str, path: str) -> None:
+        self.lines = text.splitlines()
+        self.path = path
+        self.warnings: list[str] = []
+        header = re.compile(r"\s*\[\[\s*rule\s*\]\]")
+        self.headers = [n for n, line in enumerate(self.lines, 1) if header.match(line)]
+
+    def policy(self, document: dict[str, object]) -> Policy:
+        self._known_keys(document, {"admins", "rule"}, None)
+        tables = document.get("rule", [])
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+            raise self.error("rule", None, "rules are tables: write [[rule]]")
+        admins = self.subjects(document.get("admins", []), "admins", None)
+        rules = tuple(self.rule(table, number) for number, table in enumerate(tables))
+        return Policy(rules, admins, self.aliases(rules), tuple(self.warnings))
+
+    def rule(self, table: dict[str, object], number: int) -> Rule:
+        keys = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
+        self._known_keys(table, keys, number)
+        port = self._string(table, "port", number)
+        device = self._string(table, "device", number) if "device" in table else None
+        self._check_port(port, device, number)
+        if ("allow" in table) == ("deny" in table):
+            raise self.error("port", number, "a rule has either allow or deny")
+        verb = "allow" if "allow" in table else "deny"
+        return Rule(
+            self.line(None, number),
+            port,
+            device,
+            verb == "allow",
+            self.subjects(table[verb], verb, number),
+            self._max_lease(table, number),
+            self._flag(table, "console", number),
+            self._class(table, number),
+        )
+
+    def aliases(self, rules: tuple[Rule, ...]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for number, rule in enumerate(rules):
+            if rule.device is not None and found.setdefault(rule.port, rule.device) != rule.device:
+                raise self.error("device", number, f"{rule.port} already means {found[rule.port]}")
+        for number, rule in enumerate(rules):
+            plain = valid_name(rule.port) and KERNEL_NAME.fullmatch(rule.port) is None
+            if plain and rule.port not in found:
+                what = f"{rule.port} is no kernel name; an alias needs a device"
+                raise self.error("port", number, what)
+        return found
+
+    def subjects(self, value: object, key: str, number: int | None) -> Subjects:
+        if not isinstance(value, list):
+            raise self.error(key, number, 'a list, such as ["@dialout", "alice", 1000]')
+        everybody, uids, gids = False, set[int](), set[int]()
+        for item in value:
+            if item == "*":
+                everybody = True
+            elif isinstance(item, int) and not isinstance(item, bool):
+                if not 0 <= item < 0xFFFFFFFF:
+                    raise self.error(key, number, f"{item} is no uid")
+                uids.add(item)
+            elif isinstance(item, str) and item.startswith("@") and len(item) > 1:
+                self._resolve(lambda n: grp.getgrnam(n).gr_gid, item[1:], gids, key, number)
+            elif isinstance(item, str) and item and "*" not in item and item != "@":
+                self._resolve(lambda n: pwd.getpwnam(n).pw_uid, item, uids, key, number)
+            else:
+                raise self.error(key, number, f'{item!r} is not "@group", "user", a uid or "*"')
+        return Subjects(everybody, frozenset(uids), frozenset(gids))
+
+    def _resolve(
+        self,
+        find: Callable[[str], int],
+        name: str,
+        into: set[int],
+        key: str,
+        number: int | None,
+    ) -> None:
+        try:
+            into.add(find(name))
+        except (KeyError, ValueError):  # ValueError: a NUL in the name
+            where = f"{self.path}:{self.line(key, number)}: {key}"
+            self.warnings.append(f"{where}: {name!r} does not exist here and names nobody")
+
+    def _check_port(self, port: str, device: str | None, number: int) -> None:
+        if device is not None:
+            if not valid_name(port):
+                raise self.error("port", number, f"{port!r} is no alias: letters, digits, - and _")
+            if not device.startswith("/") or "\0" in device:
+                raise self.error("device", number, "an absolute path")
+        elif not port or not set(port) <= GLOB_CHARACTERS:
+            raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
+
+    def _max_lease(self, table: dict[str, object], number: int) -> float | None:
+        value = table.get("max_lease")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error("max_lease", number, "a number of seconds")
+        if not (math.isfinite(value) and value > 0):
+            raise self.error("max_lease", number, "a number of seconds above 0")
+        return float(value)
+
+    def _flag(self, table: dict[str, object], key: str, number: int) -> bool:
+        value = table.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(key, number, "true or false")
+        return value
+
+    def _class(self, table: dict[str, object], number: int) -> bool:
+        value = table.get("class", "serial")
+        if value not in ("serial", "pty"):
+            raise self.error("class", number, 'the classes are "serial" and "pty"')
+        return value == "pty"
+
+    def _string(self, table: dict[str, object], key: str, number: int) -> str:
+        value = table.get(key)
+        if not isinstance(value, str):
+            raise self.error(key, number, "missing" if value is None else "a string")
+        return value
+
+    def _known_keys(self, table: dict[str, object], known: set[str], number: int | None) -> None:
+        for key in table:
+            if key not in known:
+                what = f"unknown key; known are {', '.join(sorted(known))}"
+                raise self.error(key, number, what)
+
+    def error(self, key: str, number: int | None, what: str) -> PolicyError:
+        return PolicyError(f"{self.path}:{self.line(key, number)}: {key}: {what}")
+
+    def line(self, key: str | None, number: int | None) -> int:
+        """The line of `key` in rule `number` (None: above the rules), or that of its header.
+
+        tomllib keeps no positions; a key not found as written (quoted, inline) gets the header's.
+        """
+        first = 1 if number is None else ([*self.headers, *[1] * (number + 1)])[number]
+        if key is not None:
+            start = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
+            for at in range(first, len(self.lines) + 1):
+                if at in self.headers and at != first:
+                    break
+                if start.match(self.lines[at - 1]):
+                    return at
+        return first

@@ -1,0 +1,161 @@
+"""A leased port as the broker holds it, from first lock to last: the part that touches devices.
+
+The device is opened twice. The holder's descriptor is passed on and closed here; the guard's is
+never read or written, and stays as long as the lease: with it the holder's close cannot block,
+an unplug shows as a hang-up on it, and taking the port back needs no new open.
+Everything here may block on a bad device and runs in a worker thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import termios
+import time
+
+from ttybroker.wire import Holder
+from ttybrokerd import linux
+from ttybrokerd.device import Devices, Seen
+from ttybrokerd.locks import LockFiles, flock_holder
+from ttybrokerd.refusal import Refusal, busy
+
+DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
+DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
+DRAIN_LOOK = 0.01  # seconds between looks
+
+
+class OpenPort:
+    """What one lease holds in the broker. `watcher` lists the holder's description until its
+    last copy is closed; `exit_fd` is a pidfd, readable when the holder's process has ended."""
+
+    __slots__ = ("device", "exit_fd", "guard", "inotify", "lock_pid", "locks", "settings",
+                 "target", "watch", "watcher")  # fmt: skip
+
+    def __init__(self, seen: Seen, locks: LockFiles, inotify: int) -> None:
+        self.target = seen.target
+        self.device = seen.rdev
+        self.locks = locks
+        self.inotify = inotify
+        self.lock_pid: int | None = None  # None: the lock file is the holder's own
+        self.guard = -1
+        self.exit_fd = -1
+        self.watch: int | None = None
+        self.watcher: select.epoll | None = None
+        self.settings: list[int | list[bytes | int]] | None = None
+
+    def held(self) -> bool:
+        """Whether any copy of the holder's descriptor is open anywhere."""
+        return self.watcher is not None and linux.still_open(self.watcher)
+
+    def sign(self, pid: int) -> None:
+        """The holder's process has ended but its descriptor lives on: `pid` (ours) vouches for
+        the lock. Raises Refusal EIO if the directory is full or read-only."""
+        if self.lock_pid is not None and self.lock_pid != pid:
+            self.locks.sign(self.target.lock_name, pid, instead_of=self.lock_pid)
+            self.lock_pid = pid
+
+    def close(self) -> select.epoll | None:
+        """Let go of everything. What is left of a holder that was hung up is returned: its
+        watcher, while the dead description is still open somewhere."""
+        ghost = self.watcher if self.held() else None
+        if self.watcher is not None and ghost is None:
+            self.watcher.close()
+        self.watcher = None
+        if self.watch is not None:
+            linux.unwatch(self.inotify, self.watch)
+        for descriptor in (self.guard, self.exit_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.guard = self.exit_fd = -1
+        if self.lock_pid is not None:
+            self.locks.release(self.target.lock_name, self.lock_pid)
+        return ghost
+
+
+def acquire(
+    devices: Devices, seen: Seen, locks: LockFiles, inotify: int, pid: int, ghosts: bool
+) -> tuple[OpenPort, int] | Refusal:
+    """Lock the port for the process `pid` and open it: what the broker keeps, and the holder's
+    descriptor. `ghosts`: a hung-up holder still keeps its dead descriptor, and with it an flock
+    and maybe the exclusive flag, which then mean nothing.
+
+    Returns a Refusal, with nothing left behind, if any step fails. Closes `seen`.
+    """
+    port = OpenPort(seen, locks, inotify)
+    holder = -1
+    try:
+        if locks.take(seen.target.lock_name, pid or os.getpid()):
+            port.lock_pid = pid or os.getpid()
+        port.guard = devices.open(seen)
+        if linux.is_exclusive(port.guard) and not ghosts:
+            raise busy(flock_holder(seen.node) or Holder(how="exclusive"))
+        port.settings = termios.tcgetattr(port.guard)
+        holder = devices.open(seen)
+        _lock(holder, seen, ghosts)
+        port.watch = linux.watch_closes(inotify, seen.node)
+        port.watcher = linux.weak_reference(holder)
+        port.exit_fd = _exit_fd(pid)
+        return port, holder
+    except (Refusal, OSError, termios.error) as error:
+        if holder >= 0:
+            os.close(holder)
+        port.close()
+        return error if isinstance(error, Refusal) else _broken(error)
+    finally:
+        seen.close()
+
+
+def release(port: OpenPort, drain: bool) -> select.epoll | None:
+    """End the lease on the device: let output drain, flush, put the settings back, hang up.
+
+    The hang-up is for a second descriptor that the holder may have made through /dev/tty; it
+    honours HUPCL, so the lines move no more than at any last close. A device that is gone
+    answers EIO to all of it. Returns as OpenPort.close().
+    """
+    try:
+        if drain:
+            _drain(port.guard)
+        termios.tcflush(port.guard, termios.TCIOFLUSH)
+        if port.settings is not None:
+            termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)
+        fcntl.ioctl(port.guard, linux.TIOCNXCL)
+    except (OSError, termios.error):
+        pass
+    try:
+        fcntl.ioctl(port.guard, linux.TIOCVHANGUP)
+    except OSError:
+        pass
+    return port.close()
+
+
+def _lock(holder: int, seen: Seen, ghosts: bool) -> None:
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not ghosts:
+            raise busy(flock_holder(seen.node) or Holder(how="flock")) from None
+    fcntl.ioctl(holder, linux.TIOCEXCL)
+
+
+def _exit_fd(pid: int) -> int:
+    """A pidfd of the holder; -1 when it has ended already or is in another pid namespace."""
+    try:
+        return os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return -1
+
+
+def _drain(guard: int) -> None:
+    now = time.monotonic()
+    end, stall, before = now + DRAIN_LIMIT, now + DRAIN_STALL, 0
+    while (left := linux.unsent(guard)) and time.monotonic() < min(end, stall):
+        if left != before:
+            before, stall = left, time.monotonic() + DRAIN_STALL
+        time.sleep(DRAIN_LOOK)
+
+
+def _broken(error: OSError | termios.error) -> Refusal:
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else errno.EIO
+    return Refusal(number, f"cannot be set up: {os.strerror(number)}")

@@ -1,0 +1,26 @@
+"""How the root side says no: a value that travels to the client and into the log."""
+
+from __future__ import annotations
+
+import errno
+
+from ttybroker.wire import Holder
+
+
+class Refusal(Exception):
+    """An ordinary no. `number` is of errno(3); `reason` is one line for a person, naming the
+    cause and the next step; whoever answers the client puts the port's name before it."""
+
+    def __init__(self, number: int, reason: str, holder: Holder | None = None) -> None:
+        super().__init__(reason)
+        self.number = number
+        self.reason = reason
+        self.holder = holder
+
+
+def busy(holder: Holder) -> Refusal:
+    """EBUSY, naming who has the port."""
+    advice = "wait for it (wait=SECONDS)"
+    if holder.how == "lease":
+        advice += ", or have it taken back (ttybroker revoke)"
+    return Refusal(errno.EBUSY, f"busy: held by {holder}; {advice}", holder)

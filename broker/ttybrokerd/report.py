@@ -1,0 +1,76 @@
+"""What `ttybroker list` shows: every port, and who has it, outsiders included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ttybroker import wire
+from ttybrokerd import locks
+from ttybrokerd.device import Devices, Seen
+from ttybrokerd.policy import Decision, Policy
+from ttybrokerd.refusal import Refusal
+
+PART = 128  # rows a message
+
+
+class Known(NamedTuple):
+    """What the lease table knows of one port."""
+
+    state: str
+    waiting: int
+    holder: wire.Holder | None
+
+
+def rows(
+    devices: Devices,
+    policy: Policy,
+    lock_files: locks.LockFiles,
+    table: dict[int, Known],
+    allowed: Callable[[str], Decision],
+    everything: bool,
+) -> list[wire.Port]:
+    """One row a port that the caller may use (or each one, if `everything`), aliases first.
+
+    Looks at nodes and lock files, opens no device. May be slow: not for the loop.
+    """
+    found = []
+    for name in [*policy.aliases, *_kernel_names(devices, policy)]:
+        decision = allowed(name)
+        if decision.allowed or (everything and decision.known):
+            found.append(_row(devices, lock_files, table, name, decision))
+    return found
+
+
+def parts(ports: list[wire.Port]) -> Iterator[wire.Ports]:
+    """The rows in messages of PART rows; at least one message."""
+    for at in range(0, max(len(ports), 1), PART):
+        yield wire.Ports(tuple(ports[at : at + PART]), more=at + PART < len(ports))
+
+
+def _kernel_names(devices: Devices, policy: Policy) -> list[str]:
+    return [name for name in devices.names() if name not in policy.aliases]
+
+
+def _row(
+    devices: Devices,
+    lock_files: locks.LockFiles,
+    table: dict[int, Known],
+    name: str,
+    decision: Decision,
+) -> wire.Port:
+    rule = str(decision.rule) if decision.rule else ""
+    try:
+        seen = devices.look(devices.target(name, decision))
+    except Refusal:
+        return wire.Port(name, decision.device or devices.path(name, None), "gone", rule)
+    try:
+        known = table.get(seen.rdev) or _outside(seen, lock_files)
+    finally:
+        seen.close()
+    return wire.Port(name, seen.target.path, known.state, rule, known.waiting, known.holder)
+
+
+def _outside(seen: Seen, lock_files: locks.LockFiles) -> Known:
+    holder = lock_files.holder(seen.target.lock_name) or locks.flock_holder(seen.node)
+    return Known("free" if holder is None else "busy", 0, holder)

@@ -1,0 +1,77 @@
+"""Files that decide what root does: only root may be able to change what their path leads to."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+MAX_LINKS = 40  # as the kernel: path_resolution(7)
+
+
+class Untrusted(PermissionError):
+    """Somebody but root could change what this path leads to; the text says where and how."""
+
+
+def resolve(path: str) -> str:
+    """`path` with every link followed, after every component on the way was found safe.
+
+    A directory or file is safe when root owns it and neither group nor others may write to it
+    (a sticky directory such as /tmp is not safe: names can be made in it). A link is safe when
+    root owns it, since the directory that holds it is. Device nodes at the end are not judged:
+    they belong to whom udev gives them.
+
+    Raises Untrusted; OSError ENOENT and the like; OSError ELOOP on too many links.
+    """
+    if not path.startswith("/"):
+        raise Untrusted(f"{path}: not an absolute path")
+    pending = path.split("/")[::-1]
+    at, links = "", 0
+    _judge("/", os.lstat("/"))
+    while pending:
+        part = pending.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = at.rpartition("/")[0]
+            continue
+        here = f"{at}/{part}"
+        status = os.lstat(here)
+        _judge(here, status)
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(40, f"{path}: too many levels of symbolic links")
+            target = os.readlink(here)
+            pending.extend(target.split("/")[::-1])
+            at = "" if target.startswith("/") else at
+        else:
+            at = here
+    return at or "/"
+
+
+def _judge(path: str, status: os.stat_result) -> None:
+    if stat.S_ISCHR(status.st_mode):
+        return
+    if status.st_uid != 0:
+        raise Untrusted(f"{path}: owned by uid {status.st_uid}, not root: chown root {path}")
+    if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
+        mode = stat.S_IMODE(status.st_mode)
+        raise Untrusted(f"{path}: others than root may write (mode {mode:o}): chmod go-w {path}")
+
+
+def read(path: str, limit: int) -> str:
+    """The text of a file that only root can change, at most `limit` bytes.
+
+    Raises Untrusted or OSError as `resolve`, ValueError if it is not a regular file, too
+    large, or not UTF-8.
+    """
+    descriptor = os.open(resolve(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        _judge(path, status)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path}: not a regular file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path}: larger than {limit} bytes")
+    return data.decode()

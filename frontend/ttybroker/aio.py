@@ -1,0 +1,46 @@
+"""The broker for asyncio programs: an open that does not block the loop while it waits.
+
+    port = await ttybroker.aio.open_tty("ttyS0", baudrate=115200, wait=10)
+    transport, protocol = await serial_asyncio_fast.connection_for_serial(loop, factory, port)
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ttybroker import client
+from ttybroker.port import BrokeredSerial
+
+
+async def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
+    """As ttybroker.open_fd. Cancelling it withdraws the request: nothing stays leased."""
+    loop = asyncio.get_running_loop()
+    with client.connect(broker) as connection:
+        connection.ask_open(port, wait=wait)
+        answered = loop.create_future()
+        loop.add_reader(connection.fileno(), _set, answered)
+        try:
+            await answered
+        finally:
+            loop.remove_reader(connection.fileno())
+        return connection.take_descriptor()
+
+
+async def open_tty(
+    port: str,
+    baudrate: int = 9600,
+    *,
+    broker: client.Broker = None,
+    wait: float | None = None,
+    **settings: object,
+) -> BrokeredSerial:
+    """As ttybroker.open_tty: a ready instance for pyserial-asyncio and pyserial-asyncio-fast."""
+    ready = BrokeredSerial(None, broker=broker, wait=wait, baudrate=baudrate, **settings)
+    ready.port = port
+    ready.adopt(await open_fd(port, broker=broker, wait=wait))
+    return ready
+
+
+def _set(answered: asyncio.Future[None]) -> None:
+    if not answered.done():
+        answered.set_result(None)

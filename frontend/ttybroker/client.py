@@ -1,0 +1,224 @@
+"""The way to the broker: find it, ask, receive. One connection carries one request at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from _thread import allocate_lock
+
+from ttybroker import wire
+from ttybroker.errors import (
+    BY_ERRNO,
+    BrokerError,
+    BrokerUnavailable,
+    InvalidName,
+    ProtocolError,
+)
+
+SOCKET = "/run/ttybroker/socket"
+VARIABLE = "TTYBROKER_SOCKET"
+_RIGHTS_SPACE = socket.CMSG_SPACE(4)
+
+Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
+
+_pair: Client | None = None  # to the backend of init_backend()
+_pair_pid = 0  # the process it belongs to: a forked child must not mix its answers with ours
+_pair_lock = allocate_lock()
+
+
+class Client:
+    """A connection to the broker. Not for two threads at once: make one for each."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait on."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """End the connection; a request under way is withdrawn by that."""
+        self._sock.close()
+
+    def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int:
+        """An open descriptor of the port `name`: non-blocking, close-on-exec, the caller's own.
+
+        wait: seconds to queue for a busy port; None: do not. pid: the process on whose behalf
+        (it is named in the lock file), one of the caller's own; 0: the caller.
+        Raises BrokerError.
+        """
+        self.ask_open(name, wait=wait, pid=pid)
+        return self.take_descriptor()
+
+    def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None:
+        """The first half of `open`: ask, and do not wait for the answer."""
+        self._send(wire.Open(_checked(name), _milliseconds(wait), pid))
+
+    def take_descriptor(self) -> int:
+        """The second half of `open`: wait for the answer and take the descriptor."""
+        reply, descriptor = self._receive()
+        if isinstance(reply, wire.Grant) and descriptor is not None:
+            return descriptor
+        if descriptor is not None:
+            os.close(descriptor)
+        raise _unexpected(reply)
+
+    def ports(self) -> list[wire.Port]:
+        """What the caller may use; for root and the policy's admins every port."""
+        self._send(wire.List())
+        found: list[wire.Port] = []
+        while True:
+            reply = self._plain()
+            if not isinstance(reply, wire.Ports):
+                raise _unexpected(reply)
+            found.extend(reply.ports)
+            if not reply.more:
+                return found
+
+    def revoke(self, name: str) -> None:
+        """Take the port back from its holder; returns when it is free. Raises BrokerError."""
+        self._send(wire.Revoke(_checked(name)))
+        reply = self._plain()
+        if not isinstance(reply, wire.Done):
+            raise _unexpected(reply)
+
+    def check(
+        self, name: str, *, uid: int | None = None, groups: tuple[int, ...] = ()
+    ) -> wire.Verdict:
+        """What the policy says of `name` for the caller, or (for root and admins) for a user
+        with this uid and these groups. Raises BrokerError."""
+        self._send(wire.Check(_checked(name), uid, groups))
+        reply = self._plain()
+        if not isinstance(reply, wire.Verdict):
+            raise _unexpected(reply)
+        return reply
+
+    def connection(self) -> Client:
+        """A further connection, from a backend of init_backend()."""
+        self._send(wire.Connect())
+        return Client(socket.socket(fileno=self.take_descriptor()))
+
+    def _send(self, request: wire.Request) -> None:
+        try:
+            self._sock.send(wire.encode_request(request), socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionError):
+            pass  # its last word may still be there to read
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def _plain(self) -> wire.Reply:
+        reply, descriptor = self._receive()
+        if descriptor is not None:
+            os.close(descriptor)
+            raise ProtocolError(errno.EPROTO, "the broker sent a descriptor nobody asked for")
+        return reply
+
+    def _receive(self) -> tuple[wire.Reply, int | None]:
+        """A reply and the descriptor beside it. MSG_CMSG_CLOEXEC, because socket.recv_fds()
+        ignores its flags and would let every child inherit the port."""
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(
+                wire.MAX_REPLY, _RIGHTS_SPACE, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as error:
+            raise _unavailable(error) from None
+        descriptor = _descriptor(ancillary)
+        try:
+            if not data:
+                raise BrokerUnavailable(errno.ECONNREFUSED, "the broker went away; is it running?")
+            if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+                raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
+            return _decode(data), descriptor
+        except BrokerError:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+
+
+def connect(broker: Broker = None) -> Client:
+    """A connection to the broker: `broker` (a path, or a connected socket that stays the
+    caller's), else a further one to the backend of init_backend(), else $TTYBROKER_SOCKET,
+    else /run/ttybroker/socket.
+
+    Raises BrokerUnavailable.
+    """
+    if isinstance(broker, socket.socket):
+        return Client(broker.dup())
+    if broker is None and _pair is not None:
+        return _further_connection(_pair)
+    path = broker or os.environ.get(VARIABLE) or SOCKET
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        what = f"no broker at {path}: {error.strerror or error}; is ttybrokerd running?"
+        raise BrokerUnavailable(errno.ECONNREFUSED, what) from None
+    return Client(sock)
+
+
+def adopt_pair(pair: socket.socket) -> None:
+    """From now on this process's broker is the backend at the other end of `pair`."""
+    global _pair, _pair_pid
+    _pair, _pair_pid = Client(pair), os.getpid()
+
+
+def _further_connection(pair: Client) -> Client:
+    """One of its own for every request, so that a thread that waits for a port keeps no other
+    thread from asking."""
+    if os.getpid() != _pair_pid:
+        what = f"the backend belongs to process {_pair_pid}, not to its forked child; use a daemon"
+        raise BrokerUnavailable(errno.ECONNREFUSED, what)
+    with _pair_lock:
+        return pair.connection()
+
+
+def _checked(name: str) -> str:
+    if not wire.valid_name(name):
+        shown = repr(name if len(name) <= 80 else name[:80] + "...")
+        what = f"{shown}: not a port's name: a letter, then up to 63 letters, digits, - or _"
+        raise InvalidName(errno.EINVAL, what)
+    return name
+
+
+def _milliseconds(wait: float | None) -> int:
+    if wait is None:
+        return 0
+    if not wait >= 0:
+        raise ValueError(f"wait is a number of seconds, or None, not {wait!r}")
+    return -int(-1000 * min(wait, wire.MAX_WAIT) // 1)
+
+
+def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(data) >= 4:
+            return int.from_bytes(data[:4], sys.byteorder)
+    return None
+
+
+def _decode(data: bytes) -> wire.Reply:
+    try:
+        return wire.decode_reply(data)
+    except wire.Malformed as malformed:
+        what = f"this is not the broker's protocol: {malformed}"
+        raise ProtocolError(errno.EPROTO, what) from None
+
+
+def _unexpected(reply: wire.Reply) -> BrokerError:
+    if isinstance(reply, wire.Refused):
+        kind = BY_ERRNO.get(reply.errno, BrokerError)
+        return kind(reply.errno, reply.message, reply.holder)
+    return ProtocolError(errno.EPROTO, f"the broker answered with {type(reply).__name__}")
+
+
+def _unavailable(error: OSError) -> BrokerUnavailable:
+    what = f"the broker does not answer: {error.strerror or error}; is it running?"
+    return BrokerUnavailable(errno.ECONNREFUSED, what)

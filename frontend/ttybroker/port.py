@@ -1,0 +1,109 @@
+"""The port people get: a true serial.Serial whose open() asks the broker instead of the path."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import serial
+
+from ttybroker import client
+
+
+class BrokeredSerial(serial.Serial):
+    """serial.Serial over a leased descriptor.
+
+    All of pyserial works as ever; `open()` asks the broker, so close() and open() again, the
+    `port` setter and `with` lease anew, and what was waiting to be read at open is not lost.
+    """
+
+    # pyserial's own, which its stubs leave out
+    _port: str | None
+    _dsrdtr: bool
+    _rtscts: bool
+
+    def __init__(
+        self,
+        port: str | None = None,
+        *positional: object,
+        broker: client.Broker = None,
+        wait: float | None = None,
+        **settings: object,
+    ) -> None:
+        self.broker = broker
+        self.wait = wait
+        super().__init__(port, *positional, **settings)  # type: ignore[arg-type]
+
+    def open(self) -> None:
+        """Lease the port and apply the settings. Raises BrokerError; serial.SerialException if
+        no name is set or the port is open; ValueError on settings the device refuses."""
+        if self._port is None:
+            raise serial.SerialException("Port must be configured before it can be used.")
+        if self.is_open:
+            raise serial.SerialException("Port is already open.")
+        with client.connect(self.broker) as connection:
+            self.adopt(connection.open(self._port, wait=self.wait))
+
+    def adopt(self, descriptor: int) -> None:
+        """Make `descriptor` this port's, as pyserial 3.5's own open() does after os.open();
+        but the input that is waiting already is kept, it may be what one came for."""
+        self.fd: int | None = descriptor
+        self.pipe_abort_read_r = self.pipe_abort_read_w = None
+        self.pipe_abort_write_r = self.pipe_abort_write_w = None
+        try:
+            self._reconfigure_port(force_update=True)  # type: ignore[attr-defined]
+            self._set_lines()
+            self.pipe_abort_read_r, self.pipe_abort_read_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self.pipe_abort_write_r, self.pipe_abort_write_w = os.pipe2(
+                os.O_NONBLOCK | os.O_CLOEXEC
+            )
+        except BaseException:
+            self._discard()
+            raise
+        self.is_open = True
+
+    def _set_lines(self) -> None:
+        try:
+            if not self._dsrdtr:
+                self._update_dtr_state()  # type: ignore[attr-defined]
+            if not self._rtscts:
+                self._update_rts_state()  # type: ignore[attr-defined]
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTTY):  # a pty has no lines
+                raise
+
+    def _discard(self) -> None:
+        ends = (self.fd, self.pipe_abort_read_r, self.pipe_abort_read_w,
+                self.pipe_abort_write_r, self.pipe_abort_write_w)  # fmt: skip
+        self.fd = None
+        for end in ends:
+            if end is not None:
+                os.close(end)
+
+
+def open_tty(
+    port: str,
+    baudrate: int = 9600,
+    *,
+    broker: client.Broker = None,
+    wait: float | None = None,
+    **settings: object,
+) -> BrokeredSerial:
+    """Lease `port` (a name such as "ttyS0") and return it open, as a serial.Serial.
+
+    wait: seconds to queue while somebody else has it, first come first served; None: do not.
+    broker: see ttybroker.client.connect. Everything else is pyserial's (timeout, parity, ...).
+    Raises a BrokerError: InvalidName, NoSuchPort, NotPermitted, PortBusy, WaitTimeout,
+    DeviceGone, BrokerUnavailable or ProtocolError; ValueError for settings that cannot be.
+    """
+    return BrokeredSerial(port, broker=broker, wait=wait, baudrate=baudrate, **settings)
+
+
+def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
+    """Lease `port` and return its descriptor: a plain int, close-on-exec, non-blocking, and the
+    caller's to close. The lease ends when the last copy of it is closed, wherever that is.
+
+    Arguments and exceptions as of open_tty.
+    """
+    with client.connect(broker) as connection:
+        return connection.open(port, wait=wait)

@@ -1,0 +1,1 @@
+"""URL handlers for pyserial, found by it when `ttybroker` has been imported."""
