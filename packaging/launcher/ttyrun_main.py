@@ -78,6 +78,13 @@ def main() -> int:
     """0 to 255, for exit(3)."""
     # Python makes Ctrl-C an exception that may come anywhere; here it had better end us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getuid() == 0:
+        print(
+            "ttyrun: started by root: there is no user to become; start it as the user whose "
+            "program it is, or the program without it",
+            file=sys.stderr,
+        )
+        return 1
     try:
         from ttybrokerd import init_backend
 

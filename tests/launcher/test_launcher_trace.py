@@ -54,7 +54,7 @@ def attacks(pid: int) -> dict[str, Callable[[], object]]:
         "write memory": lambda: open(proc / "mem", "r+b"),
         "environment": lambda: (proc / "environ").read_bytes(),
         "address": lambda: (proc / "maps").read_bytes(),
-        "descriptor": lambda: open(proc / "fd/1"),
+        "descriptor": lambda: os.readlink(proc / "fd/1"),
         "take descriptor": lambda: pidfd_getfd(pid),
         "limits": lambda: resource.prlimit(pid, resource.RLIMIT_RTPRIO, limits),
         "real time": lambda: os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1)),
