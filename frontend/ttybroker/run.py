@@ -1,0 +1,170 @@
+"""`ttybroker run` and the user half of `ttyrun`: the command line, and its errors.
+
+    [--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... [--stdio PORT] [PORT...]
+    -- PROGRAM [ARGUMENT...]
+
+Parsed by hand, because argparse costs a quarter of the start-up time that there is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ttybroker.wire import MAX_WAIT, valid_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ttybroker.client import Broker
+    from ttybroker.supervise import Client, Connect
+
+USAGE = (
+    "usage: ttybroker run [--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... "
+    "[--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]"
+)
+BAD_USAGE = 2
+
+
+class Usage(Exception):
+    """What is wrong with the command line, and what to write instead."""
+
+
+class Request:
+    """The command line, read."""
+
+    def __init__(self) -> None:
+        self.via = "auto"
+        self.wait: float | None = None
+        self.direct: list[tuple[tuple[int, ...], str]] = []
+        self.ports: list[str] = []
+        self.program: list[str] = []
+
+
+def main(
+    argv: list[str],
+    broker: Broker = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    before_exec: Callable[[], None] | None = None,
+    connect: Connect | None = None,
+) -> int:
+    """Run the program of `argv` (without our own name); returns an exit status only if it
+    could not start, or where a launcher has to stay and wait for it.
+
+    broker: as for `ttybroker.client.connect`; connect: instead of that. env: the program's,
+    else ours. before_exec: called last in the process that becomes the program.
+    """
+
+    def connect_late() -> Client:
+        from ttybroker import client
+
+        return client.connect(broker)
+
+    from ttybroker.launch import Failure, Job, launch
+
+    try:
+        request = parse(argv)
+        job = Job(
+            request.program,
+            connect or connect_late,
+            ports=request.ports,
+            direct=request.direct,
+            wait=request.wait,
+            env=env,
+            before_exec=before_exec,
+        )
+        return launch(job, via=request.via)
+    except Usage as error:
+        return _say(error, BAD_USAGE)
+    except Failure as error:
+        return _say(error, error.status)
+
+
+def _say(error: Exception, status: int) -> int:
+    try:
+        os.write(2, os.fsencode(f"ttybroker: {error}\n"))
+    except OSError:
+        pass
+    return status
+
+
+def parse(argv: list[str]) -> Request:
+    """Read the command line; raises Usage."""
+    request = Request()
+    if "--" not in argv:
+        raise Usage(f"no -- before the program; {USAGE}")
+    end = argv.index("--")
+    words, request.program = argv[:end], argv[end + 1 :]
+    if not request.program:
+        raise Usage(f"no program after --; {USAGE}")
+    words.reverse()
+    while words:
+        word = words.pop()
+        if word.startswith("-"):
+            _option(request, word, words)
+        else:
+            request.ports.append(_port(word))
+    _check_twice(request)
+    return request
+
+
+def _option(request: Request, word: str, words: list[str]) -> None:
+    option, equals, value = word.partition("=")
+    if equals:
+        words.append(value)
+    if option == "--via":
+        request.via = _value(option, words)
+        if request.via not in ("auto", "notify", "pty"):
+            raise Usage(f"--via {request.via}: it is auto, notify or pty")
+    elif option == "--wait":
+        request.wait = _seconds(_value(option, words))
+    elif option == "--fd":
+        number = _number(_value(option, words))
+        request.direct.append(((number,), _port(_value("--fd N", words))))
+    elif option == "--stdio":
+        request.direct.append(((0, 1), _port(_value(option, words))))
+    else:
+        raise Usage(f"{option}: no such option; {USAGE}")
+
+
+def _value(option: str, words: list[str]) -> str:
+    if not words:
+        raise Usage(f"{option} needs a value; {USAGE}")
+    return words.pop()
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_WAIT:
+        raise Usage(f"--wait {text}: it is a number of seconds, 30 for example")
+    return seconds
+
+
+def _number(text: str) -> int:
+    highest = os.sysconf("SC_OPEN_MAX") - 1
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= highest):
+        raise Usage(f"--fd {text}: it is a descriptor's number, 0 to {highest}")
+    return int(text)
+
+
+def _port(word: str) -> str:
+    if valid_name(word):
+        return word
+    name = word.rpartition("/")[2]
+    hint = f"write {name}" if valid_name(name) else "it is letters, digits, - and _"
+    raise Usage(f"{word}: not the name of a port; {hint}")
+
+
+def _check_twice(request: Request) -> None:
+    names = [name for _, name in request.direct] + request.ports
+    for name in names:
+        if names.count(name) > 1:
+            raise Usage(f"{name}: named twice; name each port once")
+    numbers = [number for group, _ in request.direct for number in group]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise Usage(f"descriptor {number}: wanted for two ports; give each its own")

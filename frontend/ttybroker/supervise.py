@@ -1,0 +1,332 @@
+"""The supervisor: answers the open() and access() of a port by an unmodified program.
+
+What it answers with comes from the broker; everything that is no brokered port goes on
+in the kernel, with the program's own rights, as if nobody had looked. So does a path it
+cannot read.
+
+What an injected descriptor cannot be, and a plain open() of the node would have been:
+read-only or write-only (it is always both), waiting for carrier (the broker does not
+wait for it, whatever the flags), and the controlling terminal of a session leader that
+has none and does not say O_NOCTTY (TIOCSCTTY still makes it so). stat() is never asked
+about: a program that calls it first (screen, C-Kermit) needs the node, or a link with
+the alias's name that leads to it.
+
+When the supervisor is killed, the program keeps the ports it has; the kernel answers
+ENOSYS to every call that would have been asked about.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from ttybroker import seccomp, target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol, TypeVar
+
+    from ttybroker.wire import Port, Verdict
+
+    class Client(Protocol):
+        """What is needed of `ttybroker.client.Client`."""
+
+        def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int: ...
+        def check(self, name: str) -> Verdict: ...
+        def ports(self) -> list[Port]: ...
+        def close(self) -> None: ...
+
+    Connect = Callable[[], Client]
+    T = TypeVar("T")
+
+_ENOUGH_IDLE = 2  # threads that wait for work, connections without any; more than that end
+_DEAD = (errno.ECONNREFUSED, errno.EPROTO)  # what BrokerUnavailable and ProtocolError have
+# Decided by the string alone, where no alias has that path: ports are not called so.
+_NEVER = frozenset(("/dev/tty", "/dev/null", "/dev/zero", "/dev/full", "/dev/ptmx"))
+_NEVER_BELOW = ("/dev/pts/", "/proc/", "/sys/")
+
+# open(2) and access(2) of a device can fail like this; anything else would puzzle a program.
+_ORDINARY = (errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV, errno.EIO, errno.ENXIO)
+
+
+def is_serial_name(name: str) -> bool:
+    """Whether `name` looks like a kernel name of a serial port: tty, letters, a number."""
+    if not (name.startswith("tty") and name.isascii() and name.isalnum()):
+        return False
+    letters = name[3:].rstrip("0123456789")
+    return letters.isalpha() and len(letters) + 3 < len(name)
+
+
+class Names:
+    """Which paths are brokered: those of `wanted`, or of all there is when that is empty."""
+
+    def __init__(self, wanted: tuple[str, ...], ports: Iterable[Port]) -> None:
+        self._wanted = wanted
+        self.paths: dict[str, str] = {}
+        self.update(ports)
+
+    def update(self, ports: Iterable[Port]) -> None:
+        """Take the list as it is now: adapters come and go, and an alias goes with its own."""
+        devices = {port.name: port.device for port in ports}
+        names = self._wanted or tuple(devices)
+        paths = {f"/dev/{name}": name for name in names}
+        # A node that has a name of its own here keeps it; else the first alias has it.
+        for name in names:
+            paths.setdefault(devices.get(name) or f"/dev/{name}", name)
+        self.paths = paths
+
+    def of(self, path: str) -> str | None:
+        """The port at this very path. Names of serial ports nobody listed count, too: the
+        broker has something to say about them."""
+        name = self.paths.get(path)
+        if name is None and not self._wanted and path.startswith("/dev/tty"):
+            return path[5:] if is_serial_name(path[5:]) else None
+        return name
+
+
+class Complaints:
+    """One line on stderr for each cause a port was refused for, not for every retry."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, int]] = set()
+
+    def say(self, name: str, number: int, line: str) -> None:
+        if (name, number) not in self._said:
+            self._said.add((name, number))
+            complain(line)
+
+    def forget(self, name: str) -> None:
+        """It worked: a refusal after this is news again."""
+        self._said -= {said for said in self._said if said[0] == name}
+
+
+def complain(line: str) -> None:
+    """A line on stderr, whole; nothing when stderr is gone."""
+    try:
+        os.write(2, os.fsencode(f"ttybroker: {line}\n"))
+    except OSError:
+        pass
+
+
+class Connections:
+    """To the broker: one question at a time on each, so as many as there are questions."""
+
+    def __init__(self, connect: Connect, first: Client) -> None:
+        self._connect = connect
+        self._spare = [first]
+
+    def ask(self, question: Callable[[Client], T]) -> T:
+        """`question(client)`; once more on a new connection when an old one is dead. OSError."""
+        try:
+            client = self._spare.pop()
+        except IndexError:
+            return self._ask(self._connect(), question)
+        try:
+            return self._ask(client, question)
+        except OSError as error:
+            if error.errno not in _DEAD:
+                raise
+        return self._ask(self._connect(), question)
+
+    def _ask(self, client: Client, question: Callable[[Client], T]) -> T:
+        keep = False
+        try:
+            answer = question(client)
+            keep = True
+            return answer
+        except OSError as error:
+            keep = error.errno not in _DEAD
+            raise
+        finally:
+            if keep and len(self._spare) < _ENOUGH_IDLE:
+                self._spare.append(client)
+            else:
+                client.close()
+
+
+class Supervisor:
+    """Answers one listener, with as many threads as there are calls that wait for the broker.
+
+    `wait` is in seconds, as for `Client.open`. `close` of the listener is the caller's.
+    """
+
+    def __init__(
+        self, listener: int, broker: Connections, names: Names, wait: float | None
+    ) -> None:
+        self._listener = listener
+        self._broker = broker
+        self._names = names
+        self._wait = wait
+        self._complaints = Complaints()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._idle = _ENOUGH_IDLE
+        for _ in range(_ENOUGH_IDLE):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            self._idle += 1
+        try:
+            threading.Thread(target=self._work, daemon=True).start()
+        except RuntimeError:  # no thread to be had: those that are there do it one by one
+            with self._lock:
+                self._idle -= 1
+
+    def _work(self) -> None:
+        """One thread's life. Following a path can block (a dead file server, one that the
+        program itself runs), and the broker can take its time: somebody else has to wait in
+        the kernel before that."""
+        while True:
+            try:
+                call = seccomp.receive(self._listener)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINTR):
+                    continue
+                raise
+            with self._lock:
+                self._idle -= 1
+                alone = self._idle == 0
+            if alone:
+                self._add_thread()
+            try:
+                self._answer(call)
+            except Exception as error:
+                complain(f"could not answer process {call.pid}: {error!r}")
+                seccomp.refuse(self._listener, call.id, errno.EIO)
+            with self._lock:
+                self._idle += 1
+                if self._idle > _ENOUGH_IDLE:
+                    self._idle -= 1
+                    return
+
+    def _answer(self, call: seccomp.Notification) -> None:
+        request = _read(call)
+        name = self._find(call.pid, *request) if request else None
+        if name is None or request is None:
+            seccomp.let_go_on(self._listener, call.id)
+        elif seccomp.is_waiting(self._listener, call.id):
+            try:
+                self._give(call, name, request[2])
+            except OSError as error:
+                self._refuse(call, name, error)
+
+    def _find(self, pid: int, dirfd: int, path: str, flags: int) -> str | None:
+        """The port that the process means, or None. Names first: most paths need no more."""
+        name = self._names.of(path)
+        if name is not None or path in _NEVER or path.startswith(_NEVER_BELOW):
+            return name
+        place = target.locate(pid, dirfd, path)
+        try:
+            node = target.device_behind(place, follow=not flags & os.O_NOFOLLOW)
+        except FileNotFoundError:
+            last = target.dangling_name(place)
+            return self._names.of(f"/dev/{last}") if last else None
+        if node is None:
+            return None
+        if node not in self._names.paths and is_serial_name(node.rpartition("/")[2]):
+            try:
+                self._names.update(self._broker.ask(lambda client: client.ports()))
+            except OSError:
+                pass  # the open itself will say it
+        return self._names.of(node)
+
+    def _give(self, call: seccomp.Notification, name: str, flags: int) -> None:
+        access = call.kind in (seccomp.ACCESS, seccomp.FACCESSAT)
+        if access or f"/dev/{name}" not in self._names.paths:
+            verdict = self._broker.ask(lambda client: client.check(name))
+            if not verdict.known:
+                seccomp.let_go_on(self._listener, call.id)
+                return
+            if not verdict.allowed:
+                raise PermissionError(errno.EACCES, verdict.message)
+            if access:
+                self._allow(call, flags)
+                return
+        self._open(call, name, flags)
+
+    def _allow(self, call: seccomp.Notification, mode: int) -> None:
+        """access(2) for reading and writing; no device can be executed."""
+        if mode & os.X_OK:
+            seccomp.refuse(self._listener, call.id, errno.EACCES)
+        else:
+            seccomp.give_value(self._listener, call.id, 0)
+
+    def _open(self, call: seccomp.Notification, name: str, flags: int) -> None:
+        pid = target.process_of(call.pid)
+        fd = self._broker.ask(lambda client: client.open(name, wait=self._wait, pid=pid))
+        try:
+            if not flags & os.O_NONBLOCK:
+                os.set_blocking(fd, True)
+            try:
+                seccomp.put_fd(self._listener, call.id, fd, cloexec=bool(flags & os.O_CLOEXEC))
+            except OSError as error:  # the program's own limit: nothing of ours to complain of
+                seccomp.refuse(self._listener, call.id, error.errno or errno.EMFILE)
+        finally:
+            os.close(fd)
+        self._complaints.forget(name)
+
+    def _refuse(self, call: seccomp.Notification, name: str, error: OSError) -> None:
+        number = error.errno or errno.EIO
+        self._complaints.say(name, number, line_of(error))
+        if number == errno.ETIMEDOUT:
+            number = errno.EBUSY
+        if number == errno.EINVAL:
+            number = errno.ENOENT
+        number = number if number in _ORDINARY else errno.EIO
+        seccomp.refuse(self._listener, call.id, number)
+
+
+def line_of(error: OSError) -> str:
+    """What to show: a BrokerError's own words, a plain OSError's without the number."""
+    return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+
+
+def _read(call: seccomp.Notification) -> tuple[int, str, int] | None:
+    """(dirfd, path, flags or mode) of a call; None when it cannot be the open of a port."""
+    kind, args = call.kind, call.args
+    if kind in (seccomp.OPEN, seccomp.CREAT, seccomp.ACCESS):
+        dirfd, address = target.AT_FDCWD, args[0]
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC if kind == seccomp.CREAT else args[1]
+    elif kind in (seccomp.OPENAT, seccomp.OPENAT2, seccomp.FACCESSAT):
+        dirfd, address, flags = _signed(args[0]), args[1], args[2]
+    else:
+        return None
+    if kind == seccomp.OPENAT2:
+        how = target.read_open_how(call.pid, args[2])
+        if how is None or how[1]:  # RESOLVE_*: whoever says these is after files, not ports
+            return None
+        flags = how[0]
+    flags &= 0xFFFFFFFF
+    if kind not in (seccomp.ACCESS, seccomp.FACCESSAT) and not _can_be_a_port(flags):
+        return None
+    path = target.read_path(call.pid, address)
+    return None if path is None else (dirfd, path, flags)
+
+
+def _can_be_a_port(flags: int) -> bool:
+    if flags & (os.O_PATH | os.O_DIRECTORY):
+        return False
+    return flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL  # a lock file, say
+
+
+def _signed(value: int) -> int:
+    """The C int in a 64-bit argument."""
+    value &= 0xFFFFFFFF
+    return value - 2**32 if value & 0x80000000 else value
+
+
+def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Connections, Names]:
+    """The broker and the names that are brokered; raises OSError when one of them is refused."""
+    client = connect()
+    for name in wanted:
+        verdict = client.check(name)
+        if not verdict.allowed:
+            raise PermissionError(errno.EACCES, verdict.message)
+    names = Names(wanted, client.ports())
+    return Connections(connect, client), names

@@ -1,0 +1,80 @@
+"""A broker of files: what the user side sees of one, with ptys for ports.
+
+A directory says it all: NAME is a link to the port's node; NAME.refuse holds "errno text"
+for open(), NAME.deny and NAME.unknown hold the text for check(); NAME.gate is a FIFO that
+open() waits on. Every question is a line of `log`. `broker.down` refuses connections.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ttybroker.errors import BY_ERRNO, BrokerUnavailable
+from ttybroker.wire import Port, Verdict
+
+SUFFIXES = (".refuse", ".deny", ".unknown", ".gate", ".down")
+
+
+class FakeClient:
+    def __init__(self, directory: str) -> None:
+        self.directory = Path(directory)
+        if (self.directory / "broker.down").exists():
+            raise BrokerUnavailable(111, "no broker at FAKE: is ttybrokerd running?")
+
+    def _log(self, line: str) -> None:
+        with open(self.directory / "log", "a") as log:
+            log.write(line + "\n")
+
+    def _text(self, name: str) -> str | None:
+        path = self.directory / name
+        return path.read_text() if path.exists() else None
+
+    def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int:
+        self._log(f"open {name} wait={wait} pid={pid}")
+        if (self.directory / "broker.down").exists():
+            raise BrokerUnavailable(111, "the broker went away; is it running?")
+        if (self.directory / f"{name}.gate").exists():
+            (self.directory / f"{name}.gate").read_bytes()
+        if refusal := self._text(f"{name}.refuse"):
+            number, text = refusal.split(" ", 1)
+            raise BY_ERRNO[int(number)](int(number), text)
+        node = os.readlink(self.directory / name)
+        return os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+    def check(self, name: str) -> Verdict:
+        self._log(f"check {name}")
+        if (text := self._text(f"{name}.deny")) is not None:
+            return Verdict(False, True, "rule 1", text)
+        if (self.directory / name).is_symlink():
+            return Verdict(True, True, "rule 2", "")
+        return Verdict(False, False, "", f"{name}: no rule names this port")
+
+    def ports(self) -> list[Port]:
+        self._log("ports")
+        return [
+            Port(path.name, os.readlink(path), "free", "rule 2")
+            for path in sorted(self.directory.iterdir())
+            if path.is_symlink() and not (self.directory / f"{path.name}.deny").exists()
+        ]
+
+    def close(self) -> None:
+        self._log("close")
+
+
+def main() -> int:
+    """`fake_broker.py DIRECTORY ARGUMENTS...`: `ttybroker run ARGUMENTS...` on that broker.
+
+    $TEST_PTRACE_SCOPE pretends that Yama says so."""
+    from ttybroker import launch, run
+
+    directory = sys.argv[1]
+    scope = os.environ.pop("TEST_PTRACE_SCOPE", None)
+    if scope is not None:
+        launch.yama = lambda: int(scope)  # type: ignore[assignment]
+    return run.main(sys.argv[2:], connect=lambda: FakeClient(directory))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
