@@ -1,0 +1,71 @@
+"""`make install` puts a launcher in place that starts, and `make uninstall` leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `root`")
+
+if TYPE_CHECKING:
+    from launcher.conftest import Launcher
+
+pytestmark = pytest.mark.root
+
+SOURCE = Path(__file__).parents[2] / "packaging" / "launcher"
+COMMANDS = ["ttybroker", "ttybrokerd", "ttyrun"]
+
+
+def make(launcher: Launcher, *arguments: str) -> None:
+    build = launcher.base / "build-install"
+    command = ["make", "-s", "-C", str(SOURCE), f"BUILD={build}", f"VENV={sys.prefix}"]
+    subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE, umask=0o077)
+
+
+def test_everything_is_roots_and_readable(own: Launcher) -> None:
+    """Also with the umask of a careful administrator."""
+    prefix = own.base / "stage" / "opt"
+    make(own, "install", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
+    assert sorted(os.listdir(prefix / "bin")) == COMMANDS
+    for path in prefix.rglob("*"):
+        status = path.lstat()
+        wanted = 0o755 if path.is_dir() or path.parent.name == "bin" else 0o644
+        if path.name == "ttyrun":
+            wanted = 0o4755
+        assert (status.st_uid, status.st_gid) == (0, 0), path
+        assert oct(status.st_mode & 0o7777) == oct(wanted), path
+    code = prefix / "lib/ttybroker"
+    for name in ("ttybroker/__init__.py", "ttybrokerd/__init__.py", "serial/__init__.py"):
+        assert (code / name).is_file()
+        assert list((code / name).parent.glob("__pycache__/__init__.*.pyc"))
+    assert str(own.base) not in (prefix / "bin/ttybroker").read_text()
+    make(own, "uninstall", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
+    assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
+    assert not code.exists()
+
+
+def test_installed_launcher_accepts_its_own_code(own: Launcher) -> None:
+    """Every component of it, for a user: what comes back is not one of the stub's refusals."""
+    prefix = own.base / "prefix"
+    own.base.joinpath("prefix").mkdir(mode=0o755)
+    make(own, "install", f"PREFIX={prefix}", "CODE=$(PREFIX)/lib/ttybroker")
+    for directory in (prefix, prefix / "bin", prefix / "lib"):
+        assert oct(directory.stat().st_mode & 0o777) == "0o755"
+    done = own.run(program=prefix / "bin/ttyrun")
+    assert "install ttyrun again" not in done.stderr
+    assert "others than root" not in done.stderr
+
+
+def test_hardening_is_in_the_file(own: Launcher) -> None:
+    """Position independent, no loader to prepare, nothing writable and executable."""
+    facts = subprocess.run(
+        ["readelf", "-hlW", own.program], check=True, capture_output=True, text=True
+    ).stdout
+    assert "Type:                              DYN" in facts
+    assert "INTERP" not in facts and "GNU_RELRO" in facts
+    assert "RWE" not in facts and "GNU_STACK" in facts
