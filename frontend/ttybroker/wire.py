@@ -29,6 +29,7 @@ MAX_REPLY = 65536
 MAX_GROUPS = 256
 MAX_NAME = 64
 MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
+_END = 2.0**37  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
 
 OPEN, LIST, REVOKE, CHECK, CONNECT = 1, 2, 3, 4, 5
@@ -324,7 +325,9 @@ def _decode_check(body: _Reader) -> Check:
 
 
 def _text(text: str) -> bytes:
-    raw = text.encode("utf-8", "replace")[:0xFFFF]
+    raw = text.encode("utf-8", "replace")
+    if len(raw) > 0xFFFF:  # cut between characters, or nobody could read it
+        raw = raw[:0xFFFF].decode("utf-8", "ignore").encode()
     return len(raw).to_bytes(2, "little") + raw
 
 
@@ -332,7 +335,8 @@ def _encode_holder(holder: Holder | None) -> bytes:
     if holder is None:
         return b"\0"
     uid = NOBODY if holder.uid is None else holder.uid
-    fixed = _HOLDER.pack(1, uid, holder.pid or 0, holder.since or 0.0)
+    since = holder.since if holder.since is not None and 0 < holder.since < _END else 0.0
+    fixed = _HOLDER.pack(1, uid, holder.pid or 0, since)
     return fixed + _text(holder.user) + _text(holder.program) + _text(holder.how)
 
 
@@ -341,6 +345,8 @@ def _decode_holder(body: _Reader) -> Holder | None:
         return None
     body.at -= 1
     _, uid, pid, since = _HOLDER.unpack(body.take(_HOLDER.size))
+    if not 0 <= since < _END:
+        raise Malformed("a moment out of range")
     user, program, how = body.text(), body.text(), body.text()
     return Holder(None if uid == NOBODY else uid, user, pid or None, program, since or None, how)
 
