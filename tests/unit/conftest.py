@@ -1,0 +1,40 @@
+"""Fixtures of the unit tests. Nothing here starts a broker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: foreign owners, device nodes"))
+
+
+@pytest.fixture
+def safe_dir() -> Iterator[Path]:
+    """A directory that only root can change, on a path that only root can change."""
+    base = Path(tempfile.mkdtemp(prefix="ttybroker-unit-", dir="/run"))
+    try:
+        yield base
+    finally:
+        shutil.rmtree(base)
+
+
+@pytest.fixture
+def no_leak() -> Iterator[None]:
+    """The test leaves no descriptor behind."""
+    from unit.helpers import nothing_leaked
+
+    with nothing_leaked():
+        yield

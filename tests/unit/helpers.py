@@ -1,0 +1,58 @@
+"""What the unit tests share: descriptors counted, real ttys made, processes that do one thing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+
+def descriptors() -> dict[int, str]:
+    """This process's open descriptors and what each is."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+    return found
+
+
+@contextlib.contextmanager
+def nothing_leaked() -> Iterator[None]:
+    """Within it, whatever is opened is closed again."""
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+@contextlib.contextmanager
+def process(code: str, *args: str, passed: tuple[int, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A Python process running `code`; when it has printed a line it is yielded, and it goes
+    on until its standard input ends. `code` sees its arguments as `sys.argv[1:]`."""
+    command = [sys.executable, "-I", "-S", "-c", f"import sys\n{code}\nprint(flush=True)\n"
+               "sys.stdin.read()", *args]  # fmt: skip
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=passed,
+        text=True,
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "\n", "the helper process failed"
+            yield child
+        finally:
+            assert child.stdin is not None
+            child.stdin.close()
+            child.wait()
+
+
+def dead_pid() -> int:
+    """The pid of a process that has ended and is reaped."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
