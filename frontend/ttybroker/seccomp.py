@@ -38,6 +38,8 @@ IOCTL_RECV = 0xC0502100  # _IOWR('!', 0, struct seccomp_notif), 5.0
 IOCTL_SEND = 0xC0182101  # _IOWR('!', 1, struct seccomp_notif_resp), 5.0
 IOCTL_ID_VALID = 0x40082102  # _IOW('!', 2, __u64), 5.0 (the direction was put right in 5.8)
 IOCTL_ADDFD = 0x40182103  # _IOW('!', 3, struct seccomp_notif_addfd), 5.9
+IOCTL_SET_FLAGS = 0x40082104  # _IOW('!', 4, __u64), 6.6
+FD_SYNC_WAKE_UP = 1 << 0  # 6.6
 
 # struct seccomp_notif: id, pid, flags; struct seccomp_data: nr, arch, ip, six arguments.
 _NOTIF = struct.Struct("=QIIiIQ6Q")
@@ -284,6 +286,14 @@ class Notification:
 
 
 _ABI_OF = {abi.audit: abi for _, abis in MACHINES.values() for abi in abis}
+
+
+def wake_in_step(listener: int) -> None:
+    """Have the two sides wake each other on one CPU, where the kernel can: a quarter faster."""
+    try:
+        ioctl(listener, IOCTL_SET_FLAGS, FD_SYNC_WAKE_UP)
+    except OSError:
+        pass
 
 
 def receive(listener: int) -> Notification:

@@ -165,6 +165,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Begin to answer."""
+        seccomp.wake_in_step(self._listener)
         self._idle = _ENOUGH_IDLE
         for _ in range(_ENOUGH_IDLE):
             threading.Thread(target=self._work, daemon=True).start()

@@ -59,10 +59,15 @@ def may_read(pid: int) -> bool:
 def process_of(pid: int) -> int:
     """The process that thread `pid` belongs to; `pid` itself when it is gone."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as status:
-            text = status.read()
+        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
     except OSError:
         return pid
+    try:
+        text = os.read(fd, 4096)  # the line is among the first ones
+    except ProcessLookupError:
+        return pid
+    finally:
+        os.close(fd)
     at = text.find(b"\nTgid:\t")
     return int(text[at + 7 : text.index(b"\n", at + 7)]) if at >= 0 else pid
 

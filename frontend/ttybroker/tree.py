@@ -1,0 +1,232 @@
+"""The layout for Yama 1, under which only an ancestor may look into a process's memory.
+
+    shell ---- launcher -- supervisor -- program -- its children
+                                  `----- daemons the program left behind
+
+PR_SET_PTRACER would do for the program itself, but children do not inherit it. So the
+supervisor is the parent, and a subreaper: what the program's daemons lose their parent
+to, and so their ancestor still. The program is in the launcher's process group and gets
+what the terminal sends; the launcher stands for it before the shell: it forwards what
+others send to it, stops when the program stops, and ends as the program ended.
+
+The supervisor killed: the program goes on, and the launcher waits for it, but cannot know
+how it ended. The launcher killed: the program is killed too, as if it were the launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from ttybroker import seccomp
+from ttybroker.launch import (
+    REFUSED,
+    Failure,
+    become_program,
+    hear,
+    leave_terminal,
+    run_aside,
+    take_listener,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ttybroker.launch import Job
+
+_STOPPED, _ENDED = b"S", b"E"  # then a wait status: what the supervisor tells the launcher
+_OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
+_OURS |= {signal.SIGFPE, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}  # not to be forwarded
+_TERMINAL = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN)
+_SI_KERNEL = 0x80  # asm-generic/siginfo.h: from the terminal, and so to the whole group
+_AGAIN = 0.1  # seconds between two looks for the end of a program whose supervisor is dead
+
+
+def launch_in_tree(job: Job) -> int:
+    """Run the job with its supervisor in between; the program's exit status.
+
+    Ends this process by the same signal when the program ended by one. Raises Failure.
+    """
+    watched = signal.valid_signals() - _OURS
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    launcher = os.getpid()
+    if os.fork() == 0:
+        mine.close()
+        _supervisor(job, launcher, theirs, mask)
+    theirs.close()
+    program = os.pidfd_open(int(hear(mine)))
+    status = _stand_for(program, mine, watched)
+    os.close(program)
+    mine.close()
+    if os.WIFSIGNALED(status):
+        _end_by(os.WTERMSIG(status))
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return os.waitstatus_to_exitcode(status)
+
+
+# ---- the launcher ----
+
+
+def _stand_for(program: int, talk: socket.socket, watched: Iterable[int]) -> int:
+    """Be the program before the shell until it ends; its wait status."""
+    while True:
+        info = signal.sigwaitinfo(watched)
+        if info.si_signo != signal.SIGCHLD:
+            _forward(program, info)
+            continue
+        while (word := _word(talk)) is not None:
+            if not word:
+                return _without_supervisor(program, watched)
+            if word[:1] == _ENDED:
+                return int(word[1:])
+            os.kill(os.getpid(), signal.SIGSTOP)  # the shell sees it; `fg` continues us both
+
+
+def _word(talk: socket.socket) -> bytes | None:
+    """What the supervisor says; None when nothing, b"" when it is dead."""
+    try:
+        return talk.recv(64, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+
+
+def _forward(program: int, info: signal.struct_siginfo) -> None:
+    """What somebody sent to us is meant for the program; what the terminal sent it has."""
+    if info.si_code != _SI_KERNEL:
+        try:
+            signal.pidfd_send_signal(program, info.si_signo)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _without_supervisor(program: int, watched: Iterable[int]) -> int:
+    """Wait for the end of a program that is nobody's child any more; its status is unknown."""
+    poll = select.poll()
+    poll.register(program, select.POLLIN)
+    while not poll.poll(0):
+        info = signal.sigtimedwait(watched, _AGAIN)
+        if info is not None and info.si_signo != signal.SIGCHLD:
+            _forward(program, info)
+    raise Failure("the supervisor was killed, so the program's exit status is unknown")
+
+
+def _end_by(number: int) -> None:
+    """End this process by this signal, without a core of ours. Comes back if that cannot be."""
+    seccomp.prctl(seccomp.PR_SET_DUMPABLE, 0)
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+# ---- the supervisor ----
+
+
+def _supervisor(job: Job, launcher: int, talk: socket.socket, mask: set[int]) -> None:
+    """The whole life of the process between launcher and program: does not return."""
+    try:
+        seccomp.prctl(seccomp.PR_SET_CHILD_SUBREAPER, 1)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        program = os.fork()
+        if program == 0:
+            talk.close()
+            ours.close()
+            _program(job, its, mask)
+        its.close()
+        os.setpgid(0, 0)  # a background group: what the terminal sends is not for us
+        for number in (*_TERMINAL, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        run_aside(lambda _: _supervise(job, launcher, program, ours, talk, mask), talk)
+    finally:
+        os._exit(REFUSED)
+
+
+def _program(job: Job, talk: socket.socket, mask: set[int]) -> None:
+    """The process that becomes the program, when the supervisor is ready for it."""
+    status = REFUSED
+    try:
+        if talk.recv(1):
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            become_program(job, talk)
+    except Failure as error:
+        os.write(2, os.fsencode(f"ttybroker: {error}\n"))
+        status = error.status
+    finally:
+        os._exit(status)
+
+
+def _supervise(
+    job: Job,
+    launcher: int,
+    program: int,
+    ours: socket.socket,
+    talk: socket.socket,
+    mask: set[int],
+) -> None:
+    from ttybroker.supervise import Supervisor, reach
+
+    children, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    broker, names = reach(job.connect, job.ports)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask - {signal.SIGCHLD})
+    talk.send(b"+%d" % program)
+    ours.send(b"+")
+    listener = take_listener(ours)
+    poll = select.poll()
+    poll.register(children, select.POLLIN)
+    poll.register(talk.fileno(), 0)  # POLLHUP: the launcher is dead
+    if listener >= 0:
+        Supervisor(listener, broker, names, job.wait).start()
+        poll.register(listener, 0)  # POLLHUP: no process has the filter any more
+    while True:
+        ended = _reap(children, program, talk, launcher)
+        if ended:
+            poll.unregister(talk.fileno())
+            talk.close()
+            leave_terminal()
+            program = 0
+            if listener < 0:
+                return
+        events = {fd for fd, _ in poll.poll()}
+        if listener in events and not program:
+            return
+        if listener in events:
+            poll.unregister(listener)  # its end is still to be told
+            listener = -1
+        if program and talk.fileno() in events:
+            os.kill(program, signal.SIGKILL)
+            poll.unregister(talk.fileno())
+
+
+def _reap(children: int, program: int, talk: socket.socket, launcher: int) -> bool:
+    """Collect what ended and tell the launcher about the program; whether that has ended."""
+    try:
+        os.read(children, 4096)
+    except BlockingIOError:
+        pass
+    ended = False
+    while True:
+        try:
+            child, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        except ChildProcessError:
+            return ended
+        if child == 0:
+            return ended
+        if child == program:
+            ended = not os.WIFSTOPPED(status)
+            _tell(talk, launcher, (_ENDED if ended else _STOPPED) + b"%d" % status)
+
+
+def _tell(talk: socket.socket, launcher: int, word: bytes) -> None:
+    try:
+        talk.send(word)
+    except OSError:
+        return  # the launcher is dead
+    if os.getppid() == launcher:
+        os.kill(launcher, signal.SIGCHLD)  # it waits for signals, not for words
