@@ -27,6 +27,11 @@ from ttybrokerd.port import OpenPort
 from ttybrokerd.refusal import Refusal
 from ttybrokerd.workers import Workers
 
+# Seconds after a close at which to look again whether it was the holder's last: the kernel tells
+# of a close just before it forgets the description (fs/file_table.c, __fput), and who closes may
+# lose its processor in between.
+LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)
+
 
 class Job(Ask):
     """A client's request for a port, and after the grant its lease."""
@@ -84,6 +89,7 @@ class Broker:
         self._watches: dict[int, int] = {}  # inotify watch to device number
         self._ghosts: list[tuple[int, int, select.epoll]] = []  # device, uid, dead description
         self._revokers: defaultdict[int, list[Client]] = defaultdict(list)
+        self._looks: dict[int, list[float]] = {}  # when to look again at ports somebody closed
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_closes)
         clients.serve = self.serve
@@ -122,11 +128,16 @@ class Broker:
 
     def tick(self) -> float | None:
         """Do what the clock asks for; returns the seconds until it may ask again, if ever."""
+        now = time.monotonic()
+        for key in [key for key, times in self._looks.items() if times[0] <= now]:
+            self._look_again(key)
         alarm = self.table.next_alarm()
-        if alarm is not None and alarm <= time.monotonic():
-            self._do(self.table.tick(time.monotonic()))
+        if alarm is not None and alarm <= now:
+            self._do(self.table.tick(now))
             alarm = self.table.next_alarm()
-        return None if alarm is None else max(0.0, alarm - time.monotonic())
+        alarms = [times[0] for times in self._looks.values()]
+        alarms += [] if alarm is None else [alarm]
+        return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
     # requests
 
@@ -147,6 +158,7 @@ class Broker:
 
     def _list(self, client: Client) -> None:
         who = client.identity
+        self._count_ghosts(who.uid)
         table = {
             key: report.Known(row.state.value, len(row.queue), row.holder())
             for key, row in self.table.ports.items()
@@ -317,13 +329,25 @@ class Broker:
         """Somebody closed a leased node: if it was the holder's last copy, the lease is over."""
         woken, overflow = linux.read_watches(self._inotify)
         keys = [self._watches[watch] for watch in woken if watch in self._watches]
+        now = time.monotonic()
         for key in list(self._leases) if overflow else keys:
             self._look_after(key)
+            if self._held(key):
+                self._looks[key] = [now + pause for pause in LOOK_AGAIN]
+
+    def _look_again(self, key: int) -> None:
+        times = self._looks.pop(key)
+        self._look_after(key)
+        if times[1:] and self._held(key):
+            self._looks[key] = times[1:]
+
+    def _held(self, key: int) -> bool:
+        row = self.table.ports.get(key)
+        return row is not None and row.state is State.HELD
 
     def _look_after(self, key: int) -> None:
         """End the lease of this port if the holder's last copy is closed."""
-        row = self.table.ports.get(key)
-        if row is not None and row.state is State.HELD and not self._leases[key][1].held():
+        if self._held(key) and not self._leases[key][1].held():
             self._do(self.table.end(key, "closed"))
 
     def _on_hangup(self, key: int) -> None:
