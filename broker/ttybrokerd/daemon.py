@@ -170,14 +170,17 @@ def _clear(path: str) -> None:
 
 
 def _notify(state: str) -> None:
-    """Tell systemd, where there is one: sd_notify(3)."""
+    """Tell systemd, where there is one: sd_notify(3). If it does not hear, that is no failure."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.sendto(state.encode(), address)
+        try:
+            sock.sendto(state.encode(), address)
+        except OSError:
+            pass
 
 
 if __name__ == "__main__":
