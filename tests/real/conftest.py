@@ -1,0 +1,44 @@
+"""Fixtures of the end-to-end tests; what they are made of is in support.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from real.support import PR_SET_CHILD_SUBREAPER, Daemon, Rig, prctl
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: processes with other uids"))
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """A directory, ports and processes of the test's own; fails if anything of it is left.
+
+    The test process adopts orphans while it lasts, so that a process left behind is seen.
+    """
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    made = Rig()
+    try:
+        yield made
+    finally:
+        made.close()
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture
+def daemon(rig: Rig) -> Daemon:
+    """A daemon with the ports ttyS0 and ttyS1 for everybody; root alone is its admin."""
+    rig.port("ttyS0")
+    rig.port("ttyS1")
+    return rig.daemon()

@@ -1,0 +1,25 @@
+"""ttybrokerd as the command starts it, but its log goes to standard error on any machine.
+
+    run_daemon.py --hook=CODE -- ARGUMENTS OF ttybrokerd
+
+CODE runs first; the tests use it to make one port's device slow.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from ttybrokerd import daemon, log
+
+
+def main() -> int:
+    """Run the hook, then the daemon."""
+    hook, _, *arguments = sys.argv[1:]
+    daemon.Log = partial(log.Log, journal="/nonexistent")  # type: ignore[misc,assignment]
+    exec(hook.removeprefix("--hook="), {})
+    return daemon.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
