@@ -1,0 +1,234 @@
+"""The fallback: a pty for each port, and every byte copied between the two.
+
+For kernels without seccomp notification and programs nobody may look into. The program
+is started with the pty's path where its arguments name the port, so its arguments have
+to. It keeps the launcher's pid here, too: the proxy is a daemonised process aside.
+
+A pty carries bytes and a speed, and no more: what the program sets beyond that reaches
+only the pty (`launch.LOST`). The speed is looked at before each write to the port, and
+every `_LOOK` milliseconds for programs that only read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import termios
+import time
+import tty
+from fcntl import ioctl
+from typing import TYPE_CHECKING
+
+from ttybroker.launch import (
+    LOST,
+    exec_program,
+    hear,
+    leave_terminal,
+    open_direct,
+    start_aside,
+)
+from ttybroker.supervise import complain, is_serial_name
+
+if TYPE_CHECKING:
+    import socket
+    from typing import NoReturn
+
+    from ttybroker.launch import Job
+    from ttybroker.wire import Port
+
+_LOOK = 100  # milliseconds
+_CHUNK = 65536  # bytes that wait for one side at most, before the other is not read any more
+_DRAIN = 2.0  # seconds for the program's last bytes to leave, when it has ended
+_SPEEDS = slice(4, 6)  # ispeed, ospeed of tcgetattr()
+
+
+def launch_with_ptys(job: Job, why: str) -> NoReturn:
+    """Become the program, with ptys for the ports it names; `why` notification is not used,
+    "" when nobody wanted it. Raises Failure when it names none, or one is refused."""
+    launcher = os.getpid()
+    talk = start_aside(lambda theirs: _proxy(job, launcher, theirs))
+    words = hear(talk).split(b"\0")
+    direct = open_direct(job)
+    job.argv = [os.fsdecode(word) for word in words]
+    complain(f"copying through a pty{f' ({why})' if why else ''}: {LOST}")
+    talk.close()
+    exec_program(job, direct)
+    raise AssertionError("not reached")
+
+
+def replace(word: str, paths: list[str], pty: str) -> str:
+    """An argument with every mention of the port replaced: alone, after = or :, or before a
+    comma, as `-D/dev/ttyS0`, `--port=/dev/ttyS0` and `/dev/ttyS0,b9600` have it."""
+    if word in paths:
+        return pty
+    for path in paths:
+        at = word.find(path) if path.startswith("/") else -1
+        after = word[at + len(path) : at + len(path) + 1]
+        if at >= 0 and not (after.isalnum() or (after in ("_", "-", "/") and after)):
+            return word[:at] + pty + word[at + len(path) :]
+    return word
+
+
+def _names_of(name: str, port: Port | None, argv: list[str]) -> list[str]:
+    """Every way in which these arguments name the port, links included."""
+    device = port.device if port and port.device else f"/dev/{name}"
+    links = [word for word in argv if "/" in word and os.path.realpath(word) == device]
+    return [f"/dev/{name}", name, device, *links]
+
+
+def _proxy(job: Job, program: int, talk: socket.socket) -> None:
+    """The proxy's whole life."""
+    leader = os.pidfd_open(program)
+    client = job.connect()
+    ports = {port.name: port for port in client.ports()}
+    words = job.argv[1:]
+    lines = []
+    for name in job.ports or _every_name(ports, words):
+        paths = _names_of(name, ports.get(name), words)
+        if not any(replace(word, paths, "") != word for word in words):
+            continue
+        line = Line(client.open(name, wait=job.wait, pid=program))
+        lines.append(line)
+        words = [replace(word, paths, line.path) for word in words]
+    if not lines:
+        raise OSError(
+            errno.EINVAL, "no argument of the program names a port, so a pty cannot stand for it"
+        )
+    client.close()
+    talk.send(b"+" + b"\0".join(os.fsencode(word) for word in [job.argv[0], *words]))
+    talk.close()
+    copy(lines, leader)
+
+
+def _every_name(ports: dict[str, Port], words: list[str]) -> list[str]:
+    """The ports of the policy, and the serial ports that the arguments name besides."""
+    named = [word[5:] for word in words if word.startswith("/dev/") and is_serial_name(word[5:])]
+    return [*ports, *(name for name in named if name not in ports)]
+
+
+class Line:
+    """One port and its pty. Two buffers, one for each way; speeds follow the pty's."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.master, self._slave = os.openpty()
+        self.path = os.ttyname(self._slave)
+        tty.setraw(port)  # bytes pass as they are
+        tty.setraw(self._slave)  # no echo of what comes before the program has set it up
+        for fd in (self.port, self.master):
+            os.set_blocking(fd, False)
+        self._speeds = self._learn_speeds()
+        self.to_port = b""
+        self.to_program = b""
+        self.port_open = self.program_open = True
+        self._deadline = 0.0
+
+    def _learn_speeds(self) -> list[int]:
+        """At first it is the pty that takes over the speeds, from the port; those."""
+        speeds: list[int] = termios.tcgetattr(self.port)[_SPEEDS]
+        mode = termios.tcgetattr(self._slave)
+        mode[_SPEEDS] = speeds
+        termios.tcsetattr(self._slave, termios.TCSANOW, mode)
+        return speeds
+
+    def follow_speed(self) -> bool:
+        """Give the port the pty's speed; False while bytes of the old speed are still leaving
+        it. Never waits for them: behind XOFF they would hold us for good."""
+        try:
+            speeds: list[int] = termios.tcgetattr(self.master)[_SPEEDS]
+            if speeds != self._speeds:
+                if any(ioctl(self.port, termios.TIOCOUTQ, bytes(4))):
+                    return False
+                mode = termios.tcgetattr(self.port)
+                mode[_SPEEDS] = self._speeds = speeds
+                termios.tcsetattr(self.port, termios.TCSANOW, mode)
+        except (OSError, termios.error):
+            pass  # a speed that the port does not have, or one of the two has hung up
+        return True
+
+    def let_go(self) -> None:
+        """The program has ended: the pty ends with its last user, we are none any more."""
+        os.close(self._slave)
+
+    def wanted(self) -> list[tuple[int, int]]:
+        """(descriptor, poll events) that can bring the copying on."""
+        read = select.POLLIN
+        port = (read if len(self.to_program) < _CHUNK and self.program_open else 0) | (
+            select.POLLOUT if self.to_port else 0
+        )
+        program = (read if len(self.to_port) < _CHUNK else 0) | (
+            select.POLLOUT if self.to_program else 0
+        )
+        wanted = [(self.port, port)] if self.port_open else []
+        return wanted + ([(self.master, program)] if self.program_open and program else [])
+
+    def turn(self) -> None:
+        """Copy what can be copied now."""
+        if self.port_open and self.program_open and len(self.to_program) < _CHUNK:
+            self.port_open, data = _read(self.port)
+            self.to_program += data
+        if self.program_open and len(self.to_port) < _CHUNK:
+            self.program_open, data = _read(self.master)
+            self.to_port += data
+        if self.follow_speed() and self.to_port and self.port_open:
+            self.port_open, self.to_port = _write(self.port, self.to_port)
+        if self.to_program and self.program_open:
+            self.program_open, self.to_program = _write(self.master, self.to_program)
+
+    def done(self) -> bool:
+        """Whether nothing is left to copy; what the port does not take in time is lost."""
+        if self.program_open or not self.port_open:
+            return not self.port_open
+        self._deadline = self._deadline or time.monotonic() + _DRAIN
+        return not self.to_port or time.monotonic() > self._deadline
+
+    def close(self) -> None:
+        """Give the port back; whoever still has the pty reads its end."""
+        os.close(self.master)
+        os.close(self.port)
+
+
+def _read(fd: int) -> tuple[bool, bytes]:
+    """(still open, bytes)."""
+    try:
+        data = os.read(fd, _CHUNK)
+    except BlockingIOError:
+        return True, b""
+    except OSError:
+        return False, b""
+    return bool(data), data
+
+
+def _write(fd: int, data: bytes) -> tuple[bool, bytes]:
+    """(still open, bytes that are left)."""
+    try:
+        return True, data[os.write(fd, data) :]
+    except BlockingIOError:
+        return True, data
+    except OSError:
+        return False, data
+
+
+def copy(lines: list[Line], leader: int) -> None:
+    """Copy until the program `leader` and all that have its ptys open are gone. A port that is
+    taken away closes its pty: the program reads the end, as from the port itself."""
+    running = True
+    while lines:
+        poll = select.poll()
+        for fd, events in [wanted for line in lines for wanted in line.wanted()]:
+            poll.register(fd, events)
+        if running:
+            poll.register(leader, select.POLLIN)
+        if running and any(fd == leader for fd, _ in poll.poll(_LOOK)):
+            running = False
+            leave_terminal()
+            for line in lines:
+                line.let_go()
+        elif not running:
+            poll.poll(_LOOK)
+        for line in lines:
+            line.turn()
+        for line in [line for line in lines if line.done()]:
+            lines.remove(line)
+            line.close()
