@@ -43,10 +43,11 @@ class State(Enum):
 
 
 class Ask:
-    """One request for a port. `deadline` is on the caller's clock, in seconds; `patient` is
-    whether it asked to wait for a busy port."""
+    """One request for a port. `patient` is whether it asked to wait for a busy port; on the
+    caller's clock, in seconds, it waits in the queue until `deadline`, and for a port that is
+    being opened for it until `opens_by`: the wait is for others, not for the device."""
 
-    __slots__ = ("deadline", "holder", "max_lease", "patient", "uid", "withdrawn")
+    __slots__ = ("deadline", "holder", "max_lease", "opens_by", "patient", "uid", "withdrawn")
 
     def __init__(
         self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
@@ -55,6 +56,7 @@ class Ask:
         self.holder = holder
         self.patient = wait > 0
         self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
+        self.opens_by = now + wait + OPEN_LIMIT
         self.max_lease = max_lease
         self.withdrawn = False
 
@@ -107,7 +109,7 @@ class Port:
         """When the port needs a `tick`, if ever."""
         times = [ask.deadline for ask in self.queue]
         if self.state is State.OPENING and not self.current.withdrawn:
-            times.append(self.current.deadline)
+            times.append(self.current.opens_by)
         if self.expires is not None:
             times.append(self.expires)
         if self.retry is not None:
@@ -211,12 +213,12 @@ class Table:
         if port.expires is not None and port.expires <= now:
             effects += self.end(key, "time limit")
         current = port.current
-        if port.state is State.OPENING and not current.withdrawn and current.deadline <= now:
+        if port.state is State.OPENING and not current.withdrawn and current.opens_by <= now:
             current.withdrawn = True
             what = "the device does not open; is it plugged in?"
             effects.append(Refuse(current, Refusal(errno.EIO, what)))
         for ask in [ask for ask in port.queue if ask.deadline <= now]:
-            refusal = self._timeout(port)
+            refusal = self._timeout(port, ask)
             effects += [Refuse(ask, refusal), *self._leave_queue(key, port, ask)]
         if port.retry is not None and port.retry <= now and port.queue:
             effects += self._next(key)
@@ -224,7 +226,10 @@ class Table:
             self._settle(key)
         return effects
 
-    def _timeout(self, port: Port) -> Refusal:
+    def _timeout(self, port: Port, ask: Ask) -> Refusal:
+        if port.state is State.CLOSING and port.queue[0] is ask:
+            what = "waited in vain: it is still being put in order after its last lease"
+            return Refusal(errno.ETIMEDOUT, what)
         now_busy = self._busy(port)
         return Refusal(errno.ETIMEDOUT, f"waited in vain: {now_busy.reason}", now_busy.holder)
 
@@ -247,8 +252,8 @@ class Table:
         if self._waiting[ask.uid] >= WAITS_PER_UID:
             what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
             return Refusal(errno.EDQUOT, what)
-        if self._leases[ask.uid] + ghosts >= LEASES_PER_UID:
-            what = f"you hold {LEASES_PER_UID} ports already; close some first"
+        if self._leases[ask.uid] + self._waiting[ask.uid] + ghosts >= LEASES_PER_UID:
+            what = f"you have or want {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
         return None
 
