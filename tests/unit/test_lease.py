@@ -1,0 +1,679 @@
+"""The lease table: plain data in, plain effects out.
+
+All branches of the module, without a socket:
+    pytest tests/unit/test_lease.py --cov=ttybrokerd.lease --cov-branch --cov-fail-under=100
+"""
+
+from __future__ import annotations
+
+import errno
+from unittest import mock
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ttybroker.wire import Holder
+from ttybrokerd import lease
+from ttybrokerd.lease import OPEN_LIMIT, RETRY, Ask, Effect, End, Refuse, Start, State, Table
+from ttybrokerd.refusal import Refusal, busy
+
+TTY, OTHER = 0x440, 0x441
+OUTSIDER = busy(Holder(5, "eve", 666, "minicom", how="lock file"))
+BROKEN = Refusal(errno.EIO, "the device does not answer; is it plugged in?")
+
+
+def ask(uid: int = 1, *, wait: float = 0, now: float = 0, max_lease: float | None = None) -> Ask:
+    return Ask(uid, Holder(uid, f"user{uid}"), now=now, wait=wait, max_lease=max_lease)
+
+
+def refused(effects: list[Effect], who: Ask) -> Refusal:
+    """The refusal that is all these effects say."""
+    assert len(effects) == 1
+    assert isinstance(effects[0], Refuse)
+    assert effects[0].ask is who
+    return effects[0].refusal
+
+
+def held_by(who: Ask, key: int = TTY, now: float = 0) -> Table:
+    """A table in which `who` has the port."""
+    table = Table()
+    assert table.ask(key, who) == [Start(key, who)]
+    assert table.opened(key, now) == []
+    return table
+
+
+def outside(who: Ask, now: float = 0) -> Table:
+    """A table in which `who` waits for a port that an outsider has."""
+    table = Table()
+    assert table.ask(TTY, who) == [Start(TTY, who)]
+    assert table.failed(TTY, OUTSIDER, now) == []
+    return table
+
+
+def state(table: Table, key: int = TTY) -> State | None:
+    return table.ports[key].state if key in table.ports else None
+
+
+# one at a time
+
+
+def test_a_free_port_is_opened_at_once_and_a_closed_one_is_forgotten() -> None:
+    table, ann = Table(), ask()
+    assert table.ask(TTY, ann) == [Start(TTY, ann)]
+    assert state(table) is State.OPENING
+    assert table.opened(TTY, 0) == []
+    assert state(table) is State.HELD
+    assert table.end(TTY, "closed") == [End(TTY, ann, "closed")]
+    assert state(table) is State.CLOSING
+    assert table.closed(TTY) == []
+    assert table.ports == {}
+    assert table.next_alarm() is None
+
+
+def test_the_second_who_asks_is_refused_and_told_who_has_the_port() -> None:
+    ann, bob = ask(1), ask(2)
+    told = refused(held_by(ann).ask(TTY, bob), bob)
+    assert told.number == errno.EBUSY
+    assert told.holder is ann.holder
+
+
+def test_a_port_that_is_being_opened_is_busy_already() -> None:
+    table, ann, bob = Table(), ask(1), ask(2)
+    table.ask(TTY, ann)
+    told = refused(table.ask(TTY, bob), bob)
+    assert (told.number, told.holder) == (errno.EBUSY, ann.holder)
+
+
+def test_ports_do_not_know_of_each_other() -> None:
+    ann, bob = ask(1), ask(2)
+    table = held_by(ann)
+    assert table.ask(OTHER, bob) == [Start(OTHER, bob)]
+    assert table.failed(OTHER, BROKEN, 0) == [Refuse(bob, BROKEN)]
+    assert state(table) is State.HELD
+
+
+def test_a_device_that_does_not_open_is_refused_to_who_asked_and_the_next_may_try() -> None:
+    table, ann, bob = Table(), ask(1), ask(2, wait=9)
+    table.ask(TTY, ann)
+    assert table.ask(TTY, bob) == []
+    assert table.failed(TTY, BROKEN, 0) == [Refuse(ann, BROKEN), Start(TTY, bob)]
+
+
+def test_a_lease_ends_once_and_the_first_reason_counts() -> None:
+    ann = ask()
+    table = held_by(ann)
+    assert table.end(TTY, "revoked") == [End(TTY, ann, "revoked")]
+    assert table.end(TTY, "closed") == []
+    assert table.end(OTHER, "closed") == []
+
+
+def test_a_lease_that_is_not_yet_one_cannot_end() -> None:
+    table = Table()
+    table.ask(TTY, ask())
+    assert table.end(TTY, "revoked") == []
+    assert state(table) is State.OPENING
+
+
+@pytest.mark.parametrize("method", ["closed", "opened", "failed"])
+def test_news_of_a_port_in_another_state_is_a_bug_and_not_believed(method: str) -> None:
+    table = held_by(ask())
+    if method != "closed":
+        table.end(TTY, "closed")
+    with pytest.raises(AssertionError):
+        {
+            "closed": lambda: table.closed(TTY),
+            "opened": lambda: table.opened(TTY, 0),
+            "failed": lambda: table.failed(TTY, BROKEN, 0),
+        }[method]()
+
+
+# the queue
+
+
+def test_those_who_wait_are_served_in_the_order_they_came() -> None:
+    ann, rest = ask(1), [ask(uid, wait=100 - uid) for uid in (2, 3, 4)]
+    table = held_by(ann)
+    for one in rest:
+        assert table.ask(TTY, one) == []
+    for one in rest:
+        table.end(TTY, "closed")
+        assert table.closed(TTY) == [Start(TTY, one)]
+        assert table.opened(TTY, 0) == []
+        assert table.ports[TTY].holder() is one.holder
+    table.end(TTY, "closed")
+    assert table.closed(TTY) == []
+
+
+def test_nobody_overtakes_the_queue_while_the_port_is_being_put_in_order() -> None:
+    ann, bob, eve = ask(1), ask(2, wait=9), ask(3)
+    table = held_by(ann)
+    table.ask(TTY, bob)
+    table.end(TTY, "closed")
+    told = refused(table.ask(TTY, eve), eve)
+    assert (told.number, told.holder) == (errno.EBUSY, bob.holder)
+    assert table.closed(TTY) == [Start(TTY, bob)]
+
+
+def test_a_port_just_given_back_is_free_for_who_does_not_want_to_wait() -> None:
+    ann, bob = ask(1), ask(2)
+    table = held_by(ann)
+    table.end(TTY, "closed")
+    assert table.ask(TTY, bob) == []
+    assert table.closed(TTY) == [Start(TTY, bob)]
+
+
+def test_a_port_that_stays_in_disorder_is_blamed_on_nobody() -> None:
+    ann, bob, eve = ask(1), ask(2), ask(3, wait=OPEN_LIMIT)
+    table = held_by(ann)
+    table.end(TTY, "closed")
+    table.ask(TTY, bob)
+    table.ask(TTY, eve)
+    assert table.next_alarm() == OPEN_LIMIT
+    first, second = table.tick(OPEN_LIMIT)
+    for effect, who in ((first, bob), (second, eve)):
+        told = refused([effect], who)
+        assert told.number == errno.ETIMEDOUT
+        assert told.holder is None
+        assert "put in order" in told.reason
+
+
+def test_who_waits_behind_another_for_a_port_in_disorder_is_told_of_that_one() -> None:
+    ann, bob, eve = ask(1), ask(2, wait=9), ask(3, wait=1)
+    table = held_by(ann)
+    table.ask(TTY, bob)
+    table.ask(TTY, eve)
+    table.end(TTY, "closed")
+    told = refused(table.tick(1), eve)
+    assert (told.number, told.holder) == (errno.ETIMEDOUT, bob.holder)
+
+
+def test_who_waited_long_enough_is_refused_then_and_not_before() -> None:
+    ann, bob = ask(1), ask(2, wait=10, now=5)
+    table = held_by(ann)
+    table.ask(TTY, bob)
+    assert table.next_alarm() == 15
+    assert table.tick(14.999) == []
+    told = refused(table.tick(15), bob)
+    assert (told.number, told.holder) == (errno.ETIMEDOUT, ann.holder)
+    assert told.reason.startswith("waited in vain: busy: held by user1 (uid 1)")
+    assert table.next_alarm() is None
+    table.end(TTY, "closed")
+    assert table.closed(TTY) == []
+
+
+def test_the_queue_closes_up_when_one_in_it_gives_up() -> None:
+    ann, bob, eve = ask(1), ask(2, wait=1), ask(3, wait=9)
+    table = held_by(ann)
+    table.ask(TTY, bob)
+    table.ask(TTY, eve)
+    refused(table.tick(1), bob)
+    table.end(TTY, "closed")
+    assert table.closed(TTY) == [Start(TTY, eve)]
+
+
+# who goes away
+
+
+def test_who_goes_away_from_the_queue_is_never_served() -> None:
+    ann, bob, eve = ask(1), ask(2, wait=9), ask(3, wait=9)
+    table = held_by(ann)
+    table.ask(TTY, bob)
+    table.ask(TTY, eve)
+    assert table.withdraw(TTY, bob) == []
+    table.end(TTY, "closed")
+    assert table.closed(TTY) == [Start(TTY, eve)]
+
+
+def test_who_goes_away_while_its_port_is_opened_leaves_it_to_the_next() -> None:
+    table, ann, bob = Table(), ask(1), ask(2, wait=9)
+    table.ask(TTY, ann)
+    table.ask(TTY, bob)
+    assert table.withdraw(TTY, ann) == []
+    assert table.opened(TTY, 0) == [End(TTY, ann, "client gone")]
+    assert table.closed(TTY) == [Start(TTY, bob)]
+
+
+def test_who_went_away_is_not_told_that_its_port_failed() -> None:
+    table, ann = Table(), ask()
+    table.ask(TTY, ann)
+    table.withdraw(TTY, ann)
+    assert table.failed(TTY, BROKEN, 0) == []
+    assert table.ports == {}
+
+
+def test_who_went_away_does_not_wait_for_an_outsider() -> None:
+    table, ann = Table(), ask(wait=9)
+    table.ask(TTY, ann)
+    table.withdraw(TTY, ann)
+    assert table.failed(TTY, OUTSIDER, 0) == []
+    assert table.ports == {}
+
+
+def test_withdrawing_a_lease_or_a_stranger_changes_nothing() -> None:
+    ann = ask()
+    table = held_by(ann)
+    assert table.withdraw(TTY, ann) == []
+    assert table.withdraw(TTY, ask(2)) == []
+    assert table.withdraw(OTHER, ann) == []
+    assert state(table) is State.HELD
+
+
+# outsiders
+
+
+def test_an_outsider_is_named_to_who_does_not_wait() -> None:
+    table, ann = Table(), ask()
+    table.ask(TTY, ann)
+    assert refused(table.failed(TTY, OUTSIDER, 0), ann) is OUTSIDER
+    assert table.ports == {}
+
+
+def test_a_port_that_an_outsider_has_is_tried_again_and_again_while_somebody_waits() -> None:
+    ann = ask(wait=10)
+    table = outside(ann, now=1)
+    for turn in range(5):
+        at = 1 + (turn + 1) * RETRY
+        assert table.next_alarm() == at
+        assert table.tick(at - 0.001) == []
+        assert table.tick(at) == [Start(TTY, ann)]
+        assert table.failed(TTY, OUTSIDER, at) == []
+    assert table.tick(99) == [Refuse(ann, mock.ANY)]
+    assert table.ports == {}
+
+
+def test_who_waits_for_an_outsider_in_vain_is_told_who_it_is() -> None:
+    ann = ask(wait=0.1)
+    told = refused(outside(ann).tick(0.1), ann)
+    assert (told.number, told.holder) == (errno.ETIMEDOUT, OUTSIDER.holder)
+
+
+def test_who_asks_while_an_outsider_has_the_port_is_told_so_or_waits_behind() -> None:
+    ann, bob, eve = ask(1, wait=9), ask(2), ask(3, wait=9)
+    table = outside(ann)
+    assert table.ports[TTY].holder() is OUTSIDER.holder
+    assert refused(table.ask(TTY, bob), bob) is OUTSIDER
+    assert table.ask(TTY, eve) == []
+    assert table.tick(RETRY) == [Start(TTY, ann)]
+    assert table.failed(TTY, BROKEN, RETRY) == [Refuse(ann, BROKEN), Start(TTY, eve)]
+
+
+def test_nobody_looks_at_an_outsiders_port_when_nobody_waits_any_more() -> None:
+    ann = ask(wait=9)
+    table = outside(ann)
+    assert table.withdraw(TTY, ann) == []
+    assert table.ports == {}
+    assert table.next_alarm() is None
+
+
+def test_one_who_gives_up_on_an_outsider_leaves_the_others_waiting() -> None:
+    ann, bob = ask(1, wait=9), ask(2, wait=9)
+    table = outside(ann)
+    table.ask(TTY, bob)
+    assert table.withdraw(TTY, ann) == []
+    assert table.tick(RETRY) == [Start(TTY, bob)]
+
+
+# limits of time
+
+
+def test_a_device_that_does_not_open_is_refused_in_time_and_its_late_opening_closed_again() -> None:
+    table, ann, bob = Table(), ask(1), ask(2, wait=99)
+    table.ask(TTY, ann)
+    table.ask(TTY, bob)
+    assert table.next_alarm() == OPEN_LIMIT
+    assert refused(table.tick(OPEN_LIMIT), ann).number == errno.EIO
+    assert table.next_alarm() == 99
+    assert table.opened(TTY, 50) == [End(TTY, ann, "client gone")]
+    assert table.closed(TTY) == [Start(TTY, bob)]
+
+
+def test_a_short_wait_leaves_a_free_port_as_much_time_to_open_as_none() -> None:
+    table, ann = Table(), ask(wait=0.001)
+    table.ask(TTY, ann)
+    assert table.tick(OPEN_LIMIT) == []
+    assert table.opened(TTY, OPEN_LIMIT) == []
+    assert table.ports[TTY].holder() is ann.holder
+
+
+def test_who_is_served_at_the_last_moment_has_time_to_get_the_port() -> None:
+    ann, bob = ask(1), ask(2, wait=10)
+    table = held_by(ann)
+    table.ask(TTY, bob)
+    table.end(TTY, "closed")
+    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.tick(10) == []
+    assert table.opened(TTY, 10.5) == []
+
+
+def test_who_finds_an_outsider_after_its_wait_is_refused_at_once() -> None:
+    table, ann = Table(), ask(wait=1)
+    table.ask(TTY, ann)
+    assert table.failed(TTY, OUTSIDER, 5) == []
+    assert table.next_alarm() == 1
+    assert refused(table.tick(5), ann).number == errno.ETIMEDOUT
+
+
+def test_a_lease_with_a_time_limit_is_over_then_and_the_next_is_served() -> None:
+    ann, bob = ask(1, max_lease=60), ask(2, wait=999)
+    table = held_by(ann, now=100)
+    table.ask(TTY, bob)
+    assert table.next_alarm() == 160
+    assert table.tick(159.9) == []
+    assert table.tick(160) == [End(TTY, ann, "time limit")]
+    assert table.tick(161) == []
+    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.opened(TTY, 162) == []
+    assert table.next_alarm() is None
+
+
+def test_a_lease_without_a_time_limit_is_not_ended_by_time() -> None:
+    table = held_by(ask())
+    assert table.next_alarm() is None
+    assert table.tick(1e9) == []
+
+
+def test_the_next_alarm_is_the_earliest_of_all_ports() -> None:
+    table = held_by(ask(1, max_lease=50))
+    table.ask(OTHER, ask(2, now=3))
+    table.ask(TTY, ask(3, wait=7))
+    assert table.next_alarm() == 7
+    table.tick(7)
+    assert table.next_alarm() == 3 + OPEN_LIMIT
+
+
+# limits of number
+
+
+def test_nobody_can_fill_the_queue_and_others_still_can_wait() -> None:
+    table = held_by(ask(1))
+    for _ in range(lease.WAITS_PER_UID):
+        assert table.ask(TTY, ask(2, wait=9)) == []
+    one_more, other = ask(2, wait=9), ask(3, wait=9)
+    assert refused(table.ask(TTY, one_more), one_more).number == errno.EDQUOT
+    assert table.ask(TTY, other) == []
+
+
+def test_a_request_counts_until_it_is_answered() -> None:
+    table = held_by(ask(1))
+    waiting = [ask(2, wait=9) for _ in range(lease.WAITS_PER_UID)]
+    for one in waiting:
+        table.ask(TTY, one)
+    table.withdraw(TTY, waiting[3])
+    assert table.ask(TTY, ask(2, wait=9)) == []
+
+
+def test_one_who_leaves_while_its_port_is_stuck_opening_does_not_get_to_stick_another() -> None:
+    table = Table()
+    for key in range(lease.WAITS_PER_UID):
+        one = ask(2)
+        assert table.ask(key, one) == [Start(key, one)]
+        table.withdraw(key, one)
+    one_more = ask(2)
+    assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
+    table.failed(0, BROKEN, 0)
+    assert table.ask(999, one_more) == [Start(999, one_more)]
+
+
+def fill(table: Table, uid: int, count: int) -> None:
+    for key in range(count):
+        table.ask(key, ask(uid))
+        table.opened(key, 0)
+
+
+def test_nobody_can_lease_every_port() -> None:
+    table = Table()
+    fill(table, 2, lease.LEASES_PER_UID)
+    one_more, other = ask(2), ask(3)
+    assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
+    assert table.ask(999, other) == [Start(999, other)]
+
+
+def test_a_lease_counts_until_its_port_is_in_order_again() -> None:
+    table = Table()
+    fill(table, 2, lease.LEASES_PER_UID)
+    one_more = ask(2)
+    table.end(0, "closed")
+    assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
+    table.closed(0)
+    assert table.ask(999, one_more) == [Start(999, one_more)]
+
+
+def test_what_one_waits_for_counts_towards_what_one_may_lease() -> None:
+    table = Table()
+    fill(table, 2, lease.LEASES_PER_UID - 1)
+    assert table.ask(998, ask(2)) != []
+    one_more = ask(2, wait=9)
+    assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
+
+
+def test_descriptors_kept_open_after_a_revoke_count_as_leases() -> None:
+    table, ann = Table(), ask()
+    told = refused(table.ask(TTY, ann, ghosts=lease.LEASES_PER_UID), ann)
+    assert told.number == errno.EDQUOT
+    assert table.ask(TTY, ann, ghosts=lease.LEASES_PER_UID - 1) == [Start(TTY, ann)]
+
+
+# every order of everything
+
+
+class Tables(RuleBasedStateMachine):
+    """The table against a model that only knows who asked when, who was answered, and who has
+    which device."""
+
+    WAITS, LEASES = 3, 4
+    keys = st.sampled_from([1, 2, 3])
+    users = st.sampled_from([10, 11])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits = mock.patch.multiple(
+            lease, WAITS_PER_UID=self.WAITS, LEASES_PER_UID=self.LEASES
+        )
+        self.limits.start()
+        self.table = Table()
+        self.now = 0.0
+        self.asked: list[tuple[int, Ask]] = []  # in order, not yet answered and still there
+        self.opening: dict[int, Ask] = {}  # a worker is at it
+        self.held: dict[int, tuple[Ask, float | None]] = {}
+        self.closing: dict[int, Ask] = {}
+
+    def teardown(self) -> None:
+        """However it went, all comes to an end."""
+        for _ in range(100):
+            self.now += 10
+            self.do(self.table.tick(self.now))
+            for key in list(self.opening):
+                self.fail_with(key, BROKEN)
+            for key in list(self.held):
+                self.do(self.table.end(key, "closed"))
+            for key in list(self.closing):
+                self.finish(key)
+        self.limits.stop()
+        assert self.asked == []
+        assert self.table.ports == {}
+        assert self.table.next_alarm() is None
+        assert not self.table._waiting
+        assert not self.table._leases
+
+    def waiting(self, key: int) -> list[Ask]:
+        return [one for at, one in self.asked if at == key]
+
+    def answered(self, who: Ask) -> None:
+        assert sum(one is who for _, one in self.asked) == 1, "answered twice, or without asking"
+        self.asked = [(key, one) for key, one in self.asked if one is not who]
+
+    def count_waiting(self, uid: int) -> int:
+        live = [one for _, one in self.asked if one.uid == uid]
+        stuck = [one for one in self.opening.values() if one.uid == uid and one not in live]
+        return len(live) + len(stuck)
+
+    def count_leases(self, uid: int) -> int:
+        held = [one for one, _ in self.held.values()]
+        return sum(one.uid == uid for one in [*held, *self.closing.values()])
+
+    def do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Start):
+                self.start(effect.key, effect.ask)
+            elif isinstance(effect, End):
+                lease_of, expires = self.held.pop(effect.key)
+                assert effect.ask is lease_of
+                if effect.reason == "time limit":
+                    assert expires is not None
+                    assert expires <= self.now
+                self.closing[effect.key] = lease_of
+            else:
+                self.refuse(effect.ask, effect.refusal)
+
+    def start(self, key: int, who: Ask) -> None:
+        assert key not in {**self.opening, **self.held, **self.closing}, "two at a time"
+        assert self.waiting(key)[0] is who, "somebody overtook"
+        self.opening[key] = who
+
+    def refuse(self, who: Ask, refusal: Refusal) -> None:
+        self.answered(who)
+        if refusal.number == errno.ETIMEDOUT:
+            assert who.deadline <= self.now
+            assert refusal.holder is not who.holder
+
+    @rule(
+        key=keys,
+        uid=users,
+        wait=st.sampled_from([0.0, 0.5, 3.0, 50.0]),
+        limit=st.sampled_from([None, 2.0, 20.0]),
+        ghosts=st.sampled_from([0, 0, 0, 3]),
+    )
+    def ask(self, key: int, uid: int, wait: float, limit: float | None, ghosts: int) -> None:
+        who = ask(uid, wait=wait, now=self.now, max_lease=limit)
+        waits, leases = self.count_waiting(uid), self.count_leases(uid)
+        outside = any(one not in self.opening.values() for one in self.waiting(key))
+        taken = key in self.opening or key in self.held or outside
+        effects = self.table.ask(key, who, ghosts)
+        self.asked.append((key, who))
+        self.do(effects)
+        if waits >= self.WAITS or leases + waits + ghosts >= self.LEASES:
+            assert refused(effects, who).number == errno.EDQUOT
+        elif taken and wait == 0:
+            assert refused(effects, who).number == errno.EBUSY
+        elif taken or key in self.closing:
+            assert effects == []
+        else:
+            assert effects == [Start(key, who)]
+
+    @precondition(lambda self: self.opening)
+    @rule(data=st.data())
+    def opened(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.opening)))
+        who = self.opening.pop(key)
+        limit = None if who.max_lease is None else self.now + who.max_lease
+        self.held[key] = who, limit
+        gone = who not in self.waiting(key)
+        effects = self.table.opened(key, self.now)
+        if gone:
+            assert effects == [End(key, who, "client gone")]
+        else:
+            assert effects == []
+            self.answered(who)
+        self.do(effects)
+
+    def fail_with(self, key: int, refusal: Refusal) -> None:
+        who = self.opening.pop(key)
+        there = who in self.waiting(key)
+        effects = self.table.failed(key, refusal, self.now)
+        if not there or (refusal is OUTSIDER and who.patient):
+            assert not any(isinstance(e, Refuse) for e in effects)
+        else:
+            assert effects[0] == Refuse(who, refusal)
+        self.do(effects)
+
+    @precondition(lambda self: self.opening)
+    @rule(data=st.data(), refusal=st.sampled_from([OUTSIDER, OUTSIDER, BROKEN]))
+    def failed(self, data: st.DataObject, refusal: Refusal) -> None:
+        self.fail_with(data.draw(st.sampled_from(sorted(self.opening))), refusal)
+
+    @rule(key=keys, reason=st.sampled_from(["closed", "revoked"]))
+    def end(self, key: int, reason: str) -> None:
+        due = [End(key, self.held[key][0], reason)] if key in self.held else []
+        effects = self.table.end(key, reason)
+        assert effects == due
+        self.do(effects)
+
+    def finish(self, key: int) -> None:
+        del self.closing[key]
+        self.do(self.table.closed(key))
+
+    @precondition(lambda self: self.closing)
+    @rule(data=st.data())
+    def closed(self, data: st.DataObject) -> None:
+        self.finish(data.draw(st.sampled_from(sorted(self.closing))))
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        key, who = self.asked[data.draw(st.integers(0, len(self.asked) - 1))]
+        self.asked = [(at, one) for at, one in self.asked if one is not who]
+        effects = self.table.withdraw(key, who)
+        assert not any(isinstance(e, Refuse) for e in effects)
+        self.do(effects)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def withdraw_after_the_grant(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.held)))
+        assert self.table.withdraw(key, self.held[key][0]) == []
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, RETRY, 1.0, 5.0, 60.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        alarm = self.table.next_alarm()
+        effects = self.table.tick(self.now)
+        self.do(effects)
+        if alarm is None or alarm > self.now:
+            assert effects == []
+        for key, who in self.asked:
+            if self.opening.get(key) is who:
+                assert who.opens_by > self.now
+            else:
+                assert who.deadline > self.now
+        for _, expires in self.held.values():
+            assert expires is None or expires > self.now
+        later = self.table.next_alarm()
+        assert later is None or later > self.now, "it would tick without end"
+
+    @invariant()
+    def the_table_knows_just_those_who_have_and_want(self) -> None:
+        busy_keys = {*self.opening, *self.held, *self.closing}
+        assert set(self.table.ports) == busy_keys | {key for key, _ in self.asked}
+        for key, port in self.table.ports.items():
+            current = [self.opening[key]] if key in self.opening else []
+            assert [one for one in self.waiting(key) if one not in current] == list(port.queue)
+            if key in self.held:
+                assert port.holder() is self.held[key][0].holder
+            elif key in self.closing:
+                assert port.holder() is None
+            elif key in self.opening:
+                assert port.holder() is self.opening[key].holder
+            else:
+                assert port.holder() is OUTSIDER.holder
+
+    @invariant()
+    def no_user_is_over_the_limits(self) -> None:
+        for uid in (10, 11):
+            assert self.count_waiting(uid) <= self.WAITS
+            assert self.count_leases(uid) <= self.LEASES
+            assert self.table._waiting[uid] == self.count_waiting(uid)
+            assert self.table._leases[uid] == self.count_leases(uid)
+
+    @invariant()
+    def the_alarm_rings_for_everybody(self) -> None:
+        due = [who.deadline for key, who in self.asked if self.opening.get(key) is not who]
+        due += [who.opens_by for key, who in self.asked if self.opening.get(key) is who]
+        due += [expires for _, expires in self.held.values() if expires is not None]
+        alarm = self.table.next_alarm()
+        assert not due or (alarm is not None and alarm <= min(due))
+
+
+TestTables = Tables.TestCase
+TestTables.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
