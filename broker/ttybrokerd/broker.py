@@ -303,7 +303,7 @@ class Broker:
             return
         held, descriptor = result
         job.holder.since = time.time()
-        self._keep(key, job, held)
+        self._leases[key] = job, held
         effects = self.table.opened(key, time.monotonic())
         if not effects:
             if self._clients.answer(job.client, wire.Grant(), descriptor):
@@ -311,19 +311,26 @@ class Broker:
                              rule=job.rule, holder=job.holder)  # fmt: skip
             self._jobs.pop(job.client, None)
             self._clients.done(job.client)
+            effects = self._listen(key, job, held, descriptor)
         os.close(descriptor)
-        if job.pid and held.exit_fd < 0:  # it ended while the port was being opened
-            self._on_exit(key)
         self._do(effects)
 
-    def _keep(self, key: int, job: Job, held: OpenPort) -> None:
-        """Listen to what the kernel says of the lease."""
-        self._leases[key] = job, held
+    def _listen(self, key: int, job: Job, held: OpenPort, descriptor: int) -> list[Effect]:
+        """From now on hear what the kernel says of the lease. A lease that we would not hear
+        the end of must not be: it is over at once."""
+        try:
+            held.listen(descriptor, job.pid)
+        except OSError as error:
+            self._record("watch-failed", job.client, job.name, ERROR, reason=error.strerror)
+            return self.table.end(key, "cannot be watched")
         if held.watch is not None:
             self._watches[held.watch] = key
         self._loop.add(held.guard, NOTHING, partial(self._on_hangup, key))
         if held.exit_fd >= 0:
             self._loop.add(held.exit_fd, READ, partial(self._on_exit, key))
+        elif job.pid:  # it ended while the port was being opened
+            self._on_exit(key)
+        return []
 
     def _on_closes(self) -> None:
         """Somebody closed a leased node: if it was the holder's last copy, the lease is over."""
@@ -363,7 +370,7 @@ class Broker:
         if held.exit_fd >= 0:
             self._loop.remove(held.exit_fd)
         self._look_after(key)
-        if self.table.ports[key].state is not State.HELD:
+        if not self._held(key):
             return
         try:
             held.sign(os.getpid())

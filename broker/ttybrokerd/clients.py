@@ -27,10 +27,11 @@ BACKLOG = 128
 
 
 class Client:
-    """One connection. `busy`: a request of it is under way; `forked`: it is one end of a pair,
-    whose sender's pid is learnt from its first message."""
+    """One connection. `busy`: a request of it is under way; `paused`: it has sent the next one
+    already, which must wait; `forked`: it is one end of a pair, whose sender's pid is learnt
+    from its first message."""
 
-    __slots__ = ("busy", "fd", "forked", "gone", "identity", "program", "sock")
+    __slots__ = ("busy", "fd", "forked", "gone", "identity", "paused", "program", "sock")
 
     def __init__(self, sock: socket.socket, identity: Identity, forked: bool) -> None:
         self.sock = sock
@@ -39,6 +40,7 @@ class Client:
         self.forked = forked
         self.program = locks.program(identity.pid) if identity.pid else ""
         self.busy = False
+        self.paused = False
         self.gone = False
 
 
@@ -93,8 +95,9 @@ class Clients:
 
     def done(self, client: Client) -> None:
         """The request under way is answered: listen to the client again."""
-        if client.busy and not client.gone:
-            client.busy = False
+        client.busy = False
+        if client.paused and not client.gone:
+            client.paused = False
             self._loop.change(client.fd, READ)
 
     def connect(self, client: Client) -> Refusal | None:
@@ -105,6 +108,9 @@ class Clients:
         if refusal is not None:
             return refusal
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Before the other end can be used: what is sent earlier has no credentials, and reads
+        # as pid 0 of the overflow uid, which is nobody's: net/unix/af_unix.c, maybe_add_creds().
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         with theirs:
             if self.answer(client, wire.Grant(), theirs.fileno()):
                 self.adopt(ours, client.identity._replace(pid=0))
@@ -152,16 +158,14 @@ class Clients:
         self._all[client.fd] = client
         uid = client.identity.uid
         self._per_uid[uid] += 1
-        known = self._users.known(uid)
-        client.busy = not known
-        events = READ if known else NOTHING
-        self._loop.add(client.fd, events, partial(self._on_news, client))
-        if not known:
+        self._loop.add(client.fd, READ, partial(self._on_news, client))
+        if not self._users.known(uid):
+            client.busy = True
             self._workers.submit(partial(self._users.look_up, uid), lambda _: self.done(client))
 
     def _on_news(self, client: Client) -> None:
-        if client.busy:  # only a hang-up is told now
-            self._drop(client)
+        if client.busy:
+            self._on_impatience(client)
             return
         try:
             request = self._receive(client)
@@ -172,8 +176,20 @@ class Clients:
             return
         client.busy = True
         self.serve(client, request)
-        if client.busy and not client.gone:
-            self._loop.change(client.fd, NOTHING)
+
+    def _on_impatience(self, client: Client) -> None:
+        """News while a request is under way: the client left, or sent the next one."""
+        try:
+            left = client.paused or not client.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            left = True
+        if left:
+            self._drop(client)
+            return
+        client.paused = True
+        self._loop.change(client.fd, NOTHING)  # but a hang-up is always told
 
     def _receive(self, client: Client) -> wire.Request | None:
         """The next request; None if there is none or the client left. Raises BrokenPeer.
@@ -205,7 +221,7 @@ class Clients:
     def _check_sender(self, client: Client, sender: tuple[int, int, int] | None) -> None:
         if sender is None:
             raise BrokenPeer("a message without credentials")
-        if client.forked and client.identity.pid == 0:
+        if client.forked and client.identity.pid == 0 != sender[0]:
             client.identity = client.identity._replace(pid=sender[0])
             client.program = locks.program(sender[0])
         if not client.identity.sent(sender):

@@ -102,7 +102,7 @@ class Devices:
         if alias is None:
             return f"{self.directory}/{name}"
         try:
-            return trust.resolve(alias)
+            return trust.resolve_device(alias)
         except trust.Untrusted as error:
             raise Refusal(errno.EACCES, f"not safe to open: {error}") from None
         except OSError as error:

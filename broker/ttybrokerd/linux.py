@@ -52,12 +52,12 @@ def inotify() -> int:
     return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
 
 
-def watch_closes(inotify_fd: int, node: int) -> int:
-    """Watch the node behind the O_PATH descriptor `node` for closes; the watch's number.
+def watch_closes(inotify_fd: int, descriptor: int) -> int:
+    """Watch the node behind `descriptor` for closes; the watch's number.
 
-    By /proc/self/fd and not by path, so that it is the inode that was looked at.
+    By /proc/self/fd and not by path, so that it is the inode that was opened.
     """
-    path = f"/proc/self/fd/{node}".encode()
+    path = f"/proc/self/fd/{descriptor}".encode()
     mask = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
     return _check(_libc.inotify_add_watch(inotify_fd, path, mask), "inotify_add_watch")
 

@@ -45,6 +45,13 @@ class OpenPort:
         self.watcher: select.epoll | None = None
         self.settings: list[int | list[bytes | int]] | None = None
 
+    def listen(self, descriptor: int, pid: int) -> None:
+        """Have the kernel tell of closes, and of the end of the process `pid` (0: unknown).
+        `descriptor` is our own copy of the holder's: while it is open nothing can be missed.
+        Blocks on no device. Raises OSError when the kernel is out of watches (inotify(7))."""
+        self.watch = linux.watch_closes(self.inotify, descriptor)
+        self.exit_fd = _exit_fd(pid)
+
     def held(self) -> bool:
         """Whether any copy of the holder's descriptor is open anywhere."""
         return self.watcher is not None and linux.still_open(self.watcher)
@@ -94,9 +101,7 @@ def acquire(
         port.settings = termios.tcgetattr(port.guard)
         holder = devices.open(seen)
         _lock(holder, seen, ghosts)
-        port.watch = linux.watch_closes(inotify, seen.node)
         port.watcher = linux.weak_reference(holder)
-        port.exit_fd = _exit_fd(pid)
         return port, holder
     except (Refusal, OSError, termios.error) as error:
         if holder >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 
@@ -57,6 +58,21 @@ def _judge(path: str, status: os.stat_result) -> None:
     if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
         mode = stat.S_IMODE(status.st_mode)
         raise Untrusted(f"{path}: others than root may write (mode {mode:o}): chmod go-w {path}")
+
+
+@functools.lru_cache(maxsize=256)
+def _directory(path: str) -> str:
+    """`path`, resolved, once for all: what only root can change does not change behind us."""
+    return resolve(path)
+
+
+def resolve_device(path: str) -> str:
+    """As `resolve`, for a path that is asked for again and again and whose last component udev
+    makes and removes: the directory was judged the first time, a link in it is each time.
+    """
+    parent, _, base = path.rpartition("/")
+    here = f"{_directory(parent or '/')}/{base}"
+    return resolve(here) if stat.S_ISLNK(os.lstat(here).st_mode) else here
 
 
 def read(path: str, limit: int) -> str:
