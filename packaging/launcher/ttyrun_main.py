@@ -74,6 +74,33 @@ class Kept:
             resource.setrlimit(number, (soft, hard))
 
 
+def give_children_connections() -> None:
+    """To the backend a connection is one process (SCM_CREDENTIALS), and who asks it may be a
+    child: the supervisor is one. So every child finds one of its own, made before it was."""
+    import socket
+
+    from ttybroker import client
+
+    spare: list[client.Client] = []
+
+    def before() -> None:
+        try:
+            spare.append(client.connect())
+        except OSError:
+            pass  # the backend has ended: whoever asks it will say so
+
+    def in_parent() -> None:
+        while spare:
+            spare.pop().close()
+
+    def in_child() -> None:
+        for own in spare:
+            client.adopt_pair(socket.socket(fileno=os.dup(own.fileno())))
+        in_parent()
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+
 def main() -> int:
     """0 to 255, for exit(3)."""
     # Python makes Ctrl-C an exception that may come anywhere; here it had better end us.
@@ -96,6 +123,7 @@ def main() -> int:
         file.seek(0)
         kept = Kept(file.read())
     kept.give_back_rights()
+    give_children_connections()
     from ttybroker.run import main as run
 
     return run(sys.argv[1:], broker=None, env=kept.env, before_exec=kept.give_back_rest)

@@ -64,6 +64,7 @@ def real(own: Launcher) -> Launcher:
     for package, module, text in (
         ("ttybrokerd", "__init__", INIT_BACKEND),
         ("ttybroker", "__init__", ""),
+        ("ttybroker", "client", "Client = None\n"),
         ("ttybroker", "run", RUN),
     ):
         (own.code / package).mkdir(mode=0o755, exist_ok=True)

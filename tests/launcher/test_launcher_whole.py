@@ -1,0 +1,239 @@
+"""`ttyrun` as installed, with the real broker behind it and a pty for a port."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tty
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `root`")
+
+if TYPE_CHECKING:
+    from launcher.conftest import Launcher
+
+pytestmark = pytest.mark.root
+
+SOURCE = Path(__file__).parents[2] / "packaging" / "launcher"
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# linux/capability.h: CAP_DAC_OVERRIDE and CAP_SYS_ADMIN, see ttybrokerd/confine.py
+BACKEND_CAPABILITIES = 1 << 1 | 1 << 21
+DEADLINE = 10.0  # seconds; nothing here takes one, it is for a broken build
+TALK = 'exec 5<>{0}; echo up >&5; read line <&5; echo "got $line" >&5; exit 7'
+
+
+class Port:
+    """A pty that only root may open, as the policy's port `demo`; we hold the far end."""
+
+    def __init__(self, launcher: Launcher, master: int, node: str) -> None:
+        self.launcher, self.master, self.node = launcher, master, node
+        self.locks = launcher.base / "locks"
+        self.seen = b""
+
+    def start(self, *program: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        words = [word.format(self.node) for word in program]
+        return self.launcher.popen(*words, stdout=subprocess.DEVNULL, stderr=stderr)
+
+    def expect(self, text: bytes) -> None:
+        """Wait until the far end has got `text`."""
+        while text not in self.seen:
+            assert select.select([self.master], [], [], DEADLINE)[0], self.seen
+            self.seen += os.read(self.master, 4096)
+
+    def say(self, text: bytes) -> None:
+        os.write(self.master, text)
+
+
+def wait_end(pid: int) -> None:
+    """Until `pid`, an orphan of ours, has ended, by whatever; reap it."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([pidfd], [], [], DEADLINE)[0], f"{pid} does not end"
+    finally:
+        os.close(pidfd)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def facts(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+@pytest.fixture
+def orphans() -> Iterator[None]:
+    """What `ttyrun` daemonises becomes a child of this process, so that it is found."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def children() -> set[int]:
+    return set(map(int, Path("/proc/thread-self/children").read_text().split()))
+
+
+@pytest.fixture
+def port(own: Launcher, orphans: None) -> Iterator[Port]:
+    """The installed tree with a policy and a lock directory of this test's own."""
+    before = children()
+    variables = [f"PREFIX={own.base}", f"CODE={own.code}", f"VENV={sys.prefix}"]
+    command = ["make", "-s", "-C", str(SOURCE), f"BUILD={own.base}/build-whole", "install"]
+    subprocess.run([*command, *variables], check=True, stdout=subprocess.PIPE)
+    own.program = own.base / "bin/ttyrun"
+    main = own.code / "ttyrun_main.py"
+    policy, locks = own.base / "policy.toml", own.base / "locks"
+    text = main.read_text()
+    assert text.count(" init_backend()\n") == 1
+    call = f" init_backend(policy={str(policy)!r}, lock_dir={str(locks)!r})\n"
+    main.write_text(text.replace(" init_backend()\n", call))
+    locks.mkdir(mode=0o755)
+    master, slave = pty.openpty()
+    tty.setraw(slave)  # and left open: without any the far end reads EIO
+    node = os.ttyname(slave)
+    os.chmod(node, 0o600)
+    rule = f'[[rule]]\nport = "demo"\ndevice = "{node}"\nclass = "pty"\nallow = [{own.uid}]\n'
+    policy.write_text(rule)
+    try:
+        yield Port(own, master, node)
+    finally:
+        os.close(master)
+        os.close(slave)
+        for pid in children() - before:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            wait_end(pid)
+
+
+def test_program_opens_a_port_that_it_may_not_open(port: Port) -> None:
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as process:
+        port.expect(b"up")
+        port.say(b"hello\n")
+        port.expect(b"got hello")
+        assert process.wait(DEADLINE) == 7
+
+
+def test_without_ttyrun_it_may_not(port: Port) -> None:
+    done = subprocess.run(["/bin/sh", "-c", f"exec 5<>{port.node}"], user=port.launcher.uid)
+    assert done.returncode != 0
+
+
+def test_refused_user_is_refused(port: Port) -> None:
+    (port.launcher.base / "policy.toml").write_text(
+        f'[[rule]]\nport = "demo"\ndevice = "{port.node}"\nclass = "pty"\nallow = ["root"]\n'
+    )
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as process:
+        _, error = process.communicate(timeout=DEADLINE)
+    assert process.returncode not in (0, 7) and b"not permitted" in error, error
+
+
+def processes(port: Port, process: subprocess.Popen[bytes]) -> tuple[int, list[int]]:
+    """The backend, and all that are the caller's: program and supervisor."""
+    mine = children() - {process.pid}
+    roots = [pid for pid in mine if facts(pid)["Uid"].split()[0] == "0"]
+    assert len(roots) == 1, [facts(pid) for pid in mine]
+    return roots[0], [process.pid, *(mine - set(roots))]
+
+
+def test_every_process_has_the_ids_and_capabilities_that_it_must(port: Port) -> None:
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as process:
+        port.expect(b"up")
+        backend, others = processes(port, process)
+        assert len(others) >= 2  # the program and its supervisor
+        seen = facts(backend)
+        assert seen["Uid"].split() == seen["Gid"].split() == ["0"] * 4
+        assert seen["Groups"] == ""
+        for name in ("CapPrm", "CapEff", "CapBnd"):
+            assert int(seen[name], 16) == BACKEND_CAPABILITIES, name
+        for name in ("CapInh", "CapAmb"):
+            assert int(seen[name], 16) == 0, name
+        assert seen["NoNewPrivs"] == "1"
+        for pid in others:
+            seen = facts(pid)
+            assert seen["Uid"].split() == [str(port.launcher.uid)] * 4
+            assert seen["Gid"].split() == [str(port.launcher.gid)] * 4
+            assert seen["Groups"].split() == [str(port.launcher.group)]
+            for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(seen[name], 16) == 0, name
+        port.say(b"\n")
+        assert process.wait(DEADLINE) == 7
+        wait_end(backend)
+
+
+def test_backend_is_out_of_the_callers_reach(port: Port) -> None:
+    """No signal, no look at it, none of the caller's descriptors, directory or terminal."""
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as process:
+        port.expect(b"up")
+        backend, _ = processes(port, process)
+        for number in (signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM):
+            shot = subprocess.run(
+                ["/bin/kill", f"-{int(number)}", str(backend)],
+                user=port.launcher.uid,
+                stderr=subprocess.PIPE,
+            )
+            assert shot.returncode != 0 and b"not permitted" in shot.stderr
+        peek = subprocess.run(
+            ["cat", f"/proc/{backend}/environ"], user=port.launcher.uid, stderr=subprocess.PIPE
+        )
+        assert b"Permission denied" in peek.stderr
+        proc = Path(f"/proc/{backend}")
+        assert os.readlink(proc / "cwd") == "/"
+        assert os.getsid(backend) == backend or os.getsid(backend) != os.getsid(0)
+        assert [os.readlink(proc / f"fd/{fd}") for fd in (0, 1)] == ["/dev/null"] * 2
+        assert not [
+            path for path in map(os.readlink, proc.glob("fd/*")) if path.startswith("/memfd:")
+        ]
+        port.say(b"\n")
+        assert process.wait(DEADLINE) == 7
+
+
+@pytest.mark.parametrize("which", ["program", "backend"])
+def test_killed_half_leaves_nothing_behind(port: Port, which: str) -> None:
+    """The program: backend and lock go. The backend: the program goes on with its port."""
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as process:
+        port.expect(b"up")
+        assert os.listdir(port.locks)
+        backend, _ = processes(port, process)
+        if which == "program":
+            process.kill()
+            wait_end(backend)
+            assert os.listdir(port.locks) == []
+        else:
+            os.kill(backend, signal.SIGKILL)
+            wait_end(backend)
+            port.say(b"still\n")
+            port.expect(b"got still")
+            assert process.wait(DEADLINE) == 7
+
+
+@pytest.mark.parametrize("which", ["program", "backend"])
+def test_stopped_half_goes_on_where_it_was(port: Port, which: str) -> None:
+    """A stopped backend is not in the way of a byte; a stopped program keeps its port."""
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as process:
+        port.expect(b"up")
+        backend, _ = processes(port, process)
+        stopped = process.pid if which == "program" else backend
+        os.kill(stopped, signal.SIGSTOP)
+        os.waitid(os.P_PID, stopped, os.WSTOPPED | os.WNOWAIT)
+        assert os.listdir(port.locks)
+        port.say(b"later\n")
+        if which == "backend":
+            port.expect(b"got later")
+        os.kill(stopped, signal.SIGCONT)
+        port.expect(b"got later")
+        assert process.wait(DEADLINE) == 7
+        wait_end(backend)
+        assert os.listdir(port.locks) == []
