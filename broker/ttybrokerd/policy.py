@@ -7,7 +7,6 @@ gone when a client asks); afterwards deciding is a pure function of numbers and 
 from __future__ import annotations
 
 import grp
-import math
 import pwd
 import re
 import string
@@ -21,8 +20,9 @@ from ttybrokerd import trust
 
 PATH = "/etc/ttybroker/policy.toml"
 MAX_BYTES = 1 << 20
+MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 GLOB_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-*?[]!")
-KERNEL_NAME = re.compile(r"(tty[A-Za-z]+|[A-Za-z]+)(0|[1-9][0-9]{0,4})", re.ASCII)
+KERNEL_NAME = re.compile(r"([A-Za-z]+)(0|[1-9][0-9]{0,4})")
 
 
 class PolicyError(ValueError):
@@ -120,7 +120,7 @@ def parse(text: str, path: str = "policy") -> Policy:
     """The policy in `text`; `path` is for messages alone. Raises PolicyError."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not every one of tomllib's is TOMLDecodeError
         raise PolicyError(f"{path}: {error}") from None
     return _Parser(text, path).policy(document)
 
@@ -129,7 +129,7 @@ class _Parser:
     """Turns a TOML document into a Policy, and finds the line to blame."""
 
     def __init__(self, text: str, path: str) -> None:
-        self.lines = text.splitlines()
+        self.lines = text.split("\n")  # as TOML; splitlines() splits at more
         self.path = path
         self.warnings: list[str] = []
         header = re.compile(r"\s*\[\[\s*rule\s*\]\]")
@@ -185,14 +185,15 @@ class _Parser:
                 everybody = True
             elif isinstance(item, int) and not isinstance(item, bool):
                 if not 0 <= item < 0xFFFFFFFF:
-                    raise self.error(key, number, f"{item} is no uid")
+                    raise self.error(key, number, "a uid is a number from 0 to 4294967294")
                 uids.add(item)
             elif isinstance(item, str) and item.startswith("@") and len(item) > 1:
                 self._resolve(lambda n: grp.getgrnam(n).gr_gid, item[1:], gids, key, number)
             elif isinstance(item, str) and item and "*" not in item and item != "@":
                 self._resolve(lambda n: pwd.getpwnam(n).pw_uid, item, uids, key, number)
             else:
-                raise self.error(key, number, f'{item!r} is not "@group", "user", a uid or "*"')
+                shown = repr(item) if isinstance(item, str | float) else "what stands here"
+                raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
         return Subjects(everybody, frozenset(uids), frozenset(gids))
 
     def _resolve(
@@ -224,7 +225,7 @@ class _Parser:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.error("max_lease", number, "a number of seconds")
-        if not (math.isfinite(value) and value > 0):
+        if not 0 < value <= MAX_SECONDS:
             raise self.error("max_lease", number, "a number of seconds above 0")
         return float(value)
 
@@ -260,12 +261,12 @@ class _Parser:
 
         tomllib keeps no positions; a key not found as written (quoted, inline) gets the header's.
         """
-        first = 1 if number is None else ([*self.headers, *[1] * (number + 1)])[number]
+        first, end = 1, len(self.lines) + 1
+        if number is not None and number < len(self.headers):
+            first, end = [*self.headers, end][number : number + 2]
         if key is not None:
-            start = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]")
-            for at in range(first, len(self.lines) + 1):
-                if at in self.headers and at != first:
-                    break
+            start = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[]=.]")
+            for at in range(first, end):
                 if start.match(self.lines[at - 1]):
                     return at
         return first
