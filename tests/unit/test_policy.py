@@ -1,0 +1,443 @@
+"""The policy: what it says no to, with line and key, and what it decides."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ttybrokerd.policy
+from ttybroker.wire import valid_name
+from ttybrokerd.policy import Decision, Policy, PolicyError, load, parse
+
+SHIPPED = Path(ttybrokerd.policy.__file__).with_name("policy.toml")
+USERS = {"root": 0, "alice": 1000, "bob": 1001, "5": 1005}
+GROUPS = {"dialout": 20, "adm": 4, "alice": 1000}
+NOBODY: frozenset[int] = frozenset()
+ALICE, BOB = 1000, 1001
+DIALOUT, ADM = frozenset({20}), frozenset({4})
+
+
+@pytest.fixture(autouse=True)
+def _names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The users and groups above, and no others."""
+    monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid=USERS[name]))
+    monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GROUPS[name]))
+
+
+def rules(*texts: str) -> Policy:
+    """A policy of these rules, each the inside of a [[rule]]."""
+    return parse("".join(f"[[rule]]\n{text}\n" for text in texts))
+
+
+def allowed(policy: Policy, name: str, uid: int = ALICE, gids: frozenset[int] = NOBODY) -> bool:
+    return policy.decide(uid, gids, name).allowed
+
+
+# what it says no to
+
+UNKNOWN_IN_RULE = "unknown key; known are allow, class, console, deny, device, max_lease, port"
+NOT_A_SUBJECT = 'is not "@group", "user", a uid or "*"'
+A_LIST = 'a list, such as ["@dialout", "alice", 1000]'
+GOOD = '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n'
+
+BAD: list[tuple[str, str]] = [
+    # above the rules
+    ('user = "alice"\n', "p:1: user: unknown key; known are admins, rule"),
+    (GOOD + "\n[[rules]]\nport = 1\n", "p:5: rules: unknown key; known are admins, rule"),
+    ('\nadmins = "@adm"\n' + GOOD, f"p:2: admins: {A_LIST}"),
+    ("# who\nadmins = [1.5]\n", f"p:2: admins: 1.5 {NOT_A_SUBJECT}"),
+    ("rule = 5\n", "p:1: rule: rules are tables: write [[rule]]"),
+    ('\n[rule]\nport = "ttyS0"\n', "p:2: rule: rules are tables: write [[rule]]"),
+    ('rule = ["ttyS0"]\n', "p:1: rule: rules are tables: write [[rule]]"),
+    # port
+    ('[[rule]]\nallow = ["*"]\n', "p:1: port: missing"),
+    (GOOD + '[[rule]]\ndeny = ["*"]\n', "p:4: port: missing"),
+    ('[[rule]]\nport = 7\nallow = ["*"]\n', "p:2: port: a string"),
+    (
+        '[[rule]]\nport = ""\nallow = ["*"]\n',
+        "p:2: port: '' is neither a name nor a glob over names",
+    ),
+    (
+        '[[rule]]\nport = "/dev/ttyS0"\nallow = ["*"]\n',
+        "p:2: port: '/dev/ttyS0' is neither a name nor a glob over names",
+    ),
+    (
+        '[[rule]]\nport = "tty\u0405*"\nallow = ["*"]\n',
+        "p:2: port: 'tty\u0405*' is neither a name nor a glob over names",
+    ),
+    (
+        '[[rule]]\nallow = ["*"]\nport = "gps"\n',
+        "p:3: port: gps is no kernel name; an alias needs a device",
+    ),
+    (
+        GOOD + '[[rule]]\nport = "ttyS00"\nallow = ["*"]\n',
+        "p:5: port: ttyS00 is no kernel name; an alias needs a device",
+    ),
+    # device
+    (
+        '[[rule]]\nport = "g*"\ndevice = "/dev/ttyS0"\nallow = ["*"]\n',
+        "p:2: port: 'g*' is no alias: letters, digits, - and _",
+    ),
+    (
+        '[[rule]]\nport = "gps"\ndevice = "ttyS0"\nallow = ["*"]\n',
+        "p:3: device: an absolute path",
+    ),
+    (
+        '[[rule]]\nport = "gps"\ndevice = "/dev/a\\u0000b"\nallow = ["*"]\n',
+        "p:3: device: an absolute path",
+    ),
+    ('[[rule]]\nport = "gps"\ndevice = ["/d"]\nallow = ["*"]\n', "p:3: device: a string"),
+    (
+        '[[rule]]\nport = "gps"\ndevice = "/a"\ndeny = [1]\n'
+        '[[rule]]\nport = "gps"\ndevice = "/b"\nallow = ["*"]\n',
+        "p:7: device: gps already means /a",
+    ),
+    # allow, deny
+    ('[[rule]]\nport = "ttyS0"\n', "p:2: port: a rule has either allow or deny"),
+    (
+        '[[rule]]\nport = "ttyS0"\nallow = ["*"]\ndeny = [5]\n',
+        "p:2: port: a rule has either allow or deny",
+    ),
+    ('[[rule]]\nport = "ttyS0"\nallow = "*"\n', f"p:3: allow: {A_LIST}"),
+    ('[[rule]]\nport = "ttyS0"\ndeny = 1000\n', f"p:3: deny: {A_LIST}"),
+    ('[[rule]]\nport = "ttyS0"\nallow = [""]\n', f"p:3: allow: '' {NOT_A_SUBJECT}"),
+    ('[[rule]]\nport = "ttyS0"\nallow = ["@"]\n', f"p:3: allow: '@' {NOT_A_SUBJECT}"),
+    ('[[rule]]\nport = "ttyS0"\nallow = ["al*"]\n', f"p:3: allow: 'al*' {NOT_A_SUBJECT}"),
+    ('[[rule]]\nport = "ttyS0"\nallow = [true]\n', f"p:3: allow: what stands here {NOT_A_SUBJECT}"),
+    (
+        '[[rule]]\nport = "ttyS0"\nallow = [["a"]]\n',
+        f"p:3: allow: what stands here {NOT_A_SUBJECT}",
+    ),
+    (
+        '[[rule]]\nport = "ttyS0"\nallow = [-1]\n',
+        "p:3: allow: a uid is a number from 0 to 4294967294",
+    ),
+    (
+        '[[rule]]\nport = "ttyS0"\nallow = [4294967295]\n',
+        "p:3: allow: a uid is a number from 0 to 4294967294",
+    ),
+    (
+        f'[[rule]]\nport = "ttyS0"\nallow = [0x{"f" * 5000}]\n',
+        "p:3: allow: a uid is a number from 0 to 4294967294",
+    ),
+    # the rest
+    (GOOD + 'max_lease = "1h"\n', "p:4: max_lease: a number of seconds"),
+    (GOOD + "max_lease = true\n", "p:4: max_lease: a number of seconds"),
+    (GOOD + "max_lease = 0\n", "p:4: max_lease: a number of seconds above 0"),
+    (GOOD + "max_lease = -5\n", "p:4: max_lease: a number of seconds above 0"),
+    (GOOD + "max_lease = nan\n", "p:4: max_lease: a number of seconds above 0"),
+    (GOOD + "max_lease = inf\n", "p:4: max_lease: a number of seconds above 0"),
+    (GOOD + f"max_lease = 0x{'f' * 5000}\n", "p:4: max_lease: a number of seconds above 0"),
+    (GOOD + "console = 1\n", "p:4: console: true or false"),
+    (GOOD + 'class = "usb"\n', 'p:4: class: the classes are "serial" and "pty"'),
+    (GOOD + 'class = ["pty"]\n', 'p:4: class: the classes are "serial" and "pty"'),
+    (GOOD + "\nbaud = 9600\n", f"p:5: baud: {UNKNOWN_IN_RULE}"),
+    (GOOD + GOOD + 'admins = ["@adm"]\n', f"p:7: admins: {UNKNOWN_IN_RULE}"),
+    (GOOD + 'Port = "x"\n', f"p:4: Port: {UNKNOWN_IN_RULE}"),
+    # lines are TOML's lines
+    ("# a\u2028b\x85c\n" + GOOD + "console = 1\n", "p:5: console: true or false"),
+    (GOOD.replace("\n", "\r\n") + "console = 1\r\n", "p:4: console: true or false"),
+    # keys in other clothes get the line of their rule
+    (GOOD + '  "console"  =  1\n', "p:4: console: true or false"),
+    ('rule = [{port = "ttyS0", allow = ["*"], console = 1}]\n', "p:1: console: true or false"),
+    (
+        '\nrule = [{port = "a", allow = []}]',
+        "p:1: port: a is no kernel name; an alias needs a device",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD)
+def test_a_bad_policy_is_refused_with_line_and_key(text: str, message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse(text, "p")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[[rule]\n", 1),
+        ('[[rule]]\nport = "a\n', 2),
+        ('[[rule]]\nport = "a"\nport = "b"\n', 3),
+        ("a = 1\n\nb = \n", 3),
+    ],
+)
+def test_what_is_no_toml_is_refused_with_its_line(text: str, line: int) -> None:
+    with pytest.raises(PolicyError, match=rf"^p: .*\(at line {line}, column \d+\)$"):
+        parse(text, "p")
+
+
+@pytest.mark.parametrize("text", ["a = " + "1" * 5000, "a = " + "[" * 5000])
+def test_what_toml_readers_choke_on_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError, match=r"^p: "):
+        parse(text, "p")
+
+
+words = st.sampled_from(["*", "@adm", "bob", "ghost", "ttyS*", "gps", "/d", "pty", "a\0", "[", ""])
+scalars = (
+    words.map(lambda word: '"' + word.replace("\0", "\\u0000") + '"')
+    | st.sampled_from(["1", "-1", "1.5", "inf", "nan", "true", "1979-05-27", "0x" + 4000 * "f"])
+    | st.integers().map(str)
+)
+values = scalars | st.lists(scalars, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+keys = st.sampled_from(
+    ["port", "device", "allow", "deny", "max_lease", "console", "class", "admins", "rule", "x"]
+)
+assignments = st.builds(lambda key, value: f"{key} = {value}\n", keys, values)
+documents = st.lists(
+    st.sampled_from(["[[rule]]\n", '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n', "\n"])
+    | assignments,
+    max_size=12,
+).map("".join)
+globs = st.text("tyS01*?[]!-_a", min_size=1, max_size=12)
+good_rules = st.builds(
+    lambda port, verb, who: f'port = "{port}"\n{verb} = [{", ".join(who)}]',
+    globs.filter(lambda port: not valid_name(port)),
+    st.sampled_from(["allow", "deny"]),
+    st.lists(st.sampled_from(['"*"', '"@dialout"', '"alice"', "1001"]), max_size=2),
+)
+
+
+@given(st.text(max_size=200) | documents)
+@settings(deadline=None, max_examples=400)
+def test_any_text_is_a_policy_or_a_policy_error(text: str) -> None:
+    try:
+        policy = parse(text)
+    except PolicyError as error:
+        assert str(error).startswith("policy:")
+        return
+    assert not allowed(policy, "ttyS0") or policy.rules
+
+
+@given(st.lists(good_rules, max_size=4), st.sampled_from(["ttyS0", "ttyS10", "tty", "a", "ttyS00"]))
+@settings(deadline=None, max_examples=200)
+def test_any_glob_can_be_asked_and_the_first_rule_that_applies_decides(
+    texts: list[str], name: str
+) -> None:
+    policy = rules(*texts)
+    whole, each = policy.decide(ALICE, NOBODY, name), [rules(text) for text in texts]
+    decisions = [one.decide(ALICE, NOBODY, name) for one in each]
+    deciding = [one for one in decisions if one.rule is not None]
+    assert whole.allowed == (deciding[0].allowed if deciding else False)
+    assert whole.known == any(one.known for one in decisions)
+
+
+# what it decides
+
+
+def test_without_a_rule_nobody_may_anything() -> None:
+    policy = parse("")
+    assert policy.decide(ALICE, DIALOUT, "ttyS0") == Decision(False, False, None, None)
+    assert policy.decide(0, frozenset({0}), "ttyS0") == Decision(False, False, None, None)
+
+
+def test_the_first_rule_that_applies_decides() -> None:
+    policy = rules(
+        'port = "ttyS0"\ndeny = ["bob"]',
+        'port = "ttyS*"\nallow = ["@dialout"]',
+        'port = "ttyS0"\ndeny = ["*"]',
+    )
+    assert allowed(policy, "ttyS0", ALICE, DIALOUT)
+    assert not allowed(policy, "ttyS0", BOB, DIALOUT)
+    assert allowed(policy, "ttyS1", BOB, DIALOUT)
+    assert not allowed(policy, "ttyS0", ALICE)
+
+
+def test_a_decision_names_its_rule_and_its_line() -> None:
+    policy = rules('port = "ttyS0"\ndeny = ["bob"]', 'port = "ttyS*"\nallow = ["@dialout"]')
+    decision = policy.decide(ALICE, DIALOUT, "ttyS0")
+    assert decision.rule is policy.rules[1]
+    assert str(decision.rule) == "ttyS* (line 4)"
+    refusal = policy.decide(BOB, DIALOUT, "ttyS0")
+    assert (refusal.allowed, str(refusal.rule)) == (False, "ttyS0 (line 1)")
+
+
+def test_a_port_that_rules_name_for_others_is_known_and_refused() -> None:
+    decision = rules('port = "ttyS*"\nallow = ["bob"]').decide(ALICE, DIALOUT, "ttyS0")
+    assert decision == Decision(False, True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("subject", "uid", "gids", "named"),
+    [
+        ('"*"', 4242, NOBODY, True),
+        ('"alice"', ALICE, NOBODY, True),
+        ('"alice"', BOB, frozenset({1000}), False),  # a user's name is no group
+        ('"@alice"', ALICE, NOBODY, False),  # and a group's no user
+        ('"@alice"', BOB, frozenset({1000}), True),
+        ('"@dialout"', BOB, frozenset({4, 20}), True),
+        ('"@dialout"', BOB, ADM, False),
+        ("1000", ALICE, NOBODY, True),
+        ("20", BOB, DIALOUT, False),  # a number is a uid
+        ('"5"', 1005, NOBODY, True),  # a name of digits is a name
+        ('"5"', 5, NOBODY, False),
+        ("0", ALICE, frozenset({0}), False),
+        ("4294967294", 4294967294, NOBODY, True),
+    ],
+)
+def test_a_rule_applies_to_whom_it_names(
+    subject: str, uid: int, gids: frozenset[int], named: bool
+) -> None:
+    policy = rules(f'port = "ttyS*"\nallow = [{subject}]')
+    assert allowed(policy, "ttyS0", uid, gids) == named
+
+
+def test_an_empty_list_names_nobody() -> None:
+    policy = rules('port = "ttyS*"\nallow = []')
+    assert not allowed(policy, "ttyS0", 0, frozenset({0}))
+
+
+def test_root_has_no_port_by_being_root() -> None:
+    assert not allowed(rules('port = "ttyS*"\nallow = ["@dialout"]'), "ttyS0", 0, frozenset({0}))
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "matches"),
+    [
+        ("ttyS*", "ttyS0", True),
+        ("ttyS*", "ttyS31", True),
+        ("ttyS*", "ttyUSB0", False),
+        ("ttyS*", "ttySC0", True),
+        ("ttyS?", "ttyS10", False),
+        ("ttyS[0-3]", "ttyS3", True),
+        ("ttyS[!0]", "ttyS0", False),
+        ("ttyS0", "ttyS0", True),
+        ("ttyS0", "ttyS01", False),
+        ("*", "ttyACM0", True),
+        ("TTYS*", "ttyS0", False),
+        # what no kernel calls a port is matched by no glob
+        ("*", "ttyS00", False),
+        ("*", "ttyS007", False),
+        ("*", "ttyS", False),
+        ("*", "gps", False),
+        ("*", "tty-S0", False),
+        ("*", "ttyS123456", False),
+        ("*", "tty_S0", False),
+    ],
+)
+def test_globs_are_over_kernel_names(glob: str, name: str, matches: bool) -> None:
+    assert allowed(rules(f'port = "{glob}"\nallow = ["*"]'), name) == matches
+
+
+GPS = 'port = "gps"\ndevice = "/dev/serial/by-id/usb-1"\nallow = ["alice"]'
+
+
+def test_an_alias_means_its_device_and_is_matched_whole() -> None:
+    policy = rules(GPS)
+    assert policy.decide(ALICE, NOBODY, "gps").device == "/dev/serial/by-id/usb-1"
+    assert allowed(policy, "gps")
+    assert not allowed(policy, "gps", BOB)
+    assert policy.decide(ALICE, NOBODY, "gps2") == Decision(False, False, None, None)
+
+
+def test_no_glob_admits_to_an_alias() -> None:
+    policy = rules('port = "*"\nallow = ["*"]', 'port = "g*"\nallow = ["*"]', GPS)
+    assert not allowed(policy, "gps", BOB)
+
+
+def test_an_alias_may_have_several_rules_and_names_its_device_once() -> None:
+    policy = rules('port = "gps"\ndeny = ["bob"]', GPS.replace("alice", "*"))
+    assert allowed(policy, "gps", ALICE)
+    assert not allowed(policy, "gps", BOB)
+    assert policy.decide(BOB, NOBODY, "gps").device == "/dev/serial/by-id/usb-1"
+
+
+def test_an_alias_may_take_a_kernel_name_and_then_means_its_device_alone() -> None:
+    policy = rules('port = "ttyS0"\ndevice = "/dev/x"\nallow = ["alice"]', 'port="*"\nallow=["*"]')
+    assert policy.decide(ALICE, NOBODY, "ttyS0").device == "/dev/x"
+    assert not allowed(policy, "ttyS0", BOB)
+    assert policy.decide(BOB, NOBODY, "ttyS1").device is None
+
+
+def test_a_rule_carries_what_it_permits_besides() -> None:
+    plain, full = rules(
+        'port = "ttyS*"\nallow = ["*"]',
+        'port = "x"\ndevice = "/d"\nallow = []\nmax_lease = 3600\nconsole = true\nclass = "pty"',
+    ).rules
+    assert (plain.max_lease, plain.console, plain.pty, plain.device) == (None, False, False, None)
+    assert (full.max_lease, full.console, full.pty, full.device) == (3600.0, True, True, "/d")
+
+
+def test_root_is_an_admin_always_and_others_if_named() -> None:
+    assert parse("").is_admin(0, NOBODY)
+    assert not parse("").is_admin(ALICE, frozenset({0}))
+    policy = parse('admins = ["@adm", "bob"]')
+    assert policy.is_admin(ALICE, ADM)
+    assert policy.is_admin(BOB, NOBODY)
+    assert not policy.is_admin(ALICE, DIALOUT)
+
+
+def test_names_that_nobody_has_are_warned_of_and_name_nobody() -> None:
+    policy = parse('admins = ["@wheel"]\n' + GOOD.replace('"*"', '"ghost", "bob", "a\\u0000"'), "p")
+    assert policy.warnings == (
+        "p:1: admins: 'wheel' does not exist here and names nobody",
+        "p:4: allow: 'ghost' does not exist here and names nobody",
+        "p:4: allow: 'a\\x00' does not exist here and names nobody",
+    )
+    assert allowed(policy, "ttyS0", BOB)
+    assert not allowed(policy, "ttyS0", ALICE)
+
+
+@pytest.mark.parametrize(
+    "name", ["ttyS0", "ttyS31", "ttyUSB0", "ttyACM0", "ttyAMA0", "tty1", "gps", "ttyS00", "console"]
+)
+def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name: str) -> None:
+    policy = parse(SHIPPED.read_text(), "shipped")
+    assert policy.warnings == ()
+    assert policy.aliases == {}
+    is_ttys = re.fullmatch(r"ttyS(0|[1-9]\d*)", name) is not None
+    assert allowed(policy, name, ALICE, DIALOUT) == is_ttys
+    for uid, gids in ((ALICE, NOBODY), (0, frozenset({0})), (BOB, ADM)):
+        assert not allowed(policy, name, uid, gids)
+    assert not policy.is_admin(ALICE, DIALOUT | ADM)
+    assert not any(rule.console or rule.pty for rule in policy.rules)
+
+
+# files
+
+root = pytest.mark.root
+
+
+@root
+def test_a_policy_is_read_from_a_file_and_blamed_by_its_name(safe_dir: Path) -> None:
+    path = safe_dir / "policy.toml"
+    path.write_text(GOOD)
+    assert allowed(load(str(path)), "ttyS0")
+    path.write_text(GOOD + "console = 1\n")
+    with pytest.raises(PolicyError) as caught:
+        load(str(path))
+    assert str(caught.value) == f"{path}:4: console: true or false"
+
+
+@root
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "No such file or directory"),
+        (lambda path: path.mkdir(), "is a directory|not a regular file"),
+        (lambda path: path.write_bytes(b"# \xff\n"), "not UTF-8"),
+        (lambda path: path.write_bytes(b"#" * ((1 << 20) + 1)), "larger than 1048576 bytes"),
+        (lambda path: (path.write_text(GOOD), path.chmod(0o666)), "others than root may write"),
+        (lambda path: path.symlink_to(path), "too many levels"),
+    ],
+    ids=["missing", "directory", "binary", "huge", "world-writable", "cyclic"],
+)
+def test_a_file_that_cannot_be_the_policy_is_refused(safe_dir: Path, make: Any, why: str) -> None:
+    path = safe_dir / "policy.toml"
+    make(path)
+    with pytest.raises(PolicyError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert re.search(why, str(caught.value), re.IGNORECASE)
+
+
+def test_a_path_with_a_nul_is_a_policy_error() -> None:
+    with pytest.raises(PolicyError):
+        load("/etc/a\0b")
