@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
@@ -41,7 +42,7 @@ def resolve(path: str) -> str:
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > MAX_LINKS:
-                raise OSError(40, f"{path}: too many levels of symbolic links")
+                raise OSError(errno.ELOOP, f"{path}: too many levels of symbolic links")
             target = os.readlink(here)
             pending.extend(target.split("/")[::-1])
             at = "" if target.startswith("/") else at
@@ -71,7 +72,7 @@ def resolve_device(path: str) -> str:
     makes and removes: the directory was judged the first time, a link in it is each time.
     """
     parent, _, base = path.rpartition("/")
-    here = f"{_directory(parent or '/')}/{base}"
+    here = f"{_directory(parent or '/').rstrip('/')}/{base}"
     return resolve(here) if stat.S_ISLNK(os.lstat(here).st_mode) else here
 
 
@@ -81,12 +82,10 @@ def read(path: str, limit: int) -> str:
     Raises Untrusted or OSError as `resolve`, ValueError if it is not a regular file, too
     large, or not UTF-8.
     """
-    descriptor = os.open(resolve(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        _judge(path, status)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path}: not a regular file")
+    resolved = resolve(path)
+    if not stat.S_ISREG(os.lstat(resolved).st_mode):  # before it is opened: a device would notice
+        raise ValueError(f"{path}: not a regular file")
+    with open(resolved, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"{path}: larger than {limit} bytes")
