@@ -76,6 +76,8 @@ check_path(const char *path)
 	char part[PATH_MAX];
 	struct stat st;
 
+	if (path[0] != '/')
+		DIE(1, "%s: not an absolute path: build ttyrun again", path);
 	for (size_t i = 0; i == 0 || path[i - 1] != '\0'; i++) {
 		if (path[i] != '/' && path[i] != '\0')
 			continue;

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
+SOURCE = Path(__file__).parents[2] / "packaging" / "launcher"
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 # --- its name ------------------------------------------------------------------
@@ -139,6 +140,15 @@ def test_interpreter_that_others_can_change_is_refused(
     line = own.refused()
     reason = "is a symbolic link" if how == "link" else "others than root can change it"
     assert line.startswith(f"ttyrun: {own.base / part}: {reason}"), line
+
+
+def test_relative_path_is_refused_wherever_it_is_started(own: Launcher) -> None:
+    """It would be the caller's directory."""
+    own.build("STDLIB_PATH=lib")
+    assert own.refused(cwd=own.base).startswith("ttyrun: lib: not an absolute path")
+    command = ["make", "-s", "-C", SOURCE, f"BUILD={own.base}/build-no", "PREFIX=opt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "not an absolute path" in done.stderr
 
 
 @pytest.mark.parametrize("user", [True, False], ids=["caller", "root"])

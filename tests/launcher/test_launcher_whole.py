@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import pty
+import resource
 import select
 import signal
 import subprocess
 import sys
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ DEADLINE = 10.0  # seconds; nothing here takes one, it is for a broken build
 TALK = 'exec 5<>{0}; echo up >&5; read line <&5; echo "got $line" >&5; exit 7'
 
 
+Process = subprocess.Popen[bytes]
+
+
 class Port:
     """A pty that only root may open, as the policy's port `demo`; we hold the far end."""
 
@@ -40,9 +44,9 @@ class Port:
         self.locks = launcher.base / "locks"
         self.seen = b""
 
-    def start(self, *program: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    def start(self, *program: str, before: Callable[[], None] | None = None) -> Process:
         words = [word.format(self.node) for word in program]
-        return self.launcher.popen(*words, stdout=subprocess.DEVNULL, stderr=stderr)
+        return self.launcher.popen(*words, stdout=subprocess.DEVNULL, before=before)
 
     def expect(self, text: bytes) -> None:
         """Wait until the far end has got `text`."""
@@ -126,6 +130,29 @@ def test_program_opens_a_port_that_it_may_not_open(port: Port) -> None:
         assert process.wait(DEADLINE) == 7
 
 
+def test_hostile_start_is_no_obstacle(port: Port) -> None:
+    """Everything at once that a caller can do to the process before it becomes ttyrun."""
+
+    def prepare() -> None:
+        os.chdir("/proc/self/fdinfo")
+        for name, soft in (("NOFILE", 16), ("FSIZE", 0), ("STACK", 1 << 16)):
+            number = getattr(resource, f"RLIMIT_{name}")
+            resource.setrlimit(number, (soft, resource.getrlimit(number)[1]))
+        os.umask(0o777)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        os.kill(os.getpid(), signal.SIGALRM)
+        signal.alarm(1000)
+        for fd in (0, 1):
+            os.close(fd)
+
+    with port.start("demo", "--", "/bin/sh", "-c", TALK, before=prepare) as process:
+        port.expect(b"up")
+        port.say(b"hello\n")
+        port.expect(b"got hello")
+        assert process.wait(DEADLINE) == 7
+
+
 def test_without_ttyrun_it_may_not(port: Port) -> None:
     done = subprocess.run(["/bin/sh", "-c", f"exec 5<>{port.node}"], user=port.launcher.uid)
     assert done.returncode != 0
@@ -140,7 +167,7 @@ def test_refused_user_is_refused(port: Port) -> None:
     assert process.returncode not in (0, 7) and b"not permitted" in error, error
 
 
-def processes(port: Port, process: subprocess.Popen[bytes]) -> tuple[int, list[int]]:
+def processes(port: Port, process: Process) -> tuple[int, list[int]]:
     """The backend, and all that are the caller's: program and supervisor."""
     mine = children() - {process.pid}
     roots = [pid for pid in mine if facts(pid)["Uid"].split()[0] == "0"]
