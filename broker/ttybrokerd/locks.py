@@ -98,7 +98,11 @@ class LockFiles:
         name = f"LCK..{device}"
         if self._pid(name) == instead_of:
             temporary = self._temporary(pid)
-            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            try:
+                os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError as error:
+                self._unlink(temporary)
+                raise self._failed(error) from None
 
     def release(self, device: str, pid: int) -> None:
         """Remove the lock of `device` if it is still the one that names `pid`."""
@@ -116,7 +120,7 @@ class LockFiles:
     def _create(self, name: str, pid: int) -> bool:
         temporary = self._temporary(pid)
         try:
-            os.link(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            self._link(temporary, name)
             return True
         except FileExistsError:
             return False
@@ -124,6 +128,11 @@ class LockFiles:
             raise self._failed(error) from None
         finally:
             self._unlink(temporary)
+
+    def _link(self, source: str, name: str) -> None:
+        """link(2), which does not replace; a link that somebody put in our file's place is not
+        followed."""
+        os.link(source, name, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
 
     def _temporary(self, pid: int) -> str:
         name = _unique()
@@ -201,7 +210,8 @@ class LockFiles:
 
     def _remove_stale(self, name: str) -> None:
         """Remove a lock found stale. It is renamed first and looked at again, because another
-        program may have removed it and taken the lock between our look and now."""
+        program may have removed it and taken the lock between our look and now; then it is put
+        back. Raises Refusal EBUSY if what came instead is no lock file, EIO as `take`."""
         aside = _unique()
         try:
             os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
@@ -211,11 +221,23 @@ class LockFiles:
             raise self._failed(error) from None
         try:
             if self._judge(aside) is not None:
-                os.link(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                self._link(aside, name)
+        except Refusal:
+            self._put_back(aside, name)
+            raise self._no_lock(name, "not a regular file") from None
         except FileExistsError:  # a third one has it already, and will find us refusing
             pass
+        except OSError as error:
+            raise self._failed(error) from None
         finally:
             self._unlink(aside)
+
+    def _put_back(self, aside: str, name: str) -> None:
+        """Whatever it is, a directory for one, it is not ours to remove."""
+        try:
+            os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError:  # something is there again
+            pass
 
 
 def _unique() -> str:

@@ -48,6 +48,10 @@ class Client:
         """End the connection; a request under way is withdrawn by that."""
         self._sock.close()
 
+    def detach(self) -> socket.socket:
+        """The socket itself, from now on the caller's."""
+        return self._sock.dup()
+
     def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int:
         """An open descriptor of the port `name`: non-blocking, close-on-exec, the caller's own.
 
@@ -169,6 +173,18 @@ def adopt_pair(pair: socket.socket) -> None:
     """From now on this process's broker is the backend at the other end of `pair`."""
     global _pair, _pair_pid
     _pair, _pair_pid = Client(pair), os.getpid()
+
+
+def connection_for_child() -> socket.socket:
+    """A connection to the backend of init_backend() for a process that is about to be forked:
+    there, pass it as `broker=`. To the broker a connection is one process, the first to use it.
+
+    Raises BrokerUnavailable without a backend.
+    """
+    if _pair is None:
+        what = "there is no backend of init_backend() in this process"
+        raise BrokerUnavailable(errno.ECONNREFUSED, what)
+    return _further_connection(_pair).detach()
 
 
 def _further_connection(pair: Client) -> Client:

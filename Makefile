@@ -1,0 +1,49 @@
+# make demo | test | check | bench | install: each sets up what it needs on a fresh Debian or
+# Ubuntu with nothing but git and make, as root or through sudo.
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+
+BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev
+# Programs nobody here wrote, that the tests run on brokered ports.
+TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
+	gpsd busybox-static tmux strace
+
+.PHONY: demo test check bench install uninstall clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/ready
+	@$(AS_ROOT) $(RUN) -m ttybrokerd.demo
+
+test: $(VENV)/ready $(VENV)/test-needs
+	$(RUN) -m pytest
+
+check: $(VENV)/ready
+	$(RUN) -m ruff check
+	$(RUN) -m mypy
+
+bench: $(VENV)/ready
+	$(AS_ROOT) $(RUN) -m tests.bench
+
+install uninstall: $(VENV)/ready
+	$(MAKE) -C packaging/launcher $@ VENV=$(CURDIR)/$(VENV)
+
+$(VENV)/ready: pyproject.toml
+	@echo "[1/3] Debian packages: $(BUILD_NEEDS)"
+	@packaging/apt-needs $(BUILD_NEEDS)
+	@echo "[2/3] virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[3/3] Python packages into it (a minute, the first time)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[root,dev]'
+	@$(RUN) -m compileall -q broker frontend
+	@touch $@
+
+$(VENV)/test-needs: Makefile | $(VENV)/ready
+	@echo "Debian packages for the tests: $(TEST_NEEDS)"
+	@packaging/apt-needs $(TEST_NEEDS)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
