@@ -114,8 +114,10 @@ class Line:
         self.port = port
         self.master, self._slave = os.openpty()
         self.path = os.ttyname(self._slave)
-        tty.setraw(port)  # bytes pass as they are
-        tty.setraw(self._slave)  # no echo of what comes before the program has set it up
+        # Bytes pass as they are (and those that wait already are not thrown away); nothing
+        # is echoed before the program has set its end up.
+        for fd in (self.port, self._slave):
+            tty.setraw(fd, termios.TCSANOW)
         for fd in (self.port, self.master):
             os.set_blocking(fd, False)
         self._speeds = self._learn_speeds()

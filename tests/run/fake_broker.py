@@ -1,20 +1,20 @@
 """A broker of files: what the user side sees of one, with ptys for ports.
 
 A directory says it all: NAME is a link to the port's node; NAME.refuse holds "errno text"
-for open(), NAME.deny and NAME.unknown hold the text for check(); NAME.gate is a FIFO that
-open() waits on. Every question is a line of `log`. `broker.down` refuses connections.
+for open(), NAME.deny the text of a denial. Who locks NAME.gate with flock() keeps open()
+waiting, which says so by a byte into NAME.asked. Every question is a line of `log`.
+`broker.down` refuses connections.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
 
 from ttybroker.errors import BY_ERRNO, BrokerUnavailable
 from ttybroker.wire import Port, Verdict
-
-SUFFIXES = (".refuse", ".deny", ".unknown", ".gate", ".down")
 
 
 class FakeClient:
@@ -36,12 +36,18 @@ class FakeClient:
         if (self.directory / "broker.down").exists():
             raise BrokerUnavailable(111, "the broker went away; is it running?")
         if (self.directory / f"{name}.gate").exists():
-            (self.directory / f"{name}.gate").read_bytes()
+            self._wait_at(name)
         if refusal := self._text(f"{name}.refuse"):
             number, text = refusal.split(" ", 1)
             raise BY_ERRNO[int(number)](int(number), text)
         node = os.readlink(self.directory / name)
         return os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+    def _wait_at(self, name: str) -> None:
+        with open(self.directory / f"{name}.asked", "wb") as asked:
+            asked.write(b"!")
+        with open(self.directory / f"{name}.gate") as gate:
+            fcntl.flock(gate, fcntl.LOCK_SH)
 
     def check(self, name: str) -> Verdict:
         self._log(f"check {name}")

@@ -1,0 +1,687 @@
+"""What a user of `ttybroker run` may rely on, with real processes on pty-backed ports."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import LIMIT, Rig, wait_for_end
+
+from ttybroker import launch, run, seccomp
+from ttybroker.ptyproxy import replace
+from ttybroker.supervise import Names, is_serial_name
+from ttybroker.wire import Port
+
+BECOME, TREE = {}, {"TEST_PTRACE_SCOPE": "1"}
+LAYOUTS = pytest.mark.parametrize("env", [BECOME, TREE], ids=["become", "tree"])
+
+OPEN = 'fd = os.open("/dev/ttyS7", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)\n'
+ATTEMPT = """
+def attempt(call, *args):
+    try:
+        return call(*args)
+    except OSError as error:
+        return -error.errno
+"""
+
+
+def sh(rig: Rig, script: str, *arguments: str, **more: object) -> tuple[int, str, str]:
+    return rig.run(*arguments, "--", "sh", "-c", script, **more)
+
+
+# ---- it works as if the user had the port ----
+
+
+@LAYOUTS
+def test_text_goes_both_ways_and_the_exit_status_is_the_program_s(
+    rig: Rig, env: dict[str, str]
+) -> None:
+    rig.device.say(b"welcome\n")
+    status, output, errors = sh(
+        rig, "echo hello > /dev/ttyS7; head -c 8 < /dev/ttyS7; exit 7", env=env
+    )
+    assert (status, output, errors) == (7, "welcome\n", "")
+    assert rig.device.hear(6) == b"hello\n"
+
+
+@LAYOUTS
+def test_a_program_that_dies_by_a_signal_ends_us_by_that_signal(
+    rig: Rig, env: dict[str, str]
+) -> None:
+    assert sh(rig, "kill -TERM $$", env=env)[0] == -signal.SIGTERM
+    assert sh(rig, "kill -KILL $$", env=env)[0] == -signal.SIGKILL
+
+
+def test_the_program_has_the_launcher_s_pid_and_no_child_it_does_not_know(rig: Rig) -> None:
+    code = "print(os.getpid(), open(f'/proc/self/task/{os.getpid()}/children').read())"
+    process = rig.start("--", sys.executable, "-c", f"import os\n{code}")
+    output, _ = process.communicate(timeout=LIMIT)
+    assert output.split() == [b"%d" % process.pid]
+
+
+@LAYOUTS
+def test_the_broker_is_told_the_program_s_pid(rig: Rig, env: dict[str, str]) -> None:
+    _, output, _ = rig.python(OPEN + "print(os.getpid())", env=env)
+    assert rig.log("open") == [f"open ttyS7 wait=None pid={output.strip()}"]
+
+
+def test_a_thread_s_open_is_its_process_s(rig: Rig) -> None:
+    code = """
+import threading
+thread = threading.Thread(target=os.open, args=("/dev/ttyS7", os.O_RDWR))
+thread.start(); thread.join(); print(os.getpid())"""
+    _, output, _ = rig.python(code)
+    assert rig.log("open") == [f"open ttyS7 wait=None pid={output.strip()}"]
+
+
+def test_the_environment_the_signals_and_the_descriptors_are_the_caller_s(rig: Rig) -> None:
+    inherited = os.open("/dev/null", os.O_RDONLY)
+    env = {"LC_ALL": "", "LC_CTYPE": "", "LANG": "", "MARK": "x"}
+    show = "env | grep -v -e ^_= -e ^PWD= -e ^SHLVL= | sort; grep Sig[BIC] /proc/self/status; "
+    show += "ls /proc/$$/fd | tr '\\n' ' '"
+    settings = {"pass_fds": [inherited], "stderr": subprocess.DEVNULL}
+    env = {name: value for name, value in env.items() if value}
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
+    bare |= env | {"PYTHONPATH": f"{Path(run.__file__).parents[1]}"}
+    plain = subprocess.run(
+        ["sh", "-c", show], env=bare, pass_fds=[inherited], capture_output=True, check=True
+    ).stdout
+    command = [sys.executable, str(Path(__file__).parent / "fake_broker.py"), str(rig.directory)]
+    brokered = subprocess.run(
+        [*command, "--", "sh", "-c", show], env=bare, stdout=subprocess.PIPE, **settings
+    ).stdout
+    os.close(inherited)
+    assert brokered.decode() == plain.decode()
+
+
+def test_every_open_is_asked_for_anew(rig: Rig) -> None:
+    rig.python(OPEN + "os.close(fd)\n" + OPEN)
+    assert len(rig.log("open")) == 2
+
+
+def test_waiting_is_the_broker_s_business(rig: Rig) -> None:
+    sh(rig, ": < /dev/ttyS7", "--wait", "2.5", "ttyS7")
+    assert rig.log("open")[0].startswith("open ttyS7 wait=2.5 ")
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("cloexec", [True, False])
+def test_the_descriptor_is_as_the_program_asked(rig: Rig, blocking: bool, cloexec: bool) -> None:
+    code = f"""
+import ctypes, fcntl
+flags = os.O_RDWR | os.O_NOCTTY | {0 if blocking else os.O_NONBLOCK}
+flags |= {os.O_CLOEXEC if cloexec else 0}
+fd = ctypes.CDLL(None).open(b"/dev/ttyS7", flags)
+print(os.get_blocking(fd), not os.get_inheritable(fd))"""
+    assert rig.python(code)[1] == f"{blocking} {cloexec}\n"
+
+
+# ---- whatever the port is called ----
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'os.open("/dev/ttyS7", 2)',
+        'os.open("/dev/./../dev//ttyS7", 2)',
+        'os.chdir("/dev"); os.open("ttyS7", 2)',
+        'os.chdir("/tmp"); os.open("../dev/./ttyS7", 2)',
+        'os.open("ttyS7", 2, dir_fd=os.open("/dev", os.O_RDONLY | os.O_DIRECTORY))',
+        'os.open("{there}/link", 2)',
+        'os.chdir("{there}"); os.open("link", 2)',
+        'os.open("{there}/chain", 2)',
+        'os.open("{there}/devices/ttyS7", 2)',
+        'os.open("{there}/by-id", 2)',
+        'os.open("{node}", 2)',
+        'os.open("/dev/gps", 2)',
+        'os.open("{there}/alias", 2)',
+    ],
+)
+def test_every_way_to_the_port_leads_to_the_broker(rig: Rig, statement: str) -> None:
+    rig.port("gps")
+    there = rig.directory / "links"
+    there.mkdir()
+    (there / "link").symlink_to("/dev/ttyS7")
+    (there / "chain").symlink_to("link")
+    (there / "devices").symlink_to("/dev")
+    (there / "by-id").symlink_to(rig.device.node)
+    (there / "alias").symlink_to("../../../../../../../../dev/gps")
+    statement = statement.format(there=there, node=rig.device.node)
+    status, _, errors = rig.python(statement)
+    assert (status, errors) == (0, "")
+    asked = "gps" if "gps" in statement or "alias" in statement else "(gps|ttyS7)"
+    (line,) = rig.log("open")
+    assert line.split()[1] in asked
+
+
+@pytest.mark.parametrize("call", ["creat", "openat2", "open", "openat"])
+def test_every_kind_of_open_is_answered(rig: Rig, call: str) -> None:
+    code = f"""
+import ctypes, struct
+syscall = ctypes.CDLL(None, use_errno=True).syscall
+path, how = b"/dev/ttyS7", struct.pack("=QQQ", os.O_RDWR | os.O_NOCTTY, 0, 0)
+number = {{"creat": (85, path, 0), "openat2": (437, -100, path, how, 24),
+          "open": (2, path, 2), "openat": (257, -100, path, 2)}}["{call}"]
+fd = syscall(*number)
+print(os.ttyname(fd) if fd >= 0 else ctypes.get_errno())"""
+    if os.uname().machine != "x86_64":
+        pytest.skip("numbers of x86-64")
+    assert rig.python(code)[1] == f"{rig.device.node}\n"
+
+
+C_PROGRAM = r"""
+static long call(long nr, long a, long b, long c) {
+    long result;
+    %s
+    return result;
+}
+void _start(void) {
+    long fd = call(%d, (long)"/dev/ttyS7", 02 | 0400, 0);
+    call(%d, fd, (long)"ping", 4);
+    call(%d, fd < 0 ? 1 : 5, 0, 0);
+    for (;;) ;
+}
+"""
+INT80 = '__asm__ volatile("int $0x80" : "=a"(result) : "a"(nr), "b"(a), "c"(b), "d"(c));'
+SYSCALL = '__asm__ volatile("syscall" : "=a"(result) : "a"(nr), "D"(a), "S"(b), "d"(c)'
+SYSCALL += ' : "rcx", "r11", "memory");'
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="programs of x86")
+@pytest.mark.parametrize(
+    ("flags", "instruction", "numbers"),
+    [
+        (("-m32",), INT80, (5, 4, 1)),
+        ((), SYSCALL, (2, 1, 60)),
+        ((), SYSCALL, (0x40000002, 1, 60)),
+    ],
+    ids=["i386", "static", "x32"],
+)
+def test_static_and_32_bit_programs_get_it_too(
+    rig: Rig,
+    compiled: Callable[..., str],
+    flags: tuple[str, ...],
+    instruction: str,
+    numbers: tuple[int, int, int],
+) -> None:
+    program = compiled(C_PROGRAM % (instruction, *numbers), *flags)
+    assert rig.run("--", program)[0] == 5
+    assert rig.device.hear(4) == b"ping"
+
+
+# ---- everything else goes on untouched ----
+
+
+def test_other_files_are_the_kernel_s(rig: Rig) -> None:
+    code = f"""{ATTEMPT}
+os.chdir({str(rig.directory)!r})
+for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_WRONLY):
+    print(attempt(os.open, "file", flags) > 0)
+os.mkfifo("fifo"); print(attempt(os.open, "fifo", os.O_RDONLY | os.O_NONBLOCK) > 0)
+print(attempt(os.open, "nothing", os.O_RDWR), attempt(os.open, "", os.O_RDWR))
+print(attempt(os.open, "/dev/null", os.O_RDWR) > 0, attempt(os.open, "/dev/ptmx", os.O_RDWR) > 0)
+print(attempt(os.open, "/proc/self/comm", os.O_RDWR) > 0, os.access(".", os.W_OK))
+print(attempt(os.open, "/dev", os.O_WRONLY), attempt(os.open, "x" * 5000, os.O_RDWR))"""
+    _, output, _ = rig.python(code)
+    numbers = (errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG)
+    missing = f"-{numbers[1]} -{numbers[1]}"
+    expected = ["True", "False", "True", "True", missing, "True True", "True True"]
+    assert output.splitlines() == [*expected, f"-{numbers[2]} -{numbers[3]}"]
+    assert rig.log("open") == rig.log("check") == []
+
+
+def test_a_bad_pointer_is_the_kernel_s(rig: Rig) -> None:
+    code = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for address in (0, 1, 2**63, 2**64 - 1):
+    assert libc.open(ctypes.c_void_p(address), os.O_RDWR) == -1
+    print(ctypes.get_errno())"""
+    assert rig.python(code)[1].split() == [str(errno.EFAULT)] * 4
+
+
+def test_a_lock_file_that_must_not_exist_is_no_port(rig: Rig) -> None:
+    code = ATTEMPT + 'print(attempt(os.open, "/dev/ttyS7", os.O_RDWR | os.O_CREAT | os.O_EXCL))'
+    rig.run("--", sys.executable, "-c", "import os\n" + code, user=65534, group=65534)
+    assert rig.log("open") == []
+
+
+def test_a_serial_port_that_no_rule_names_is_the_kernel_s(rig: Rig) -> None:
+    _, output, errors = rig.python(f'{ATTEMPT}print(attempt(os.open, "/dev/ttyUSB3", os.O_RDWR))')
+    assert (output, errors) == (f"-{errno.ENOENT}\n", "")
+    assert rig.log("check") == ["check ttyUSB3"]
+
+
+def test_ports_that_were_not_named_are_not_brokered(rig: Rig) -> None:
+    rig.port("gps")
+    code = f"""{ATTEMPT}
+for port in ("gps", "ttyS7", "ttyUSB3"):
+    print(attempt(os.open, "/dev/" + port, os.O_RDWR) > 0)"""
+    assert rig.python(code, "ttyS7")[1].split() == ["False", "True", "False"]
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    ("cause", "number"),
+    [
+        (errno.EACCES, errno.EACCES),
+        (errno.EBUSY, errno.EBUSY),
+        (errno.ENOENT, errno.ENOENT),
+        (errno.ENODEV, errno.ENODEV),
+        (errno.ETIMEDOUT, errno.EBUSY),
+        (errno.EPROTO, errno.EIO),
+    ],
+)
+def test_a_refusal_is_an_ordinary_errno_and_one_line_for_all_retries(
+    rig: Rig, cause: int, number: int
+) -> None:
+    rig.write("ttyS7.refuse", f"{cause} ttyS7: no, because")
+    code = f'{ATTEMPT}for _ in range(5): print(attempt(os.open, "/dev/ttyS7", os.O_RDWR))'
+    _, output, errors = rig.python(code)
+    assert output.split() == [f"-{number}"] * 5
+    assert errors == "ttybroker: ttyS7: no, because\n"
+
+
+def test_a_port_the_policy_denies_says_so(rig: Rig) -> None:
+    rig.write("ttyUSB3.deny", "ttyUSB3: rule 1 does not let you")
+    _, output, errors = rig.python(f'{ATTEMPT}print(attempt(os.open, "/dev/ttyUSB3", os.O_RDWR))')
+    assert output == f"-{errno.EACCES}\n"
+    assert errors == "ttybroker: ttyUSB3: rule 1 does not let you\n"
+
+
+def test_access_is_answered_by_the_policy(rig: Rig) -> None:
+    rig.write("ttyUSB3.deny", "ttyUSB3: rule 1 does not let you")
+    code = """
+for port in ("ttyS7", "ttyUSB3", "ttyUSB4"):
+    path = "/dev/" + port
+    print(*(os.access(path, mode) for mode in (os.R_OK, os.R_OK | os.W_OK, os.R_OK | os.X_OK)))
+print(os.access("/dev/ttyS7", os.W_OK, effective_ids=True))"""
+    _, output, _ = rig.python(code)
+    no = "False False False"
+    assert output.splitlines() == ["True True False", no, no, "True"]
+    assert rig.log("open") == []
+
+
+@LAYOUTS
+def test_a_port_that_will_be_refused_stops_us_before_the_program(
+    rig: Rig, env: dict[str, str]
+) -> None:
+    status, output, errors = sh(rig, "echo started", "ttyUSB3", env=env)
+    assert (status, output) == (1, "")
+    assert errors == "ttybroker: ttyUSB3: no rule names this port\n"
+
+
+@LAYOUTS
+def test_no_broker_stops_us_before_the_program(rig: Rig, env: dict[str, str]) -> None:
+    rig.write("broker.down", "")
+    status, output, errors = sh(rig, "echo started", env=env)
+    assert (status, output) == (1, "")
+    assert errors == "ttybroker: no broker at FAKE: is ttybrokerd running?\n"
+
+
+def test_a_broker_that_dies_leaves_what_is_open_and_refuses_cleanly(rig: Rig) -> None:
+    process = rig.start(
+        "--",
+        sys.executable,
+        "-uc",
+        f"import os\n{ATTEMPT}{OPEN}"
+        + """
+print("open"); input()
+print(*(attempt(os.open, "/dev/ttyS7", os.O_RDWR) for _ in range(3)))
+os.write(fd, b"still")""",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"open\n"
+    rig.write("broker.down", "")
+    output, errors = process.communicate(b"\n", timeout=LIMIT)
+    assert output.split() == [b"-%d" % errno.EIO] * 3
+    assert errors.count(b"\n") == 1
+    assert rig.device.hear(5) == b"still"
+
+
+# ---- many at once, and the ends of things ----
+
+
+@LAYOUTS
+def test_one_slow_open_holds_up_nobody_else(rig: Rig, env: dict[str, str]) -> None:
+    rig.port("slow")
+    gate = rig.gate("slow")
+    code = """
+import threading
+slow = [threading.Thread(target=os.open, args=("/dev/slow", os.O_RDWR)) for _ in range(4)]
+for thread in slow: thread.start()
+input()
+for _ in range(20): os.close(os.open("/dev/ttyS7", os.O_RDWR))
+os.close(os.open("/dev/null", os.O_RDWR))
+print("quick"); sys.stdout.flush()
+for thread in slow: thread.join()
+print("slow")"""
+    process = rig.start("--", sys.executable, "-c", f"import os, sys\n{code}", env=env)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    gate.wait_for(4)
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"quick\n"
+    gate.open()
+    assert process.stdout.read() == b"slow\n"
+
+
+@LAYOUTS
+def test_nothing_of_ours_is_left_when_the_program_has_ended(rig: Rig, env: dict[str, str]) -> None:
+    process = rig.start("--", "sh", "-c", ": < /dev/ttyS7; echo opened; read line", env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"opened\n"
+    ours = rig.processes() - {process.pid}
+    assert ours
+    process.communicate(b"\n", timeout=LIMIT)
+    for pid in ours:
+        wait_for_end(pid)
+
+
+@LAYOUTS
+def test_a_daemon_of_the_program_is_served_and_keeps_no_pipe_of_ours(
+    rig: Rig, env: dict[str, str]
+) -> None:
+    go = rig.directory / "go"
+    os.mkfifo(go)
+    script = f"(exec >/dev/null 2>&1; read word < {go}; echo late > /dev/ttyS7) & exit 3"
+    status, _, errors = sh(rig, script, env=env)  # comes back only when the pipes have ended
+    assert (status, errors) == (3, "")
+    go.write_text("now\n")
+    assert rig.device.hear(5) == b"late\n"
+
+
+@LAYOUTS
+def test_a_pipe_that_the_program_closes_ends(rig: Rig, env: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    script = f"exec {writing}>&-; read line"
+    process = rig.start("--", "sh", "-c", script, pass_fds=[writing], env=env)
+    os.close(writing)
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    process.communicate(b"\n", timeout=LIMIT)
+
+
+def test_a_killed_supervisor_leaves_what_is_open_and_opens_fail(rig: Rig) -> None:
+    code = (
+        f"{ATTEMPT}{OPEN}"
+        + """
+print("open"); input()
+print(attempt(os.open, "/dev/ttyS7", os.O_RDWR))
+os.write(fd, b"still")"""
+    )
+    process = rig.start("--", sys.executable, "-uc", f"import os\n{code}")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"open\n"
+    (supervisor,) = rig.processes() - {process.pid}
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for_end(supervisor)
+    output, _ = process.communicate(b"\n", timeout=LIMIT)
+    assert output == b"-%d\n" % errno.ENOSYS
+    assert rig.device.hear(5) == b"still"
+
+
+def test_a_program_killed_while_it_waits_leaves_nothing(rig: Rig) -> None:
+    gate = rig.gate("ttyS7")
+    process = rig.start("--", "sh", "-c", ": < /dev/ttyS7")
+    gate.wait_for(1)
+    ours = rig.processes() - {process.pid}
+    process.kill()
+    process.wait(LIMIT)
+    for pid in ours:
+        wait_for_end(pid)
+    gate.open()
+
+
+# ---- the tree, for Yama 1 ----
+
+
+def _started_in_tree(rig: Rig, script: str) -> tuple[subprocess.Popen[bytes], int]:
+    process = rig.start("--", "sh", "-c", script.replace("READY", "echo $$"), env=TREE)
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_tree_forwards_signals_to_the_program(rig: Rig) -> None:
+    process, program = _started_in_tree(rig, "trap 'exit 9' USR1; READY; while :; do read x; done")
+    assert program != process.pid
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(LIMIT) == 9
+
+
+def test_tree_stops_and_goes_on_with_the_program(rig: Rig) -> None:
+    process, _ = _started_in_tree(rig, "READY; kill -STOP $$; exit 4")
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(LIMIT) == 4
+
+
+def test_tree_kills_the_program_with_the_launcher(rig: Rig) -> None:
+    process, program = _started_in_tree(rig, "READY; read x")
+    process.kill()
+    wait_for_end(program)
+
+
+def test_tree_waits_for_the_program_of_a_killed_supervisor(rig: Rig) -> None:
+    process, program = _started_in_tree(rig, "READY; read x; echo on")
+    status = Path(f"/proc/{program}/status").read_text()
+    os.kill(int(status.split("PPid:\t")[1].split()[0]), signal.SIGKILL)
+    output, errors = process.communicate(b"\n", timeout=LIMIT)
+    assert output == b"on\n"
+    assert b"the supervisor was killed" in errors
+
+
+# ---- descriptors ----
+
+
+def test_fd_and_stdio_need_no_filter(rig: Rig) -> None:
+    rig.port("gps")
+    script = "echo one >&5; grep -c 'Seccomp:.0' /proc/self/status >&2; cat >&2"
+    process = rig.start("--fd", "5", "ttyS7", "--", "sh", "-c", script)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, errors) == (0, b"1\n")
+    assert rig.device.hear(4) == b"one\n"
+    rig.device.say(b"abc")
+    status, _, errors2 = sh(rig, "head -c 3 >&2; echo two; exit 5", "--stdio", "gps")
+    assert (status, errors2) == (5, "abc")
+    assert rig.device.hear(4) == b"two\n"
+
+
+def test_fd_is_blocking_and_the_only_copy(rig: Rig) -> None:
+    code = "print(os.get_blocking(3), [fd for fd in os.listdir('/proc/self/fd') if int(fd) > 3])"
+    _, output, _ = rig.python(code, "--fd", "3", "ttyS7", "ttyS7b")
+    assert output == ""  # ttyS7b is refused before anything starts
+    _, output, _ = rig.python(code, "--fd", "3", "ttyS7")
+    assert output == "True ['4']\n"  # 4 is the listing
+
+
+# ---- the pty proxy ----
+
+
+def test_the_pty_proxy_copies_both_ways_and_says_what_is_lost(rig: Rig) -> None:
+    rig.device.say(b"welcome")
+    code = """
+fd = os.open(sys.argv[1].split(",")[0], os.O_RDWR | os.O_NOCTTY)
+print(os.read(fd, 7).decode(), sys.argv[1].split(",")[1]); os.write(fd, b"x" * 20000)
+sys.exit(6)"""
+    process = rig.start(
+        "--via", "pty", "--", sys.executable, "-c", "import os, sys\n" + code, "/dev/ttyS7,b9600"
+    )
+    assert rig.device.hear(20000) == b"x" * 20000
+    output, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, output) == (6, b"welcome b9600\n")
+    assert errors == f"ttybroker: copying through a pty: {launch.LOST}\n".encode()
+
+
+def test_the_pty_proxy_hands_the_speed_on(rig: Rig) -> None:
+    process = rig.start(
+        "--via", "pty", "--", "sh", "-c", "stty 9600 <$0; echo > $0; read x", "/dev/ttyS7"
+    )
+    rig.device.hear(1)
+    assert termios.tcgetattr(rig.device.near)[4:6] == [termios.B9600] * 2
+    process.communicate(b"\n", timeout=LIMIT)
+
+
+def test_the_pty_proxy_ends_with_the_program_and_frees_the_port(rig: Rig) -> None:
+    process = rig.start("--via", "pty", "--", "sh", "-c", "echo >$0; read x", "ttyS7")
+    rig.device.hear(1)
+    ours = rig.processes() - {process.pid}
+    assert ours
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == -signal.SIGINT
+    for pid in ours:
+        wait_for_end(pid)
+
+
+def test_a_proxy_that_nobody_would_talk_to_is_refused(rig: Rig) -> None:
+    status, _, errors = sh(rig, ":", "--via", "pty")
+    assert status == 1
+    assert "no argument of the program names a port" in errors
+
+
+@pytest.mark.parametrize(
+    ("word", "becomes"),
+    [
+        ("/dev/ttyS7", "PTY"),
+        ("ttyS7", "PTY"),
+        ("-D/dev/ttyS7", "-DPTY"),
+        ("--port=/dev/ttyS7", "--port=PTY"),
+        ("OPEN:/dev/ttyS7,b9600", "OPEN:PTY,b9600"),
+        ("/dev/ttyS70", "/dev/ttyS70"),
+        ("xttyS7", "xttyS7"),
+    ],
+)
+def test_what_counts_as_naming_the_port(word: str, becomes: str) -> None:
+    assert replace(word, ["/dev/ttyS7", "ttyS7"], "PTY") == becomes
+
+
+# ---- the probe ----
+
+
+def test_yama_two_falls_back_and_notify_insists(rig: Rig) -> None:
+    scope = {"TEST_PTRACE_SCOPE": "2"}
+    status, _, errors = rig.run("--", "sh", "-c", ": $0", "/dev/ttyS7", env=scope)
+    assert status == 0
+    assert "copying through a pty (Yama's ptrace_scope is 2)" in errors
+    status, _, errors = sh(rig, ":", "--via", "notify", env=scope)
+    assert (status, errors.count("\n")) == (1, 1)
+    assert "ptrace_scope is 2; try --via pty" in errors
+
+
+def test_inside_another_supervisor_a_pty_takes_over(rig: Rig) -> None:
+    command = [sys.executable, str(Path(__file__).parent / "fake_broker.py"), str(rig.directory)]
+    status, _, errors = rig.run("--", *command, "--", "sh", "-c", ": <$0", "/dev/ttyS7")
+    assert status == 0
+    assert "another supervisor is there already" in errors
+
+
+def test_programs_that_a_filter_would_break_are_seen(tmp_path: Path) -> None:
+    abis = seccomp.machine()[1]
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o755)
+    assert launch.of_program(str(program), abis) == ""
+    script = tmp_path / "script"
+    script.write_text(f"#!{program} -x\n")
+    assert launch.of_program(str(script), abis) == ""
+    head = bytearray(program.read_bytes())
+    head[18:20] = b"\x15\x00"  # EM_PPC64
+    program.write_bytes(head)
+    assert "another kind of machine" in launch.of_program(str(program), abis)
+    assert "another kind of machine" in launch.of_program(str(script), abis)
+
+
+@pytest.mark.root
+def test_privileged_and_unreadable_programs_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abis = seccomp.machine()[1]
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    os.chown(program, 65534, 65534)
+    for mode in (0o4755, 0o2755):
+        program.chmod(mode)
+        assert "gains privilege" in launch.of_program(str(program), abis)
+    program.chmod(0o755)
+    assert launch.of_program(str(program), abis) == ""
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.R_OK)
+    assert "not readable" in launch.of_program(str(program), abis)
+
+
+# ---- words ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["ttyS7", "true"], "no -- before the program"),
+        (["ttyS7", "--"], "no program after --"),
+        (["ttyS7", "ttyS7", "--", "true"], "ttyS7: named twice"),
+        (["--fd", "3", "ttyS7", "ttyS7", "--", "true"], "ttyS7: named twice"),
+        (["--fd", "3", "a", "--fd", "3", "b", "--", "true"], "descriptor 3: wanted for two"),
+        (["--stdio", "a", "--fd", "1", "b", "--", "true"], "descriptor 1: wanted for two"),
+        (["--speed", "9", "--", "true"], "--speed: no such option"),
+        (["--wait", "soon", "--", "true"], "--wait soon: it is a number of seconds"),
+        (["--wait", "-1", "--", "true"], "--wait -1"),
+        (["--wait", "nan", "--", "true"], "--wait nan"),
+        (["--wait", "--", "true"], "--wait needs a value"),
+        (["--via", "magic", "--", "true"], "--via magic: it is auto, notify or pty"),
+        (["--fd", "x", "ttyS7", "--", "true"], "--fd x: it is a descriptor's number"),
+        (["--fd", "99999999999", "ttyS7", "--", "true"], "--fd 99999999999"),
+        (["/dev/ttyS7", "--", "true"], "/dev/ttyS7: not the name of a port; write ttyS7"),
+        (["../x!", "--", "true"], "not the name of a port"),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_status_2(
+    arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(arguments) == 2
+    errors = capfd.readouterr().err
+    assert says in errors
+    assert errors.count("\n") == 1
+
+
+def test_programs_that_cannot_run_have_the_shells_statuses(rig: Rig) -> None:
+    text = rig.directory / "text"
+    text.write_text("not a program\n")
+    for program, status in (("nosuch", 127), ("/no/such", 127), (str(text), 126), ("/tmp", 126)):
+        found, _, errors = rig.run("--", program)
+        assert (found, errors.count("\n")) == (status, 1)
+
+
+def test_a_script_without_a_first_line_runs_as_in_a_shell(rig: Rig) -> None:
+    script = rig.directory / "script"
+    script.write_text("exit 8\n")
+    script.chmod(0o755)
+    assert rig.run("--", str(script))[0] == 8
+
+
+@pytest.mark.parametrize("name", ["ttyS0", "ttyUSB12", "ttyACM0", "ttyXRUSB1"])
+def test_serial_names(name: str) -> None:
+    assert is_serial_name(name)
+
+
+@pytest.mark.parametrize("name", ["tty", "tty1", "ttyS", "console", "ttyS0/", "tty\u0660"])
+def test_other_names(name: str) -> None:
+    assert not is_serial_name(name)
+
+
+def test_a_node_with_several_names_is_asked_for_by_the_best_one() -> None:
+    kernel = Port("ttyUSB3", "/dev/ttyUSB3", "free", "")
+    alias = Port("gps", "/dev/ttyUSB3", "free", "")
+    assert Names((), [alias, kernel]).of("/dev/ttyUSB3") == "ttyUSB3"
+    assert Names((), [alias]).of("/dev/ttyUSB3") == "gps"
+    assert Names(("gps",), [alias, kernel]).of("/dev/ttyUSB3") == "gps"
+    assert Names(("gps",), [alias, kernel]).of("/dev/ttyS7") is None
+    assert Names(("gps", "ttyUSB3"), [alias, kernel]).of("/dev/ttyUSB3") == "ttyUSB3"

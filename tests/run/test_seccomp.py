@@ -1,0 +1,296 @@
+"""The filter asks about exactly what it should, and the listener's answers arrive."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import select
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ttybroker import seccomp
+
+X86_64, I386 = seccomp.MACHINES["x86_64"][1]
+(AARCH64,) = seccomp.MACHINES["aarch64"][1]
+(RISCV64,) = seccomp.MACHINES["riscv64"][1]
+ASK, PASS = seccomp.RET_USER_NOTIF, seccomp.RET_ALLOW
+RDWR, NOCTTY, NONBLOCK, CLOEXEC = 0o2, 0o400, 0o4000, 0o2000000
+X32 = 0x40000000
+
+
+def judge(code: bytes, arch: int, nr: int, *args: int) -> int:
+    """What the kernel would do: an interpreter of the few instructions there are."""
+    data = struct.pack("=iIQ6Q", nr, arch, 0, *(list(args) + [0] * 6)[:6])
+    at = accumulator = 0
+    while True:
+        op, yes, no, value = struct.unpack_from("=HBBI", code, 8 * at)
+        at += 1
+        if op == 0x20:
+            accumulator = struct.unpack_from("=I", data, value)[0]
+        elif op == 0x54:
+            accumulator &= value
+        elif op == 0x15:
+            at += yes if accumulator == value else no
+        elif op == 0x45:
+            at += yes if accumulator & value else no
+        else:
+            assert op == 0x06
+            return int(value)
+
+
+@pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
+@pytest.mark.parametrize(
+    ("flags", "verdict"),
+    [
+        (RDWR, ASK),
+        (0o1 | CLOEXEC, ASK),
+        (NOCTTY | CLOEXEC, ASK),
+        (NONBLOCK | CLOEXEC, ASK),
+        (0, ASK),  # `cat PORT`
+        (CLOEXEC, PASS),  # the loader
+        (CLOEXEC | 0o100000, PASS),
+    ],
+)
+def test_an_open_is_asked_about_by_its_flags(abi: seccomp.Abi, flags: int, verdict: int) -> None:
+    code = seccomp.build_filter((abi,))
+    for nr, kind in abi.calls.items():
+        if kind == seccomp.OPENAT:
+            assert judge(code, abi.audit, nr, 5, 0x1000, flags) == verdict
+        if kind == seccomp.OPEN:
+            assert judge(code, abi.audit, nr, 0x1000, flags) == verdict
+
+
+@pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
+def test_a_directory_is_never_asked_about(abi: seccomp.Abi) -> None:
+    code = seccomp.build_filter((abi,))
+    nr = next(nr for nr, kind in abi.calls.items() if kind == seccomp.OPENAT)
+    assert judge(code, abi.audit, nr, 5, 0x1000, NONBLOCK | abi.o_directory) == PASS
+
+
+def test_arm64_has_its_own_o_directory() -> None:
+    # Elsewhere this bit is O_DIRECTORY; there it is O_DIRECT, and may be any file.
+    assert judge(seccomp.build_filter((AARCH64,)), AARCH64.audit, 56, 5, 0, RDWR | 0o200000) == ASK
+
+
+@pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
+def test_access_is_asked_about_for_reading_and_writing(abi: seccomp.Abi) -> None:
+    code = seccomp.build_filter((abi,))
+    for nr, kind in abi.calls.items():
+        before = {seccomp.ACCESS: [0x1000], seccomp.FACCESSAT: [5, 0x1000]}.get(kind)
+        if before is not None:
+            verdicts = [judge(code, abi.audit, nr, *before, mode) for mode in (0, 1, 2, 4, 6)]
+            assert verdicts == [PASS, PASS, ASK, ASK, ASK]
+
+
+@pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
+def test_calls_without_visible_flags_are_always_asked_about(abi: seccomp.Abi) -> None:
+    code = seccomp.build_filter((abi,))
+    kinds = (seccomp.OPENAT2, seccomp.CREAT)
+    numbers = [nr for nr, kind in abi.calls.items() if kind in kinds]
+    assert 437 in numbers
+    assert {judge(code, abi.audit, nr) for nr in numbers} == {ASK}
+
+
+def test_nothing_else_is_asked_about() -> None:
+    code = seccomp.build_filter((X86_64, I386))
+    for abi in (X86_64, I386):
+        others = set(range(500)) - set(abi.calls)
+        assert {judge(code, abi.audit, nr, *[0xFFFFFFFF] * 6) for nr in others} == {PASS}
+
+
+def test_x32_calls_are_held_to_the_rules_of_x86_64() -> None:
+    code = seccomp.build_filter((X86_64, I386))
+    assert judge(code, X86_64.audit, X32 | 257, 5, 0x1000, RDWR) == ASK
+    assert judge(code, X86_64.audit, X32 | 2, 0x1000, RDWR) == ASK
+    assert judge(code, X86_64.audit, X32 | 257, 5, 0x1000, CLOEXEC) == PASS
+
+
+def test_an_unknown_convention_passes() -> None:
+    code = seccomp.build_filter((X86_64, I386))
+    assert judge(code, AARCH64.audit, 56, 5, 0x1000, RDWR) == PASS
+
+
+def test_an_unknown_machine_is_refused_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = os.uname_result(("Linux", "host", "9.9", "#1", "loongarch64"))
+    monkeypatch.setattr(os, "uname", lambda: fake)
+    with pytest.raises(seccomp.Unsupported, match="loongarch64"):
+        seccomp.install()
+
+
+NAMES = {
+    "open": seccomp.OPEN,
+    "openat": seccomp.OPENAT,
+    "openat2": seccomp.OPENAT2,
+    "creat": seccomp.CREAT,
+    "access": seccomp.ACCESS,
+    "faccessat": seccomp.FACCESSAT,
+    "faccessat2": seccomp.FACCESSAT,
+}
+
+
+@pytest.mark.parametrize(
+    ("header", "abi"),
+    [
+        ("x86_64-linux-gnu/asm/unistd_64.h", X86_64),
+        ("x86_64-linux-gnu/asm/unistd_32.h", I386),
+        ("asm-generic/unistd.h", AARCH64),
+        ("asm-generic/unistd.h", RISCV64),
+    ],
+)
+def test_the_numbers_are_those_of_the_headers(header: str, abi: seccomp.Abi) -> None:
+    path = Path("/usr/include") / header
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    found = dict(re.findall(r"^#define __NR_(\w+)\s+(\d+)", path.read_text(), re.MULTILINE))
+    expected = {int(found[name]): kind for name, kind in NAMES.items() if name in found}
+    if "access" not in expected and header.startswith("asm-generic"):
+        expected = {nr: kind for nr, kind in expected.items() if kind not in (0, 3, 4)}
+    assert abi.calls == expected
+
+
+# ---- with the kernel ----
+
+
+class Child:
+    """A process under the filter; `listener` is its listener, `word()` what it reports."""
+
+    def __init__(self, act: Callable[[], str]) -> None:
+        mine, its = os.pipe()
+        self.report, write = os.pipe()
+        wait, go = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.write(its, b"%d" % seccomp.install())
+                os.read(wait, 1)  # until the listener is taken
+                try:
+                    os.write(write, act().encode())
+                except OSError as error:
+                    os.write(write, f"errno {error.errno}".encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        os.close(its)
+        number = int(os.read(mine, 16))
+        os.close(mine)
+        handle = os.pidfd_open(self.pid)
+        libc = seccomp._libc
+        self.listener = libc.syscall(438, handle, number, 0)  # pidfd_getfd, 5.6
+        os.close(handle)
+        assert self.listener >= 0
+        os.write(go, b"g")
+        os.close(go)
+        os.close(wait)
+
+    def word(self) -> str:
+        assert select.select([self.report], [], [], 10)[0]
+        return os.read(self.report, 1000).decode()
+
+    def close(self) -> None:
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        os.close(self.listener)
+        os.close(self.report)
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[[Callable[[], str]], Child]]:
+    made: list[Child] = []
+
+    def make(act: Callable[[], str]) -> Child:
+        made.append(Child(act))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+Make = Callable[[Callable[[], str]], Child]
+
+
+def open_and_tell() -> str:
+    fd = os.open("/no/such/port", os.O_RDWR)
+    return f"{os.readlink(f'/proc/self/fd/{fd}')} inheritable={os.get_inheritable(fd)}"
+
+
+@pytest.mark.parametrize("cloexec", [True, False])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_open_returns_the_descriptor_we_put(child: Make, cloexec: bool, steps: int) -> None:
+    one = child(open_and_tell)
+    call = seccomp.receive(one.listener)
+    assert (call.pid, call.kind) == (one.pid, seccomp.OPENAT)
+    fd = os.open("/dev/null", os.O_RDWR)
+    flags = os.O_CLOEXEC if cloexec else 0
+    if steps == 1:
+        assert seccomp.put_fd(one.listener, call.id, fd, cloexec=cloexec)
+    else:
+        assert seccomp._put_fd_in_two_steps(one.listener, call.id, fd, flags)
+    os.close(fd)
+    assert one.word() == f"/dev/null inheritable={not cloexec}"
+
+
+def test_a_refusal_is_the_errno_that_the_program_sees(child: Make) -> None:
+    one = child(open_and_tell)
+    seccomp.refuse(one.listener, seccomp.receive(one.listener).id, errno.EBUSY)
+    assert one.word() == f"errno {errno.EBUSY}"
+
+
+def test_a_call_let_go_meets_the_kernel_s_own_answer(child: Make) -> None:
+    one = child(open_and_tell)
+    seccomp.let_go_on(one.listener, seccomp.receive(one.listener).id)
+    assert one.word() == f"errno {errno.ENOENT}"
+
+
+def test_an_answer_to_a_killed_program_is_no_error(child: Make) -> None:
+    one = child(open_and_tell)
+    call = seccomp.receive(one.listener)
+    assert seccomp.is_waiting(one.listener, call.id)
+    os.kill(one.pid, signal.SIGKILL)
+    os.waitpid(one.pid, 0)
+    assert not seccomp.is_waiting(one.listener, call.id)
+    assert not seccomp.put_fd(one.listener, call.id, one.listener, cloexec=True)
+    seccomp.let_go_on(one.listener, call.id)
+    seccomp.refuse(one.listener, call.id, errno.EIO)
+
+
+def test_a_signal_does_not_restart_a_call_under_way(child: Make) -> None:
+    """Linux 5.19: else the port opened for the first try would be busy for the second."""
+
+    def act() -> str:
+        caught = []
+        signal.signal(signal.SIGUSR1, lambda *_: caught.append(1))
+        return f"{open_and_tell()} caught={len(caught)}"
+
+    one = child(act)
+    call = seccomp.receive(one.listener)
+    os.kill(one.pid, signal.SIGUSR1)
+    assert seccomp.is_waiting(one.listener, call.id)
+    with open("/dev/null", "r+b") as null:
+        assert seccomp.put_fd(one.listener, call.id, null.fileno(), cloexec=True)
+    assert one.word() == "/dev/null inheritable=False caught=1"
+
+
+def test_the_listener_hangs_up_when_nobody_has_the_filter(child: Make) -> None:
+    one = child(lambda: "done")
+    assert one.word() == "done"
+    os.waitpid(one.pid, 0)
+    poll = select.poll()
+    poll.register(one.listener, 0)
+    assert poll.poll(10_000) == [(one.listener, select.POLLHUP)]
+
+
+def test_a_second_listener_is_a_reason_that_is_said(child: Make) -> None:
+    def act() -> str:
+        seccomp.check_support()
+        return "supported"
+
+    assert child(act).word() == f"errno {errno.EBUSY}"
