@@ -85,7 +85,7 @@ def test_the_environment_the_signals_and_the_descriptors_are_the_caller_s(rig: R
     inherited = os.open("/dev/null", os.O_RDONLY)
     env = {"LC_ALL": "", "LC_CTYPE": "", "LANG": "", "MARK": "x"}
     show = "env | grep -v -e ^_= -e ^PWD= -e ^SHLVL= | sort; grep Sig[BIC] /proc/self/status; "
-    show += "ls /proc/$$/fd | tr '\\n' ' '"
+    show += "for fd in /proc/$$/fd/*; do echo ${fd##*/}; done"
     settings = {"pass_fds": [inherited], "stderr": subprocess.DEVNULL}
     env = {name: value for name, value in env.items() if value}
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
