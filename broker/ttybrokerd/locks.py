@@ -158,7 +158,7 @@ class LockFiles:
     def _unlink(self, name: str) -> None:
         try:
             os.unlink(name, dir_fd=self._fd)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             pass
 
     def _read(self, name: str) -> tuple[bytes, os.stat_result] | None:
@@ -200,7 +200,7 @@ class LockFiles:
         content, status = found
         pid = parse_pid(content)
         if pid is None:
-            young = time.time() - status.st_mtime < YOUNG
+            young = abs(time.time() - status.st_mtime) < YOUNG
             return Holder(status.st_uid, how="lock file") if young else None
         holder = None if pid == os.getpid() else process(pid)
         if holder is not None:
@@ -233,10 +233,13 @@ class LockFiles:
             self._unlink(aside)
 
     def _put_back(self, aside: str, name: str) -> None:
-        """Whatever it is, a directory for one, it is not ours to remove."""
+        """Not ours to remove, whatever it is. Neither way replaces another's lock."""
         try:
-            os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except OSError:  # something is there again
+            if stat.S_ISDIR(os.stat(aside, dir_fd=self._fd, follow_symlinks=False).st_mode):
+                os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            else:
+                self._link(aside, name)
+        except OSError:
             pass
 
 
