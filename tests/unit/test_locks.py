@@ -1,0 +1,728 @@
+"""Lock files as other programs make and read them, and who holds what."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import ttybroker
+import ttybrokerd
+from ttybrokerd import locks
+from ttybrokerd.locks import YOUNG, LockFiles, flock_holder, parse_pid, printable, process
+from ttybrokerd.refusal import Refusal
+from unit.helpers import dead_pid, descriptors
+from unit.helpers import process as helper
+
+NAME = "LCK..ttyS0"
+ME = os.getpid()
+ASKER = os.getppid()  # a live process that is not this one, on whose behalf is asked
+HOUR = 3600
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """A lock directory; whatever happens in it, no temporary file is left."""
+    path = tmp_path / "lock"
+    path.mkdir()
+    yield path
+    assert [name for name in os.listdir(path) if name.startswith(".")] == []
+
+
+@pytest.fixture
+def files(directory: Path) -> Iterator[LockFiles]:
+    before = descriptors()
+    opened = LockFiles(str(directory))
+    yield opened
+    opened.close()
+    assert descriptors() == before
+
+
+@pytest.fixture
+def other() -> Iterator[int]:
+    """The pid of another live process."""
+    with helper("") as child:
+        yield child.pid
+
+
+def age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then), follow_symlinks=False)
+
+
+def busy(files: LockFiles, pid: int = ASKER) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        files.take("ttyS0", pid)
+    assert caught.value.number == errno.EBUSY
+    return caught.value
+
+
+# the file itself
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o777, 0])
+def test_a_lock_is_the_pid_in_ten_columns_for_all_to_read(
+    files: LockFiles, directory: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        assert files.take("ttyS0", ASKER)
+    finally:
+        os.umask(before)
+    lock = directory / NAME
+    assert lock.read_bytes() == str(ASKER).rjust(10).encode() + b"\n"
+    assert lock.lstat().st_mode == 0o100644
+    assert lock.lstat().st_nlink == 1
+
+
+def test_a_lock_is_released_and_can_be_taken_again(files: LockFiles, directory: Path) -> None:
+    for _ in range(3):
+        assert files.take("ttyS0", ASKER)
+        files.release("ttyS0", ASKER)
+        assert os.listdir(directory) == []
+
+
+def test_locks_of_two_devices_are_two(files: LockFiles, directory: Path, other: int) -> None:
+    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS01", other)
+    assert sorted(os.listdir(directory)) == ["LCK..ttyS0", "LCK..ttyS01"]
+
+
+def test_the_second_is_refused_and_told_who_holds_the_lock(files: LockFiles, other: int) -> None:
+    assert files.take("ttyS0", other)
+    told = busy(files)
+    assert told.holder is not None
+    assert (told.holder.pid, told.holder.uid, told.holder.how) == (other, os.getuid(), "lock file")
+    assert told.holder.program.startswith("python")
+    assert told.holder.since == pytest.approx(time.time(), abs=60)
+    assert told.reason.startswith("busy: held by a user")
+
+
+def test_a_lock_that_the_asking_process_holds_already_is_accepted_and_stays_its_own(
+    files: LockFiles, directory: Path
+) -> None:
+    (directory / NAME).write_bytes(b"%d\n" % ASKER)
+    assert files.take("ttyS0", ASKER) is False
+    assert (directory / NAME).read_bytes() == b"%d\n" % ASKER
+
+
+# what may be lying there
+
+DEAD = dead_pid()
+SPELLINGS: list[Callable[[int], bytes]] = [
+    lambda pid: b"%10d\n" % pid,
+    lambda pid: b"%d\n" % pid,
+    lambda pid: b"%d" % pid,
+    lambda pid: b"%10d" % pid,
+    lambda pid: b"%010d\n" % pid,
+    lambda pid: b"%05d minicom root\n" % pid,
+    lambda pid: b"%10ld\tcu uucp\n".replace(b"l", b"") % pid,
+    lambda pid: b"\n%d\n\n" % pid,
+    lambda pid: b"%d\n/dev/ttyS0\n" % pid + b"x" * 1000,
+    lambda pid: b"%d\r\n" % pid,
+    lambda pid: struct.pack("i", pid),
+]
+
+
+@pytest.mark.parametrize("number", range(len(SPELLINGS)))
+def test_a_pid_is_read_in_every_spelling(
+    files: LockFiles, directory: Path, other: int, number: int
+) -> None:
+    spell = SPELLINGS[number]
+    lock = directory / NAME
+    lock.write_bytes(spell(other))
+    age(lock, HOUR)
+    told = busy(files)
+    assert told.holder is not None
+    assert told.holder.pid == other
+    assert lock.read_bytes() == spell(other)
+    assert files.take("ttyS0", other) is False
+    lock.write_bytes(spell(DEAD))
+    assert files.take("ttyS0", ASKER)
+    assert lock.read_bytes() == b"%10d\n" % ASKER
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"garbage\n", b"-5\n", b"0\n", b"99999999999\n", b"12xy\n", b"1.55\n", b"0x10\n",
+     b"\0" * 64, b"\xff" * 4, b"\0" * 4, b"2147483648\n", b" " * 30 + b"1\n", b"9" * 100_000],
+)  # fmt: skip
+def test_a_file_without_a_pid_is_believed_while_it_is_young_and_stale_when_old(
+    files: LockFiles, directory: Path, content: bytes
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(content)
+    told = busy(files)
+    assert told.holder is not None
+    assert (told.holder.pid, told.holder.uid, told.holder.how) == (None, os.getuid(), "lock file")
+    assert lock.read_bytes() == content
+    age(lock, YOUNG + 1)
+    assert files.take("ttyS0", ASKER)
+    assert lock.read_bytes() == b"%10d\n" % ASKER
+
+
+def test_a_file_from_the_future_is_not_young_for_ever(files: LockFiles, directory: Path) -> None:
+    (directory / NAME).touch()
+    age(directory / NAME, -HOUR)
+    assert files.take("ttyS0", ASKER)
+
+
+def test_a_huge_file_costs_no_more_than_a_small_one(files: LockFiles, directory: Path) -> None:
+    with open(directory / NAME, "wb") as file:
+        file.truncate(1 << 40)
+    busy(files)
+    age(directory / NAME, HOUR)
+    assert files.take("ttyS0", ASKER)
+
+
+def test_a_lock_of_our_own_pid_is_left_over_from_another_life(
+    files: LockFiles, directory: Path
+) -> None:
+    (directory / NAME).write_bytes(b"%10d\n" % ME)
+    assert files.holder("ttyS0") is None
+    assert files.take("ttyS0", ASKER)
+    assert (directory / NAME).read_bytes() == b"%10d\n" % ASKER
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """What stands for /etc/shadow: whoever writes to it, removes or renames it fails the test."""
+    path = tmp_path / "secret"
+    path.write_text("root:$1$")
+    path.chmod(0o600)
+    age(path, HOUR)
+    return path
+
+
+def test_a_link_is_not_followed_and_what_it_leads_to_is_untouched(
+    files: LockFiles, directory: Path, secret: Path
+) -> None:
+    (directory / NAME).symlink_to(secret)
+    age(directory / NAME, HOUR)
+    before = secret.lstat()
+    told = busy(files)
+    assert told.reason.startswith(f"busy: {directory}/{NAME}: ")
+    assert told.reason.endswith("not a lock file; the administrator must remove it")
+    assert files.holder("ttyS0") is not None
+    files.sign("ttyS0", ASKER, instead_of=1)
+    files.release("ttyS0", ASKER)
+    assert os.readlink(directory / NAME) == str(secret)
+    after = secret.lstat()
+    assert (after.st_mtime_ns, after.st_ino, after.st_nlink, after.st_mode) == (
+        before.st_mtime_ns, before.st_ino, 1, before.st_mode,
+    )  # fmt: skip
+    assert secret.read_text() == "root:$1$"
+
+
+@pytest.mark.root
+def test_a_link_to_the_shadow_file_leaves_it_as_it_was(files: LockFiles, directory: Path) -> None:
+    before = os.lstat("/etc/shadow")
+    (directory / NAME).symlink_to("/etc/shadow")
+    age(directory / NAME, HOUR)
+    busy(files)
+    files.release("ttyS0", ASKER)
+    after = os.lstat("/etc/shadow")
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+    assert (after.st_ino, after.st_nlink) == (before.st_ino, before.st_nlink)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, dangling, circle])
+def test_what_no_program_makes_for_a_lock_is_busy_and_left_alone(
+    files: LockFiles, directory: Path, make: Callable[[Path], None]
+) -> None:
+    make(directory / NAME)
+    age(directory / NAME, HOUR)
+    before = (directory / NAME).lstat()
+    told = busy(files)
+    assert "the administrator must remove it" in told.reason
+    holder = files.holder("ttyS0")
+    assert holder is not None
+    assert holder.how == "lock file"
+    files.release("ttyS0", ASKER)
+    assert (directory / NAME).lstat().st_ino == before.st_ino
+
+
+# looking, signing, releasing
+
+
+def test_who_looks_changes_nothing(files: LockFiles, directory: Path, other: int) -> None:
+    assert files.holder("ttyS0") is None
+    (directory / NAME).write_bytes(b"%10d\n" % other)
+    found = files.holder("ttyS0")
+    assert found is not None
+    assert (found.pid, found.how) == (other, "lock file")
+    (directory / NAME).write_bytes(b"%10d\n" % DEAD)
+    assert files.holder("ttyS0") is None
+    assert (directory / NAME).read_bytes() == b"%10d\n" % DEAD
+
+
+def test_only_the_lock_that_names_the_holder_is_released(
+    files: LockFiles, directory: Path, other: int
+) -> None:
+    files.release("ttyS0", ASKER)
+    assert files.take("ttyS0", other)
+    files.release("ttyS0", ASKER)
+    assert (directory / NAME).read_bytes() == b"%10d\n" % other
+    files.release("ttyS0", other)
+    assert os.listdir(directory) == []
+
+
+def test_a_lock_is_signed_again_in_one_step_and_only_instead_of_whom_it_named(
+    files: LockFiles, directory: Path, other: int
+) -> None:
+    files.sign("ttyS0", ME, instead_of=other)
+    assert os.listdir(directory) == []
+    assert files.take("ttyS0", other)
+    files.sign("ttyS0", ME, instead_of=ASKER)
+    assert (directory / NAME).read_bytes() == b"%10d\n" % other
+    files.sign("ttyS0", ME, instead_of=other)
+    assert (directory / NAME).read_bytes() == b"%10d\n" % ME
+    assert (directory / NAME).lstat().st_mode == 0o100644
+    files.release("ttyS0", ME)
+    assert os.listdir(directory) == []
+
+
+def test_without_its_directory_there_are_no_locks(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file"):
+        with pytest.raises(OSError):
+            LockFiles(str(tmp_path / name))
+
+
+# races
+
+
+def test_of_two_who_find_a_stale_lock_one_gets_it(directory: Path) -> None:
+    code = """
+import json, os
+sys.path[:0] = sys.argv[2:]
+from ttybrokerd.locks import LockFiles
+from ttybrokerd.refusal import Refusal
+files = LockFiles(sys.argv[1])
+print(flush=True)
+for line in sys.stdin:
+    try:
+        got = [files.take("ttyS0", os.getpid()), None]
+    except Refusal as refusal:
+        got = [None, refusal.holder and refusal.holder.pid]
+    print(json.dumps(got), flush=True)
+    sys.stdin.readline()
+    files.release("ttyS0", os.getpid())
+    print(flush=True)
+"""
+    roots = [str(Path(package.__path__[0]).parent) for package in (ttybrokerd, ttybroker)]
+    command = [sys.executable, "-c", "import sys" + code, str(directory), *roots]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as two:
+        both = one, two
+
+        def say() -> None:
+            for child in both:
+                assert child.stdin is not None
+                child.stdin.write("go\n")
+                child.stdin.flush()
+
+        def hear() -> list[str]:
+            return [child.stdout.readline() for child in both if child.stdout is not None]
+
+        assert hear() == ["\n", "\n"]
+        for _ in range(150):
+            (directory / NAME).write_bytes(b"%10d\n" % DEAD)
+            say()
+            answers = [json.loads(line) for line in hear()]
+            winners = [child.pid for child, (got, _) in zip(both, answers, strict=True) if got]
+            assert len(winners) == 1, answers
+            assert [holder for got, holder in answers if not got] == winners
+            assert (directory / NAME).read_bytes() == b"%10d\n" % winners[0]
+            say()
+            assert hear() == ["\n", "\n"]
+            assert os.listdir(directory) == []
+        for child in both:
+            assert child.stdin is not None
+            child.stdin.close()
+
+
+def between(
+    monkeypatch: pytest.MonkeyPatch, before: Callable[[], object], after: Callable[[], object]
+) -> None:
+    """Have others act just before and just after the first rename of a lock found stale."""
+    rename = os.rename
+    left = [1]
+
+    def racing(source: str, target: str, **options: int) -> None:
+        first = left and left.pop()
+        if first:
+            before()
+        rename(source, target, **options)
+        if first:
+            after()
+
+    monkeypatch.setattr(os, "rename", racing)
+
+
+def test_a_lock_taken_between_look_and_removal_is_put_back(
+    files: LockFiles, directory: Path, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    between(monkeypatch, lambda: lock.write_bytes(b"%10d\n" % other), lambda: None)
+    told = busy(files)
+    assert told.holder is not None
+    assert told.holder.pid == other
+    assert lock.read_bytes() == b"%10d\n" % other
+
+
+def test_a_third_who_takes_the_lock_meanwhile_has_it(
+    files: LockFiles, directory: Path, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    third = b"%10d\n" % os.getppid()
+    between(
+        monkeypatch,
+        lambda: lock.write_bytes(b"%10d\n" % other),
+        lambda: lock.write_bytes(third),
+    )
+    with pytest.raises(Refusal) as caught:
+        files.take("ttyS0", ME)
+    assert caught.value.holder is not None
+    assert caught.value.holder.pid == os.getppid()
+    assert lock.read_bytes() == third
+
+
+def test_a_stale_lock_that_vanishes_by_itself_is_no_obstacle(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    between(monkeypatch, lock.unlink, lambda: None)
+    assert files.take("ttyS0", ASKER)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, dangling])
+def test_what_is_put_in_a_stale_locks_place_is_put_back_and_not_removed(
+    files: LockFiles,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    between(monkeypatch, lambda: (lock.unlink(), make(lock)), lambda: None)
+    told = busy(files)
+    assert told.reason.startswith(f"busy: {lock}: ")
+    assert os.listdir(directory) == [NAME]
+    assert not (lock.is_file() and not lock.is_symlink())
+
+
+def test_a_lock_taken_meanwhile_is_not_replaced_by_what_is_put_back(
+    files: LockFiles, directory: Path, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    between(
+        monkeypatch,
+        lambda: (lock.unlink(), os.mkfifo(lock)),
+        lambda: lock.write_bytes(b"%10d\n" % other),
+    )
+    busy(files)
+    assert lock.read_bytes() == b"%10d\n" % other
+
+
+def test_a_link_slipped_in_for_our_temporary_file_is_not_followed(
+    files: LockFiles, directory: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def racing(source: str, target: str, **options: Any) -> None:
+        (directory / source).unlink()
+        (directory / source).symlink_to(secret)
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", racing)
+    files.take("ttyS0", ASKER)
+    assert secret.stat().st_nlink == 1
+
+
+def test_who_loses_the_race_again_and_again_is_refused_in_the_end(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    link = os.link
+
+    def always_first(source: str, target: str, **options: Any) -> None:
+        lock.write_bytes(b"%10d\n" % DEAD)
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", always_first)
+    assert "others keep taking" in busy(files).reason
+
+
+# directories that cannot be written
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["open", "write", "link", "fchmod"])
+def test_a_directory_that_is_full_at_any_step_is_the_administrators_to_mend(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, no_space)
+        with pytest.raises(Refusal) as caught:
+            files.take("ttyS0", ASKER)
+    assert caught.value.number == errno.EIO
+    assert caught.value.reason == (
+        f"cannot be locked: {directory}: No space left on device; the administrator must mend that"
+    )
+    assert os.listdir(directory) == []
+
+
+def test_a_stale_lock_that_cannot_be_moved_is_the_administrators_to_mend(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / NAME).write_bytes(b"%10d\n" % DEAD)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", no_space)
+        with pytest.raises(Refusal) as caught:
+            files.take("ttyS0", ASKER)
+    assert caught.value.number == errno.EIO
+    assert os.listdir(directory) == [NAME]
+
+
+def test_a_lock_that_cannot_be_put_back_is_the_administrators_to_mend(
+    files: LockFiles, directory: Path, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    between(
+        monkeypatch,
+        lambda: lock.write_bytes(b"%10d\n" % other),
+        lambda: monkeypatch.setattr(os, "link", no_space),
+    )
+    with pytest.raises(Refusal) as caught:
+        files.take("ttyS0", ASKER)
+    assert caught.value.number == errno.EIO
+
+
+@pytest.mark.parametrize("call", ["open", "write", "rename"])
+def test_a_lock_that_cannot_be_signed_again_stays_as_it_was(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    files.take("ttyS0", ASKER)
+    really = getattr(os, call)
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if call != "open" or args[1] & os.O_CREAT:
+            no_space()
+        return really(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        with pytest.raises(Refusal) as caught:
+            files.sign("ttyS0", ME, instead_of=ASKER)
+    assert caught.value.number == errno.EIO
+    assert os.listdir(directory) == [NAME]
+    assert (directory / NAME).read_bytes() == b"%10d\n" % ASKER
+
+
+IN_NAMESPACE = """
+import json, os, sys
+from ttybrokerd.locks import LockFiles
+from ttybrokerd.refusal import Refusal
+directory = sys.argv[1]
+before = sorted(os.listdir(directory))
+files = LockFiles(directory)
+try:
+    told = repr(files.take("ttyS0", os.getppid()))
+except Refusal as refusal:
+    told = [refusal.number, refusal.reason]
+print(json.dumps([told, sorted(os.listdir(directory)) == before]))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("options", "prepare", "why"),
+    [
+        ("nr_inodes=1", "", "No space left on device"),
+        ("size=4k", 'head -c 4096 /dev/zero >"$0"/full', "No space left on device"),
+        ("size=4k", 'mount -o remount,ro "$0"', "Read-only file system"),
+        ("size=4k", 'echo 1999999999 >"$0"/LCK..ttyS0; mount -o remount,ro "$0"',
+         "Read-only file system"),
+    ],
+    ids=["no inode", "no block", "read-only", "read-only with a stale lock"],
+)  # fmt: skip
+def test_a_really_full_or_read_only_directory_is_refused_and_nothing_left_in_it(
+    directory: Path, options: str, prepare: str, why: str
+) -> None:
+    script = f'mount -t tmpfs -o {options} none "$0" || exit 9\n{prepare}\nexec "$@"'
+    roots = [str(Path(package.__path__[0]).parent) for package in (ttybrokerd, ttybroker)]
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(directory),
+         sys.executable, "-c", IN_NAMESPACE, str(directory)],
+        env={**os.environ, "PYTHONPATH": ":".join(roots)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )  # fmt: skip
+    told, unchanged = json.loads(done.stdout)
+    assert told == [
+        errno.EIO,
+        f"cannot be locked: {directory}: {why}; the administrator must mend that",
+    ]
+    assert unchanged
+
+
+# numbers and names
+
+
+@given(st.binary(max_size=64))
+@example(b"\n" * 4)
+@settings(deadline=None)
+def test_any_bytes_are_a_pid_that_can_be_or_none(content: bytes) -> None:
+    pid = parse_pid(content)
+    assert pid is None or 0 < pid <= 0x7FFFFFFF
+
+
+@given(st.integers(1, 0x7FFFFFFF))
+@settings(deadline=None)
+def test_every_pid_is_read_as_text_and_as_a_number(pid: int) -> None:
+    assert parse_pid(b"%10d\n" % pid) == pid
+    raw = struct.pack("i", pid)
+    assert parse_pid(raw) == pid or raw.strip().isdigit()
+
+
+@given(st.binary())
+@settings(deadline=None)
+def test_what_is_shown_is_printable_ascii_of_the_same_length(raw: bytes) -> None:
+    shown = printable(raw)
+    assert len(shown) == len(raw)
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert all(char in (chr(byte), "?") for char, byte in zip(shown, raw, strict=True))
+
+
+def test_plain_names_are_shown_as_they_are() -> None:
+    assert printable(b"minicom (usb) ~") == "minicom (usb) ~"
+    assert printable(b"a\nb\x1b[2J\xc3\xa9\x7f") == "a?b?[2J???"
+
+
+def test_a_live_process_is_known_by_uid_and_name(other: int) -> None:
+    found = process(other)
+    assert found is not None
+    assert (found.uid, found.pid) == (os.getuid(), other)
+    assert found.program == locks.program(other)
+    assert found.program.startswith("python")
+
+
+@pytest.mark.parametrize("pid", [DEAD, 0x7FFFFFFF, 1 << 40])
+def test_no_process_is_nobody(pid: int) -> None:
+    assert process(pid) is None
+    assert locks.program(pid) == ""
+
+
+def test_a_process_that_calls_itself_something_nasty_is_masked() -> None:
+    code = "open('/proc/self/comm', 'wb').write(b'x\\nUid:\\t0\\xff')"
+    with helper(code) as child:
+        found = process(child.pid)
+        assert found is not None
+        assert found.uid == os.getuid()
+        for shown in (found.program, locks.program(child.pid)):
+            assert shown.isprintable()
+            assert shown.isascii()
+            assert shown.startswith("x")
+
+
+@pytest.mark.root
+def test_a_lock_of_another_users_process_names_that_user(files: LockFiles) -> None:
+    with helper("import os; os.setgroups([]); os.setresgid(*[60123] * 3); "
+                "os.setresuid(*[60123] * 3)") as child:  # fmt: skip
+        files.take("ttyS0", child.pid)
+        told = busy(files)
+        assert told.holder is not None
+        assert told.holder.uid == 60123
+
+
+def test_a_process_that_the_kernel_hides_is_a_holder_all_the_same(
+    other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "kill", refused)
+    monkeypatch.setattr(locks, "open", refused, raising=False)
+    found = process(other)
+    assert found is not None
+    assert (found.uid, found.pid, found.program) == (None, other, "")
+
+
+# flock
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int, str]]:
+    """A pty: the slave's O_PATH descriptor and its path."""
+    master, slave = os.openpty()
+    path = os.ttyname(slave)
+    node = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    yield slave, node, path
+    for descriptor in (master, slave, node):
+        os.close(descriptor)
+
+
+def test_who_has_an_flock_is_found_and_nobody_when_it_is_gone(
+    terminal: tuple[int, int, str],
+) -> None:
+    _slave, node, path = terminal
+    assert flock_holder(node) is None
+    code = "import fcntl; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX)"
+    with helper(code, path) as child:
+        found = flock_holder(node)
+        assert found is not None
+        assert (found.pid, found.uid, found.how) == (child.pid, os.getuid(), "flock")
+    assert flock_holder(node) is None
+
+
+def test_an_flock_whose_taker_has_ended_still_counts(terminal: tuple[int, int, str]) -> None:
+    slave, node, _path = terminal
+    child = os.fork()
+    if child == 0:
+        fcntl.flock(slave, fcntl.LOCK_EX)
+        os._exit(0)
+    os.waitpid(child, 0)
+    found = flock_holder(node)
+    assert found is not None
+    assert (found.pid, found.uid, found.how) == (child, None, "flock")
+
+
+def test_other_locks_and_other_nodes_are_not_taken_for_an_flock(
+    terminal: tuple[int, int, str], tmp_path: Path
+) -> None:
+    _slave, node, path = terminal
+    with open(tmp_path / "file", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code = "import fcntl, os; fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX)"
+        with helper(code, path):
+            assert flock_holder(node) is None
