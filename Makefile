@@ -25,7 +25,7 @@ check: $(VENV)/ready
 	$(RUN) -m mypy
 
 bench: $(VENV)/ready
-	$(AS_ROOT) $(RUN) -m tests.bench
+	$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m bench
 
 install uninstall: $(VENV)/ready
 	$(MAKE) -C packaging/launcher $@ VENV=$(CURDIR)/$(VENV)

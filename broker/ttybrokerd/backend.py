@@ -17,11 +17,10 @@ import signal
 import socket
 from typing import NamedTuple, NoReturn
 
-from ttybroker import client
-from ttybrokerd import confine, locks, policy
+from ttybrokerd import confine, locks
 from ttybrokerd.log import ERROR, INFO, Log
 from ttybrokerd.peer import Identity
-from ttybrokerd.policy import Policy
+from ttybrokerd.policy import Policy, load_policy
 from ttybrokerd.server import Server
 
 READY = b"ready"
@@ -53,6 +52,8 @@ def init_backend(
     nobody to become, PolicyError or OSError if the backend cannot start (privilege is given up
     then too, from the fork on). Ends the process if privilege could be got back.
     """
+    from ttybroker import client  # here, for the daemon has no use for the user side
+
     _check_caller()
     become = _whom(user)
     rules = policy if isinstance(policy, Policy) else load_policy(policy)
@@ -74,18 +75,6 @@ def init_backend(
         os._exit(70)
     _hear(ours)
     client.adopt_pair(ours)
-
-
-def load_policy(path: str | None) -> Policy:
-    """The policy at `path`; without one, /etc/ttybroker/policy.toml or else the shipped default.
-
-    Raises PolicyError.
-    """
-    if path is None and not os.path.lexists(policy.PATH):
-        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.toml")
-        with open(path, encoding="utf-8") as file:
-            return policy.parse(file.read(), path)
-    return policy.load(policy.PATH if path is None else path)
 
 
 def _check_caller() -> None:

@@ -10,12 +10,11 @@ import socket
 import stat
 import sys
 
-from ttybroker.client import SOCKET
+from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
-from ttybrokerd.backend import load_policy
 from ttybrokerd.clients import BACKLOG
 from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
-from ttybrokerd.policy import PATH, PolicyError
+from ttybrokerd.policy import PATH, PolicyError, load_policy
 from ttybrokerd.server import Server
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)

@@ -130,7 +130,7 @@ class Devices:
         seen = Seen(target, directory, node, status.st_rdev)
         try:
             self._judge(target, status)
-        except Refusal:
+        except BaseException:
             seen.close()
             raise
         return seen
@@ -183,7 +183,10 @@ class Devices:
         if not stat.S_ISCHR(status.st_mode):
             what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no character device"
             raise Refusal(errno.ENOENT, f"not a serial port: {target.path} is {what}")
-        if target.pty and os.major(status.st_rdev) in linux.PTY_SLAVES:
+        if target.pty:  # and nothing else: it is locked by its alias
+            if os.major(status.st_rdev) not in linux.PTY_SLAVES:
+                what = f'{target.path} is no pty, and its rule says class = "pty"'
+                raise Refusal(errno.ENOENT, f"not a serial port: {what}")
             return
         if not self._serial(status.st_rdev):
             what = f"{target.path} belongs to no serial driver (/proc/tty/drivers)"

@@ -231,7 +231,8 @@ class Table:
             what = "waited in vain: it is still being put in order after its last lease"
             return Refusal(errno.ETIMEDOUT, what)
         now_busy = self._busy(port)
-        return Refusal(errno.ETIMEDOUT, f"waited in vain: {now_busy.reason.removeprefix('busy: ')}", now_busy.holder)
+        what = f"waited in vain: {now_busy.reason.removeprefix('busy: ')}"
+        return Refusal(errno.ETIMEDOUT, what, now_busy.holder)
 
     def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
         """Why this request cannot even wait, if so. A port that is only being put in order

@@ -7,6 +7,7 @@ gone when a client asks); afterwards deciding is a pure function of numbers and 
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 import re
 import string
@@ -19,6 +20,7 @@ from ttybroker.wire import valid_name
 from ttybrokerd import trust
 
 PATH = "/etc/ttybroker/policy.toml"
+SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.toml")
 MAX_BYTES = 1 << 20
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 GLOB_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-*?[]!")
@@ -96,6 +98,17 @@ class Policy(NamedTuple):
         if device is not None:  # an alias is its own name: globs are over kernel names
             return rule.port == name
         return KERNEL_NAME.fullmatch(name) is not None and fnmatchcase(name, rule.port)
+
+
+def load_policy(path: str | None) -> Policy:
+    """The policy at `path`; without one, /etc/ttybroker/policy.toml or else the shipped default.
+
+    Raises PolicyError.
+    """
+    if path is None and not os.path.lexists(PATH):
+        with open(SHIPPED, encoding="utf-8") as file:
+            return parse(file.read(), SHIPPED)
+    return load(PATH if path is None else path)
 
 
 def load(path: str) -> Policy:

@@ -3,23 +3,32 @@
     from ttybroker import open_tty
     with open_tty("ttyS0", baudrate=115200, timeout=1) as port:
         port.write(b"hello")
+
+Names are loaded when they are used: the root side imports `ttybroker.wire` alone, and must not
+get pyserial with it.
 """
 
-import serial
+from __future__ import annotations
 
-from ttybroker.errors import (
-    BrokerError,
-    BrokerUnavailable,
-    DeviceGone,
-    InvalidName,
-    NoSuchPort,
-    NotPermitted,
-    PortBusy,
-    ProtocolError,
-    WaitTimeout,
-)
-from ttybroker.port import BrokeredSerial, open_fd, open_tty
-from ttybroker.wire import Holder
+import sys
+
+from ttybroker import urls
+
+TYPE_CHECKING = False  # typing's own costs every start 5 ms
+if TYPE_CHECKING:
+    from ttybroker.errors import (
+        BrokerError,
+        BrokerUnavailable,
+        DeviceGone,
+        InvalidName,
+        NoSuchPort,
+        NotPermitted,
+        PortBusy,
+        ProtocolError,
+        WaitTimeout,
+    )
+    from ttybroker.port import BrokeredSerial, open_fd, open_tty
+    from ttybroker.wire import Holder
 
 __all__ = [
     "BrokerError",
@@ -37,5 +46,19 @@ __all__ = [
     "open_tty",
 ]
 
-# broker://NAME for serial.serial_for_url()
-serial.protocol_handler_packages.append("ttybroker.urls")
+# Where serial.serial_for_url() looks for the handler of broker://, whichever is imported first.
+sys.modules["serial.urlhandler.protocol_broker"] = urls
+
+
+def __getattr__(name: str) -> object:
+    """A public name, from the module that defines it: PEP 562."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ttybroker' has no attribute {name!r}")
+    from ttybroker import errors, port, wire
+
+    for module in (port, errors, wire):
+        if hasattr(module, name):
+            value: object = getattr(module, name)
+            globals()[name] = value
+            return value
+    raise AttributeError(name)

@@ -17,7 +17,6 @@ from ttybroker.errors import (
     ProtocolError,
 )
 
-SOCKET = "/run/ttybroker/socket"
 VARIABLE = "TTYBROKER_SOCKET"
 _RIGHTS_SPACE = socket.CMSG_SPACE(4)
 
@@ -158,7 +157,7 @@ def connect(broker: Broker = None) -> Client:
         return Client(broker.dup())
     if broker is None and _pair is not None:
         return _further_connection(_pair)
-    path = broker or os.environ.get(VARIABLE) or SOCKET
+    path = broker or os.environ.get(VARIABLE) or wire.SOCKET
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.connect(path)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import struct
 
+SOCKET = "/run/ttybroker/socket"  # where the daemon listens
 VERSION = 1
 MAX_REQUEST = 2048  # bytes; a CHECK with MAX_GROUPS groups fits
 MAX_REPLY = 65536

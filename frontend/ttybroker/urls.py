@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from urllib.parse import parse_qs, urlsplit
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-from ttybroker.port import BrokeredSerial
+    from ttybroker.port import BrokeredSerial
 
 _FORM = "broker://NAME, broker://NAME?wait=SECONDS or broker://NAME?broker=PATH"
 
@@ -16,6 +16,11 @@ def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:
 
     Raises ValueError if the URL has anything but NAME, `wait` and `broker`.
     """
+    from functools import partial
+    from urllib.parse import parse_qs, urlsplit
+
+    from ttybroker.port import BrokeredSerial
+
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     name = url.partition("://")[2].partition("?")[0]  # hostname would lose its capitals

@@ -1,1 +1,0 @@
-"""URL handlers for pyserial, found by it when `ttybroker` has been imported."""
