@@ -49,32 +49,50 @@ def init_backend(
     name or uid; by default the real user of a setuid program, with the groups it has.
 
     Raises PermissionError without root, RuntimeError if threads run, ValueError if there is
-    nobody to become, PolicyError or OSError if the backend cannot start (privilege is given up
-    then too, from the fork on). Ends the process if privilege could be got back.
+    nobody to become; PolicyError or OSError if the backend cannot start, and then privilege is
+    given up all the same. Ends the process if privilege could be got back.
     """
     from ttybroker import client  # here, for the daemon has no use for the user side
 
     _check_caller()
     become = _whom(user)
+    try:
+        pair = _fork_backend(policy, lock_dir, become)
+    finally:
+        _become(become)
+    _hear(pair)
+    client.adopt_pair(pair)
+
+
+def _fork_backend(policy: str | Policy | None, lock_dir: str, become: _User) -> socket.socket:
+    """Our end of the pair. What can be made before the fork is: its memory stays shared."""
     rules = policy if isinstance(policy, Policy) else load_policy(policy)
+    log = Log()
+    server = Server(rules, lock_dir, log)
+    server.users.look_up(become.uid)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    gc.freeze()  # what is here now stays shared memory in the child
+    gc.freeze()  # no collection, in either half, touches what is here now
     middle = os.fork()
     if middle == 0:
         if os.fork() != 0:
             os._exit(0)
-        ours.close()
-        _serve(theirs, rules, lock_dir, become)
-    gc.unfreeze()
+        _serve(theirs, server, log, become)
     theirs.close()
-    _reap(middle)
+    server.close()
+    log.close()
     try:
-        confine.give_up_everything(*become)
+        os.waitpid(middle, 0)
+    except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
+        pass
+    return ours
+
+
+def _become(user: _User) -> None:
+    try:
+        confine.give_up_everything(*user)
     except BaseException as error:
         os.write(2, f"ttybroker: privilege could not be given up: {error}\n".encode())
         os._exit(70)
-    _hear(ours)
-    client.adopt_pair(ours)
 
 
 def _check_caller() -> None:
@@ -101,13 +119,6 @@ def _whom(user: str | int | None) -> _User:
     return _User(entry.pw_uid, entry.pw_gid, groups)
 
 
-def _reap(middle: int) -> None:
-    try:
-        os.waitpid(middle, 0)
-    except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
-        pass
-
-
 def _hear(pair: socket.socket) -> None:
     """Wait for the child's word that it serves. Raises OSError with what it says instead."""
     word = pair.recv(4096)
@@ -117,12 +128,18 @@ def _hear(pair: socket.socket) -> None:
         raise OSError(errno.ECONNREFUSED, f"the backend did not start: {what}")
 
 
-def _serve(pair: socket.socket, rules: Policy, lock_dir: str, become: _User) -> NoReturn:
+def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoReturn:
     """The child. Never returns, and never runs the program's own exit handlers."""
     status = 1
     try:
-        log = Log()
-        server = _prepare(pair, rules, lock_dir, become, log)
+        os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
+        _forget_parent(keep={pair.fileno(), *server.descriptors, *log.descriptors})
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        os.setgroups([])
+        confine.confine()
+        groups = frozenset(become.groups) | {become.gid}
+        server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))
         pair.send(READY)
         log("start", INFO, uid=become.uid, reason="forked backend")
         while not server.deserted:
@@ -139,29 +156,14 @@ def _serve(pair: socket.socket, rules: Policy, lock_dir: str, become: _User) -> 
         os._exit(status)
 
 
-def _prepare(
-    pair: socket.socket, rules: Policy, lock_dir: str, become: _User, log: Log
-) -> Server:
-    os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
-    _forget_parent(keep={pair.fileno(), *log.descriptors})
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    os.setgroups([])
-    server = Server(rules, lock_dir, log)
-    confine.confine()
-    identity = Identity(become.uid, become.gid, frozenset(become.groups) | {become.gid}, pid=0)
-    server.adopt(pair, identity)
-    return server
-
-
 def _forget_parent(keep: set[int]) -> None:
     """Signals and descriptors as a fresh process has them; 0 and 1 are /dev/null."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        try:
+    status = confine.status()
+    handled = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)  # bit 0 is signal 1
+    for number in range(1, 65):
+        if handled >> number - 1 & 1:
             signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # SIGKILL, SIGSTOP
-            pass
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -95,6 +95,14 @@ class Broker:
         clients.serve = self.serve
         clients.lost = self.lost
 
+    def fileno(self) -> int:
+        """The inotify descriptor."""
+        return self._inotify
+
+    def close(self) -> None:
+        """Give the inotify descriptor back, where nothing was ever leased."""
+        os.close(self._inotify)
+
     def serve(self, client: Client, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
         name = getattr(request, "name", "")

@@ -25,6 +25,12 @@ CLIENTS = 4096
 CLIENTS_PER_UID = 256
 BACKLOG = 128
 
+# Plain numbers: an operation on socket's enum flags costs more than the system call it is for.
+SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+PEEK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+TRUNCATED = int(socket.MSG_CTRUNC)
+
 
 class Client:
     """One connection. `busy`: a request of it is under way; `paused`: it has sent the next one
@@ -82,9 +88,8 @@ class Clients:
         if descriptor is not None:
             packed = descriptor.to_bytes(4, "little")
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
-        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         try:
-            client.sock.sendmsg([wire.encode_reply(reply)], rights, flags)
+            client.sock.sendmsg([wire.encode_reply(reply)], rights, SEND)
         except BlockingIOError:
             self._cut_off(client, "it does not read its answers")
             return False
@@ -137,7 +142,7 @@ class Clients:
             return
         message = wire.encode_reply(wire.Refused(refusal.number, refusal.reason))
         try:
-            sock.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            sock.send(message, SEND)
         except OSError:
             pass
         sock.close()
@@ -180,7 +185,7 @@ class Clients:
     def _on_impatience(self, client: Client) -> None:
         """News while a request is under way: the client left, or sent the next one."""
         try:
-            left = client.paused or not client.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            left = client.paused or not client.sock.recv(1, PEEK)
         except BlockingIOError:
             return
         except OSError:
@@ -197,10 +202,9 @@ class Clients:
         The control buffer has room for credentials and for nothing else, so that the kernel
         installs no descriptor here and says MSG_CTRUNC: net/core/scm.c, scm_detach_fds().
         """
-        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
             data, ancillary, got, _ = client.sock.recvmsg(
-                wire.MAX_REQUEST + 1, linux.CREDENTIALS_SPACE, flags
+                wire.MAX_REQUEST + 1, linux.CREDENTIALS_SPACE, RECEIVE
             )
         except BlockingIOError:
             return None
@@ -210,7 +214,7 @@ class Clients:
         if not data and not ancillary:
             self._drop(client)
             return None
-        if got & socket.MSG_CTRUNC:
+        if got & TRUNCATED:
             raise BrokenPeer("it sent descriptors along")
         self._check_sender(client, linux.message_credentials(ancillary))
         try:
@@ -234,7 +238,7 @@ class Clients:
                   program=client.program, reason=reason)  # fmt: skip
         last_word = wire.encode_reply(wire.Refused(errno.EPROTO, f"cut off: {reason}"))
         try:
-            client.sock.send(last_word, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            client.sock.send(last_word, SEND)
         except OSError:
             pass
         self._drop(client)

@@ -95,7 +95,7 @@ def _cut_sets(keep: tuple[int, ...]) -> None:
 def verify(*, permitted: int, bounding: int) -> None:
     """Compare the kernel's own account, of every thread, with what must be. Raises NotConfined."""
     for thread in os.listdir("/proc/self/task"):
-        status = _status(thread)
+        account = status(thread)
         for field, value in (
             ("CapPrm", permitted),
             ("CapEff", permitted),
@@ -103,14 +103,16 @@ def verify(*, permitted: int, bounding: int) -> None:
             ("CapInh", 0),
             ("CapAmb", 0),
         ):
-            if int(status[field], 16) != value:
-                raise NotConfined(f"{field} is {status[field]}, not {value:016x}")
-        if status["NoNewPrivs"] != "1":
+            if int(account[field], 16) != value:
+                raise NotConfined(f"{field} is {account[field]}, not {value:016x}")
+        if account["NoNewPrivs"] != "1":
             raise NotConfined("no_new_privs is not set")
 
 
-def _status(thread: str) -> dict[str, str]:
-    with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as file:
+def status(thread: str = "self") -> dict[str, str]:
+    """The kernel's account of a thread of this process, by field: proc_pid_status(5)."""
+    path = "/proc/self/status" if thread == "self" else f"/proc/self/task/{thread}/status"
+    with open(path, encoding="ascii", errors="replace") as file:
         pairs = (line.partition(":") for line in file)
         return {key: value.strip() for key, _, value in pairs}
 

@@ -67,6 +67,10 @@ class LockFiles:
         self.path = directory
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def fileno(self) -> int:
+        """The directory's descriptor."""
+        return self._fd
+
     def close(self) -> None:
         """Give the directory back."""
         os.close(self._fd)

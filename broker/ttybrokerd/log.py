@@ -52,6 +52,13 @@ class Log:
         """What must stay open for the log to work."""
         return {self._stderr if self._journal is None else self._journal.fileno()}
 
+    def close(self) -> None:
+        """Give back what was opened for it."""
+        if self._journal is not None:
+            self._journal.close()
+        elif self._stderr > 2:
+            os.close(self._stderr)
+
     def __call__(self, event: str, level: int = INFO, **fields: object) -> None:
         """Write one record; fields that are None are left out."""
         known = {key: value for key, value in fields.items() if value is not None}

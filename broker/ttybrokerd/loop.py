@@ -18,6 +18,14 @@ class Loop:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._removed: set[int] = set()
 
+    def fileno(self) -> int:
+        """The epoll descriptor."""
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        """Give it back."""
+        self._epoll.close()
+
     def add(self, descriptor: int, events: int, handler: Callable[[], None]) -> None:
         """Call `handler` when `descriptor` has one of `events`, or is hung up."""
         self._epoll.register(descriptor, events)

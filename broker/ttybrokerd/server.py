@@ -22,17 +22,30 @@ class Server:
     """Serves clients until it is told to stop, or until the last one of a forked backend left."""
 
     def __init__(self, policy: Policy, lock_dir: str, log: Log) -> None:
-        """Raises OSError if the lock directory cannot be used."""
+        """Raises OSError if the lock directory cannot be used.
+
+        No thread runs and no client is served before the first `turn`: it may be forked till then.
+        """
         self._loop = Loop()
         self._workers = Workers()
         self._stopping = False
-        users = Users()
+        self.users = users = Users()
         self._clients = Clients(self._loop, self._workers, users, log)
+        self._locks = LockFiles(lock_dir)
         self.broker = Broker(
-            self._loop, self._workers, self._clients, users, policy, Devices(),
-            LockFiles(lock_dir), log,
-        )  # fmt: skip
+            self._loop, self._workers, self._clients, users, policy, Devices(), self._locks, log
+        )
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
+
+    @property
+    def descriptors(self) -> set[int]:
+        """What must stay open for it to work, before it serves anybody."""
+        return {part.fileno() for part in (self._loop, self._workers, self._locks, self.broker)}
+
+    def close(self) -> None:
+        """Close those, in a process that is not to serve."""
+        for part in (self._loop, self._workers, self._locks, self.broker):
+            part.close()
 
     def stop(self) -> None:
         """End `run` soon; safe in a signal handler."""

@@ -33,6 +33,10 @@ class Workers:
         """The eventfd to wait on."""
         return self._event
 
+    def close(self) -> None:
+        """Give the eventfd back, where no job was ever submitted."""
+        os.close(self._event)
+
     def wake(self) -> None:
         """Make the loop turn once; safe in a signal handler."""
         os.eventfd_write(self._event, 1)

@@ -18,6 +18,10 @@ from ttybroker.errors import (
 )
 
 VARIABLE = "TTYBROKER_SOCKET"
+# plain numbers, because an operation on socket's enum flags is slow
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _RIGHTS_SPACE = socket.CMSG_SPACE(4)
 
 Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
@@ -111,7 +115,7 @@ class Client:
 
     def _send(self, request: wire.Request) -> None:
         try:
-            self._sock.send(wire.encode_request(request), socket.MSG_NOSIGNAL)
+            self._sock.send(wire.encode_request(request), _NO_SIGNAL)
         except (BrokenPipeError, ConnectionError):
             pass  # its last word may still be there to read
         except OSError as error:
@@ -129,7 +133,7 @@ class Client:
         ignores its flags and would let every child inherit the port."""
         try:
             data, ancillary, flags, _ = self._sock.recvmsg(
-                wire.MAX_REPLY, _RIGHTS_SPACE, socket.MSG_CMSG_CLOEXEC
+                wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC
             )
         except OSError as error:
             raise _unavailable(error) from None
@@ -137,7 +141,7 @@ class Client:
         try:
             if not data:
                 raise BrokerUnavailable(errno.ECONNREFUSED, "the broker went away; is it running?")
-            if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            if flags & _TRUNCATED:
                 raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
             return _decode(data), descriptor
         except BrokerError:

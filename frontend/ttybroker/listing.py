@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from serial.tools.list_ports_linux import SysFS
 
 from ttybroker.wire import Holder, Port
@@ -19,6 +15,10 @@ _WIDTH_OF_A_FILE = 250  # columns when nobody's terminal sets them: nothing is t
 
 def show(ports: list[Port]) -> None:
     """Print the table to standard output; on a terminal in colour and as wide as that."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else _WIDTH_OF_A_FILE, highlight=False)
     if not ports:
@@ -42,6 +42,8 @@ def show(ports: list[Port]) -> None:
 
 def show_json(ports: list[Port]) -> None:
     """Print a JSON array, one object a port; what is not known is null."""
+    import json
+
     print(json.dumps([_record(port) for port in ports], indent=2))
 
 
