@@ -23,10 +23,13 @@ import time
 import traceback
 import tty
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ttybroker import client
+from ttybrokerd import backend, init_backend
+from ttybrokerd.log import Log
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -278,6 +281,22 @@ def as_user(
         child.kill()
 
 
+class Orphan:
+    """A process that this one has inherited."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Wait for its end; its exit status, or minus the signal."""
+        try:
+            wait_readable(self._pidfd, f"the end of {self.pid}", timeout)
+        finally:
+            os.close(self._pidfd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
 class Record(NamedTuple):
     """One line of the daemon's log."""
 
@@ -496,6 +515,23 @@ class Rig:
         if options.get("wait") is None:
             child.hear()
         return child
+
+    def backend(self, **options: Any) -> None:
+        """In a child: become the user half of a program with a forked backend on these ports."""
+        backend.Log = partial(Log, journal="/nonexistent")  # type: ignore[misc,assignment]
+        given = {"policy": str(self.policy), "lock_dir": str(self.locks), "user": "nobody"}
+        init_backend(**{**given, **options})
+
+    def orphans(self) -> set[int]:
+        """Processes that have lost the parent that made them, such as forked backends."""
+        known = {child.pid for child in self.children if not child.ended}
+        known |= {daemon.pid for daemon in self.daemons if not daemon.ended}
+        return children() - self._before - known
+
+    def orphan(self) -> Orphan:
+        """The only one of them."""
+        (pid,) = self.orphans()
+        return Orphan(pid)
 
     def lock(self, name: str = "ttyS0") -> Path:
         """The lock file of a port."""
