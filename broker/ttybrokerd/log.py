@@ -20,12 +20,24 @@ INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3  # syslog(3)
 
 
 def escape(value: object) -> str:
-    """`value` as printable ASCII without quotes and line ends, cut to MAX_VALUE characters."""
+    """`value` as at most MAX_VALUE characters of printable ASCII without quotes; whatever else
+    it has, backslashes too, is escaped as in Python, so that no two values look alike."""
     text = str(value)[:MAX_VALUE]
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
-    raw = text.encode("ascii", "backslashreplace").decode()
-    return "".join(c if c.isprintable() and c != '"' else f"\\x{ord(c):02x}" for c in raw)
+    shown = ""
+    for part in map(_escaped, text):
+        if len(shown) + len(part) > MAX_VALUE:
+            break
+        shown += part
+    return shown
+
+
+def _escaped(character: str) -> str:
+    if character.isascii():
+        plain = character.isprintable() and character not in '"\\'
+        return character if plain else f"\\x{ord(character):02x}"
+    return character.encode("ascii", "backslashreplace").decode()
 
 
 def line(event: str, fields: dict[str, object]) -> str:
