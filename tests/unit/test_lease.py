@@ -197,7 +197,7 @@ def test_who_waited_long_enough_is_refused_then_and_not_before() -> None:
     assert table.tick(14.999) == []
     told = refused(table.tick(15), bob)
     assert (told.number, told.holder) == (errno.ETIMEDOUT, ann.holder)
-    assert told.reason.startswith("waited in vain: busy: held by user1 (uid 1)")
+    assert told.reason.startswith("waited in vain: held by user1 (uid 1)")
     assert table.next_alarm() is None
     table.end(TTY, "closed")
     assert table.closed(TTY) == []

@@ -1,0 +1,136 @@
+"""Threads for what may block."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ttybrokerd.workers import Workers
+
+LONG = 30  # seconds, for what must come at once
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    made = Workers()
+    yield made
+    assert made.busy == 0, "a job of the test is still under way"
+    made.close()
+
+
+def until(workers: Workers, done: Callable[[], bool]) -> None:
+    """Turn as the loop does until `done`."""
+    while not done():
+        ready, _, _ = select.select([workers.fileno()], [], [], LONG)
+        assert ready, "nobody woke the loop"
+        workers.finish()
+
+
+def test_a_job_runs_beside_the_loop_and_its_result_comes_back_to_it(workers: Workers) -> None:
+    threads: list[int] = []
+    workers.submit(
+        threading.get_ident, lambda there: threads.extend([there, threading.get_ident()])
+    )
+    assert workers.busy == 1
+    until(workers, lambda: len(threads) == 2)
+    assert threads[0] != threads[1] == threading.get_ident()
+    assert workers.busy == 0
+
+
+def test_results_come_in_the_order_in_which_the_jobs_ended(workers: Workers) -> None:
+    gates = [threading.Event() for _ in range(4)]
+    order: list[int] = []
+
+    def job(number: int) -> int:
+        assert gates[number].wait(LONG)
+        return number
+
+    for number in range(4):
+        workers.submit(lambda number=number: job(number), order.append)  # type: ignore[misc]
+    for position, number in enumerate((2, 0, 3, 1), 1):
+        gates[number].set()
+        until(workers, lambda: len(order) == position)  # noqa: B023
+    assert order == [2, 0, 3, 1]
+
+
+def test_results_that_lie_ready_together_come_in_order_too(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = [threading.Event() for _ in range(4)]
+    count = iter(ready)
+    wake = workers.wake
+
+    def noted() -> None:
+        wake()
+        next(count).set()
+
+    monkeypatch.setattr(workers, "wake", noted)
+    order: list[int] = []
+
+    def job(number: int) -> int:
+        assert number == 0 or ready[number - 1].wait(LONG)
+        return number
+
+    for number in range(4):
+        workers.submit(lambda number=number: job(number), order.append)  # type: ignore[misc]
+    assert ready[3].wait(LONG)
+    workers.finish()
+    assert order == [0, 1, 2, 3]
+
+
+def test_one_stuck_job_delays_no_other(workers: Workers) -> None:
+    gate = threading.Event()
+    order: list[str] = []
+    workers.submit(lambda: gate.wait(LONG), lambda _: order.append("stuck"))
+    for _ in range(20):
+        workers.submit(lambda: None, lambda _: order.append("quick"))
+    until(workers, lambda: len(order) == 20)
+    assert order == ["quick"] * 20
+    gate.set()
+    until(workers, lambda: len(order) == 21)
+    assert order[-1] == "stuck"
+
+
+def test_many_stuck_jobs_delay_no_other(workers: Workers) -> None:
+    gate = threading.Event()
+    order: list[str] = []
+    for _ in range(30):
+        workers.submit(lambda: gate.wait(LONG), lambda _: order.append("stuck"))
+    workers.submit(lambda: None, lambda _: order.append("quick"))
+    until(workers, lambda: order == ["quick"])
+    gate.set()
+    until(workers, lambda: len(order) == 31)
+
+
+def test_idle_threads_are_used_again(workers: Workers) -> None:
+    before = threading.active_count()
+    for _ in range(50):
+        done: list[None] = []
+        workers.submit(lambda: None, done.append)
+        until(workers, lambda: len(done) == 1)  # noqa: B023
+    assert threading.active_count() == before + 1
+
+
+def test_what_a_result_submits_runs_too(workers: Workers) -> None:
+    order: list[int] = []
+
+    def again(number: int) -> None:
+        order.append(number)
+        if number < 5:
+            workers.submit(lambda: number + 1, again)
+
+    workers.submit(lambda: 0, again)
+    until(workers, lambda: len(order) == 6)
+    assert order == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_wake_makes_the_loop_turn_once_and_needs_no_job(workers: Workers) -> None:
+    workers.wake()
+    workers.wake()
+    assert select.select([workers.fileno()], [], [], 0)[0]
+    workers.finish()
+    assert not select.select([workers.fileno()], [], [], 0)[0]
+    workers.finish()
