@@ -115,7 +115,7 @@ class Client:
 
     def _send(self, request: wire.Request) -> None:
         try:
-            self._sock.send(wire.encode_request(request), _NO_SIGNAL)
+            self._sock.sendmsg([wire.encode_request(request)], _credentials(), _NO_SIGNAL)
         except (BrokenPipeError, ConnectionError):
             pass  # its last word may still be there to read
         except OSError as error:
@@ -132,9 +132,7 @@ class Client:
         """A reply and the descriptor beside it. MSG_CMSG_CLOEXEC, because socket.recv_fds()
         ignores its flags and would let every child inherit the port."""
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(
-                wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC
-            )
+            data, ancillary, flags, _ = self._take()
         except OSError as error:
             raise _unavailable(error) from None
         descriptor = _descriptor(ancillary)
@@ -148,6 +146,12 @@ class Client:
             if descriptor is not None:
                 os.close(descriptor)
             raise
+
+    def _take(self) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        try:
+            return self._sock.recvmsg(wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC)
+        except ConnectionResetError:  # cut off while we sent; told once, then comes its last word
+            return self._sock.recvmsg(wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC)
 
 
 def connect(broker: Broker = None) -> Client:
@@ -214,6 +218,16 @@ def _milliseconds(wait: float | None) -> int:
     if not wait >= 0:
         raise ValueError(f"wait is a number of seconds, or None, not {wait!r}")
     return -int(-1000 * min(wait, wire.MAX_WAIT) // 1)
+
+
+def _credentials() -> list[tuple[int, int, bytes]]:
+    """Who is asking, for a set-user-ID or set-group-ID program: the broker knows the effective
+    ids (SO_PEERCRED), and unasked the kernel would put the real ones beside a message."""
+    uid, gid = os.geteuid(), os.getegid()
+    if (uid, gid) == (os.getuid(), os.getgid()):
+        return []
+    ucred = b"".join(number.to_bytes(4, sys.byteorder) for number in (os.getpid(), uid, gid))
+    return [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)]
 
 
 def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
