@@ -95,9 +95,19 @@ def peer_groups(sock: socket.socket) -> tuple[int, ...]:
     """The peer's supplementary groups at connect time; at most NGROUPS_MAX (65536)."""
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 64)
-    except OSError:  # ERANGE: more than 64, which is rare
-        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 65536)
+    except OSError:  # ERANGE: more than 64, which is rare; Python's own stops at 1024 bytes
+        raw = _many_peer_groups(sock)
     return struct.unpack(f"{len(raw) // 4}I", raw)
+
+
+def _many_peer_groups(sock: socket.socket) -> bytes:
+    buffer = ctypes.create_string_buffer(4 * 65536)
+    size = ctypes.c_uint32(len(buffer))
+    result = _libc.getsockopt(
+        sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, buffer, ctypes.byref(size)
+    )
+    _check(result, "getsockopt SO_PEERGROUPS")
+    return buffer.raw[: size.value]
 
 
 def message_credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, int] | None:
