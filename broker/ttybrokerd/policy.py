@@ -89,6 +89,11 @@ class Policy(NamedTuple):
                 return Decision(rule.allows, True, rule, device)
         return Decision(False, bool(matching), None, device)
 
+    def is_pty(self, name: str) -> bool:
+        """Whether some rule says that this name means a pty."""
+        device = self.aliases.get(name)
+        return any(rule.pty for rule in self.rules if self._matches(rule, name, device))
+
     def is_admin(self, uid: int, gids: frozenset[int]) -> bool:
         """Root always; else whom `admins` names."""
         return uid == 0 or self.admins.name(uid, gids)

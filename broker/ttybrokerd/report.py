@@ -38,7 +38,7 @@ def rows(
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):
-            found.append(_row(devices, lock_files, table, name, decision))
+            found.append(_row(devices, policy, lock_files, table, name, decision))
     return found
 
 
@@ -54,6 +54,7 @@ def _kernel_names(devices: Devices, policy: Policy) -> list[str]:
 
 def _row(
     devices: Devices,
+    policy: Policy,
     lock_files: locks.LockFiles,
     table: dict[int, Known],
     name: str,
@@ -61,7 +62,10 @@ def _row(
 ) -> wire.Port:
     rule = str(decision.rule) if decision.rule else ""
     try:
-        seen = devices.look(devices.target(name, decision))
+        target = devices.target(name, decision)
+        if not decision.allowed:  # an admin sees the port, though no rule lets it open it
+            target = target._replace(pty=policy.is_pty(name), console=True)
+        seen = devices.look(target)
     except Refusal:
         return wire.Port(name, decision.device or devices.path(name, None), "gone", rule)
     try:
