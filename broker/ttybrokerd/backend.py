@@ -130,7 +130,6 @@ def _hear(pair: socket.socket) -> None:
 
 def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoReturn:
     """The child. Never returns, and never runs the program's own exit handlers."""
-    status = 1
     try:
         os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
         _forget_parent(keep={pair.fileno(), *server.descriptors, *log.descriptors})
@@ -142,10 +141,7 @@ def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoRe
         server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))
         pair.send(READY)
         log("start", INFO, uid=become.uid, reason="forked backend")
-        while not server.deserted:
-            server.turn()
-        server.last_words()
-        status = 0
+        server.run(lambda: server.deserted, lambda: _end(server))
     except BaseException as error:
         try:
             log("failed", ERROR, reason=f"{type(error).__name__}: {error}")
@@ -153,7 +149,12 @@ def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoRe
         except BaseException:
             pass
     finally:
-        os._exit(status)
+        os._exit(1)
+
+
+def _end(server: Server) -> NoReturn:
+    server.last_words()
+    os._exit(0)
 
 
 def _forget_parent(keep: set[int]) -> None:
@@ -162,7 +163,7 @@ def _forget_parent(keep: set[int]) -> None:
     status = confine.status()
     handled = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)  # bit 0 is signal 1
     for number in range(1, 65):
-        if handled >> number - 1 & 1:
+        if handled >> number - 1 & 1 and number not in (32, 33):  # these are the C library's own
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

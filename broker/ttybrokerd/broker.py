@@ -290,12 +290,12 @@ class Broker:
     def _start(self, key: int, job: Job, seen: Seen | None) -> None:
         ghosts = any(device == key for device, _, _ in self._ghosts)
         work = partial(self._acquire, key, job, seen, ghosts)
-        self._workers.submit(work, partial(self._opened, key, job))
+        self._workers.soon(work, partial(self._opened, key, job))
 
     def _acquire(
         self, key: int, job: Job, seen: Seen | None, ghosts: bool
     ) -> tuple[OpenPort, int] | Refusal:
-        """In a worker. Who waited gets a fresh look: the node may be another by now."""
+        """May block. Who waited gets a fresh look: the node may be another by now."""
         try:
             seen = seen or self._devices.look(job.target)
         except Refusal as refusal:

@@ -9,6 +9,8 @@ import signal
 import socket
 import stat
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
@@ -48,7 +50,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lock-dir", metavar="DIR", default=locks.DIRECTORY,
                         help="where UUCP lock files are; default %(default)s")  # fmt: skip
     parser.add_argument("--check", action="store_true", help="check the policy and exit")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.policy is not None:  # we go to / before it is read again
+        options.policy = os.path.abspath(options.policy)
+    options.socket = os.path.abspath(options.socket)
+    return options
 
 
 def _check(path: str | None) -> int:
@@ -59,7 +65,7 @@ def _check(path: str | None) -> int:
     return 0
 
 
-def _serve(options: argparse.Namespace) -> None:
+def _serve(options: argparse.Namespace) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
     policy = load_policy(options.policy)
@@ -69,22 +75,24 @@ def _serve(options: argparse.Namespace) -> None:
     listener, own_path = _listener(options.socket)
     server = Server(policy, options.lock_dir, log)
     _own_session()
-    reload_asked = _handle_signals(server)
+    asked = _hear_signals(server, lambda: _reload(server, options.policy, log))
     server.listen(listener)
     confine.confine()
+
+    def finish() -> NoReturn:
+        if listener.fileno() >= 0:
+            _notify("STOPPING=1")
+            server.deaf(listener.fileno())
+            listener.close()
+            if own_path is not None:
+                os.unlink(own_path)
+        server.last_words()
+        log("stop", NOTICE, reason="asked to")
+        os._exit(0)
+
     _notify(f"READY=1\nMAINPID={os.getpid()}")
     log("start", NOTICE, reason=f"{len(policy.rules)} rules")
-    while not server.stopping:
-        server.turn()
-        if reload_asked:
-            reload_asked.clear()
-            _reload(server, options.policy, log)
-    _notify("STOPPING=1")
-    listener.close()
-    if own_path is not None:
-        os.unlink(own_path)
-    server.last_words()
-    log("stop", NOTICE, reason="SIGTERM")
+    server.run(lambda: bool(asked), finish)
 
 
 def _reload(server: Server, path: str | None, log: Log) -> None:
@@ -107,19 +115,25 @@ def _own_session() -> None:
         pass
 
 
-def _handle_signals(server: Server) -> list[int]:
-    """SIGTERM and SIGINT stop; the returned list is filled when SIGHUP asks for a reload."""
-    reload_asked: list[int] = []
+def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
+    """SIGHUP reloads; SIGTERM and SIGINT fill the list that is returned. By a pipe, because
+    Python runs handlers in the main thread alone, and a device may keep that."""
+    asked: list[int] = []
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def on_reload(number: int, _frame: object) -> None:
-        reload_asked.append(number)
-        server.wake()
+    def on_signals() -> None:
+        for number in os.read(read, 64):
+            if number == signal.SIGHUP:
+                reload()
+            else:
+                asked.append(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: server.stop())
-    signal.signal(signal.SIGHUP, on_reload)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return reload_asked
+    server.hear(read, on_signals)
+    return asked
 
 
 def _listener(path: str) -> tuple[socket.socket, str | None]:
@@ -140,7 +154,7 @@ def _listener(path: str) -> tuple[socket.socket, str | None]:
 def _bind(path: str) -> socket.socket:
     """Listen at `path`. A dead daemon's socket there is replaced, a live one's refused, and
     anything that is no socket is left alone."""
-    directory = os.path.dirname(os.path.abspath(path))
+    directory = os.path.dirname(path)
     os.makedirs(directory, 0o755, exist_ok=True)
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
 from ttybrokerd.broker import Broker
 from ttybrokerd.clients import Clients
 from ttybrokerd.device import Devices
 from ttybrokerd.locks import LockFiles
-from ttybrokerd.log import Log
+from ttybrokerd.log import ERROR, Log
 from ttybrokerd.loop import READ, Loop
 from ttybrokerd.peer import Identity, Users
 from ttybrokerd.policy import Policy
 from ttybrokerd.workers import Workers
 
+FAILED = 70  # EX_SOFTWARE, sysexits.h
 LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is over
 
 
 class Server:
-    """Serves clients until it is told to stop, or until the last one of a forked backend left."""
+    """Serves clients until whoever made it says that it is over."""
 
     def __init__(self, policy: Policy, lock_dir: str, log: Log) -> None:
         """Raises OSError if the lock directory cannot be used.
@@ -28,7 +33,7 @@ class Server:
         """
         self._loop = Loop()
         self._workers = Workers()
-        self._stopping = False
+        self._log = log
         self.users = users = Users()
         self._clients = Clients(self._loop, self._workers, users, log)
         self._locks = LockFiles(lock_dir)
@@ -47,15 +52,6 @@ class Server:
         for part in (self._loop, self._workers, self._locks, self.broker):
             part.close()
 
-    def stop(self) -> None:
-        """End `run` soon; safe in a signal handler."""
-        self._stopping = True
-        self._workers.wake()
-
-    def wake(self) -> None:
-        """Make `run` turn once; safe in a signal handler."""
-        self._workers.wake()
-
     def listen(self, listener: socket.socket) -> None:
         """Serve whoever connects to `listener`."""
         self._clients.listen(listener)
@@ -64,21 +60,38 @@ class Server:
         """Serve one end of a socket pair."""
         self._clients.adopt(pair, identity)
 
-    def turn(self, timeout: float | None = None) -> None:
-        """Wait for news, for `timeout` seconds at most, and deal with it."""
-        alarm = self.broker.tick()
-        times = [seconds for seconds in (alarm, timeout) if seconds is not None]
-        self._loop.turn(min(times, default=None))
+    def hear(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Call `handler` whenever there is something to read from `descriptor`."""
+        self._loop.add(descriptor, READ, handler)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopping
+    def deaf(self, descriptor: int) -> None:
+        """Do not listen to `descriptor` any more."""
+        self._loop.remove(descriptor)
 
     @property
     def deserted(self) -> bool:
         """Whether no client is connected."""
         return len(self._clients) == 0
+
+    def run(self, over: Callable[[], bool], finish: Callable[[], NoReturn]) -> NoReturn:
+        """Serve until `over()`, and then do `finish()`, which ends the process by os._exit().
+
+        In whichever thread leads (see workers.py). `finish` may be started again in another if
+        it calls `last_words` and a device keeps that one.
+        """
+
+        def turn() -> None:
+            try:
+                if over():
+                    finish()
+                self._turn(None)
+            except Exception as error:  # ours: no client can raise one here
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                at = f"{os.path.basename(where.filename)}:{where.lineno}"
+                self._log("failed", ERROR, reason=f"{type(error).__name__} at {at}: {error}")
+                os._exit(FAILED)
+
+        self._workers.lead(turn)
 
     def last_words(self) -> None:
         """Let ports that are being put in order come to their end, within LAST_WORDS seconds.
@@ -87,4 +100,12 @@ class Server:
         """
         end = time.monotonic() + LAST_WORDS
         while not self.broker.idle() and (left := end - time.monotonic()) > 0:
-            self.turn(left)
+            self._turn(left)
+
+    def _turn(self, timeout: float | None) -> None:
+        """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
+        self._workers.run_soon()
+        times = [seconds for seconds in (self.broker.tick(), timeout) if seconds is not None]
+        if self._workers.eager:
+            times.append(0)
+        self._loop.turn(min(times, default=None))

@@ -1,33 +1,54 @@
-"""Threads for what may block: opening and ending a port, asking the name service.
+"""What may block, and how the loop gets on meanwhile.
 
-A device can keep open() or close() for 30 seconds, so there is a thread for every job under
-way, however many; jobs are bounded by the ports and clients there are. Results come back to
-the loop's own thread: nothing but the jobs themselves runs beside it.
+A device can keep open() or close() for 30 seconds. Two ways to deal with that, for no thread may
+ever wait for a device while clients wait for it:
+
+`submit`: in a thread of its own, for what is likely to take its time: ending a lease, looking
+through all ports, asking the name service.
+
+`soon`: in the loop's thread, between two turns. Opening a port is over in some microseconds as
+a rule, and handing it to another thread and back would cost twice as much as doing it. The
+exception is watched for: when the job takes longer than PATIENCE, a thread that stood by takes
+the loop over, and the one that is stuck only hands in its result, whenever that is. The watch
+is a timer signal which nothing but the standby's sigwait(2) receives.
+
+Either way there is one leader at a time, and all state but the jobs' own is the leader's.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-STACK = 256 * 1024  # bytes; jobs are a few calls deep
+PATIENCE = 0.002  # seconds
+STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 T = TypeVar("T")
 
 
+class LeftBehind(BaseException):
+    """This thread is not the leader any more: up and out, touching nothing."""
+
+
 class Workers:
-    """Runs jobs in threads; `fileno()` becomes readable when `finish()` has something to do."""
+    """Runs jobs; `fileno()` becomes readable when `finish()` has something to do."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._soon: deque[Callable[[], Callable[[], None]]] = deque()
         self._finished: deque[Callable[[], None]] = deque()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._threads = 0
-        self.busy = 0  # jobs submitted and not yet finished; the loop's thread alone counts
+        self.busy = 0  # jobs submitted and not yet finished; the leader alone counts
+        self._lock = threading.Lock()  # over the next two
+        self._generation = 0  # of leaders
+        self._started: float | None = None  # when the leader's job began
 
     def fileno(self) -> int:
         """The eventfd to wait on."""
@@ -38,26 +59,40 @@ class Workers:
         os.close(self._event)
 
     def wake(self) -> None:
-        """Make the loop turn once; safe in a signal handler."""
+        """Make the loop turn once; from any thread."""
         os.eventfd_write(self._event, 1)
 
     def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Run `job` in a thread and `then` with its result in the loop's thread.
+        """Run `job` in a thread and `then` with its result in the leader's.
 
         A job does not raise what can be expected: it returns it.
         """
         self.busy += 1
         if self.busy > self._threads:
             self._threads += 1
-            threading.stack_size(STACK)
-            threading.Thread(target=self._work, daemon=True).start()
+            _start(self._work)
 
         def work() -> None:
             result = job()
-            self._finished.append(lambda: then(result))
+            self._finished.append(lambda: self._count_off(then, result))
             self.wake()
 
         self._jobs.put(work)
+
+    def soon(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Run `job` in the leader's thread before its next turn, and `then` with its result in
+        the thread that leads by then. A job does not raise what can be expected."""
+
+        def work() -> Callable[[], None]:
+            result = job()
+            return lambda: then(result)
+
+        self._soon.append(work)
+
+    @property
+    def eager(self) -> bool:
+        """Whether there are jobs of `soon` to run."""
+        return bool(self._soon)
 
     def finish(self) -> None:
         """Run what the finished jobs left to do, in this thread."""
@@ -66,9 +101,67 @@ class Workers:
         except BlockingIOError:
             pass
         while self._finished:
-            self.busy -= 1
             self._finished.popleft()()
+
+    def run_soon(self) -> None:
+        """Run the jobs of `soon`. Raises LeftBehind if one took too long."""
+        while self._soon:
+            work = self._soon.popleft()
+            generation = self._generation
+            self._started = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+            then = work()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            with self._lock:
+                left_behind = self._generation != generation
+                if not left_behind:
+                    self._started = None
+            if left_behind:
+                self._finished.append(then)
+                self.wake()
+                raise LeftBehind
+            then()
+
+    def lead(self, turn: Callable[[], None]) -> NoReturn:
+        """Call `turn` for ever, in this thread as long as it is the leader. `turn` raises
+        nothing but LeftBehind, and ends it all by os._exit(): which thread that will be in is
+        not known before."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        _start(lambda: self._stand_by(turn))
+        self._follow(turn)
+        while True:  # the main thread cannot just end
+            signal.pause()
+
+    def _follow(self, turn: Callable[[], None]) -> None:
+        try:
+            while True:
+                turn()
+        except LeftBehind:
+            pass
+
+    def _stand_by(self, turn: Callable[[], None]) -> None:
+        while not self._take_over():
+            signal.sigwait([signal.SIGALRM])
+        _start(lambda: self._stand_by(turn))
+        self._follow(turn)
+
+    def _take_over(self) -> bool:
+        with self._lock:
+            if self._started is None or time.monotonic() - self._started < PATIENCE:
+                return False
+            self._generation += 1
+            self._started = None
+            return True
+
+    def _count_off(self, then: Callable[[T], None], result: T) -> None:
+        self.busy -= 1
+        then(result)
 
     def _work(self) -> None:
         while True:
             self._jobs.get()()
+
+
+def _start(body: Callable[[], None]) -> None:
+    threading.stack_size(STACK)
+    threading.Thread(target=body, daemon=True).start()
