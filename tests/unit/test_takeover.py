@@ -1,0 +1,130 @@
+"""What happens to the loop when a device keeps its thread: in a process of its own, for leading
+never returns."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+
+from ttybrokerd.workers import Workers
+
+LONG = 30  # seconds, for what must come at once
+
+
+def play(scene: Callable[[Workers, Callable[[str], None]], Callable[[], None]]) -> list[str]:
+    """What `scene` told, in order, in a child whose loop turns by what it returned."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        workers = Workers()
+
+        def tell(word: str) -> None:
+            os.write(write, f"{word}\n".encode())
+
+        body = scene(workers, tell)
+
+        def turn() -> None:
+            workers.run_soon()
+            body()
+            ready, _, _ = select.select([workers.fileno()], [], [], LONG)
+            if not ready:
+                tell("nobody woke the loop")
+                os._exit(1)
+            workers.finish()
+
+        try:
+            workers.lead(turn)
+        finally:
+            os._exit(2)
+    os.close(write)
+    with open(read, encoding="ascii") as file:
+        told = file.read().split()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return told
+
+
+def test_a_quick_job_stays_in_the_thread_of_the_loop() -> None:
+    def scene(workers: Workers, tell: Callable[[str], None]) -> Callable[[], None]:
+        main = threading.get_ident()
+
+        def done(there: int) -> None:
+            tell("same" if there == main == threading.get_ident() else "other")
+            os._exit(0)
+
+        workers.soon(threading.get_ident, done)
+        return lambda: None
+
+    assert play(scene) == ["same"]
+
+
+def test_another_thread_leads_while_a_job_is_stuck_and_gets_its_result() -> None:
+    def scene(workers: Workers, tell: Callable[[str], None]) -> Callable[[], None]:
+        gate = threading.Event()
+        main = threading.get_ident()
+        turns: list[int] = []
+
+        def stuck_done(in_time: bool) -> None:
+            tell("result" if in_time and threading.get_ident() != main else "wrong")
+            os._exit(0)
+
+        def turn() -> None:
+            turns.append(threading.get_ident())
+            if len(turns) == 1:
+                tell("turn-of-main" if turns[0] == main else "turn-of-another")
+                gate.set()
+
+        workers.soon(lambda: gate.wait(LONG), stuck_done)
+        return turn
+
+    assert play(scene) == ["turn-of-another", "result"]
+
+
+def test_jobs_behind_a_stuck_one_are_done_by_who_took_over_each_once() -> None:
+    def scene(workers: Workers, tell: Callable[[str], None]) -> Callable[[], None]:
+        gate = threading.Event()
+        left = set(range(40))
+
+        def quick_done(number: int) -> None:
+            left.remove(number)  # KeyError if it came twice
+            if not left:
+                tell("all")
+                gate.set()
+
+        def stuck_done(_: bool) -> None:
+            tell("stuck")
+            os._exit(0)
+
+        for number in range(20):
+            workers.soon(lambda number=number: number, quick_done)  # type: ignore[misc]
+        workers.soon(lambda: gate.wait(LONG), stuck_done)
+        for number in range(20, 40):
+            workers.soon(lambda number=number: number, quick_done)  # type: ignore[misc]
+        return lambda: None
+
+    assert play(scene) == ["all", "stuck"]
+
+
+def test_ten_stuck_jobs_at_a_time_hold_up_nobody() -> None:
+    def scene(workers: Workers, tell: Callable[[str], None]) -> Callable[[], None]:
+        gate = threading.Event()
+        ended: list[bool] = []
+
+        def stuck_done(in_time: bool) -> None:
+            ended.append(in_time)
+            if len(ended) == 10:
+                tell("ten" if all(ended) else "late")
+                os._exit(0)
+
+        def quick_done(_: None) -> None:
+            tell("quick")
+            gate.set()
+
+        for _ in range(10):
+            workers.soon(lambda: gate.wait(LONG), stuck_done)
+        workers.soon(lambda: None, quick_done)
+        return lambda: None
+
+    assert play(scene) == ["quick", "ten"]
