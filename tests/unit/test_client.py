@@ -195,6 +195,19 @@ def test_an_answer_that_is_no_message_is_a_protocol_error_and_leaves_nothing(
         assert caught.value.errno == errno.EPROTO
 
 
+def test_the_largest_answer_is_read_and_one_cut_by_the_kernel_is_not(
+    asker: Client, broker: FakeBroker
+) -> None:
+    verdict = wire.Verdict(True, True, "r" * 60_000, "m" * (wire.MAX_REPLY - 60_010))
+    whole = wire.encode_reply(verdict)
+    assert len(whole) == wire.MAX_REPLY
+    broker.says(whole)
+    assert asker.check("ttyS0") == verdict
+    broker.says(whole + b"x")
+    with pytest.raises(ProtocolError, match="too large"):
+        asker.check("ttyS0")
+
+
 WRONG: list[wire.Reply] = [
     wire.Grant(), wire.Done(), wire.Ports(()), wire.Verdict(True, True, "", ""),
 ]  # fmt: skip
