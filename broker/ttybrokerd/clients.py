@@ -185,7 +185,9 @@ class Clients:
     def _on_impatience(self, client: Client) -> None:
         """News while a request is under way: the client left, or sent the next one."""
         try:
-            left = client.paused or not client.sock.recv(1, PEEK)
+            # an empty message has credentials, the end of the connection has not
+            data, ancillary, _, _ = client.sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
+            left = client.paused or not (data or ancillary)
         except BlockingIOError:
             return
         except OSError:
