@@ -1,0 +1,321 @@
+"""Clients that keep no rule. After each the others are served in time and nothing is left over
+(the rig's end demands that)."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import resource
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+import pytest
+
+from real.support import ALICE, BOB, Chat, Daemon, Rig, as_user, descriptors
+from ttybroker import BrokerError, InvalidName, open_fd, wire
+
+pytestmark = pytest.mark.root
+
+LIST = wire.encode_request(wire.List())
+IN_TIME = 1.0  # seconds; some milliseconds on an idle machine
+
+NAMES = {
+    "empty": b"",
+    "slash": b"/",
+    "path": b"/dev/ttyS0",
+    "dot": b".",
+    "parent": b"..",
+    "parent of a port": b"../ttyS0",
+    "shadow": b"ttyS0/../../etc/shadow",
+    "NUL": b"ttyS0\0",
+    "NUL inside": b"tty\0S0",
+    "newline": b"ttyS0\n",
+    "trailing space": b"ttyS0 ",
+    "leading space": b" ttyS0",
+    "digits of another script": "ttyS\u0660".encode(),
+    "letters of another script": "\uff54tyS0".encode(),
+    "not UTF-8": b"ttyS0\xff\xfe",
+    "65 letters": b"t" * 65,
+    "as long as may be": b"t" * (wire.MAX_REQUEST - 12),
+    "dash first": b"-ttyS0",
+    "digit first": b"0",
+    "percent": b"%s%n",
+    "escape": b"\x1b[2Jttyp0",
+    "field": b'ttyS0 uid=0 user="root"',
+}
+
+
+def raw(rig: Rig) -> socket.socket:
+    """A connection without the client around it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.connect(str(rig.socket))
+    return sock
+
+
+def opening(name: bytes, wait: int = 0, pid: int = 0) -> bytes:
+    """An OPEN with any bytes for a name."""
+    return struct.pack("<BBHII", wire.VERSION, wire.OPEN, 0, wait, pid) + name
+
+
+def last_words(sock: socket.socket) -> list[wire.Reply]:
+    """All replies until the broker ends the connection."""
+    replies: list[wire.Reply] = []
+    while True:
+        try:
+            data = sock.recv(65536)
+        except ConnectionResetError:  # we had sent more than it read; its word comes next
+            continue
+        if not data:
+            return replies
+        replies.append(wire.decode_reply(data))
+
+
+def others_are_served(rig: Rig, name: str = "ttyS1") -> None:
+    """Another user gets a port, in time."""
+
+    def ask() -> float:
+        before = time.monotonic()
+        os.close(open_fd(name, broker=str(rig.socket), wait=5))
+        return time.monotonic() - before
+
+    assert as_user(BOB, (), ask) < IN_TIME
+
+
+def cut_off(rig: Rig, daemon: Daemon, send: Callable[[socket.socket], object], why: str) -> None:
+    """What `send` sends is the end of that client, with this reason, and of nobody else."""
+
+    def run() -> list[wire.Reply]:
+        sock = raw(rig)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            send(sock)
+        return last_words(sock)
+
+    replies = as_user(ALICE, (), run)
+    assert replies, "no last word"
+    last = replies[-1]
+    assert isinstance(last, wire.Refused) and last.errno == errno.EPROTO
+    assert why in last.message
+    assert why in daemon.record("cut-off", uid=ALICE).fields["reason"]
+    others_are_served(rig)
+
+
+@pytest.mark.parametrize("kind", [wire.OPEN, wire.REVOKE, wire.CHECK])
+def test_every_name_that_is_none_is_refused_and_the_connection_lives_on(
+    rig: Rig, daemon: Daemon, kind: int
+) -> None:
+    before = {
+        wire.OPEN: struct.pack("<II", 0, 0),
+        wire.REVOKE: b"",
+        wire.CHECK: struct.pack("<IH", wire.NOBODY, 0),
+    }[kind]
+
+    def run() -> None:
+        sock = raw(rig)
+        for what, name in NAMES.items():
+            sock.send(struct.pack("<BBH", wire.VERSION, kind, 0) + before + name)
+            reply = wire.decode_reply(sock.recv(65536))
+            assert isinstance(reply, wire.Refused), what
+            assert (reply.errno, reply.holder) == (errno.EINVAL, None), what
+            assert "not a port's name" in reply.message and reply.message.isprintable(), what
+        sock.send(LIST)
+        assert isinstance(wire.decode_reply(sock.recv(65536)), wire.Ports)
+
+    as_user(ALICE, (), run)
+    others_are_served(rig)
+    assert all(line.count("\n") == 0 and line.isprintable() for line in daemon.output().split("\n"))
+
+
+def test_the_client_refuses_such_names_itself(rig: Rig, daemon: Daemon) -> None:
+    for name in [*(raw.decode("utf-8", "surrogateescape") for raw in NAMES.values()), "a" * 10**6]:
+        with pytest.raises(InvalidName) as caught:
+            open_fd(name, broker=str(rig.socket))
+        assert caught.value.errno == errno.EINVAL and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (b"", "too short"),
+        (b"\x01", "too short"),
+        (LIST[:3], "too short"),
+        (opening(b"")[:11], "too short"),
+        (LIST + b"\0", "too long"),
+        (opening(b"t" * 4096), "too long"),
+        (opening(b"t" * 150_000), "too long"),
+        (b"\x02" + LIST[1:], "version"),
+        (b"\x00" + LIST[1:], "version"),
+        (b"\x01\x63\0\0", "unknown kind"),
+        (b"\x01\x81\0\0", "unknown kind"),
+        (b"\x01\x02\x01\0", "not zero"),
+        (struct.pack("<BBHIH", 1, wire.CHECK, 0, 0, 257) + bytes(4 * 257), "too many groups"),
+        (struct.pack("<BBHIH", 1, wire.CHECK, 0, 0, 9) + b"ttyS0", "too short"),
+    ],
+)
+def test_a_broken_message_is_the_end_of_its_sender(
+    rig: Rig, daemon: Daemon, message: bytes, why: str
+) -> None:
+    cut_off(rig, daemon, lambda sock: sock.send(message), why)
+
+
+@pytest.mark.parametrize("count", [1, 2, 253])
+@pytest.mark.parametrize("message", [LIST, opening(b"ttyS0"), b""])
+def test_descriptors_sent_along_are_never_taken(
+    rig: Rig, daemon: Daemon, count: int, message: bytes
+) -> None:
+    def send(sock: socket.socket) -> None:
+        null = os.open("/dev/null", os.O_RDONLY)
+        rights = array.array("i", [null] * count)
+        for _ in range(20):  # in every message
+            sock.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    before = descriptors(daemon.pid)
+    cut_off(rig, daemon, send, "descriptors")
+    daemon.settled()
+    assert "/dev/null" not in set(descriptors(daemon.pid).values()) - set(before.values())
+
+
+def test_a_daemon_is_no_peer_to_connect_through(rig: Rig, daemon: Daemon) -> None:
+    def run() -> None:
+        sock = raw(rig)
+        sock.send(wire.encode_request(wire.Connect()))
+        reply = wire.decode_reply(sock.recv(65536))
+        assert isinstance(reply, wire.Refused)
+
+    as_user(ALICE, (), run)
+
+
+def test_a_client_that_never_reads_is_cut_off_and_delays_nobody(rig: Rig, daemon: Daemon) -> None:
+    def run(chat: Chat) -> None:
+        sock = raw(rig)
+        sock.settimeout(10)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(100_000):
+                sock.send(LIST)
+        chat.say("it hung up")
+        chat.hear()
+
+    child = rig.child(ALICE, run)
+    others_are_served(rig)
+    assert child.hear() == "it hung up"
+    assert "does not read" in daemon.record("cut-off", uid=ALICE).fields["reason"]
+    others_are_served(rig)
+    child.say()
+
+
+@pytest.mark.parametrize("piled", [False, True])
+def test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything(
+    rig: Rig, daemon: Daemon, piled: bool
+) -> None:
+    holder = rig.holder(ALICE)
+
+    def pile(chat: Chat) -> None:
+        """All on one connection: they lie in its own socket."""
+        sock = raw(rig)
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(1000):
+                sock.send(opening(b"ttyS0", wait=60_000))
+        chat.say({})
+        chat.hear()
+
+    def spread(chat: Chat) -> None:
+        """As many connections as it gets."""
+        answers: dict[int, int] = {}
+        socks = []
+        for _ in range(250):
+            socks.append(raw(rig))
+            socks[-1].send(opening(b"ttyS0", wait=60_000))
+            socks[-1].send(opening(b"ttyS0", wait=60_000))
+        for sock in socks:
+            sock.settimeout(0)
+        refused = 0
+        while refused < 200:
+            for sock in socks:
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    reply = wire.decode_reply(sock.recv(65536))
+                    assert isinstance(reply, wire.Refused)
+                    answers[reply.errno] = answers.get(reply.errno, 0) + 1
+                    refused += 1
+        chat.say(answers)
+        chat.hear()
+
+    child = rig.child(ALICE, pile if piled else spread)
+    answers = child.hear()
+    assert set(answers) <= {errno.EDQUOT}
+    others_are_served(rig)
+    waiting = rig.holder(BOB, wait=30)  # in the same queue, behind those
+    child.kill()
+    holder.say()
+    waiting.hear()
+    waiting.say()
+    waiting.result()
+
+
+def test_300_connections_of_one_user_are_bounded(rig: Rig, daemon: Daemon) -> None:
+    def run(chat: Chat) -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        socks = [raw(rig) for _ in range(300)]
+        refused = 0
+        for sock in socks:
+            try:
+                sock.send(LIST)
+            except BrokenPipeError:
+                pass
+            replies = wire.decode_reply(sock.recv(65536)) if sock else None
+            refused += isinstance(replies, wire.Refused) and replies.errno == errno.EDQUOT
+        with pytest.raises(BrokerError) as caught:
+            open_fd("ttyS0", broker=str(rig.socket))
+        assert caught.value.errno == errno.EDQUOT and str(ALICE) in str(caught.value)
+        chat.say(refused)
+        chat.hear()
+        return refused
+
+    child = rig.child(ALICE, run)
+    refused = child.hear(30)
+    assert 0 < refused < 300
+    assert len(descriptors(daemon.pid)) < 300
+    others_are_served(rig)
+    child.say()
+    child.result()
+    as_user(ALICE, (), lambda: os.close(open_fd("ttyS0", broker=str(rig.socket))))
+
+
+def test_a_half_closed_connection_holds_nothing(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(BOB)
+
+    def run(chat: Chat) -> None:
+        for message in (b"", opening(b"ttyS0", wait=60_000)):
+            sock = raw(rig)
+            if message:
+                sock.send(message)
+            sock.shutdown(socket.SHUT_WR)
+            chat.say("half closed")
+            chat.hear()
+            del sock
+
+    child = rig.child(ALICE, run)
+    for _ in range(2):
+        child.hear()
+        others_are_served(rig)
+        child.say()
+    child.result()
+    holder.say()
+    holder.result()
+    others_are_served(rig, "ttyS0")
+
+
+def test_who_connects_and_leaves_at_once_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
+    def run() -> None:
+        for number in range(500):
+            sock = raw(rig)
+            if number % 2:
+                sock.send(opening(b"ttyS0", wait=1000 * (number % 4)))
+            sock.close()
+
+    as_user(ALICE, (), run)
+    others_are_served(rig)
+    others_are_served(rig, "ttyS0")
