@@ -181,8 +181,7 @@ class Table:
     def closed(self, key: int) -> list[Effect]:
         """The device is in order again."""
         port = self._port(key, State.CLOSING)
-        self._leases[port.current.uid] -= 1
-        self._leases += Counter()  # drops zeros
+        _count_down(self._leases, port.current.uid)
         return self._next(key)
 
     def withdraw(self, key: int, ask: Ask) -> list[Effect]:
@@ -280,8 +279,7 @@ class Table:
         return []
 
     def _answered(self, ask: Ask) -> None:
-        self._waiting[ask.uid] -= 1
-        self._waiting += Counter()  # drops zeros
+        _count_down(self._waiting, ask.uid)
 
     def _settle(self, key: int) -> None:
         alarm = self.ports[key].alarm()
@@ -294,3 +292,10 @@ class Table:
         port = self.ports[key]
         assert port.state is state, f"{port.state} where {state} was due"
         return port
+
+
+def _count_down(counts: Counter[int], uid: int) -> None:
+    """One less, and no row for nothing: uids come and go."""
+    counts[uid] -= 1
+    if not counts[uid]:
+        del counts[uid]

@@ -10,7 +10,8 @@ through all ports, asking the name service.
 a rule, and handing it to another thread and back would cost twice as much as doing it. The
 exception is watched for: when the job takes longer than PATIENCE, a thread that stood by takes
 the loop over, and the one that is stuck only hands in its result, whenever that is. The watch
-is a timer signal which nothing but the standby's sigwait(2) receives.
+is a timer signal which nothing but the standby's sigwait(2) receives; setting the timer is the
+dearest part of it, so that is done once for all the jobs within its time.
 
 Either way there is one leader at a time, and all state but the jobs' own is the leader's.
 """
@@ -46,9 +47,10 @@ class Workers:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._threads = 0
         self.busy = 0  # jobs submitted and not yet finished; the leader alone counts
-        self._lock = threading.Lock()  # over the next two
+        self._lock = threading.Lock()  # over the next three
         self._generation = 0  # of leaders
         self._started: float | None = None  # when the leader's job began
+        self._watched = False  # the timer is set, or the standby awake
 
     def fileno(self) -> int:
         """The eventfd to wait on."""
@@ -107,11 +109,13 @@ class Workers:
         """Run the jobs of `soon`. Raises LeftBehind if one took too long."""
         while self._soon:
             work = self._soon.popleft()
-            generation = self._generation
-            self._started = time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+            with self._lock:
+                generation = self._generation
+                self._started = time.monotonic()
+                watched, self._watched = self._watched, True
+            if not watched:
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE)
             then = work()
-            signal.setitimer(signal.ITIMER_REAL, 0)
             with self._lock:
                 left_behind = self._generation != generation
                 if not left_behind:
@@ -140,18 +144,29 @@ class Workers:
             pass
 
     def _stand_by(self, turn: Callable[[], None]) -> None:
-        while not self._take_over():
-            signal.sigwait([signal.SIGALRM])
+        signal.sigwait([signal.SIGALRM])
+        while (left := self._take_over()) is not None:
+            if left > 0:
+                time.sleep(left)
+            else:
+                signal.sigwait([signal.SIGALRM])
         _start(lambda: self._stand_by(turn))
         self._follow(turn)
 
-    def _take_over(self) -> bool:
+    def _take_over(self) -> float | None:
+        """Become the leader if it is time, and return None; else return the seconds until the
+        job under way will have had its time, or 0 if there is none."""
         with self._lock:
-            if self._started is None or time.monotonic() - self._started < PATIENCE:
-                return False
+            if self._started is None:
+                self._watched = False
+                return 0
+            left = self._started + PATIENCE - time.monotonic()
+            if left > 0:
+                return left
             self._generation += 1
             self._started = None
-            return True
+            self._watched = False
+            return None
 
     def _count_off(self, then: Callable[[T], None], result: T) -> None:
         self.busy -= 1
