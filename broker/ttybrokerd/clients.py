@@ -251,7 +251,9 @@ class Clients:
         client.gone = True
         self._loop.remove(client.fd)
         del self._all[client.fd]
-        self._per_uid[client.identity.uid] -= 1
-        self._per_uid += Counter()  # drops zeros
+        uid = client.identity.uid
+        self._per_uid[uid] -= 1
+        if not self._per_uid[uid]:
+            del self._per_uid[uid]
         client.sock.close()
         self.lost(client)
