@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
 from ttybrokerd.broker import Broker
@@ -86,20 +86,21 @@ class Server:
                     finish()
                 self._turn(None)
             except Exception as error:  # ours: no client can raise one here
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                at = f"{os.path.basename(where.filename)}:{where.lineno}"
-                self._log("failed", ERROR, reason=f"{type(error).__name__} at {at}: {error}")
+                reason = f"{type(error).__name__} at {_place(error.__traceback__)}: {error}"
+                self._log("failed", ERROR, reason=reason)
                 os._exit(FAILED)
 
         self._workers.lead(turn)
 
-    def last_words(self) -> None:
-        """Let ports that are being put in order come to their end, within LAST_WORDS seconds.
+    def last_words(self, *, leases: bool) -> None:
+        """Let ports that are being put in order come to their end, within LAST_WORDS seconds;
+        with `leases`, those that are held too, because their holder is just ending.
 
         What a holder still has it keeps: descriptor, flock, and the lock file with its pid.
         """
+        over = self.broker.idle if leases else self.broker.in_order
         end = time.monotonic() + LAST_WORDS
-        while not self.broker.idle() and (left := end - time.monotonic()) > 0:
+        while not over() and (left := end - time.monotonic()) > 0:
             self._turn(left)
 
     def _turn(self, timeout: float | None) -> None:
@@ -109,3 +110,12 @@ class Server:
         if self._workers.eager:
             times.append(0)
         self._loop.turn(min(times, default=None))
+
+
+def _place(trace: TracebackType | None) -> str:
+    """FILE:LINE where an exception came from."""
+    at = "?"
+    while trace is not None:
+        at = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return at
