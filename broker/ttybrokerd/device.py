@@ -52,17 +52,16 @@ class Target(NamedTuple):
     pty: bool
     console: bool
 
-    @property
-    def lock_name(self) -> str:
-        """The device in LCK..DEVICE: the kernel's name; a pty's numbers mean nothing, so its
-        alias stands there."""
-        return self.name if self.pty else self.path.rpartition("/")[2]
-
 
 class Seen(NamedTuple):
-    """The node as it was looked at; `directory` and `node` are O_PATH descriptors."""
+    """The node as it was looked at; `directory` and `node` are O_PATH descriptors.
+
+    `kernel_name` is the device's own ("ttyS0"), whatever its node is called. A pty's number
+    means nothing from one day to the next, so its alias stands there.
+    """
 
     target: Target
+    kernel_name: str
     directory: int
     node: int
     rdev: int
@@ -127,9 +126,10 @@ class Devices:
             what = f"no such port: {target.path}: {error.strerror}; see: ttybroker list"
             raise Refusal(errno.ENOENT, what) from None
         status = os.fstat(node)
-        seen = Seen(target, directory, node, status.st_rdev)
+        kernel_name = target.name if target.pty else self._kernel_name(status.st_rdev, base)
+        seen = Seen(target, kernel_name, directory, node, status.st_rdev)
         try:
-            self._judge(target, status)
+            self._judge(target, kernel_name, status)
         except BaseException:
             seen.close()
             raise
@@ -179,7 +179,15 @@ class Devices:
         except OSError:
             return False
 
-    def _judge(self, target: Target, status: os.stat_result) -> None:
+    def _kernel_name(self, rdev: int, base: str) -> str:
+        """By sysfs(5), /sys/dev/char; where that does not know it, the node's own name."""
+        try:
+            link = os.readlink(f"/sys/dev/char/{os.major(rdev)}:{os.minor(rdev)}")
+        except OSError:
+            return base
+        return link.rpartition("/")[2]
+
+    def _judge(self, target: Target, kernel_name: str, status: os.stat_result) -> None:
         if not stat.S_ISCHR(status.st_mode):
             what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no character device"
             raise Refusal(errno.ENOENT, f"not a serial port: {target.path} is {what}")
@@ -191,7 +199,7 @@ class Devices:
         if not self._serial(status.st_rdev):
             what = f"{target.path} belongs to no serial driver (/proc/tty/drivers)"
             raise Refusal(errno.ENOENT, f"not a serial port: {what}")
-        if not target.console and target.path.rpartition("/")[2] in self._consoles():
+        if not target.console and kernel_name in self._consoles():
             what = f"{target.path} is the active console; a rule may permit that: console = true"
             raise Refusal(errno.EACCES, what)
 

@@ -30,11 +30,12 @@ class OpenPort:
     """What one lease holds in the broker. `watcher` lists the holder's description until its
     last copy is closed; `exit_fd` is a pidfd, readable when the holder's process has ended."""
 
-    __slots__ = ("device", "exit_fd", "guard", "inotify", "lock_pid", "locks", "settings",
-                 "target", "watch", "watcher")  # fmt: skip
+    __slots__ = ("device", "exit_fd", "guard", "inotify", "lock_name", "lock_pid", "locks",
+                 "settings", "target", "watch", "watcher")  # fmt: skip
 
     def __init__(self, seen: Seen, locks: LockFiles, inotify: int) -> None:
         self.target = seen.target
+        self.lock_name = seen.kernel_name
         self.device = seen.rdev
         self.locks = locks
         self.inotify = inotify
@@ -60,7 +61,7 @@ class OpenPort:
         """The holder's process has ended but its descriptor lives on: `pid` (ours) vouches for
         the lock. Raises Refusal EIO if the directory is full or read-only."""
         if self.lock_pid is not None and self.lock_pid != pid:
-            self.locks.sign(self.target.lock_name, pid, instead_of=self.lock_pid)
+            self.locks.sign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid
 
     def close(self) -> select.epoll | None:
@@ -77,7 +78,7 @@ class OpenPort:
                 os.close(descriptor)
         self.guard = self.exit_fd = -1
         if self.lock_pid is not None:
-            self.locks.release(self.target.lock_name, self.lock_pid)
+            self.locks.release(self.lock_name, self.lock_pid)
         return ghost
 
 
@@ -93,7 +94,7 @@ def acquire(
     port = OpenPort(seen, locks, inotify)
     holder = -1
     try:
-        if locks.take(seen.target.lock_name, pid or os.getpid()):
+        if locks.take(seen.kernel_name, pid or os.getpid()):
             port.lock_pid = pid or os.getpid()
         port.guard = devices.open(seen)
         if linux.is_exclusive(port.guard) and not ghosts:

@@ -76,5 +76,5 @@ def _row(
 
 
 def _outside(seen: Seen, lock_files: locks.LockFiles) -> Known:
-    holder = lock_files.holder(seen.target.lock_name) or locks.flock_holder(seen.node)
+    holder = lock_files.holder(seen.kernel_name) or locks.flock_holder(seen.node)
     return Known("free" if holder is None else "busy", 0, holder)

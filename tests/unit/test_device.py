@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -407,7 +408,6 @@ def test_a_name_means_the_node_of_that_name_and_locks_it_by_that_name(
 ) -> None:
     found = devices.target("ttyS0", decision(None, console=True))
     assert found == Target("ttyS0", f"{dev}/ttyS0", pty=False, console=True)
-    assert found.lock_name == "ttyS0"
     refusal = Decision(False, True, None, None)
     assert devices.target("ttyS0", refusal) == Target("ttyS0", f"{dev}/ttyS0", False, False)
 
@@ -420,11 +420,22 @@ def test_an_alias_means_where_its_links_lead_and_locks_the_kernels_name(
     (dev / "by-id").symlink_to("ttyUSB0")
     found = devices.target("gps", decision(f"{dev}/by-id"))
     assert found == Target("gps", f"{dev}/ttyUSB0", pty=False, console=False)
-    assert found.lock_name == "ttyUSB0"
+    with closing(devices.look(found)) as seen:
+        assert seen.kernel_name == "ttyUSB0"
+
+
+@root
+def test_a_device_is_locked_by_the_kernels_name_whatever_its_node_is_called(
+    devices: Devices, dev: Path
+) -> None:
+    node(dev / "modem", os.makedev(4, 64))
+    with closing(devices.look(Target("modem", f"{dev}/modem", pty=False, console=True))) as seen:
+        assert seen.kernel_name == "ttyS0"
 
 
 def test_a_pty_is_locked_by_its_alias(devices: Devices, pty: str) -> None:
-    assert Target("gps", pty, pty=True, console=False).lock_name == "gps"
+    with closing(devices.look(Target("gps", pty, pty=True, console=False))) as seen:
+        assert seen.kernel_name == "gps"
 
 
 @root
