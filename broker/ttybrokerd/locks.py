@@ -252,9 +252,12 @@ def _unique() -> str:
 
 
 def parse_pid(content: bytes) -> int | None:
-    """The pid in a lock file's first bytes, decimal or a binary int; None if there is none."""
+    """The pid in a lock file's first bytes, decimal, a binary int or a binary long (microcom's);
+    None if there is none."""
     if len(content) == 4 and not content.strip().isdigit():
         pid = int(struct.unpack("i", content)[0])
+    elif len(content) == struct.calcsize("l") and b"\0" in content:
+        pid = int(struct.unpack("l", content)[0])
     else:
         match = _TEXT.match(content)
         pid = int(match[1]) if match else 0

@@ -133,6 +133,7 @@ SPELLINGS: list[Callable[[int], bytes]] = [
     lambda pid: b"%d\n/dev/ttyS0\n" % pid + b"x" * 1000,
     lambda pid: b"%d\r\n" % pid,
     lambda pid: struct.pack("i", pid),
+    lambda pid: struct.pack("l", pid),  # microcom
 ]
 
 
