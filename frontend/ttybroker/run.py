@@ -9,10 +9,10 @@ Parsed by hand, because argparse costs a quarter of the start-up time that there
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ttybroker.wire import MAX_WAIT, valid_name
 
+TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import struct
 import sys
 from fcntl import ioctl
@@ -301,6 +302,13 @@ def receive(listener: int) -> Notification:
     buffer = bytearray(_ZERO)
     ioctl(listener, IOCTL_RECV, buffer)
     return Notification(buffer)
+
+
+def is_deserted(listener: int) -> bool:
+    """Whether no process has the filter any more. (POLLHUP, 5.9.)"""
+    poll = select.poll()
+    poll.register(listener, 0)
+    return bool(poll.poll(0))
 
 
 def is_waiting(listener: int, call: int) -> bool:

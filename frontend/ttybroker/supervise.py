@@ -20,10 +20,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING
 
 from ttybroker import seccomp, target
 
+TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Protocol, TypeVar
@@ -187,9 +187,13 @@ class Supervisor:
             try:
                 call = seccomp.receive(self._listener)
             except OSError as error:
-                if error.errno in (errno.ENOENT, errno.EINTR):
+                if error.errno == errno.EINTR:
                     continue
-                raise
+                # ENOENT: its caller was killed; or nobody is left, and then every further
+                # try would say so at once, for as long as this process lives.
+                if error.errno == errno.ENOENT and not seccomp.is_deserted(self._listener):
+                    continue
+                return
             with self._lock:
                 self._idle -= 1
                 alone = self._idle == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -248,8 +249,9 @@ for address in (0, 1, 2**63, 2**64 - 1):
 
 
 def test_a_lock_file_that_must_not_exist_is_no_port(rig: Rig) -> None:
-    code = ATTEMPT + 'print(attempt(os.open, "/dev/ttyS7", os.O_RDWR | os.O_CREAT | os.O_EXCL))'
-    rig.run("--", sys.executable, "-c", "import os\n" + code, user=65534, group=65534)
+    flags = "os.O_RDWR | os.O_CREAT | os.O_EXCL"
+    _, output, _ = rig.python(f"{ATTEMPT}print(attempt(os.open, {rig.device.node!r}, {flags}))")
+    assert output == f"-{errno.EEXIST}\n"
     assert rig.log("open") == []
 
 
@@ -404,12 +406,15 @@ def test_a_daemon_of_the_program_is_served_and_keeps_no_pipe_of_ours(
 @LAYOUTS
 def test_a_pipe_that_the_program_closes_ends(rig: Rig, env: dict[str, str]) -> None:
     reading, writing = os.pipe()
-    script = f"exec {writing}>&-; read line"
-    process = rig.start("--", "sh", "-c", script, pass_fds=[writing], env=env)
+    code = f"import os; os.close({writing}); input()"
+    process = rig.start("--", sys.executable, "-c", code, pass_fds=[writing], env=env)
     os.close(writing)
+    assert select.select([reading], [], [], LIMIT)[0], "somebody of ours keeps it open"
+    assert process.poll() is None  # it ended by the close, not by the program's end
     assert os.read(reading, 1) == b""
     os.close(reading)
     process.communicate(b"\n", timeout=LIMIT)
+    assert process.returncode == 0
 
 
 def test_a_killed_supervisor_leaves_what_is_open_and_opens_fail(rig: Rig) -> None:
@@ -538,8 +543,8 @@ def test_the_pty_proxy_ends_with_the_program_and_frees_the_port(rig: Rig) -> Non
     rig.device.hear(1)
     ours = rig.processes() - {process.pid}
     assert ours
-    process.send_signal(signal.SIGINT)
-    assert process.wait(LIMIT) == -signal.SIGINT
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) == -signal.SIGTERM
     for pid in ours:
         wait_for_end(pid)
 

@@ -273,6 +273,9 @@ def test_a_signal_does_not_restart_a_call_under_way(child: Make) -> None:
     one = child(act)
     call = seccomp.receive(one.listener)
     os.kill(one.pid, signal.SIGUSR1)
+    poll = select.poll()
+    poll.register(one.listener, select.POLLIN)
+    assert poll.poll(500) == []  # a call that starts again would be here as a new one
     assert seccomp.is_waiting(one.listener, call.id)
     with open("/dev/null", "r+b") as null:
         assert seccomp.put_fd(one.listener, call.id, null.fileno(), cloexec=True)
