@@ -111,7 +111,7 @@ class Broker:
                 case wire.Open():
                     self._open(client, request)
                 case wire.List():
-                    self._list(client)
+                    self._list(client, request.start)
                 case wire.Revoke():
                     self._revoke(client, request.name)
                 case wire.Check():
@@ -133,6 +133,12 @@ class Broker:
     def idle(self) -> bool:
         """Whether no port is leased, opened or put in order."""
         return not self.table.ports
+
+    def in_order(self) -> bool:
+        """Whether no port is being opened or put in order: each is free, or its holder's."""
+        for key in list(self._leases):
+            self._look_after(key)
+        return all(row.state in (State.HELD, State.OUTSIDE) for row in self.table.ports.values())
 
     def tick(self) -> float | None:
         """Do what the clock asks for; returns the seconds until it may ask again, if ever."""
@@ -164,7 +170,7 @@ class Broker:
         seen.close()
         self._do(effects)
 
-    def _list(self, client: Client) -> None:
+    def _list(self, client: Client, start: int) -> None:
         who = client.identity
         self._count_ghosts(who.uid)
         table = {
@@ -180,14 +186,12 @@ class Broker:
             partial(policy.decide, who.uid, who.groups),
             policy.is_admin(who.uid, who.groups),
         )
-        self._workers.submit(job, partial(self._listed, client))
+        self._workers.submit(job, partial(self._listed, client, start))
 
-    def _listed(self, client: Client, ports: list[wire.Port]) -> None:
-        for part in report.parts(ports):
-            for row in part.ports:
-                self._name_user(row.holder)
-            if not self._clients.answer(client, part):
-                return
+    def _listed(self, client: Client, start: int, ports: list[wire.Port]) -> None:
+        for row in ports:
+            self._name_user(row.holder)
+        self._clients.answer(client, report.part(ports, start))
         self._clients.done(client)
 
     def _revoke(self, client: Client, name: str) -> None:

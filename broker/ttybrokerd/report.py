@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ttybroker import wire
@@ -10,8 +10,6 @@ from ttybrokerd import locks
 from ttybrokerd.device import Devices, Seen
 from ttybrokerd.policy import Decision, Policy
 from ttybrokerd.refusal import Refusal
-
-PART = 128  # rows a message
 
 
 class Known(NamedTuple):
@@ -42,10 +40,13 @@ def rows(
     return found
 
 
-def parts(ports: list[wire.Port]) -> Iterator[wire.Ports]:
-    """The rows in messages of PART rows; at least one message."""
-    for at in range(0, max(len(ports), 1), PART):
-        yield wire.Ports(tuple(ports[at : at + PART]), more=at + PART < len(ports))
+def part(ports: list[wire.Port], start: int) -> wire.Ports:
+    """The rows from number `start` on, as many as one message holds."""
+    room = wire.MAX_REPLY - 16  # for the head
+    end = start
+    while end < len(ports) and (room := room - wire.size_of(ports[end])) >= 0:
+        end += 1
+    return wire.Ports(tuple(ports[start:end]), more=end < len(ports))
 
 
 def _kernel_names(devices: Devices, policy: Policy) -> list[str]:

@@ -18,11 +18,12 @@ from ttybroker.errors import (
 )
 
 VARIABLE = "TTYBROKER_SOCKET"
+MAX_PID = 0x7FFFFFFF  # pid_t
 # plain numbers, because an operation on socket's enum flags is slow
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
-_RIGHTS_SPACE = socket.CMSG_SPACE(4)
+_RIGHTS_SPACE = socket.CMSG_LEN(4)  # room for one descriptor; CMSG_SPACE(4) has it for two
 
 Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
 
@@ -52,8 +53,8 @@ class Client:
         self._sock.close()
 
     def detach(self) -> socket.socket:
-        """The socket itself, from now on the caller's."""
-        return self._sock.dup()
+        """The socket itself, from now on the caller's to close."""
+        return self._sock
 
     def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int:
         """An open descriptor of the port `name`: non-blocking, close-on-exec, the caller's own.
@@ -67,6 +68,8 @@ class Client:
 
     def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None:
         """The first half of `open`: ask, and do not wait for the answer."""
+        if not 0 <= pid <= MAX_PID:
+            raise ValueError(f"pid is that of a process, or 0, not {pid}")
         self._send(wire.Open(_checked(name), _milliseconds(wait), pid))
 
     def take_descriptor(self) -> int:
@@ -80,11 +83,11 @@ class Client:
 
     def ports(self) -> list[wire.Port]:
         """What the caller may use; for root and the policy's admins every port."""
-        self._send(wire.List())
         found: list[wire.Port] = []
         while True:
+            self._send(wire.List(len(found)))
             reply = self._plain()
-            if not isinstance(reply, wire.Ports):
+            if not isinstance(reply, wire.Ports) or (reply.more and not reply.ports):
                 raise _unexpected(reply)
             found.extend(reply.ports)
             if not reply.more:
@@ -102,6 +105,9 @@ class Client:
     ) -> wire.Verdict:
         """What the policy says of `name` for the caller, or (for root and admins) for a user
         with this uid and these groups. Raises BrokerError."""
+        if len(groups) > wire.MAX_GROUPS:
+            what = f"{name}: a user in more than {wire.MAX_GROUPS} groups cannot be asked about"
+            raise BrokerError(errno.E2BIG, what)
         self._send(wire.Check(_checked(name), uid, groups))
         reply = self._plain()
         if not isinstance(reply, wire.Verdict):
@@ -111,7 +117,12 @@ class Client:
     def connection(self) -> Client:
         """A further connection, from a backend of init_backend()."""
         self._send(wire.Connect())
-        return Client(socket.socket(fileno=self.take_descriptor()))
+        descriptor = self.take_descriptor()
+        try:
+            return Client(socket.socket(fileno=descriptor))
+        except OSError:
+            os.close(descriptor)
+            raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
 
     def _send(self, request: wire.Request) -> None:
         try:

@@ -6,14 +6,14 @@ use this module; it imports next to nothing because every client pays for it at 
 
     header   version u8, kind u8, zero u16       little-endian throughout
     OPEN     wait u32 (milliseconds, 0 = do not wait), pid u32 (0 = the sender), name
-    LIST     nothing
+    LIST     start u32: leave out so many ports, which earlier answers held
     REVOKE   name
     CHECK    uid u32 (NOBODY = the sender), count u16, count x gid u32, name
     CONNECT  nothing; a further connection of the same caller (forked backend only)
     GRANT    nothing, and one descriptor beside it
     DONE     nothing
     REFUSED  errno u16, holder, message
-    PORTS    more u8 (1 = another PORTS follows), count u16, count x port
+    PORTS    more u8 (1 = there are more; ask with a higher start), count u16, count x port
     VERDICT  allowed u8, known u8, rule text, message text
 
 A name is the rest of its datagram. A text is a u16 length and that many bytes of UTF-8.
@@ -38,6 +38,7 @@ GRANT, DONE, REFUSED, PORTS, VERDICT = 129, 130, 131, 132, 133
 
 _HEAD = struct.Struct("<BBH")
 _OPEN = struct.Struct("<II")
+_LIST = struct.Struct("<I")
 _CHECK = struct.Struct("<IH")
 _HOLDER = struct.Struct("<BIId")
 _PORTS = struct.Struct("<BH")
@@ -145,9 +146,13 @@ class Open(_Value):
 
 
 class List(_Value):
-    """What may I use, and who has it?"""
+    """What may I use, and who has it? From port number `start` on: a list may be long, and an
+    answer is one message."""
 
-    __slots__ = ()
+    __slots__ = ("start",)
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
 
 
 class Revoke(_Value):
@@ -200,7 +205,7 @@ class Refused(_Value):
 
 
 class Ports(_Value):
-    """Part of a list; `more` says that another part follows."""
+    """Part of a list; `more` says that there are ports beyond."""
 
     __slots__ = ("more", "ports")
 
@@ -296,7 +301,9 @@ def encode_request(request: Request) -> bytes:
         uid = NOBODY if request.uid is None else request.uid
         packed = _CHECK.pack(uid, len(groups)) + struct.pack(f"<{len(groups)}I", *groups)
         return _head(CHECK) + packed + _bytes(request.name)
-    return _head(LIST if isinstance(request, List) else CONNECT)
+    if isinstance(request, List):
+        return _head(LIST) + _LIST.pack(request.start)
+    return _head(CONNECT)
 
 
 def decode_request(data: bytes) -> Request:
@@ -313,8 +320,9 @@ def decode_request(data: bytes) -> Request:
         return _decode_check(body)
     if kind not in (LIST, CONNECT):
         raise Malformed(f"unknown kind of request: {kind}")
+    request = List(*body.integers(_LIST)) if kind == LIST else Connect()
     body.end()
-    return List() if kind == LIST else Connect()
+    return request
 
 
 def _decode_check(body: _Reader) -> Check:
@@ -350,6 +358,11 @@ def _decode_holder(body: _Reader) -> Holder | None:
         raise Malformed("a moment out of range")
     user, program, how = body.text(), body.text(), body.text()
     return Holder(None if uid == NOBODY else uid, user, pid or None, program, since or None, how)
+
+
+def size_of(port: Port) -> int:
+    """Bytes that the port takes in a PORTS message."""
+    return len(_encode_port(port))
 
 
 def _encode_port(port: Port) -> bytes:

@@ -102,10 +102,36 @@ def test_what_is_granted_is_the_callers_and_is_not_inherited(
 def test_a_list_in_parts_is_one_list(asker: Client, broker: FakeBroker) -> None:
     rows = [wire.Port(f"ttyS{n}", f"/dev/ttyS{n}", "free", "r") for n in range(3)]
     broker.says(wire.Ports((rows[0], rows[1]), more=True))
-    broker.says(wire.Ports((), more=True))
     broker.says(wire.Ports((rows[2],)))
     assert asker.ports() == rows
-    assert broker.asked() == wire.List()
+    assert [broker.asked(), broker.asked()] == [wire.List(0), wire.List(2)]
+
+
+def test_a_list_that_gets_no_further_is_a_broken_broker(asker: Client, broker: FakeBroker) -> None:
+    broker.says(wire.Ports((), more=True))
+    with pytest.raises(ProtocolError):
+        asker.ports()
+
+
+def test_a_second_descriptor_is_refused_and_none_stays(
+    asker: Client, broker: FakeBroker, null: int
+) -> None:
+    for count in (2, 3, 100):
+        before = len(os.listdir("/proc/self/fd"))
+        broker.says(wire.Grant(), *[null] * count)
+        with pytest.raises(ProtocolError):
+            asker.open("ttyS0")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_connection_that_is_no_socket_is_refused_and_not_kept(
+    asker: Client, broker: FakeBroker, null: int
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    broker.says(wire.Grant(), null)
+    with pytest.raises(ProtocolError):
+        asker.connection()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_revoke_and_check_ask_and_answer(asker: Client, broker: FakeBroker) -> None:
@@ -278,7 +304,7 @@ def test_a_socket_that_fails_is_a_broker_unavailable(asker: Client) -> None:
 
 
 def test_an_end_in_the_midst_of_a_list_is_told(asker: Client, broker: FakeBroker) -> None:
-    broker.says(wire.Ports((), more=True))
+    broker.says(wire.Ports((wire.Port("gps", "/dev/x", "free", "r"),), more=True))
     broker.end.close()
     with pytest.raises(BrokerUnavailable):
         asker.ports()

@@ -48,7 +48,7 @@ ports = st.builds(Port, text, text, text, text, u16, st.none() | holders)
 
 requests = st.one_of(
     st.builds(Open, any_names, u32, u32),
-    st.just(List()),
+    st.builds(List, st.integers(0, 2**32 - 1)),
     st.builds(Revoke, any_names),
     st.builds(Check, any_names, uids, st.lists(u32, max_size=wire.MAX_GROUPS).map(tuple)),
     st.just(Connect()),
@@ -87,7 +87,8 @@ def test_every_reply_comes_back_as_it_was(reply: wire.Reply) -> None:
     [
         (Open("ttyS0"), b"\1\1\0\0" + b"\0\0\0\0" + b"\0\0\0\0" + b"ttyS0"),
         (Open("gps", 10_000, 1234), b"\1\1\0\0" + b"\x10\x27\0\0" + b"\xd2\4\0\0" + b"gps"),
-        (List(), b"\1\2\0\0"),
+        (List(), b"\1\2\0\0" + b"\0\0\0\0"),
+        (List(300), b"\1\2\0\0" + b"\x2c\1\0\0"),
         (Revoke("ttyS0"), b"\1\3\0\0ttyS0"),
         (Check("ttyS0"), b"\1\4\0\0" + b"\xff\xff\xff\xff" + b"\0\0" + b"ttyS0"),
         (Check("a", 1, (20, 5)), b"\1\4\0\0\1\0\0\0\2\0" + b"\x14\0\0\0\5\0\0\0" + b"a"),
@@ -242,7 +243,8 @@ def test_arbitrary_bytes_are_a_reply_or_malformed(kind: int, data: bytes) -> Non
         (b"\1\4\0\0" + bytes(5), "message too short"),
         (b"\1\4\0\0" + bytes(4) + b"\2\0" + bytes(7), "message too short"),
         (b"\1\4\0\0" + bytes(4) + b"\1\1" + bytes(4 * 257), "too many groups"),
-        (b"\1\2\0\0x", "message too long"),
+        (b"\1\2\0\0\0\0\0\0x", "message too long"),
+        (b"\1\2\0\0x", "message too short"),
     ],
 )
 def test_a_bad_request_is_named_for_what_is_wrong_with_it(data: bytes, why: str) -> None:
