@@ -153,7 +153,7 @@ def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoRe
 
 
 def _end(server: Server) -> NoReturn:
-    server.last_words()
+    server.last_words(leases=True)
     os._exit(0)
 
 

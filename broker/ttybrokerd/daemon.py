@@ -72,8 +72,8 @@ def _serve(options: argparse.Namespace) -> NoReturn:
     log = Log()
     for warning in policy.warnings:
         log("policy", WARNING, reason=warning)
+    server = Server(policy, options.lock_dir, log)  # may fail, and then there is no socket yet
     listener, own_path = _listener(options.socket)
-    server = Server(policy, options.lock_dir, log)
     _own_session()
     asked = _hear_signals(server, lambda: _reload(server, options.policy, log))
     server.listen(listener)
@@ -86,7 +86,7 @@ def _serve(options: argparse.Namespace) -> NoReturn:
             listener.close()
             if own_path is not None:
                 os.unlink(own_path)
-        server.last_words()
+        server.last_words(leases=False)
         log("stop", NOTICE, reason="asked to")
         os._exit(0)
 
