@@ -58,6 +58,7 @@ class Log:
         self._dropped = 0
         self._journal = _connect(journal)
         self._stderr = _nonblocking_stderr() if self._journal is None else -1
+        self._stderr_is_socket = _is_socket(self._stderr)
 
     @property
     def descriptors(self) -> set[int]:
@@ -81,10 +82,17 @@ class Log:
             if self._journal is not None:
                 self._journal.send(self._native(text, event, level, known))
             else:
-                os.write(self._stderr, f"{self._identifier}: {text}\n".encode())
+                self._write(f"{self._identifier}: {text}\n".encode())
             self._dropped = 0
         except OSError:  # full, or its reader is gone
             self._dropped += 1
+
+    def _write(self, data: bytes) -> None:
+        if self._stderr_is_socket:
+            with socket.socket(fileno=os.dup(self._stderr)) as sock:
+                sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        else:
+            os.write(self._stderr, data)
 
     def _native(self, text: str, event: str, level: int, fields: dict[str, object]) -> bytes:
         records = {
@@ -106,6 +114,13 @@ def _connect(path: str) -> socket.socket | None:
         journal.close()
         return None
     return journal
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:  # closed: the write will tell
+        return False
 
 
 def _nonblocking_stderr() -> int:

@@ -25,6 +25,7 @@ import time
 from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn, TypeVar
 
 PATIENCE = 0.002  # seconds
@@ -67,7 +68,7 @@ class Workers:
     def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `job` in a thread and `then` with its result in the leader's.
 
-        A job does not raise what can be expected: it returns it.
+        A job returns what can be expected to go wrong; what it raises, the leader raises.
         """
         self.busy += 1
         if self.busy > self._threads:
@@ -75,8 +76,12 @@ class Workers:
             _start(self._work)
 
         def work() -> None:
-            result = job()
-            self._finished.append(lambda: self._count_off(then, result))
+            try:
+                result = job()
+            except Exception as error:
+                self._finished.append(partial(_raise, error))
+            else:
+                self._finished.append(lambda: self._count_off(then, result))
             self.wake()
 
         self._jobs.put(work)
@@ -175,6 +180,10 @@ class Workers:
     def _work(self) -> None:
         while True:
             self._jobs.get()()
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _start(body: Callable[[], None]) -> None:

@@ -270,3 +270,18 @@ def test_the_longest_record_is_written_whole_or_not_at_all() -> None:
     """A pipe takes PIPE_BUF bytes whole: pipe(7)."""
     names = ("port", "device", "uid", "user", "pid", "program", "rule", "reason", "by", "dropped")
     assert len(line("x" * 16, dict.fromkeys(names, "\U0001f600" * 500))) < 4096 - 32
+
+
+def test_a_socket_as_standard_error_never_blocks_the_log() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        kept = os.dup(2)
+        os.dup2(theirs.fileno(), 2)
+        try:
+            log = Log(journal="/nonexistent")
+            for _ in range(5000):  # far more than its buffer; a blocking write would end it here
+                log("grant", port="ttyS0")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        assert ours.recv(4096).startswith(b"ttybrokerd: grant port=ttyS0\n")

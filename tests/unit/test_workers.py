@@ -135,3 +135,13 @@ def test_a_wake_makes_the_loop_turn_once_and_needs_no_job(workers: Workers) -> N
     workers.finish()
     assert not select.select([workers.fileno()], [], [], 0)[0]
     workers.finish()
+
+
+def test_what_a_job_raises_is_raised_in_the_loop_and_not_lost(workers: Workers) -> None:
+    def job() -> None:
+        raise OSError("out of everything")
+
+    workers.submit(job, lambda _: None)
+    with pytest.raises(OSError, match="out of everything"):
+        until(workers, lambda: False)
+    workers.busy = 0  # what raises ends the process; here the fixture lives on
