@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pickle
 import re
@@ -39,7 +40,8 @@ TIMEOUT = 15.0
 
 IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x8, 0x40, 0x80  # sys/inotify.h
 IN_CREATE, IN_DELETE = 0x100, 0x200
-PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # sys/prctl.h
+TIOCNXCL = 0x540D  # asm-generic/ioctls.h
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36  # sys/prctl.h
 
 T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -102,6 +104,12 @@ class Pty:
             wait_readable(self.master, f"{size} bytes, got {len(data)}", timeout)
             data += os.read(self.master, size - len(data))
         return data
+
+    def forget_exclusive(self) -> None:
+        """What the last close of a real port does: a pty's TIOCEXCL lasts while the master does."""
+        slave = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
+        fcntl.ioctl(slave, TIOCNXCL)
+        os.close(slave)
 
     def close(self) -> None:
         """Unplug it."""
@@ -255,6 +263,7 @@ def _be(
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         answer: tuple[str, object] = ("word", body(_Side(chat.sock)))
         status = 0
     except BaseException as error:
@@ -322,7 +331,6 @@ class Daemon:
         env: Mapping[str, str] | None = None,
         hook: str = "",
         pass_fds: tuple[int, ...] = (),
-        before: Callable[[], None] | None = None,
     ) -> None:
         self.rig = rig
         self.ended = False
@@ -330,7 +338,7 @@ class Daemon:
         self._seen = 0
         self._partial = b""
         self._log, write = os.pipe()
-        fcntl_set_pipe_size(write, 1 << 20)
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)  # room for the log of a whole test
         os.set_blocking(self._log, False)
         address = str(rig.base / f"notify-{len(rig.daemons)}")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -344,7 +352,7 @@ class Daemon:
             stderr=write,
             env={**os.environ, **python_path(), "NOTIFY_SOCKET": address, **(env or {})},
             pass_fds=pass_fds,
-            preexec_fn=before,
+            preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
         )
         os.close(write)
         self.pid = self.process.pid
@@ -572,10 +580,3 @@ class Rig:
 def python_path() -> dict[str, str]:
     """The environment in which the tests' interpreter finds both source roots."""
     return {"PYTHONPATH": f"{ROOT / 'broker'}:{ROOT / 'frontend'}"}
-
-
-def fcntl_set_pipe_size(pipe: int, size: int) -> None:
-    """Make room for the log of a whole test."""
-    import fcntl
-
-    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)

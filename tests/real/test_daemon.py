@@ -1,0 +1,367 @@
+"""The daemon's own life: its start and what stops that, its socket, its signals, its death."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tty
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from real.support import (
+    ALICE,
+    BOB,
+    NOBODY,
+    Chat,
+    Child,
+    Daemon,
+    Rig,
+    as_user,
+    lock_text,
+    python_path,
+)
+from ttybroker import NotPermitted, PortBusy, client, open_fd
+from ttybrokerd.daemon import main
+
+pytestmark = pytest.mark.root
+
+
+def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run ttybrokerd to its end, as the command is."""
+    return subprocess.run(
+        [sys.executable, "-m", "ttybrokerd.daemon", *arguments],
+        env={**os.environ, **python_path(), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def refused(rig: Rig, why: str, *arguments: str) -> None:
+    """It does not start: status 1 and one line that says why."""
+    done = command(*(arguments or rig.arguments))
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("ttybrokerd: ") and done.stderr.count("\n") == 1, done.stderr
+    assert why in done.stderr
+
+
+def take(rig: Rig, name: str = "ttyS0") -> None:
+    """Lease a port and give it back."""
+    os.close(open_fd(name, broker=str(rig.socket), wait=5))
+
+
+# the socket
+
+
+def test_a_dead_daemons_socket_is_replaced(rig: Rig) -> None:
+    rig.port("ttyS0")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(rig.socket))
+    rig.daemon()
+    as_user(NOBODY, (), lambda: take(rig))
+
+
+def test_a_live_daemons_socket_is_refused_and_it_lives_on(rig: Rig, daemon: Daemon) -> None:
+    refused(rig, "already")
+    as_user(NOBODY, (), lambda: take(rig))
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_another_programs_live_socket_is_left_alone(rig: Rig, kind: socket.SocketKind) -> None:
+    rig.write_policy()
+    with socket.socket(socket.AF_UNIX, kind) as other:
+        other.bind(str(rig.socket))
+        if kind == socket.SOCK_STREAM:
+            other.listen()
+        inode = rig.socket.lstat().st_ino
+        refused(rig, str(rig.socket))
+        assert rig.socket.lstat().st_ino == inode
+    rig.socket.unlink()
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda p: p.symlink_to("/dev/null")])
+def test_what_is_no_socket_is_left_alone(rig: Rig, make: Callable[[Path], None]) -> None:
+    rig.write_policy()
+    make(rig.socket)
+    inode = rig.socket.lstat().st_ino
+    refused(rig, "no socket")
+    assert rig.socket.lstat().st_ino == inode
+    rig.socket.rmdir() if rig.socket.is_dir() else rig.socket.unlink()
+
+
+def test_systemds_socket_is_served_and_left_where_it_is(rig: Rig) -> None:
+    rig.port("ttyS0")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(rig.socket))
+        os.chmod(rig.socket, 0o666)
+        listener.listen()
+
+        number = listener.fileno()
+        hook = f"import os; os.dup2({number}, 3); {number} == 3 or os.close({number}); "
+        hook += "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')"
+        daemon = rig.daemon(hook=hook, pass_fds=(number,))
+        as_user(NOBODY, (), lambda: take(rig))
+        assert daemon.stop() == 0
+        assert rig.socket.is_socket()
+    rig.socket.unlink()
+
+
+def test_it_says_ready_and_stopping_to_systemd(rig: Rig) -> None:
+    rig.write_policy()
+    address = str(rig.base / "systemd")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        daemon = rig.daemon()
+        assert "READY=1" in daemon.notified and f"MAINPID={daemon.pid}" in daemon.notified
+        assert daemon.stop() == 0
+        systemd.bind(address)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ttybrokerd.daemon", *rig.arguments],
+            env={**os.environ, **python_path(), "NOTIFY_SOCKET": address},
+            stderr=subprocess.DEVNULL,
+        )
+        systemd.settimeout(15)
+        assert systemd.recv(4096).startswith(b"READY=1")
+        process.terminate()
+        assert systemd.recv(4096) == b"STOPPING=1"
+        assert process.wait(15) == 0
+    os.unlink(address)
+
+
+# what it gives up
+
+
+def test_what_is_left_of_root_when_it_serves(rig: Rig, daemon: Daemon) -> None:
+    as_user(NOBODY, (), lambda: take(rig))
+    for task in os.listdir(f"/proc/{daemon.pid}/task"):
+        text = Path(f"/proc/{daemon.pid}/task/{task}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+        for name in ("CapPrm", "CapEff", "CapBnd"):
+            assert int(fields[name], 16) == 1 << 21 | 1 << 1, name
+        assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
+        assert fields["NoNewPrivs"] == "1"
+        assert fields["Umask"] == "0077"
+    assert os.getsid(daemon.pid) == daemon.pid
+    assert os.readlink(f"/proc/{daemon.pid}/cwd") == "/"
+    limits = Path(f"/proc/{daemon.pid}/limits").read_text()
+    assert limits.split("Max core file size")[1].split()[:2] == ["0", "0"]
+
+    def trace() -> None:
+        with pytest.raises(PermissionError):
+            os.listdir(f"/proc/{daemon.pid}/fd")
+
+    as_user(NOBODY, (), trace)
+
+
+# its end
+
+
+def hold_across(rig: Rig) -> Child:
+    """A holder that writes and reads when it is told to, then closes."""
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd("ttyS0", broker=str(rig.socket))
+        os.set_blocking(descriptor, True)
+        tty.setraw(descriptor)
+        chat.say()
+        while chat.hear() == "again":
+            got = b""
+            while len(got) < 4:
+                got += os.read(descriptor, 4 - len(got))
+            chat.say(got)
+            os.write(descriptor, b"pong")
+        os.close(descriptor)
+
+    child = rig.child(NOBODY, hold)
+    child.hear()
+    return child
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_holder_loses_nothing_by_the_brokers_end_and_the_next_one_sees_it(
+    rig: Rig, daemon: Daemon, number: signal.Signals
+) -> None:
+    far = rig.ports["ttyS0"]
+    holder = hold_across(rig)
+    far.write(b"pi")  # on the way while the broker ends
+    daemon.process.send_signal(number)
+    status = daemon.wait()
+    assert status == (-number if number == signal.SIGKILL else 0)
+    assert rig.socket.exists() == (number == signal.SIGKILL)
+    assert rig.lock().read_bytes() == lock_text(holder.pid)
+    far.write(b"ng")
+    holder.say("again")
+    assert holder.hear() == b"ping"
+    assert far.read(4) == b"pong"
+
+    rig.expected_locks.add("LCK..ttyS0")  # of a live process: the new one finds it
+    again = rig.daemon(*rig.arguments)
+    with pytest.raises(PortBusy) as caught:
+        as_user(ALICE, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
+    found = caught.value.holder
+    assert found is not None and (found.uid, found.pid) == (NOBODY, holder.pid)
+    with client.connect(str(rig.socket)) as connection:
+        rows = {port.name: port for port in connection.ports()}
+    assert rows["ttyS0"].state == "busy"
+    assert rows["ttyS0"].holder is not None and rows["ttyS0"].holder.pid == holder.pid
+    holder.say("enough")
+    holder.result()
+    rig.ports["ttyS0"].forget_exclusive()
+    as_user(ALICE, (), lambda: take(rig))
+    again.record("release", port="ttyS0", uid=ALICE)
+    assert not rig.lock().exists()
+    rig.expected_locks.clear()
+
+
+def test_it_ends_at_once_although_a_port_is_held(rig: Rig, daemon: Daemon) -> None:
+    rig.expected_locks.add("LCK..ttyS0")
+    holder = rig.holder(NOBODY)
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.wait(timeout=1) == 0
+    holder.say()
+    holder.result()
+
+
+def test_who_waits_hears_of_its_end(rig: Rig, daemon: Daemon) -> None:
+    rig.expected_locks.add("LCK..ttyS0")
+    holder = rig.holder(NOBODY)
+    waiting = rig.holder(ALICE, wait=30)
+    with client.connect(str(rig.socket)) as connection:
+        while not any(port.waiting for port in connection.ports()):
+            pass
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.wait()
+    with pytest.raises(client.BrokerUnavailable):
+        waiting.result()
+    holder.say()
+    holder.result()
+
+
+# the policy
+
+
+def test_sighup_reads_the_policy_again_and_a_bad_one_changes_nothing(rig: Rig) -> None:
+    rig.port("ttyS0", f"allow = [{ALICE}]")
+    daemon = rig.daemon()
+    held = rig.holder(ALICE)
+    with pytest.raises(NotPermitted):
+        as_user(BOB, (), lambda: take(rig))
+    good = rig.policy.read_text()
+    for bad in (good.replace("allow", "alow"), "not TOML", ""):
+        rig.write_policy(bad)
+        if not bad:
+            os.chmod(rig.policy, 0o666)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert "the old policy stays" in daemon.record("reload-failed").fields["reason"]
+        with pytest.raises(NotPermitted):
+            as_user(BOB, (), lambda: take(rig))
+    rig.write_policy(good.replace(str(ALICE), str(BOB)))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.record("reload")
+    with pytest.raises(PortBusy):  # a lease is a lease
+        as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
+    held.say()
+    held.result()
+    as_user(BOB, (), lambda: take(rig))
+    with pytest.raises(NotPermitted):
+        as_user(ALICE, (), lambda: take(rig))
+
+
+def test_a_policy_that_others_may_change_is_refused(rig: Rig) -> None:
+    rig.write_policy()
+    os.chmod(rig.policy, 0o666)
+    refused(rig, "others than root may write")
+    os.chmod(rig.policy, 0o620)
+    refused(rig, "others than root may write")
+    os.chmod(rig.policy, 0o644)
+    os.chown(rig.policy, ALICE, 0)
+    refused(rig, f"owned by uid {ALICE}")
+    os.chown(rig.policy, 0, 0)
+    os.chmod(rig.base, 0o777)
+    refused(rig, "others than root may write")
+    os.chmod(rig.base, 0o755)
+    rig.policy.unlink()
+    refused(rig, "No such file")
+    rig.policy.symlink_to(rig.policy)
+    refused(rig, "too many levels of symbolic links")
+    rig.policy.unlink()
+    rig.policy.mkdir()
+    refused(rig, "not a regular file")
+    rig.policy.rmdir()
+
+
+def test_a_lock_directory_that_cannot_be_is_refused(rig: Rig) -> None:
+    rig.write_policy()
+    missing = str(rig.base / "missing")
+    arguments = ["--policy", str(rig.policy), "--socket", str(rig.socket), "--lock-dir", missing]
+    refused(rig, missing, *arguments)
+    assert not rig.socket.exists()
+
+
+def test_check_points_at_line_and_key(rig: Rig) -> None:
+    rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["@dialout"]\nmax_lease = "soon"\n')
+    done = command("--check", "--policy", str(rig.policy))
+    assert done.returncode == 1
+    assert done.stderr == f"ttybrokerd: {rig.policy}:4: max_lease: a number of seconds\n"
+    rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["@dialout", "no-such-user"]\n')
+    done = command("--check", "--policy", str(rig.policy))
+    assert done.returncode == 0 and "good" in done.stdout
+    assert f"{rig.policy}:3: allow" in done.stderr and "no-such-user" in done.stderr
+
+
+def test_exit_codes() -> None:
+    assert command("--no-such-option").returncode == 2
+    assert command("--help").returncode == 0
+
+
+def test_without_root_it_says_so(rig: Rig) -> None:
+    rig.write_policy()
+
+    def run() -> int:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            status = main(rig.arguments)
+        assert "needs root" in said.getvalue()
+        return status
+
+    assert as_user(NOBODY, (), run) == 1
+
+
+def test_stale_locks_of_a_killed_daemon_go_with_the_next_lease(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(NOBODY)
+    daemon.kill()
+    holder.kill()
+    assert rig.lock().read_bytes() == lock_text(holder.pid)  # nobody was there to remove it
+    rig.ports["ttyS0"].forget_exclusive()
+    rig.socket.unlink()
+    rig.daemon(*rig.arguments)
+    as_user(ALICE, (), lambda: take(rig))
+
+
+def test_a_holder_that_kept_only_the_flock_is_seen_by_a_new_daemon(
+    rig: Rig, daemon: Daemon
+) -> None:
+    holder = rig.holder(NOBODY)
+    daemon.kill()
+    rig.lock().unlink()
+    rig.socket.unlink()
+    rig.daemon(*rig.arguments)
+    with pytest.raises(PortBusy) as caught:
+        as_user(ALICE, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
+    assert caught.value.holder is not None
+    assert caught.value.holder.how in ("flock", "exclusive")
+    node = os.open(rig.ports["ttyS0"].path, os.O_RDWR | os.O_NOCTTY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(node, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(node)
+    holder.say()
+    holder.result()
+    rig.ports["ttyS0"].forget_exclusive()
+    as_user(ALICE, (), lambda: take(rig))

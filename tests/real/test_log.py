@@ -1,0 +1,120 @@
+"""The log: a line for everything that matters, and no client can write in another's hand."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+import pytest
+
+from real.support import ALICE, BOB, NOBODY, PR_SET_NAME, Daemon, Record, Rig, as_user, prctl
+from ttybroker import NotPermitted, client, open_fd, wire
+
+pytestmark = pytest.mark.root
+
+EVIL = b'\nx uid=0 "\xff\x1b['  # 15 bytes: all that a name may have
+
+
+def common(record: Record, uid: int, user: str, pid: int) -> None:
+    """The fields that say who."""
+    fields = record.fields
+    assert (fields["uid"], fields["user"], fields["pid"]) == (str(uid), user, str(pid))
+    assert fields["program"] and fields["port"] == "ttyS0"
+
+
+def test_grant_and_release_say_who_what_by_which_rule_and_why(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(NOBODY)
+    grant = daemon.record("grant")
+    common(grant, NOBODY, "nobody", holder.pid)
+    assert grant.fields["device"] == rig.ports["ttyS0"].path
+    assert grant.fields["rule"] == "ttyS0 (line 2)"
+    holder.say()
+    holder.result()
+    release = daemon.record("release")
+    common(release, NOBODY, "nobody", holder.pid)
+    assert release.fields["reason"] == "closed"
+    assert release.fields["rule"] == "ttyS0 (line 2)"
+
+
+def test_a_refusal_says_who_and_why_and_by_which_rule(rig: Rig) -> None:
+    rig.port("ttyS0", f"deny = [{ALICE}]")
+    rig.port("ttyS0")
+    daemon = rig.daemon()
+
+    def ask() -> int:
+        with pytest.raises(NotPermitted):
+            open_fd("ttyS0", broker=str(rig.socket))
+        return os.getpid()
+
+    pid = as_user(ALICE, (), ask)
+    refuse = daemon.record("refuse")
+    common(refuse, ALICE, "", pid)
+    assert "ttyS0 (line 2)" in refuse.fields.get("rule", refuse.fields["reason"])
+    holder = rig.holder(BOB)
+    with pytest.raises(client.BrokerError):
+        open_fd("ttyS0", broker=str(rig.socket))
+    busy = daemon.record("refuse", uid=0)
+    assert f"pid {holder.pid}" in busy.fields["reason"]
+
+
+def test_a_revoke_says_of_whom_and_by_whom(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.admins = f"[{BOB}]"
+    daemon = rig.daemon()
+    holder = rig.holder(ALICE)
+
+    def revoke() -> int:
+        with client.connect(str(rig.socket)) as connection:
+            connection.revoke("ttyS0")
+        return os.getpid()
+
+    pid = as_user(BOB, (), revoke)
+    record = daemon.record("revoke")
+    common(record, ALICE, "", holder.pid)
+    assert f"uid {BOB}" in record.fields["by"] and f"pid {pid}" in record.fields["by"]
+    assert daemon.record("release").fields["reason"] == "revoked"
+    holder.say()
+    holder.result()
+    os.close(open_fd("ttyS0", broker=str(rig.socket), wait=5))
+
+
+def test_no_name_of_a_program_or_port_can_forge_a_field_or_a_line(rig: Rig, daemon: Daemon) -> None:
+    name = b'ttyS0" uid=0 user=root\ngrant port=ttyS0 uid=0 \\ \xff'
+
+    def ask() -> int:
+        prctl(PR_SET_NAME, EVIL)
+        os.close(open_fd("ttyS0", broker=str(rig.socket)))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(str(rig.socket))
+            sock.send(struct.pack("<BBHII", 1, wire.OPEN, 0, 0, 0) + name)
+            sock.recv(65536)
+            sock.send(b"broken")
+            sock.recv(65536)
+        return os.getpid()
+
+    pid = as_user(ALICE, (), ask)
+    for event in ("grant", "refuse", "cut-off"):
+        record = daemon.record(event)
+        assert record.fields["uid"] == str(ALICE) and record.fields["pid"] == str(pid)
+        assert record.fields["program"].startswith("?x uid=0")
+        assert record.text.isprintable() and record.text.isascii()
+    events = [record.event for record in daemon.records]
+    assert events.count("grant") == 1
+    assert set(events) <= {"start", "grant", "release", "refuse", "cut-off"}
+    assert all(record.fields.get("uid", str(ALICE)) == str(ALICE) for record in daemon.records)
+
+
+def test_a_log_that_nobody_reads_blocks_nobody(rig: Rig, daemon: Daemon) -> None:
+    def fill() -> None:
+        with client.connect(str(rig.socket)) as connection:
+            for _ in range(8000):
+                with pytest.raises(client.BrokerError):
+                    connection.open("no-such-port")
+
+    as_user(ALICE, (), fill)  # more than a pipe holds
+    os.close(open_fd("ttyS0", broker=str(rig.socket)))
+    assert daemon.output()
+    os.close(open_fd("ttyS0", broker=str(rig.socket), wait=5))
+    dropped = daemon.record("grant").fields.get("dropped_before", "0")
+    assert int(dropped) >= 0
