@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -64,6 +64,7 @@ class Clients:
         self._log = log
         self._all: dict[int, Client] = {}
         self._per_uid: Counter[int] = Counter()
+        self._unnamed: defaultdict[int, list[Client]] = defaultdict(list)
         self.serve: Callable[[Client, wire.Request], None]
         self.lost: Callable[[Client], None]
 
@@ -166,7 +167,17 @@ class Clients:
         self._loop.add(client.fd, READ, partial(self._on_news, client))
         if not self._users.known(uid):
             client.busy = True
-            self._workers.submit(partial(self._users.look_up, uid), lambda _: self.done(client))
+            self._name(uid, client)
+
+    def _name(self, uid: int, client: Client) -> None:
+        """Have the user's name looked up, once for all who come meanwhile."""
+        self._unnamed[uid].append(client)
+        if len(self._unnamed[uid]) == 1:
+            self._workers.submit(partial(self._users.look_up, uid), partial(self._named, uid))
+
+    def _named(self, uid: int, _name: str) -> None:
+        for client in self._unnamed.pop(uid):
+            self.done(client)
 
     def _on_news(self, client: Client) -> None:
         if client.busy:
