@@ -37,6 +37,7 @@ def init_backend(
     policy: str | Policy | None = None,
     lock_dir: str = locks.DIRECTORY,
     user: str | int | None = None,
+    quiet: bool = False,
 ) -> None:
     """Fork the broker's root half and give up root in this process, for good.
 
@@ -46,7 +47,8 @@ def init_backend(
 
     policy: the policy's file, a Policy, or None for /etc/ttybroker/policy.toml if there is one
     and the shipped default if not. lock_dir: where UUCP lock files are. user: whom to become,
-    name or uid; by default the real user of a setuid program, with the groups it has.
+    name or uid; by default the real user of a setuid program, with the groups it has. quiet: log
+    to the journal or to syslog alone, for standard error is the screen of somebody's program.
 
     Raises PermissionError without root, RuntimeError if threads run, ValueError if there is
     nobody to become; PolicyError or OSError if the backend cannot start, and then privilege is
@@ -57,17 +59,19 @@ def init_backend(
     _check_caller()
     become = _whom(user)
     try:
-        pair = _fork_backend(policy, lock_dir, become)
+        pair = _fork_backend(policy, lock_dir, become, quiet)
     finally:
         _become(become)
     _hear(pair)
     client.adopt_pair(pair)
 
 
-def _fork_backend(policy: str | Policy | None, lock_dir: str, become: _User) -> socket.socket:
+def _fork_backend(
+    policy: str | Policy | None, lock_dir: str, become: _User, quiet: bool
+) -> socket.socket:
     """Our end of the pair. What can be made before the fork is: its memory stays shared."""
     rules = policy if isinstance(policy, Policy) else load_policy(policy)
-    log = Log()
+    log = Log(quiet=quiet)
     server = Server(rules, lock_dir, log)
     server.users.look_up(become.uid)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

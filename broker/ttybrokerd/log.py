@@ -1,8 +1,9 @@
 """The log: one record for every grant, refusal, release, revoke and cut-off.
 
 To the journal in its native protocol where there is one (systemd.io/JOURNAL_NATIVE_PROTOCOL),
-else a line on standard error. Values that a client chose cannot forge a field or a line:
-everything but printable ASCII is escaped, and quotes are.
+else a line on standard error, or to syslog(3) where standard error is somebody's screen.
+Values that a client chose cannot forge a field or a line: everything but printable ASCII
+is escaped, and quotes are.
 Writing never blocks: what cannot be written at once is dropped, counted, and owned up to.
 """
 
@@ -15,6 +16,8 @@ import stat
 import sys
 
 JOURNAL = "/run/systemd/journal/socket"
+SYSLOG = "/dev/log"
+DAEMON = 3 << 3  # LOG_DAEMON, syslog.h
 MAX_VALUE = 256  # characters
 INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3  # syslog(3)
 
@@ -51,25 +54,37 @@ def line(event: str, fields: dict[str, object]) -> str:
 
 
 class Log:
-    """Where records go; made once, before privilege shrinks."""
+    """Where records go; made once, before privilege shrinks. `quiet`: never standard error;
+    without a journal and a syslog nowhere."""
 
-    def __init__(self, journal: str = JOURNAL, identifier: str = "ttybrokerd") -> None:
+    def __init__(
+        self,
+        journal: str = JOURNAL,
+        identifier: str = "ttybrokerd",
+        *,
+        quiet: bool = False,
+        syslog: str = SYSLOG,
+    ) -> None:
         self._identifier = identifier
         self._dropped = 0
         self._journal = _connect(journal)
-        self._stderr = _nonblocking_stderr() if self._journal is None else -1
+        self._syslog = _connect(syslog) if quiet and self._journal is None else None
+        self._stderr = -1 if quiet or self._journal is not None else _nonblocking_stderr()
         self._stderr_is_socket = _is_socket(self._stderr)
 
     @property
     def descriptors(self) -> set[int]:
         """What must stay open for the log to work."""
-        return {self._stderr if self._journal is None else self._journal.fileno()}
+        sockets = (self._journal, self._syslog)
+        numbers = {self._stderr, *(sock.fileno() for sock in sockets if sock is not None)}
+        return numbers - {-1}
 
     def close(self) -> None:
         """Give back what was opened for it."""
-        if self._journal is not None:
-            self._journal.close()
-        elif self._stderr > 2:
+        for sock in (self._journal, self._syslog):
+            if sock is not None:
+                sock.close()
+        if self._stderr > 2:
             os.close(self._stderr)
 
     def __call__(self, event: str, level: int = INFO, **fields: object) -> None:
@@ -81,7 +96,9 @@ class Log:
         try:
             if self._journal is not None:
                 self._journal.send(self._native(text, event, level, known))
-            else:
+            elif self._syslog is not None:
+                self._syslog.send(f"<{DAEMON | level}>{self._identifier}: {text}".encode())
+            elif self._stderr >= 0:
                 self._write(f"{self._identifier}: {text}\n".encode())
             self._dropped = 0
         except OSError:  # full, or its reader is gone
@@ -107,13 +124,13 @@ class Log:
 
 
 def _connect(path: str) -> socket.socket | None:
-    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        journal.connect(path)
+        log.connect(path)
     except OSError:
-        journal.close()
+        log.close()
         return None
-    return journal
+    return log
 
 
 def _is_socket(descriptor: int) -> bool:

@@ -115,7 +115,7 @@ def main() -> int:
     try:
         from ttybrokerd import init_backend
 
-        init_backend()
+        init_backend(quiet=True)
     except Exception as error:
         print(f"ttyrun: the broker did not start: {error}", file=sys.stderr)
         return 1

@@ -192,7 +192,8 @@ print(resource.getrlimit(7))
 @root
 @pytest.mark.parametrize("error", ["PermissionError('no root')", "RuntimeError('threads')"])
 def test_broker_that_does_not_start_is_one_line(real: Launcher, error: str) -> None:
-    (real.code / "ttybrokerd/__init__.py").write_text(f"def init_backend():\n    raise {error}\n")
+    code = f"def init_backend(**_):\n    raise {error}\n"
+    (real.code / "ttybrokerd/__init__.py").write_text(code)
     done = real.run("/bin/true")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ttyrun: the broker did not start: ")

@@ -101,9 +101,9 @@ def port(own: Launcher, orphans: None) -> Iterator[Port]:
     main = own.code / "ttyrun_main.py"
     policy, locks = own.base / "policy.toml", own.base / "locks"
     text = main.read_text()
-    assert text.count(" init_backend()\n") == 1
-    call = f" init_backend(policy={str(policy)!r}, lock_dir={str(locks)!r})\n"
-    main.write_text(text.replace(" init_backend()\n", call))
+    assert text.count(" init_backend(quiet=True)\n") == 1
+    call = f" init_backend(quiet=True, policy={str(policy)!r}, lock_dir={str(locks)!r})\n"
+    main.write_text(text.replace(" init_backend(quiet=True)\n", call))
     locks.mkdir(mode=0o755)
     master, slave = pty.openpty()
     tty.setraw(slave)  # and left open: without any the far end reads EIO

@@ -285,3 +285,20 @@ def test_a_socket_as_standard_error_never_blocks_the_log() -> None:
             os.dup2(kept, 2)
             os.close(kept)
         assert ours.recv(4096).startswith(b"ttybrokerd: grant port=ttyS0\n")
+
+
+def test_a_quiet_log_is_syslogs_and_never_on_standard_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(path)
+        record = Log("/nowhere/at/all", "unit", quiet=True, syslog=path)
+        record("grant", NOTICE, port="ttyS0")
+        assert syslog.recv(4096) == b"<29>unit: grant port=ttyS0"
+        record.close()
+    record = Log("/nowhere/at/all", quiet=True, syslog="/nowhere/either")
+    assert record.descriptors == set()
+    record("grant", NOTICE, port="ttyS0")
+    record.close()
+    assert capfd.readouterr() == ("", "")
