@@ -16,7 +16,7 @@ from ttybrokerd import daemon, log
 def main() -> int:
     """Run the hook, then the daemon."""
     hook, _, *arguments = sys.argv[1:]
-    daemon.Log = partial(log.Log, journal="/nonexistent")  # type: ignore[misc,assignment]
+    vars(daemon)["Log"] = partial(log.Log, journal="/nonexistent")
     exec(hook.removeprefix("--hook="), {})
     return daemon.main(arguments)
 

@@ -83,10 +83,16 @@ def lock_text(pid: int) -> bytes:
 
 
 class Pty:
-    """A pty: `path` is the port, and this object the device behind it."""
+    """A pty: `path` is the port, and this object the device behind it.
 
-    def __init__(self) -> None:
+    A `far` one has a high number, which no other program is given as soon as it is unplugged.
+    """
+
+    def __init__(self, far: bool = False) -> None:
+        below = [end for _ in range(32 if far else 0) for end in os.openpty()]
         self.master, slave = os.openpty()
+        for end in below:
+            os.close(end)
         self.path = os.ttyname(slave)
         self.number = os.fstat(slave).st_rdev
         tty.setraw(slave)
@@ -481,9 +487,11 @@ class Rig:
         return ["--policy", str(self.policy), "--socket", str(self.socket),
                 "--lock-dir", str(self.locks)]  # fmt: skip
 
-    def port(self, name: str, who: str = 'allow = ["*"]', extra: str = "") -> Pty:
+    def port(
+        self, name: str, who: str = 'allow = ["*"]', extra: str = "", far: bool = False
+    ) -> Pty:
         """A pty under this name, and a rule that gives it to `who`."""
-        pty = self.ports.get(name) or Pty()
+        pty = self.ports.get(name) or Pty(far)
         self.ports[name] = pty
         rule = f'[[rule]]\nport = "{name}"\ndevice = "{pty.path}"\nclass = "pty"\n{who}\n{extra}\n'
         self.rules.append(rule)
@@ -526,7 +534,7 @@ class Rig:
 
     def backend(self, **options: Any) -> None:
         """In a child: become the user half of a program with a forked backend on these ports."""
-        backend.Log = partial(Log, journal="/nonexistent")  # type: ignore[misc,assignment]
+        vars(backend)["Log"] = partial(Log, journal="/nonexistent")
         given = {"policy": str(self.policy), "lock_dir": str(self.locks), "user": "nobody"}
         init_backend(**{**given, **options})
 

@@ -191,7 +191,7 @@ class Slow:
         self.rig = rig
         rig.port("ttyS0")
         for number in range(count):
-            rig.port(f"slow{number}")
+            rig.port(f"slow{number}", far=True)
         gate, told = rig.base / "gate", rig.base / "told"
         os.mkfifo(gate)
         os.mkfifo(told)

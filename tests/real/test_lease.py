@@ -428,10 +428,14 @@ def test_asyncio_gets_a_port_without_blocking_its_loop(rig: Rig, daemon: Daemon)
 
     class Echo(asyncio.Protocol):
         def __init__(self) -> None:
-            self.got = asyncio.get_running_loop().create_future()
+            self.got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def data_received(self, data: bytes) -> None:
             self.got.set_result(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set_result(None)
 
     async def use(chat: Chat) -> bytes:
         opening = asyncio.create_task(
@@ -443,12 +447,11 @@ def test_asyncio_gets_a_port_without_blocking_its_loop(rig: Rig, daemon: Daemon)
         loop = asyncio.get_running_loop()
         transport, protocol = await serial_asyncio_fast.connection_for_serial(loop, Echo, port)
         chat.say("open")
-        data: bytes = await protocol.got
+        assert isinstance(protocol, Echo)
+        data = await protocol.got
         transport.write(data.upper())
-        lost = loop.create_future()
-        protocol.connection_lost = lost.set_result
         transport.close()
-        await lost
+        await protocol.lost
         return data
 
     child = rig.child(NOBODY, lambda chat: asyncio.run(use(chat)))
@@ -687,7 +690,10 @@ def test_a_lease_with_a_time_limit_is_hung_up_when_it_is_over(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_a_lost_device_frees_port_and_lock_at_once(rig: Rig, daemon: Daemon, waiting: bool) -> None:
+def test_a_lost_device_frees_port_and_lock_at_once(rig: Rig, waiting: bool) -> None:
+    rig.port("ttyS0", far=True)
+    daemon = rig.daemon()
+
     def hold(chat: Chat) -> bytes:
         descriptor = fetch(rig.socket)
         os.set_blocking(descriptor, True)

@@ -106,7 +106,9 @@ def test_nobody_moves_a_file_with_lrzsz(
         mover.say()
         ours, theirs = socket.socketpair()
         wire = rig.child(0, lambda _chat: relay(pty.master, ours), keep=[pty.master, ours.fileno()])
-        other_end = subprocess.Popen(far_command, stdin=theirs, stdout=theirs, cwd=far)
+        other_end = subprocess.Popen(
+            far_command, stdin=theirs.fileno(), stdout=theirs.fileno(), cwd=far
+        )
         ours.close()
         theirs.close()
         files.wait("file", IN_CREATE)
