@@ -28,7 +28,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn, TypeVar
 
-PATIENCE = 0.002  # seconds
+PATIENCE = 0.005  # seconds
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 T = TypeVar("T")
