@@ -75,6 +75,7 @@ def _fork_backend(
     server = Server(rules, lock_dir, log)
     server.users.look_up(become.uid)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gc.collect()
     gc.freeze()  # no collection, in either half, touches what is here now
     middle = os.fork()
     if middle == 0:

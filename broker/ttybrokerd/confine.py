@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import prctl
 
+from ttybrokerd import linux
+
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 DESCRIPTORS = 16384  # clients and four a lease, with room
 
@@ -78,8 +80,7 @@ def _prove_no_way_back() -> None:
 
 def _cut_bounding_set(keep: tuple[int, ...]) -> None:
     """By number up to the kernel's own last one: python-prctl's list ends where its build did."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        last = int(file.read())
+    last = int(linux.read_file("/proc/sys/kernel/cap_last_cap"))
     for number in range(last + 1):
         if number not in keep:
             prctl.capbset_drop(number)
@@ -112,9 +113,9 @@ def verify(*, permitted: int, bounding: int) -> None:
 def status(thread: str = "self") -> dict[str, str]:
     """The kernel's account of a thread of this process, by field: proc_pid_status(5)."""
     path = "/proc/self/status" if thread == "self" else f"/proc/self/task/{thread}/status"
-    with open(path, encoding="ascii", errors="replace") as file:
-        pairs = (line.partition(":") for line in file)
-        return {key: value.strip() for key, _, value in pairs}
+    lines = linux.read_file(path).decode("ascii", "replace").splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key: value.strip() for key, _, value in pairs}
 
 
 def _limit(what: int, value: int) -> None:

@@ -224,5 +224,4 @@ def _open_failed(error: OSError) -> Refusal:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
+    return linux.read_file(path).decode("ascii", "replace")

@@ -47,6 +47,19 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def read_file(path: str) -> bytes:
+    """The whole of a small file of /proc or /sys. (Not open(): the backend would run, and so
+    have for itself, all of Python's text and buffer machinery for some numbers.)"""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
 def inotify() -> int:
     """A new inotify descriptor, non-blocking and close-on-exec: inotify_init1(2)."""
     return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
@@ -145,8 +158,4 @@ def weak_reference(descriptor: int) -> select.epoll:
 
 def still_open(watcher: select.epoll) -> bool:
     """Whether any copy of the description given to `weak_reference` is open anywhere."""
-    info = os.open(f"/proc/self/fdinfo/{watcher.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return b"\ntfd:" in os.read(info, 4096)
-    finally:
-        os.close(info)
+    return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")

@@ -18,6 +18,7 @@ import struct
 import time
 
 from ttybroker.wire import Holder
+from ttybrokerd import linux
 from ttybrokerd.refusal import Refusal, busy
 
 DIRECTORY = "/run/lock"
@@ -38,8 +39,8 @@ def process(pid: int) -> Holder | None:
     except PermissionError:
         pass
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            fields = dict(line.partition(b":")[::2] for line in file)
+        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
+        fields = dict(line.partition(b":")[::2] for line in lines)
         uid = int(fields[b"Uid"].split()[0])
         return Holder(uid, "", pid, printable(fields[b"Name"].strip()))
     except (OSError, KeyError):  # ended meanwhile, or a /proc that hides it
@@ -49,8 +50,7 @@ def process(pid: int) -> Holder | None:
 def program(pid: int) -> str:
     """The name of a process, masked as in `process`; "" if it cannot be told."""
     try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return printable(file.read(64).rstrip(b"\n"))
+        return printable(linux.read_file(f"/proc/{pid}/comm").rstrip(b"\n"))
     except OSError:
         return ""
 
@@ -272,13 +272,12 @@ def flock_holder(node: int) -> Holder | None:
     status = os.fstat(node)
     device, inode = status.st_dev, status.st_ino
     wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
-    with open("/proc/locks", encoding="ascii", errors="replace") as file:
-        for line in file:
-            fields = line.split()
-            if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted:
-                pid = int(fields[4])
-                holder = process(pid) if pid > 0 else None
-                found = holder or Holder(pid=pid if pid > 0 else None)
-                found.how = "flock"
-                return found
+    for line in linux.read_file("/proc/locks").decode("ascii", "replace").splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted:
+            pid = int(fields[4])
+            holder = process(pid) if pid > 0 else None
+            found = holder or Holder(pid=pid if pid > 0 else None)
+            found.how = "flock"
+            return found
     return None

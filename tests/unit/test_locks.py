@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import ttybroker
 import ttybrokerd
-from ttybrokerd import locks
+from ttybrokerd import linux, locks
 from ttybrokerd.locks import YOUNG, LockFiles, flock_holder, parse_pid, printable, process
 from ttybrokerd.refusal import Refusal
 from unit.helpers import dead_pid, descriptors
@@ -673,7 +673,7 @@ def test_a_process_that_the_kernel_hides_is_a_holder_all_the_same(
         raise PermissionError(errno.EPERM, "not yours")
 
     monkeypatch.setattr(os, "kill", refused)
-    monkeypatch.setattr(locks, "open", refused, raising=False)
+    monkeypatch.setattr(linux, "read_file", refused)
     found = process(other)
     assert found is not None
     assert (found.uid, found.pid, found.program) == (None, other, "")
