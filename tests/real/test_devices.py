@@ -219,6 +219,11 @@ class Slow:
             path.unlink()
 
 
+def ask_for(rig: Rig, number: int) -> Callable[[Chat], None]:
+    """Lease a slow port and give it back."""
+    return lambda _chat: os.close(open_fd(f"slow{number}", broker=str(rig.socket)))
+
+
 def quick(rig: Rig) -> Callable[[], float]:
     """How long a lease of the good port takes, at the median."""
 
@@ -238,16 +243,12 @@ def quick(rig: Rig) -> Callable[[], float]:
 def test_ports_that_do_not_open_delay_no_other(rig: Rig, count: int) -> None:
     slow = Slow(rig, count)
     try:
-
-        def ask(number: int) -> Callable[[Chat], None]:
-            return lambda _chat: os.close(open_fd(f"slow{number}", broker=str(rig.socket)))
-
-        askers = [rig.child(ALICE, ask(number)) for number in range(count)]
+        askers = [rig.child(ALICE, ask_for(rig, number)) for number in range(count)]
         slow.stuck(count)
         assert as_user(BOB, (), quick(rig)) < 0.25
         with client.connect(str(rig.socket)) as connection:
             states = [port.state for port in connection.ports()]
-        assert states.count("opening") == count and states.count("free") == 1
+        assert states.count("opening") == count and states[0] in ("free", "closing")
         with pytest.raises(BrokerError) as caught:
             as_user(BOB, (), lambda: open_fd("slow0", broker=str(rig.socket)))
         assert caught.value.errno == errno.EBUSY
@@ -267,10 +268,7 @@ def test_sigterm_ends_the_daemon_though_ports_do_not_open(rig: Rig) -> None:
     slow = Slow(rig, 3)
     try:
         for number in range(3):
-            rig.child(
-                ALICE,
-                lambda _chat, number=number: open_fd(f"slow{number}", broker=str(rig.socket)),
-            )
+            rig.child(ALICE, ask_for(rig, number))
         slow.stuck(3)
         slow.daemon.process.send_signal(signal.SIGTERM)
         assert slow.daemon.wait(timeout=5) == 0

@@ -33,7 +33,12 @@ def powerless() -> None:
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(now[name], 16) == 0, name
     assert now["NoNewPrivs"] == "1"
-    for way in (lambda: os.setuid(0), lambda: os.setgroups([]), lambda: os.setgid(0)):
+    ways: list[Callable[[], None]] = [
+        lambda: os.setuid(0),
+        lambda: os.setgroups([]),
+        lambda: os.setgid(0),
+    ]
+    for way in ways:
         with pytest.raises(PermissionError):
             way()
 

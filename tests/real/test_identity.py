@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -155,7 +156,12 @@ def test_asking_for_another_process_is_for_ones_own_alone(rig: Rig, daemon: Daem
         as_user(ALICE, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
     mine.say()
     mine.result()
-    idle = rig.child(ALICE, lambda chat: (chat.say(), chat.hear()))
+
+    def idle_about(chat: Chat) -> None:
+        chat.say()
+        chat.hear()
+
+    idle = rig.child(ALICE, idle_about)
     idle.hear()  # it is ALICE's by now
     as_user(ALICE, (), ask_for(idle.pid))
     idle.say()
@@ -224,10 +230,10 @@ def test_credentials_sent_by_hand_count_as_what_they_are(rig: Rig, daemon: Daemo
         return cut_off(sock)
 
     for forged in ((0, ALICE, ALICE), (1, 0, 0), (0, ALICE, 0)):
-        assert "identity changed" in as_user(0, (), lambda forged=forged: claim(*forged))
+        assert "identity changed" in as_user(0, (), partial(claim, *forged))
     for forged in ((0, 0, 0), (1, ALICE, ALICE), (0, BOB, ALICE)):
         with pytest.raises(PermissionError):
-            as_user(ALICE, (), lambda forged=forged: claim(*forged))
+            as_user(ALICE, (), partial(claim, *forged))
 
 
 @pytest.mark.parametrize("what", ["uid", "gid"])
