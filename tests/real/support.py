@@ -568,7 +568,7 @@ class Rig:
                     status = daemon.stop()
                     if status != 0:
                         problems.append(f"the daemon ended with {status}:\n{daemon.output()}")
-                except AssertionError as error:
+                except (AssertionError, OSError) as error:
                     problems.append(str(error))
         for pty in self.ports.values():
             pty.close()
