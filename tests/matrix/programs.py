@@ -1,0 +1,99 @@
+"""The table of programs: how each is started, spoken to and left."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import NamedTuple
+
+from matrix import acts
+from matrix.acts import Act
+
+LCK = "LCK file"
+
+
+class Program(NamedTuple):
+    """One row. `command` is what people type; `ready` is what it shows when it is up; `quit`
+    are tmux's names of the keys that leave it (and ?TEXT to be seen in between)."""
+
+    name: str
+    package: str
+    command: str
+    quit: tuple[str, ...] = ()
+    ready: str = ""
+    lock: str = "none"
+    status: int = 0
+    act: Callable[[Act, Program], None] = acts.converse
+    remarks: str = ""
+
+    def version(self) -> str:
+        """Upstream's version: without Debian's epoch and revision."""
+        command = ["dpkg-query", "-W", "-f", "${Version}", self.package]
+        text = subprocess.run(command, capture_output=True, text=True).stdout
+        return text.rpartition(":")[2].rpartition("-")[0] or text
+
+
+PROGRAMS = (
+    Program(
+        "picocom", "picocom", "picocom -b 115200 /dev/ttyS7",
+        ("C-a", "C-x"), "Terminal ready", lock="flock",
+    ),
+    Program(
+        "minicom", "minicom", "minicom -D /dev/ttyS7 -b 115200",
+        ("C-a", "q", "Enter"), "Welcome to minicom", lock=LCK,
+    ),
+    Program("tio", "tio", "tio -b 115200 /dev/ttyS7", ("C-t", "q"), "Connected", lock="flock"),
+    Program(
+        "screen", "screen", "screen /dev/ttyS7 115200",
+        ("C-a", "k", "y"), lock="TIOCEXCL", act=acts.detach, remarks="detached and reattached",
+    ),
+    Program(
+        "cu", "cu", "cu -l /dev/ttyS7 -s 115200", ("Enter", "~", "."), "Connected.", lock=LCK
+    ),
+    Program(
+        "microcom", "microcom", "microcom -p /dev/ttyS7 -s 115200",
+        ("C-\\", "?->", "quit", "Enter"), "Escape character", lock=LCK,
+    ),
+    Program(
+        "plink", "putty-tools", "plink -serial /dev/ttyS7 -sercfg 115200,8,n,1,N",
+        ("C-c",), status=130, remarks="left with Ctrl-C",
+    ),
+    Program(
+        "C-Kermit", "ckermit",
+        "kermit -l /dev/ttyS7 -b 115200 -C 'set carrier-watch off, connect, exit 0'",
+        ("C-\\", "c"), "Connecting to", lock=LCK,
+    ),
+    Program(
+        "pyserial-miniterm", "python3-serial", "pyserial-miniterm /dev/ttyS7 115200",
+        ("C-]",), "--- Miniterm on", lock="flock",
+    ),
+    Program(
+        "python3 -m serial.tools.miniterm", "python3-serial",
+        "python3 -m serial.tools.miniterm /dev/ttyS7 115200",
+        ("C-]",), "--- Miniterm on", lock="flock",
+    ),
+    Program(
+        "busybox microcom", "busybox-static", "busybox microcom -s 115200 /dev/ttyS7",
+        ("C-x",), lock=LCK, remarks="a static program",
+    ),
+    Program(
+        "socat", "socat", "socat -,raw,echo=0,escape=0x1d /dev/ttyS7,raw,echo=0", ("C-]",)
+    ),
+    Program(
+        "lrzsz", "lrzsz", "sh -c 'exec sz -q file <>/dev/ttyS7 >&0'", act=acts.send_file,
+        remarks="a file by zmodem",
+    ),
+    Program(
+        "stty", "coreutils", "stty -F /dev/ttyS7 19200 speed", act=acts.set_speed,
+        remarks="what it sets is put back at its end",
+    ),
+    Program(
+        "a shell's redirection", "dash",
+        """sh -c 'echo hello >/dev/ttyS7; exec 5<>/dev/ttyS7
+                  echo again >&5; read -r word <&5; echo "got $word"; exit 3'""",
+        act=acts.redirect, status=3,
+    ),
+    Program("ser2net", "ser2net", "ser2net -d -c ser2net.yaml", act=acts.serve, lock=LCK,
+        status=1, remarks="its status after SIGTERM is 1",),
+    Program("gpsd", "gpsd", "gpsd -N -n -S {free} /dev/ttyS7", act=acts.navigate, lock="TIOCEXCL"),
+)  # fmt: skip
