@@ -110,6 +110,7 @@ reset_limits(void)
 static void
 reset_signals(void)
 {
+	static const unsigned long normal[4]; /* SIG_DFL as rt_sigaction(2) wants it */
 	struct sigaction action;
 	sigset_t mask;
 
@@ -126,7 +127,7 @@ reset_signals(void)
 		if (sigaction(s, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
 			kept.ignored |= 1ULL << (s - 1);
 		signal(s, SIG_IGN); /* also drops one that is pending */
-		signal(s, SIG_DFL);
+		syscall(SYS_rt_sigaction, s, normal, NULL, 8); /* signal(2) spares 32 and 33 */
 	}
 	sigemptyset(&mask);
 	sigprocmask(SIG_SETMASK, &mask, NULL);
