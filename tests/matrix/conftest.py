@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from matrix.stage import Installation, Stage
+from matrix.table import LAUNCHERS, Found
 from matrix.terminal import Terminal
 from real.conftest import rig
 from real.support import Rig
 
 __all__ = ["rig"]
 HERE = Path(__file__).parent
-LAUNCHERS = ("ttybroker run", "ttyrun")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +39,12 @@ def installation() -> Iterator[Installation]:
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture(scope="session")
+def found() -> Found:
+    """What the matrix's tests have found so far."""
+    return {}
 
 
 @pytest.fixture(params=LAUNCHERS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from matrix import table
 from matrix.acts import Act
 from matrix.programs import PROGRAMS, Program
 from matrix.stage import Stage
+from matrix.table import Found
 from matrix.terminal import Terminal
 
 pytestmark = pytest.mark.root
@@ -14,7 +16,27 @@ pytestmark = pytest.mark.root
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_program_works_and_leaves_nothing(
-    stage: Stage, terminal: Terminal, line: list[str], program: Program
+    stage: Stage,
+    terminal: Terminal,
+    line: list[str],
+    launcher: str,
+    program: Program,
+    found: Found,
 ) -> None:
+    found[program.name, launcher] = table.FAILS
     program.act(Act(stage, terminal, line), program)
     stage.demand_free()
+    found[program.name, launcher] = table.WORKS
+
+
+def test_readme_says_what_was_found(found: Found, pytestconfig: pytest.Config) -> None:
+    """Of what has run: of everything, unless only a part was asked for (-k)."""
+    complete = [
+        program
+        for program in PROGRAMS
+        if all((program.name, launcher) in found for launcher in table.LAUNCHERS)
+    ]
+    if pytestconfig.getoption("--write-matrix", default=False):
+        assert len(complete) == len(PROGRAMS), "the whole matrix must run to be written"
+        table.write(found)
+    assert not table.differences(found, complete), "make matrix"

@@ -1,0 +1,61 @@
+"""The README's table, made of what the tests found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from matrix.programs import PROGRAMS, Program
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
+LAUNCHERS = ("ttybroker run", "ttyrun")
+WORKS, FAILS = "works", "fails"
+_HEAD = ("program", "version", "lock it takes itself", "`ttybroker run`", "`ttyrun`", "remarks")
+
+Found = dict[tuple[str, str], str]  # (program's name, launcher) -> WORKS or FAILS
+
+
+def row(program: Program, found: Found) -> list[str]:
+    """One program's cells."""
+    outcomes = [found.get((program.name, launcher), FAILS) for launcher in LAUNCHERS]
+    return [program.name, program.version(), program.lock, *outcomes, program.remarks]
+
+
+def table(found: Found) -> str:
+    """The whole table, in Markdown."""
+    rows = [list(_HEAD), ["---"] * len(_HEAD), *(row(program, found) for program in PROGRAMS)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
+
+
+def write(found: Found) -> None:
+    """Put it between the README's two marks."""
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(before + BEGIN + "\n" + table(found) + "\n" + END + after)
+
+
+def committed() -> dict[str, list[str]]:
+    """The README's rows by program."""
+    text = README.read_text().partition(BEGIN)[2].partition(END)[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    return {cells[0]: cells for cells in rows}
+
+
+def differences(found: Found, programs: Iterable[Program] = PROGRAMS) -> list[str]:
+    """Where the README says something else than was found. Versions may differ: they are those
+    of the machine that wrote it."""
+    rows = committed()
+    problems = [f"{name}: not a program of the matrix" for name in rows if name not in _names()]
+    for program in programs:
+        is_so, said = row(program, found), rows.get(program.name)
+        if said is None or said[:1] + said[2:] != is_so[:1] + is_so[2:]:
+            problems.append(f"{program.name}: README {said}, found {is_so}")
+    return problems
+
+
+def _names() -> set[str]:
+    return {program.name for program in PROGRAMS}
