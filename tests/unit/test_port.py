@@ -1,0 +1,145 @@
+"""A port from first lock to last, where a step fails that cannot be made to fail for real."""
+
+from __future__ import annotations
+
+import errno
+import os
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_mock import MockerFixture
+
+from ttybrokerd import linux, port
+from ttybrokerd.device import Devices, Seen, Target
+from ttybrokerd.locks import LockFiles
+from ttybrokerd.refusal import Refusal
+
+DEAD = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    path = os.ttyname(slave)
+    os.close(slave)
+    yield path
+    os.close(master)
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Iterator[LockFiles]:
+    made = LockFiles(str(tmp_path))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def watches() -> Iterator[int]:
+    descriptor = linux.inotify()
+    yield descriptor
+    os.close(descriptor)
+
+
+def look(devices: Devices, path: str) -> Seen:
+    return devices.look(Target("gps", path, pty=True, console=False))
+
+
+def acquire(path: str, locks: LockFiles, watches: int) -> tuple[port.OpenPort, int] | Refusal:
+    devices = Devices()
+    return port.acquire(devices, look(devices, path), locks, watches, os.getpid(), ghosts=False)
+
+
+def open_descriptors() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
+    step: int, device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    """The first open is the guard's, the second the holder's."""
+    opened = Devices.open
+    calls: list[Seen] = []
+
+    def dying(self: Devices, seen: Seen) -> int:
+        calls.append(seen)
+        if len(calls) == step:
+            raise Refusal(errno.ENODEV, "cannot be opened: No such device")
+        return opened(self, seen)
+
+    mocker.patch.object(Devices, "open", dying)
+    before = open_descriptors()
+    refusal = acquire(device, locks, watches)
+    assert isinstance(refusal, Refusal) and refusal.number == errno.ENODEV
+    assert open_descriptors() == before
+    assert os.listdir(locks.path) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("ttybrokerd.linux.is_exclusive", DEAD),
+        ("ttybrokerd.port.termios.tcgetattr", termios.error(errno.EIO, "Input/output error")),
+        ("ttybrokerd.port.fcntl.flock", DEAD),
+        ("ttybrokerd.port.fcntl.ioctl", DEAD),
+        ("ttybrokerd.linux.weak_reference", OSError(errno.EMFILE, "Too many open files")),
+    ],
+)
+def test_whatever_step_fails_the_refusal_has_its_cause_and_nothing_is_left(
+    where: str,
+    error: OSError | termios.error,
+    device: str,
+    locks: LockFiles,
+    watches: int,
+    mocker: MockerFixture,
+) -> None:
+    mocker.patch(where, side_effect=error)
+    before = open_descriptors()
+    refusal = acquire(device, locks, watches)
+    assert isinstance(refusal, Refusal)
+    assert refusal.number == error.args[0]
+    assert os.strerror(error.args[0]) in refusal.reason
+    assert open_descriptors() == before
+    assert os.listdir(locks.path) == []
+
+
+def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    before = open_descriptors()
+    result = acquire(device, locks, watches)
+    assert not isinstance(result, Refusal)
+    held, descriptor = result
+    held.listen(descriptor, os.getpid())
+    os.close(descriptor)
+    for call in ("fcntl.ioctl", "termios.tcflush", "termios.tcsetattr"):
+        mocker.patch(f"ttybrokerd.port.{call}", side_effect=DEAD)
+    mocker.patch("ttybrokerd.linux.unsent", side_effect=DEAD)
+    assert port.release(held, drain=True) is None
+    assert open_descriptors() == before
+    assert os.listdir(locks.path) == []
+
+
+@pytest.mark.parametrize(
+    ("queue", "looks"),
+    [
+        ([300, 200, 100, 100, 100, 100, 100, 100], 5),  # falls until 1 s, then stands for another
+        ([3, 2, 1, 0], 4),  # all is sent
+        ([0], 1),
+        (list(range(1000, 0, -1)), 61),  # falls for ever: 30 s of it
+    ],
+)
+def test_unsent_output_is_waited_for_as_long_as_it_gets_less_and_not_for_ever(
+    queue: list[int], looks: int, mocker: MockerFixture
+) -> None:
+    now = [0.0]
+    clock = mocker.patch("ttybrokerd.port.time")
+    clock.monotonic.side_effect = lambda: now[0]
+    clock.sleep.side_effect = lambda _: now.__setitem__(0, now[0] + 0.5)
+    unsent = mocker.patch("ttybrokerd.linux.unsent", side_effect=queue)
+    port._drain(-1)
+    assert unsent.call_count == looks
