@@ -43,7 +43,7 @@ def init_backend(
 
     To be called first of all: before threads, before anything of the caller's is read. From
     then on `ttybroker.open_tty` and `open_fd` in this process use that backend, which ends when
-    the last copy of the socket to it is closed, however this process ends.
+    the last copy of the socket to it and of every port is closed, however this process ends.
 
     policy: the policy's file, a Policy, or None for /etc/ttybroker/policy.toml if there is one
     and the shipped default if not. lock_dir: where UUCP lock files are. user: whom to become,

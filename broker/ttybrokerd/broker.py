@@ -134,6 +134,10 @@ class Broker:
         """Whether no port is leased, opened or put in order."""
         return not self.table.ports
 
+    def leasing(self) -> bool:
+        """Whether anybody has a port."""
+        return bool(self._leases)
+
     def in_order(self) -> bool:
         """Whether no port is being opened or put in order: each is free, or its holder's."""
         for key in list(self._leases):

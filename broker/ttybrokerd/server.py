@@ -70,8 +70,8 @@ class Server:
 
     @property
     def deserted(self) -> bool:
-        """Whether no client is connected."""
-        return len(self._clients) == 0
+        """Whether no client is connected and nobody has a port."""
+        return len(self._clients) == 0 and not self.broker.leasing()
 
     def run(self, over: Callable[[], bool], finish: Callable[[], NoReturn]) -> NoReturn:
         """Serve until `over()`, and then do `finish()`, which ends the process by os._exit().
