@@ -23,6 +23,7 @@ import socket
 import struct
 
 from ttybroker import seccomp, target
+from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -242,9 +243,7 @@ def run_aside(work: Callable[[socket.socket], None], talk: socket.socket) -> Non
         except OSError:
             pass
     except BaseException as error:
-        from ttybroker.supervise import complain
-
-        complain(f"the supervisor failed: {error!r}")
+        say(f"the supervisor failed: {error!r}")
     finally:
         os._exit(0)
 

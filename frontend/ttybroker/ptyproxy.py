@@ -27,7 +27,8 @@ from ttybroker.launch import (
     open_direct,
     start_aside,
 )
-from ttybroker.supervise import complain, is_serial_name
+from ttybroker.say import say
+from ttybroker.supervise import is_serial_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def launch_with_ptys(job: Job, why: str) -> NoReturn:
     words = hear(talk).split(b"\0")
     direct = open_direct(job)
     job.argv = [os.fsdecode(word) for word in words]
-    complain(f"copying through a pty{f' ({why})' if why else ''}: {LOST}")
+    say(f"copying through a pty{f' ({why})' if why else ''}: {LOST}")
     talk.close()
     exec_program(job, direct)
     raise AssertionError("not reached")

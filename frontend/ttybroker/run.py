@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from ttybroker.say import say, speak_as
 from ttybroker.wire import MAX_WAIT, valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
     from ttybroker.supervise import Client, Connect
 
 USAGE = (
-    "usage: ttybroker run [--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... "
-    "[--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]"
+    "[--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... [--stdio PORT] [PORT...] "
+    "-- PROGRAM [ARGUMENT...]"
 )
 BAD_USAGE = 2
 
 
 class Usage(Exception):
-    """What is wrong with the command line, and what to write instead."""
+    """What is wrong with the command line, and what to write instead (else: all of the usage)."""
+
+    def __init__(self, line: str, *, hint: bool = True) -> None:
+        super().__init__(line)
+        self.hint = hint
 
 
 class Request:
@@ -48,12 +53,14 @@ def main(
     env: Mapping[str, str] | None = None,
     before_exec: Callable[[], None] | None = None,
     connect: Connect | None = None,
+    command: str = "ttybroker run",
 ) -> int:
     """Run the program of `argv` (without our own name); returns an exit status only if it
     could not start, or where a launcher has to stay and wait for it.
 
     broker: as for `ttybroker.client.connect`; connect: instead of that. env: the program's,
-    else ours. before_exec: called last in the process that becomes the program.
+    else ours. before_exec: called last in the process that becomes the program. command: what
+    the user typed, to speak under that name.
     """
 
     def connect_late() -> Client:
@@ -63,6 +70,7 @@ def main(
 
     from ttybroker.launch import Failure, Job, launch
 
+    speak_as(command.partition(" ")[0])
     try:
         request = parse(argv)
         job = Job(
@@ -76,28 +84,22 @@ def main(
         )
         return launch(job, via=request.via)
     except Usage as error:
-        return _say(error, BAD_USAGE)
+        say(error if error.hint else f"{error}; usage: {command} {USAGE}")
+        return BAD_USAGE
     except Failure as error:
-        return _say(error, error.status)
-
-
-def _say(error: Exception, status: int) -> int:
-    try:
-        os.write(2, os.fsencode(f"ttybroker: {error}\n"))
-    except OSError:
-        pass
-    return status
+        say(error)
+        return error.status
 
 
 def parse(argv: list[str]) -> Request:
     """Read the command line; raises Usage."""
     request = Request()
     if "--" not in argv:
-        raise Usage(f"no -- before the program; {USAGE}")
+        raise Usage("no -- before the program", hint=False)
     end = argv.index("--")
     words, request.program = argv[:end], argv[end + 1 :]
     if not request.program:
-        raise Usage(f"no program after --; {USAGE}")
+        raise Usage("no program after --", hint=False)
     words.reverse()
     while words:
         word = words.pop()
@@ -125,12 +127,12 @@ def _option(request: Request, word: str, words: list[str]) -> None:
     elif option == "--stdio":
         request.direct.append(((0, 1), _port(_value(option, words))))
     else:
-        raise Usage(f"{option}: no such option; {USAGE}")
+        raise Usage(f"{option}: no such option", hint=False)
 
 
 def _value(option: str, words: list[str]) -> str:
     if not words:
-        raise Usage(f"{option} needs a value; {USAGE}")
+        raise Usage(f"{option} needs a value", hint=False)
     return words.pop()
 
 

@@ -22,6 +22,7 @@ import os
 import threading
 
 from ttybroker import seccomp, target
+from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -95,19 +96,11 @@ class Complaints:
     def say(self, name: str, number: int, line: str) -> None:
         if (name, number) not in self._said:
             self._said.add((name, number))
-            complain(line)
+            say(line)
 
     def forget(self, name: str) -> None:
         """It worked: a refusal after this is news again."""
         self._said -= {said for said in self._said if said[0] == name}
-
-
-def complain(line: str) -> None:
-    """A line on stderr, whole; nothing when stderr is gone."""
-    try:
-        os.write(2, os.fsencode(f"ttybroker: {line}\n"))
-    except OSError:
-        pass
 
 
 class Connections:
@@ -202,7 +195,7 @@ class Supervisor:
             try:
                 self._answer(call)
             except Exception as error:
-                complain(f"could not answer process {call.pid}: {error!r}")
+                say(f"could not answer process {call.pid}: {error!r}")
                 seccomp.refuse(self._listener, call.id, errno.EIO)
             with self._lock:
                 self._idle += 1
@@ -249,7 +242,7 @@ class Supervisor:
                 seccomp.let_go_on(self._listener, call.id)
                 return
             if not verdict.allowed:
-                raise PermissionError(errno.EACCES, verdict.message)
+                raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
             if access:
                 self._allow(call, flags)
                 return
@@ -332,6 +325,6 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Connections, Names
     for name in wanted:
         verdict = client.check(name)
         if not verdict.allowed:
-            raise PermissionError(errno.EACCES, verdict.message)
+            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
     names = Names(wanted, client.ports())
     return Connections(connect, client), names

@@ -31,6 +31,7 @@ from ttybroker.launch import (
     run_aside,
     take_listener,
 )
+from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _program(job: Job, talk: socket.socket, mask: set[int]) -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             become_program(job, talk)
     except Failure as error:
-        os.write(2, os.fsencode(f"ttybroker: {error}\n"))
+        say(error)
         status = error.status
     finally:
         os._exit(status)

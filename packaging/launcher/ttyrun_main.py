@@ -126,7 +126,7 @@ def main() -> int:
     give_children_connections()
     from ttybroker.run import main as run
 
-    return run(sys.argv[1:], broker=None, env=kept.env, before_exec=kept.give_back_rest)
+    return run(sys.argv[1:], env=kept.env, before_exec=kept.give_back_rest, command="ttyrun")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def init_backend(**_):
 """
 RUN = """
 import os
-def main(argv, *, broker, env, before_exec):
+def main(argv, *, env, before_exec, command):
     if argv[0] == "hold":
         os.write(1, b"ready\\n")
         os.read(0, 1)

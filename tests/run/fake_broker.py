@@ -55,7 +55,7 @@ class FakeClient:
             return Verdict(False, True, "rule 1", text)
         if (self.directory / name).is_symlink():
             return Verdict(True, True, "rule 2", "")
-        return Verdict(False, False, "", f"{name}: no rule names this port")
+        return Verdict(False, False, "", "no rule names this port")
 
     def ports(self) -> list[Port]:
         self._log("ports")

@@ -294,14 +294,14 @@ def test_a_refusal_is_an_ordinary_errno_and_one_line_for_all_retries(
 
 
 def test_a_port_the_policy_denies_says_so(rig: Rig) -> None:
-    rig.write("ttyUSB3.deny", "ttyUSB3: rule 1 does not let you")
+    rig.write("ttyUSB3.deny", "rule 1 does not let you")
     _, output, errors = rig.python(f'{ATTEMPT}print(attempt(os.open, "/dev/ttyUSB3", os.O_RDWR))')
     assert output == f"-{errno.EACCES}\n"
     assert errors == "ttybroker: ttyUSB3: rule 1 does not let you\n"
 
 
 def test_access_is_answered_by_the_policy(rig: Rig) -> None:
-    rig.write("ttyUSB3.deny", "ttyUSB3: rule 1 does not let you")
+    rig.write("ttyUSB3.deny", "rule 1 does not let you")
     code = """
 for port in ("ttyS7", "ttyUSB3", "ttyUSB4"):
     path = "/dev/" + port

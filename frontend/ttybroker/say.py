@@ -1,0 +1,21 @@
+"""One line to the user, under the name of the command that was typed."""
+
+from __future__ import annotations
+
+import os
+
+_command = "ttybroker"
+
+
+def say(line: object) -> None:
+    """A line on stderr, whole; nothing when stderr is gone."""
+    try:
+        os.write(2, os.fsencode(f"{_command}: {line}\n"))
+    except OSError:
+        pass
+
+
+def speak_as(command: str) -> None:
+    """From now on lines begin with this name, in this process and its children."""
+    global _command
+    _command = command
