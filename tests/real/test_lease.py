@@ -310,21 +310,38 @@ def test_a_close_is_noticed_though_the_kernel_tells_of_it_too_early(rig: Rig) ->
     between the two the closing process may lose its processor. Here it always does."""
     rig.port("ttyS0")
     rig.daemon(hook=TOO_EARLY)
+
+    def cycle(chat: Chat) -> None:
+        while chat.hear() == "again":
+            descriptor = fetch(rig.socket, wait=5)
+            chat.say("held")
+            chat.hear()
+            before = time.monotonic()
+            os.close(descriptor)
+            chat.say(before)  # and it lives on: nothing else tells of the end
+
+    child = rig.child(NOBODY, cycle)
     for _ in range(5):
-        holder = rig.holder(NOBODY)
+        child.say("again")
+        assert child.hear() == "held"
         with Watch(rig.locks) as watch:
-            holder.say()
-            assert watch.gone("LCK..ttyS0") - holder.result() < AT_ONCE
+            child.say()
+            assert watch.gone("LCK..ttyS0") - child.hear() < AT_ONCE
+    child.say("enough")
+    child.result()
 
 
 TOO_EARLY = """
 from ttybrokerd import linux
-true, asked = linux.still_open, set()
+true_read, true_open, early = linux.read_watches, linux.still_open, [False]
+def read_watches(*arguments):
+    news = true_read(*arguments)
+    early[0] = bool(news[0])
+    return news
 def still_open(watcher):
-    first = watcher not in asked
-    asked.add(watcher)
-    return first or true(watcher)
-linux.still_open = still_open
+    told, early[0] = early[0], False
+    return told or true_open(watcher)
+linux.read_watches, linux.still_open = read_watches, still_open
 """
 
 
