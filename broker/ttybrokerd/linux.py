@@ -21,6 +21,8 @@ SO_PEERPIDFD = 77  # Linux 6.5
 TIOCEXCL = 0x540C
 TIOCNXCL = 0x540D
 TIOCOUTQ = 0x5411
+TIOCSERGETLSR = 0x5459  # serial drivers with a chip of their own; TIOCSER_TEMT: serial.h
+TIOCSER_TEMT = 1
 TIOCVHANGUP = 0x5437  # needs CAP_SYS_ADMIN
 TIOCGEXCL = 0x80045440
 
@@ -142,6 +144,16 @@ def is_exclusive(tty: int) -> bool:
 def unsent(tty: int) -> int:
     """Bytes in the terminal's output queue: tty_ioctl(4), TIOCOUTQ."""
     return int(_INT.unpack(fcntl.ioctl(tty, TIOCOUTQ, bytes(_INT.size)))[0])
+
+
+def transmitting(tty: int) -> bool:
+    """Whether bytes that have left the queue are still in the chip; False where the driver
+    cannot tell (USB, ptys)."""
+    try:
+        state = _INT.unpack(fcntl.ioctl(tty, TIOCSERGETLSR, bytes(_INT.size)))[0]
+    except OSError:
+        return False
+    return not state & TIOCSER_TEMT
 
 
 def weak_reference(descriptor: int) -> select.epoll:

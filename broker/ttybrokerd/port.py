@@ -24,6 +24,7 @@ from ttybrokerd.refusal import Refusal, busy
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
 DRAIN_LOOK = 0.01  # seconds between looks
+PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
 
 
 class OpenPort:
@@ -121,7 +122,9 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
     answers EIO to all of it. Returns as OpenPort.close().
     """
     try:
-        if drain:
+        if drain and port.target.pty:  # a kernel worker carries them: tty_buffer.c
+            time.sleep(PTY_SETTLE)
+        elif drain:
             _drain(port.guard)
         termios.tcflush(port.guard, termios.TCIOFLUSH)
         if port.settings is not None:
@@ -154,11 +157,14 @@ def _exit_fd(pid: int) -> int:
 
 
 def _drain(guard: int) -> None:
+    """Wait until all is sent, the chip's own queue too: hang-up would throw it away."""
     now = time.monotonic()
     end, stall, before = now + DRAIN_LIMIT, now + DRAIN_STALL, 0
-    while (left := linux.unsent(guard)) and time.monotonic() < min(end, stall):
+    while (left := linux.unsent(guard)) or linux.transmitting(guard):
         if left != before:
             before, stall = left, time.monotonic() + DRAIN_STALL
+        if time.monotonic() >= min(end, stall):
+            return
         time.sleep(DRAIN_LOOK)
 
 

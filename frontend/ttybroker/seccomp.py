@@ -345,31 +345,46 @@ def _send(listener: int, call: int, value: int, error: int, flags: int) -> None:
 
 
 def put_fd(listener: int, call: int, fd: int, *, cloexec: bool) -> bool:
-    """The call returns a copy of `fd`; False when its caller is gone. `fd` stays ours to close.
+    """The call returns `fd`, which is the program's alone from then on: it is closed here in
+    any case. False when the caller is gone. OSError EMFILE: the caller's table is full.
 
-    OSError EMFILE: the caller's table is full.
+    Ours is closed before the call returns, because a program may close its port and open it
+    again at once, and would find us in its way. That takes two steps, between which only a
+    kernel with WAIT_KILLABLE_RECV keeps signals out; on an older one it is done after.
     """
     newfd_flags = os.O_CLOEXEC if cloexec else 0
+    put = _put_in_two_steps if _kernel() >= (5, 19) else _put_in_one_step
     try:
-        ioctl(listener, IOCTL_ADDFD, _ADDFD.pack(call, ADDFD_FLAG_SEND, fd, 0, newfd_flags))
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return False
-        if error.errno != errno.EINVAL:
-            raise
-        return _put_fd_in_two_steps(listener, call, fd, newfd_flags)
-    return True
-
-
-def _put_fd_in_two_steps(listener: int, call: int, fd: int, newfd_flags: int) -> bool:
-    """Linux 5.9 to 5.13: a caller killed between the steps takes the descriptor with it."""
-    try:
-        # A bytearray, because for bytes ioctl() hands back the bytes and not the number.
-        request = bytearray(_ADDFD.pack(call, 0, fd, 0, newfd_flags))
-        number = ioctl(listener, IOCTL_ADDFD, request)
+        return put(listener, call, fd, newfd_flags)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
         raise
+
+
+def _kernel() -> tuple[int, ...]:
+    version = os.uname().release.split("-")[0]
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def _put_in_one_step(listener: int, call: int, fd: int, newfd_flags: int) -> bool:
+    try:
+        ioctl(listener, IOCTL_ADDFD, _ADDFD.pack(call, ADDFD_FLAG_SEND, fd, 0, newfd_flags))
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # before 5.14
+            return _put_in_two_steps(listener, call, fd, newfd_flags)
+        os.close(fd)
+        raise
+    os.close(fd)
+    return True
+
+
+def _put_in_two_steps(listener: int, call: int, fd: int, newfd_flags: int) -> bool:
+    try:
+        # A bytearray, because for bytes ioctl() hands back the bytes and not the number.
+        request = bytearray(_ADDFD.pack(call, 0, fd, 0, newfd_flags))
+        number = ioctl(listener, IOCTL_ADDFD, request)
+    finally:
+        os.close(fd)
     give_value(listener, call, number)
     return True

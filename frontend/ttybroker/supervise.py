@@ -258,15 +258,12 @@ class Supervisor:
     def _open(self, call: seccomp.Notification, name: str, flags: int) -> None:
         pid = target.process_of(call.pid)
         fd = self._broker.ask(lambda client: client.open(name, wait=self._wait, pid=pid))
+        if not flags & os.O_NONBLOCK:
+            os.set_blocking(fd, True)
         try:
-            if not flags & os.O_NONBLOCK:
-                os.set_blocking(fd, True)
-            try:
-                seccomp.put_fd(self._listener, call.id, fd, cloexec=bool(flags & os.O_CLOEXEC))
-            except OSError as error:  # the program's own limit: nothing of ours to complain of
-                seccomp.refuse(self._listener, call.id, error.errno or errno.EMFILE)
-        finally:
-            os.close(fd)
+            seccomp.put_fd(self._listener, call.id, fd, cloexec=bool(flags & os.O_CLOEXEC))
+        except OSError as error:  # the program's own limit: nothing of ours to complain of
+            seccomp.refuse(self._listener, call.id, error.errno or errno.EMFILE)
         self._complaints.forget(name)
 
     def _refuse(self, call: seccomp.Notification, name: str, error: OSError) -> None:

@@ -1,6 +1,6 @@
 """`make bench`: prints ratios of things run side by side in the same run. Not tests.
 
-Arguments name the parts to run: opens, traffic, scale, startup; none is all of them.
+Arguments name the parts to run: opens, traffic, scale, startup, launch; none is all of them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("opens", "traffic", "scale", "startup")
+PARTS = ("opens", "traffic", "scale", "startup", "launch")
 
 
 def main() -> None:

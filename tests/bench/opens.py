@@ -16,7 +16,7 @@ from real.support import Rig
 from ttybroker import client
 from ttybrokerd.locks import LockFiles
 
-ROUNDS = 3000
+ROUNDS = 1500
 FLAGS = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 
 

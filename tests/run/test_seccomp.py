@@ -230,11 +230,10 @@ def test_the_open_returns_the_descriptor_we_put(child: Make, cloexec: bool, step
     assert (call.pid, call.kind) == (one.pid, seccomp.OPENAT)
     fd = os.open("/dev/null", os.O_RDWR)
     flags = os.O_CLOEXEC if cloexec else 0
-    if steps == 1:
-        assert seccomp.put_fd(one.listener, call.id, fd, cloexec=cloexec)
-    else:
-        assert seccomp._put_fd_in_two_steps(one.listener, call.id, fd, flags)
-    os.close(fd)
+    put = seccomp._put_in_one_step if steps == 1 else seccomp._put_in_two_steps
+    assert put(one.listener, call.id, fd, flags)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     assert one.word() == f"/dev/null inheritable={not cloexec}"
 
 
@@ -257,7 +256,7 @@ def test_an_answer_to_a_killed_program_is_no_error(child: Make) -> None:
     os.kill(one.pid, signal.SIGKILL)
     os.waitpid(one.pid, 0)
     assert not seccomp.is_waiting(one.listener, call.id)
-    assert not seccomp.put_fd(one.listener, call.id, one.listener, cloexec=True)
+    assert not seccomp.put_fd(one.listener, call.id, os.dup(one.listener), cloexec=True)
     seccomp.let_go_on(one.listener, call.id)
     seccomp.refuse(one.listener, call.id, errno.EIO)
 
@@ -277,8 +276,8 @@ def test_a_signal_does_not_restart_a_call_under_way(child: Make) -> None:
     poll.register(one.listener, select.POLLIN)
     assert poll.poll(500) == []  # a call that starts again would be here as a new one
     assert seccomp.is_waiting(one.listener, call.id)
-    with open("/dev/null", "r+b") as null:
-        assert seccomp.put_fd(one.listener, call.id, null.fileno(), cloexec=True)
+    null = os.open("/dev/null", os.O_RDWR)
+    assert seccomp.put_fd(one.listener, call.id, null, cloexec=True)
     assert one.word() == "/dev/null inheritable=False caught=1"
 
 

@@ -125,21 +125,24 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("queue", "looks"),
+    ("queue", "chip", "looks"),
     [
-        ([300, 200, 100, 100, 100, 100, 100, 100], 5),  # falls until 1 s, then stands for another
-        ([3, 2, 1, 0], 4),  # all is sent
-        ([0], 1),
-        (list(range(1000, 0, -1)), 61),  # falls for ever: 30 s of it
+        ([300, 200, 100, 100, 100, 100, 100, 100], [], 5),  # falls until 1 s, then stands
+        ([3, 2, 1, 0], [False], 4),  # all is sent
+        ([0], [False], 1),
+        ([1, 0, 0], [True, False], 3),  # the last bytes are in the chip for a look longer
+        ([0] * 9, [True] * 9, 3),  # and there they stay
+        (list(range(1000, 0, -1)), [], 61),  # falls for ever: 30 s of it
     ],
 )
 def test_unsent_output_is_waited_for_as_long_as_it_gets_less_and_not_for_ever(
-    queue: list[int], looks: int, mocker: MockerFixture
+    queue: list[int], chip: list[bool], looks: int, mocker: MockerFixture
 ) -> None:
     now = [0.0]
     clock = mocker.patch("ttybrokerd.port.time")
     clock.monotonic.side_effect = lambda: now[0]
     clock.sleep.side_effect = lambda _: now.__setitem__(0, now[0] + 0.5)
     unsent = mocker.patch("ttybrokerd.linux.unsent", side_effect=queue)
+    mocker.patch("ttybrokerd.linux.transmitting", side_effect=chip)
     port._drain(-1)
     assert unsent.call_count == looks

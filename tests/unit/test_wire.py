@@ -395,3 +395,11 @@ def test_values_show_their_fields() -> None:
 )
 def test_a_holder_reads_as_a_person_would_say_it(holder: Holder, shown: str) -> None:
     assert str(holder) == shown
+
+
+@given(st.lists(ports, max_size=5))
+@settings(deadline=None)
+def test_the_size_of_a_port_is_what_it_adds_to_a_message(rows: list[Port]) -> None:
+    empty = len(wire.encode_reply(Ports(())))
+    whole = len(wire.encode_reply(Ports(tuple(rows))))
+    assert whole - empty == sum(map(wire.size_of, rows))
