@@ -1,0 +1,101 @@
+"""1 MiB over a brokered port: inside picocom, inside minicom, and without any terminal program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from matrix.farend import FarEnd
+from matrix.stage import PORT, Ended, Stage
+from matrix.terminal import Terminal
+from real.support import TIMEOUT
+
+pytestmark = pytest.mark.root
+
+SIZE = 1 << 20
+RZ = ("rz", "-b", "-q", "-y")
+
+
+@pytest.fixture
+def digest(stage: Stage) -> Iterator[str]:
+    """The sha256 of `file`, SIZE random bytes in the user's home."""
+    content = os.urandom(SIZE)
+    (stage.home / "file").write_bytes(content)
+    yield hashlib.sha256(content).hexdigest()
+
+
+def received(far: FarEnd) -> str:
+    """The same of what has come."""
+    return hashlib.sha256(far.result("file")).hexdigest()
+
+
+def test_picocom_sends_a_file(
+    stage: Stage, terminal: Terminal, line: list[str], digest: str
+) -> None:
+    terminal.run(*line, "picocom", "-b", "115200", "--send-cmd", "sz -b -q", f"/dev/{PORT}")
+    terminal.see("Terminal ready")
+    with FarEnd(stage, *RZ) as far:
+        terminal.type("C-a", "C-s")
+        terminal.see("*** file:")
+        terminal.write("file")
+        terminal.type("Enter")
+        terminal.see("*** exit status: 0 ***")
+        assert received(far) == digest
+    terminal.type("C-a", "C-x")
+    assert terminal.status() == 0
+    stage.demand_free()
+
+
+def test_minicom_sends_a_file(
+    stage: Stage, terminal: Terminal, line: list[str], digest: str
+) -> None:
+    terminal.run(*line, "minicom", "-D", f"/dev/{PORT}", "-b", "115200")
+    terminal.see("Welcome to minicom")
+    with FarEnd(stage, *RZ) as far:
+        terminal.type("C-a", "s")
+        terminal.see("[Upload]")
+        terminal.type("Enter")  # zmodem is the first
+        terminal.see("[Okay]")
+        terminal.type("Enter")  # no file is marked: ask for its name
+        terminal.see("enter filename")
+        terminal.write("file")
+        terminal.type("Enter")
+        terminal.see("press any key to continue")
+        assert received(far) == digest
+    terminal.type("Enter", "C-a", "q", "Enter")
+    assert terminal.status() == 0
+    stage.demand_free()
+
+
+@pytest.fixture
+def bare(line: list[str]) -> list[str]:
+    """The launcher's own words, without a port and the --."""
+    return [word for word in line if word not in (PORT, "--")]
+
+
+@pytest.mark.parametrize("port", [("--stdio", PORT), (PORT,)], ids=["descriptor", "open"])
+def test_sz_sends_a_file_by_itself(
+    stage: Stage, bare: list[str], digest: str, port: tuple[str, ...]
+) -> None:
+    sz = ["sz", "-b", "-q", "file"]
+    words = sz if len(port) == 2 else ["sh", "-c", f"exec {' '.join(sz)} <>/dev/{PORT} >&0"]
+    with FarEnd(stage, *RZ) as far:
+        done = stage.run(*bare, *port, "--", *words)
+        assert (done.status, done.err.strip()) == (0, "")
+        assert received(far) == digest
+    stage.demand_free()
+
+
+def test_socat_sends_a_file_on_a_descriptor_it_finds_open(
+    stage: Stage, bare: list[str], digest: str
+) -> None:
+    words = ["socat", "-u", "OPEN:file", "FD:3,raw,echo=0"]
+    program = stage.start(*bare, "--fd", "3", PORT, "--", *words)
+    content = stage.far.read(SIZE)
+    out, err = program.communicate(timeout=TIMEOUT)
+    assert Ended(program.returncode, out.decode(), err.decode()) == Ended(0, "", "")
+    assert hashlib.sha256(content).hexdigest() == digest
+    stage.demand_free()
