@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pwd
 import socket
 from typing import NamedTuple
@@ -64,7 +66,17 @@ def acts_for(caller: Identity, pid: int) -> Holder:
 
     Raises Refusal EACCES otherwise.
     """
-    found = locks.process(pid)
+    if _owner(pid) == caller.uid:
+        return Holder(caller.uid, "", pid, locks.program(pid))
+    found = locks.process(pid)  # not dumpable, so that root owns its directory; or another's
     if found is None or (found.uid != caller.uid and caller.uid != 0):
-        raise Refusal(13, f"process {pid} is not yours to ask for, or has ended")
+        raise Refusal(errno.EACCES, f"process {pid} is not yours to ask for, or has ended")
     return found
+
+
+def _owner(pid: int) -> int | None:
+    """The uid of a process by its directory: proc(5). A tenth of the time that its status takes."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
