@@ -1,4 +1,4 @@
-# make demo | test | check | bench | install: each sets up what it needs on a fresh Debian or
+# make demo | test | matrix | check | bench | install: each sets up what it needs on a fresh Debian or
 # Ubuntu with nothing but git and make, as root or through sudo.
 
 PYTHON ?= /usr/bin/python3
@@ -11,20 +11,26 @@ BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
 	gpsd busybox-static tmux strace
 
-.PHONY: demo test check bench install uninstall clean
+.PHONY: demo test matrix check bench install uninstall clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
 	@$(AS_ROOT) $(RUN) -m ttybrokerd.demo
 
 test: $(VENV)/ready $(VENV)/test-needs
+	$(RUN) -m pytest -q tests/unit/test_wire.py tests/unit/test_lease.py --cov=ttybroker.wire \
+		--cov=ttybrokerd.lease --cov-branch --cov-fail-under=100
 	$(RUN) -m pytest
+
+# Writes the table of programs in README.md from a run; `make test` fails when they disagree.
+matrix: $(VENV)/ready $(VENV)/test-needs
+	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix --write-matrix
 
 check: $(VENV)/ready
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
 
-bench: $(VENV)/ready
+bench: $(VENV)/ready $(VENV)/test-needs
 	$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m bench
 
 install uninstall: $(VENV)/ready

@@ -15,24 +15,32 @@ from real.support import PR_SET_CHILD_SUBREAPER, Rig, prctl
 
 ROUNDS = 20
 PROGRAM = ["sh", "-c", f"echo first >{NODE}"]
+PORTS = 20
 OPENS = """
 import json, os, statistics, sys, time
-kinds = {
-    "untrapped": ("/etc/hostname", os.O_RDONLY | os.O_CLOEXEC),
-    "continued": (sys.argv[1], os.O_RDWR),
-    "injected": (sys.argv[2], os.O_RDWR | os.O_NOCTTY),
-}
+
+def timed(path, flags):
+    before = time.perf_counter()
+    descriptor = os.open(path, flags)
+    times.append(time.perf_counter() - before)
+    return descriptor
+
 found = {}
 for kind in sys.argv[3:]:
-    path, flags = kinds[kind]
     times = []
-    for _ in range(2000 if kind != "injected" else 100):
-        if kind == "injected":
-            time.sleep(0.03)  # the lease before it is over by then, and is not what we time
-        before = time.perf_counter()
-        descriptor = os.open(path, flags)
-        times.append(time.perf_counter() - before)
-        os.close(descriptor)
+    if kind == "injected":
+        for _ in range(10):
+            held = [timed(f"/dev/b{n}", os.O_RDWR | os.O_NOCTTY) for n in range(int(sys.argv[2]))]
+            for descriptor in held:
+                os.close(descriptor)
+            time.sleep(0.1)  # the leases are over by then; that is not what is timed
+    else:
+        path, flags = {
+            "untrapped": ("/etc/hostname", os.O_RDONLY | os.O_CLOEXEC),
+            "continued": (sys.argv[1], os.O_RDWR),
+        }[kind]
+        for _ in range(2000):
+            os.close(timed(path, flags))
     found[kind] = statistics.median(times)
 print(json.dumps(found))
 """
@@ -43,6 +51,8 @@ def run() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     installation = Installation()
     rig = Rig()
+    for number in range(PORTS):
+        rig.port(f"b{number}")
     stage = Stage(rig, installation.base)
     try:
         rig.daemon()
@@ -90,7 +100,7 @@ def _opens(stage: Stage, installation: Installation) -> None:
     file = stage.home / "file"
     file.touch()
     os.chmod(file, 0o666)
-    program = [sys._base_executable, "-I", "-S", "-c", OPENS, str(file), NODE]  # type: ignore[attr-defined]
+    program = [sys._base_executable, "-I", "-S", "-c", OPENS, str(file), str(PORTS)]  # type: ignore[attr-defined]
     results: dict[str, list[dict[str, float]]] = {"plain": [], "run": []}
     kinds = ("untrapped", "continued", "injected")
     for _ in range(5):
