@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from matrix.farend import FarEnd
-from matrix.stage import AGAIN, NAMED, Ended, Stage, ended
+from matrix.stage import AGAIN, LOCK, NAMED, Ended, Stage, ended
 from matrix.terminal import Terminal
 from real.support import IN_CREATE, TIMEOUT, Watch
 
@@ -89,9 +89,11 @@ def detach(act: Act, program: Program) -> None:
 
 
 def redirect(act: Act, program: Program) -> None:
-    """The shell opens the port, its echo and read use it."""
+    """The shell opens the port for reading, for writing and for both, at once after another."""
     process = act.stage.start(*act.command(program))
-    act.stage.hear(b"hello")
+    act.stage.locks.wait(LOCK, IN_CREATE)
+    act.stage.say(b"hello\n")
+    act.stage.hear(b"hello back")
     act.stage.hear(b"again")
     act.look_at_lock(program, process.pid)
     act.stage.say(b"world\n")

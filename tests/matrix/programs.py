@@ -89,7 +89,8 @@ PROGRAMS = (
     ),
     Program(
         "a shell's redirection", "dash",
-        """sh -c 'echo hello >/dev/ttyS7; exec 5<>/dev/ttyS7
+        """sh -c 'read -r word </dev/ttyS7; echo "$word back" >/dev/ttyS7
+                  exec 5<>/dev/ttyS7
                   echo again >&5; read -r word <&5; echo "got $word"; exit 3'""",
         act=acts.redirect, status=3,
     ),
