@@ -54,7 +54,9 @@ def init_backend(
     nobody to become; PolicyError or OSError if the backend cannot start, and then privilege is
     given up all the same. Ends the process if privilege could be got back.
     """
-    from ttybroker import client  # here, for the daemon has no use for the user side
+    # The user side, here because the daemon has no use for it; all of it, because afterwards
+    # its files may be out of this process's reach (a clone in a home of mode 0700).
+    from ttybroker import client, errors, port  # noqa: F401
 
     _check_caller()
     become = _whom(user)

@@ -6,6 +6,7 @@ import errno
 import os
 
 import serial
+import serial.urlhandler  # for broker://, also where site-packages cannot be read any more
 
 from ttybroker import client
 

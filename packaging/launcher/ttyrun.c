@@ -110,7 +110,6 @@ reset_limits(void)
 static void
 reset_signals(void)
 {
-	static const unsigned long normal[4]; /* SIG_DFL as rt_sigaction(2) wants it */
 	struct sigaction action;
 	sigset_t mask;
 
@@ -127,7 +126,7 @@ reset_signals(void)
 		if (sigaction(s, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
 			kept.ignored |= 1ULL << (s - 1);
 		signal(s, SIG_IGN); /* also drops one that is pending */
-		syscall(SYS_rt_sigaction, s, normal, NULL, 8); /* signal(2) spares 32 and 33 */
+		signal(s, SIG_DFL); /* not 32 and 33, which are the C library's own: nptl(7) */
 	}
 	sigemptyset(&mask);
 	sigprocmask(SIG_SETMASK, &mask, NULL);

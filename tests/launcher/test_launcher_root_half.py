@@ -198,7 +198,8 @@ def test_everything_ignored_and_blocked_is_reset(launcher: Launcher) -> None:
     status = launcher.seen(before=prepare)["status"]
     # Python itself ignores these two and catches SIGINT.
     python = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
-    assert int(status["SigIgn"], 16) == python
+    library = 3 << 31  # signals 32 and 33: nptl(7); make starts its children with them ignored
+    assert int(status["SigIgn"], 16) & ~library == python
     assert int(status["SigCgt"], 16) & 0x7FFFFFFF == 1 << signal.SIGINT - 1
     assert int(status["SigBlk"], 16) == 0
 
