@@ -85,8 +85,11 @@ class LockWatch(Watch):
 class Stage:
     """The namespace, with one port in it; `close` demands that nothing is left of it."""
 
-    def __init__(self, rig: Rig, base: Path) -> None:
+    def __init__(self, rig: Rig, base: Path, ptrace_scope: int | None = None) -> None:
+        """ptrace_scope: what Yama's setting is there (the kernel does not know of it), or the
+        machine's own."""
         self.rig = rig
+        self.ptrace_scope = ptrace_scope
         self.before = children()
         self.far = rig.port(PORT)
         os.chmod(self.far.path, 0o600)
@@ -120,6 +123,8 @@ class Stage:
         self._build_dev(self.root / "dev")
         self._build_etc(self.root / "etc", self.root / "real-etc")
         mount(str(self.rig.locks), "/run/lock", MS_BIND)
+        if self.ptrace_scope is not None:
+            self._build_sys(Path("/proc/sys/kernel"))
         chat.say()
         chat.hear()
 
@@ -153,6 +158,14 @@ class Stage:
             os.chmod(path, 0o755 if path.is_dir() else 0o644)
         mount(str(self.rig.policy), str(etc / "ttybroker/policy.toml"), MS_BIND)
         mount(str(etc), "/etc", MS_BIND | MS_REC)
+
+    def _build_sys(self, kernel: Path) -> None:
+        """What our programs read there, and Yama's setting."""
+        kept = {name: (kernel / name).read_text() for name in ("cap_last_cap", "ngroups_max")}
+        mount("tmpfs", str(kernel), kind="tmpfs")
+        (kernel / "yama").mkdir()
+        for name, text in {**kept, "yama/ptrace_scope": f"{self.ptrace_scope}\n"}.items():
+            (kernel / name).write_text(text)
 
     def enter(self, uid: int = 0) -> None:
         """Go there, as this user: in a process that is about to become a program."""
@@ -248,6 +261,13 @@ class Stage:
         assert pid is not None, "the lock is no lock"
         return pid
 
+    def program(self, launcher: int) -> int:
+        """Who has the port, by its lock: what this process has become, or under Yama 1 the
+        supervisor's child in between."""
+        pid = self.lock_pid()
+        assert launcher in (pid, parent(parent(pid))), f"locked by {pid}, not by {launcher}"
+        return pid
+
     def demand_free(self, timeout: float = FREE) -> float:
         """Wait until the port is free by every convention; how long that took."""
         began = time.monotonic()
@@ -315,6 +335,12 @@ def end_all(mine: Callable[[], set[int]], patience: float = 3.0) -> list[str]:
                 os.kill(pid, signal.SIGKILL)
             deadline = time.monotonic() + patience
     return problems
+
+
+def parent(pid: int) -> int:
+    """The parent of a process; 0 when there is none."""
+    status = Path(f"/proc/{pid}/status").read_text() if pid else "PPid:\t0\n"
+    return int(status.partition("PPid:\t")[2].partition("\n")[0])
 
 
 def ended(pid: int, timeout: float = TIMEOUT) -> bool:
