@@ -245,7 +245,8 @@ class Broker:
         can mean no port at all."""
         decision = self._decide(client, name)
         if not decision.allowed:
-            raise Refusal(errno.EACCES, _denied(decision))
+            rule = None if decision.rule is None else str(decision.rule)
+            raise Refusal(errno.EACCES, _denied(decision), rule=rule)
         return decision
 
     def _holder(self, client: Client, pid: int) -> wire.Holder:
@@ -268,11 +269,14 @@ class Broker:
                 return key
         return None
 
-    def _refuse(self, client: Client, name: str, refusal: Refusal) -> None:
+    def _refuse(
+        self, client: Client, name: str, refusal: Refusal, rule: str | None = None
+    ) -> None:
         self._jobs.pop(client, None)
         self._name_user(refusal.holder)
         known_as = name if wire.valid_name(name) else repr(name[:80])
-        self._record("refuse", client, name, NOTICE, reason=refusal.reason)
+        rule = refusal.rule or rule
+        self._record("refuse", client, name, NOTICE, rule=rule, reason=refusal.reason)
         message = f"{known_as}: {refusal.reason}" if name else refusal.reason
         refused = wire.Refused(refusal.number, message, refusal.holder)
         if self._clients.answer(client, refused):
@@ -291,7 +295,7 @@ class Broker:
                 case Start(key, Job() as job):
                     self._start(key, job, None)
                 case Refuse(Job() as job, refusal):
-                    self._refuse(job.client, job.name, refusal)
+                    self._refuse(job.client, job.name, refusal, job.rule)
                 case End(key, Job() as job, reason):
                     self._end(key, job, reason)
 

@@ -9,13 +9,17 @@ from ttybroker.wire import Holder
 
 class Refusal(Exception):
     """An ordinary no. `number` is of errno(3); `reason` is one line for a person, naming the
-    cause and the next step; whoever answers the client puts the port's name before it."""
+    cause and the next step; whoever answers the client puts the port's name before it. `rule`
+    is the policy's that denied it, if one did."""
 
-    def __init__(self, number: int, reason: str, holder: Holder | None = None) -> None:
+    def __init__(
+        self, number: int, reason: str, holder: Holder | None = None, rule: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.number = number
         self.reason = reason
         self.holder = holder
+        self.rule = rule
 
 
 def busy(holder: Holder) -> Refusal:

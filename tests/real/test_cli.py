@@ -1,0 +1,183 @@
+"""The command `ttybroker`, as people type it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from real.support import ALICE, BOB, TIMEOUT, Daemon, Rig, as_user, python_path, wait_readable
+from ttybroker import cli
+
+pytestmark = pytest.mark.root
+
+
+def command(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run it as root, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "ttybroker.cli", *words],
+        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def typed(rig: Rig, *words: str) -> Callable[[], tuple[int, str, str]]:
+    """For `as_user`: exit status, output and errors of the command in that child."""
+
+    def body() -> tuple[int, str, str]:
+        os.environ["TTYBROKER_SOCKET"] = str(rig.socket)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = cli.main(list(words))
+            except SystemExit as end:
+                status = int(end.code or 0)
+        return status, out.getvalue(), err.getvalue()
+
+    return body
+
+
+def test_the_table_names_ports_states_and_holders(rig: Rig, daemon: Daemon) -> None:
+    rig.holder(ALICE, "ttyS0")
+    shown = command(rig, "list")
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    assert lines[0].split() == ["PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION"]
+    assert re.match(rf"ttyS0 +busy +uid {ALICE} \S+ \(\d+\) +\d+ s +/dev/pts/\d+ ", lines[1])
+    assert re.match(r"ttyS1 +free +/dev/pts/\d+ ", lines[2])
+
+
+def test_programs_get_the_same_as_json(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE, "ttyS0")
+    rows = {row["port"]: row for row in json.loads(command(rig, "list", "--json").stdout)}
+    assert set(rows) == {"ttyS0", "ttyS1"}
+    assert rows["ttyS0"]["state"] == "busy"
+    assert rows["ttyS0"]["device"] == rig.ports["ttyS0"].path
+    found = rows["ttyS0"]["holder"]
+    assert (found["uid"], found["user"], found["pid"], found["how"]) == (
+        ALICE, None, holder.pid, "lease")  # fmt: skip
+    assert rows["ttyS1"]["holder"] is None and rows["ttyS1"]["state"] == "free"
+
+
+def test_a_list_of_nothing_says_so(rig: Rig) -> None:
+    rig.write_policy("")
+    rig.daemon(*rig.arguments)
+    assert command(rig, "list").stdout.startswith("no ports: the policy allows you none")
+    assert json.loads(command(rig, "list", "--json").stdout) == []
+
+
+def test_check_says_by_which_rule_and_its_status_is_the_answer(rig: Rig) -> None:
+    rig.port("ttyS0", f"allow = [{ALICE}]")
+    rig.daemon()
+    status, out, _ = as_user(ALICE, (), typed(rig, "check", "ttyS0"))
+    assert (status, out) == (0, "ttyS0: allowed by rule ttyS0 (line 2)\n")
+    status, out, _ = as_user(BOB, (), typed(rig, "check", "ttyS0"))
+    assert status == 1 and out.startswith("ttyS0: not permitted: ")
+    status, out, _ = as_user(ALICE, (), typed(rig, "check", "--json", "ttyS0"))
+    answer = {"port": "ttyS0", "allowed": True, "rule": "ttyS0 (line 2)"}
+    assert (status, json.loads(out)) == (0, answer)
+
+
+def test_only_root_and_admins_ask_about_others(rig: Rig) -> None:
+    rig.port("ttyS0", 'allow = ["nobody"]')
+    rig.daemon()
+    assert command(rig, "check", "--user", "nobody", "ttyS0").returncode == 0
+    assert command(rig, "check", "--user", "daemon", "ttyS0").returncode == 1
+    status, _, err = as_user(ALICE, (), typed(rig, "check", "--user", "nobody", "ttyS0"))
+    assert status == 1 and "only root and the policy's admins" in err
+    unknown = command(rig, "check", "--user", "no-such-user", "ttyS0")
+    assert (unknown.returncode, unknown.stderr) == (2, "ttybroker: no such user: no-such-user\n")
+
+
+def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE, "ttyS0")
+    status, _, err = as_user(BOB, (), typed(rig, "revoke", "ttyS0"))
+    assert status == 1 and err.startswith("ttybroker: ttyS0: only its holder, root and")
+    status, out, _ = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
+    assert status == 0 and out.startswith("ttyS0: taken back")
+    daemon.record("release", port="ttyS0", pid=holder.pid, reason="revoked")
+    nobody = command(rig, "revoke", "ttyS0")
+    assert nobody.returncode == 1 and "nobody holds it" in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        ([], 2, "required: COMMAND"),
+        (["frobnicate"], 2, "invalid choice"),
+        (["list", "ttyS0"], 2, "unrecognized arguments: ttyS0"),
+        (["term", "--wait", "never", "ttyS0"], 2, "invalid"),
+        (["revoke", "../etc"], 1, "not a port's name"),
+        (["check", "ttyS9"], 1, ""),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    words: list[str], status: int, line: str, rig: Rig, daemon: Daemon
+) -> None:
+    done = command(rig, *words)
+    assert done.returncode == status
+    assert line in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_broker_it_says_where_it_looked(rig: Rig) -> None:
+    done = command(rig, "list")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ttybroker: no broker at {rig.socket}: ")
+    assert done.stderr.endswith("; is ttybrokerd running?\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(rig: Rig, daemon: Daemon) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m ttybroker.cli list | true",
+        shell=True,
+        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_term_is_miniterm_on_the_port(rig: Rig, daemon: Daemon) -> None:
+    screen, keyboard = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ttybroker.cli", "term", "ttyS0", "115200"],
+        stdin=keyboard,
+        stdout=keyboard,
+        stderr=keyboard,
+        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+    )
+    try:
+        os.close(keyboard)
+        seen = b""
+        while b"Quit: Ctrl+]" not in seen:
+            wait_readable(screen, f"miniterm's greeting, got {seen!r}")
+            seen += os.read(screen, 4096)
+        os.write(screen, b"typed")
+        assert rig.ports["ttyS0"].read(5) == b"typed"
+        rig.ports["ttyS0"].write(b"answered")
+        while b"answered" not in seen:
+            wait_readable(screen, f"what the port says, got {seen!r}")
+            seen += os.read(screen, 4096)
+        os.write(screen, b"\x1d")  # Ctrl+]
+        with contextlib.suppress(OSError):  # EIO: it has closed its side
+            while os.read(screen, 4096):
+                pass
+        assert process.wait(TIMEOUT) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(screen)
