@@ -76,7 +76,12 @@ def _list(options: argparse.Namespace, _rest: list[str]) -> int:
         ports = broker.ports()
     from ttybroker import listing
 
-    (listing.show_json if options.json else listing.show)(ports)
+    try:
+        (listing.show_json if options.json else listing.show)(ports)
+    except ImportError as error:
+        what = "install rich (Debian: python3-rich), or use --json"
+        print(f"ttybroker: the table cannot be shown: {error}: {what}", file=sys.stderr)
+        return REFUSED
     return DONE
 
 
