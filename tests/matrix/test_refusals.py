@@ -106,7 +106,8 @@ def test_busy_port_is_the_programs_own_error_and_one_line_that_says_who_has_it(
     assert done.err.count(f"cannot create {NODE}: Device or resource busy") == 2
     said = only_line(done, launcher)
     assert said.startswith(f"{PORT}: busy: held by")
-    assert f"uid {NAMELESS}" in said and str(holder.pid) in said
+    assert "--wait SECONDS" in said
+    assert f"uid {NAMELESS}" in said and f"(pid {stage.program(holder.pid)})" in said
     holder.communicate(b"\n")
     stage.demand_free()
 
