@@ -24,7 +24,7 @@ class Refusal(Exception):
 
 def busy(holder: Holder) -> Refusal:
     """EBUSY, naming who has the port."""
-    advice = "wait for it (wait=SECONDS)"
+    advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
     if holder.how == "lease":
         advice += ", or have it taken back (ttybroker revoke)"
     return Refusal(errno.EBUSY, f"busy: held by {holder}; {advice}", holder)
