@@ -24,14 +24,6 @@ SOURCE = HERE.parents[1] / "packaging" / "launcher"
 UID, GID, GROUP = 60123, 60123, 60124
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root: a set-user-ID file, other uids"))
-
-
 class Launcher:
     """One installed `ttyrun`: `program`, with its code directory `code`, both in `base`."""
 

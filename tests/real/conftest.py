@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from real.support import PR_SET_CHILD_SUBREAPER, Daemon, Rig, prctl
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root: processes with other uids"))
 
 
 @pytest.fixture

@@ -10,16 +10,6 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root: foreign owners, device nodes"))
-
 
 @pytest.fixture
 def safe_dir() -> Iterator[Path]:
