@@ -69,8 +69,8 @@ def _start_backend(scene: str, device: str) -> None:
         file.write(
             f'[[rule]]\nport = "ttyS0"\ndevice = "{device}"\nclass = "pty"\nallow = ["{USER}"]\n'
         )
-    with _quiet_log():
-        init_backend(policy=policy, lock_dir=lock_dir, user=USER)
+    # its log would stand between the lines of the play
+    init_backend(policy=policy, lock_dir=lock_dir, user=USER, quiet=True)
 
 
 def _show_list() -> None:
@@ -192,20 +192,6 @@ def _as_child(play: Callable[[], None]) -> int:
 
 def _wait_for(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    """The backend's log would stand between the lines of the play."""
-    kept = os.dup(2)
-    null = os.open("/dev/null", os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def _say_if_hidden() -> None:
