@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from matrix.farend import FarEnd
-from matrix.stage import AGAIN, LOCK, NAMED, Ended, Stage, ended
+from matrix.namespace import NAMED
+from matrix.stage import AGAIN, LOCK, Ended, Stage, ended
 from matrix.terminal import Terminal
 from real.support import IN_CREATE, TIMEOUT, Watch
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from matrix.namespace import PORT
 from matrix.stage import Installation, Stage
 from matrix.table import LAUNCHERS, Found
 from matrix.terminal import Terminal
@@ -15,21 +14,12 @@ from real.conftest import rig
 from real.support import Rig
 
 __all__ = ["rig"]
-HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-matrix", action="store_true", help="write what tests/matrix finds into README.md"
     )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root: a set-user-ID file, mounts"))
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +58,12 @@ def line(stage: Stage, installation: Installation, launcher: str) -> list[str]:
     if launcher == "ttybroker run":
         stage.rig.daemon(*stage.rig.arguments)
     return installation.launcher(launcher)
+
+
+@pytest.fixture
+def bare(line: list[str]) -> list[str]:
+    """The launcher's own words, without a port and the --."""
+    return [word for word in line if word not in (PORT, "--")]
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ class FarEnd:
         ours, theirs = socket.socketpair()
         keep = [master, ours.fileno()]
         self._wire = stage.rig.child(0, lambda _chat: relay(master, ours), keep=keep)
-        self._program = subprocess.Popen(words, stdin=theirs, stdout=theirs, cwd=self.directory)
+        wire = theirs.fileno()
+        self._program = subprocess.Popen(words, stdin=wire, stdout=wire, cwd=self.directory)
         ours.close()
         theirs.close()
 

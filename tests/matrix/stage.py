@@ -1,20 +1,14 @@
-"""Where the programs run: a mount namespace in which a pty is /dev/ttyS7 and belongs to root.
-
-Its /dev, /etc and /run/lock are its own; the machine's are neither written nor in reach. A
-program in it is an ordinary user's, who has no right to the port; /etc/ttybroker/policy.toml
-is the rig's, so that both launchers run as they are installed.
-"""
+"""Where the programs run: both launchers as they are installed, an ordinary user without any
+right to the port, and the port as it is seen from outside."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -25,20 +19,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from real.support import TIMEOUT, Chat, Rig, Watch, children, wait_readable
+from matrix.namespace import PORT, USER, Namespace
+from real.support import TIMEOUT, Rig, Watch, children, wait_readable
 from ttybrokerd.locks import parse_pid
 
 PACKAGING = Path(__file__).parents[2] / "packaging" / "launcher"
-PORT = "ttyS7"
 NODE = f"/dev/{PORT}"
 LOCK = f"LCK..{PORT}"
-NAMELESS, NAMED, USER = 60201, 60202, "matrix"
+NAMELESS = 60201
 AGAIN = 0.01  # seconds between two looks at what nothing tells of
 FREE = 0.1  # seconds from the end of the last copy to a port and a lock that are free
-CLONE_NEWNS = 0x20000  # linux/sched.h
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18  # linux/mount.h
 TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Installation:
@@ -99,78 +90,15 @@ class Stage:
         self.root = Path(tempfile.mkdtemp(dir=base, prefix="stage-"))
         os.chmod(self.root, 0o755)
         self.home = self.root / "home"
-        for name in ("dev", "etc", "real-etc", "home"):
-            (self.root / name).mkdir()
+        self.home.mkdir()
         os.chmod(self.home, 0o777)
-        self._namespace = self._make()
+        self._namespace = Namespace(rig, self.root, self.far.path, ptrace_scope)
         self.started: list[subprocess.Popen[bytes]] = []
         self.locks = LockWatch(rig.locks)
 
-    def _make(self) -> int:
-        builder = self.rig.child(0, self._build)
-        builder.hear()
-        namespace = os.open(f"/proc/{builder.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        builder.say()
-        builder.result()
-        return namespace
-
-    def _build(self, chat: Chat) -> None:
-        """Runs in a child: make the namespace, and stay until it is held."""
-        os.umask(0)
-        if _libc.unshare(CLONE_NEWNS) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
-        mount("none", "/", MS_REC | MS_PRIVATE)
-        self._build_dev(self.root / "dev")
-        self._build_etc(self.root / "etc", self.root / "real-etc")
-        mount(str(self.rig.locks), "/run/lock", MS_BIND)
-        if self.ptrace_scope is not None:
-            self._build_sys(Path("/proc/sys/kernel"))
-        chat.say()
-        chat.hear()
-
-    def _build_dev(self, dev: Path) -> None:
-        """No console and no serial port of the machine's in it."""
-        mount("tmpfs", str(dev), kind="tmpfs")
-        for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx"):
-            info = os.stat(f"/dev/{name}")
-            os.mknod(dev / name, stat.S_IFCHR | 0o666, info.st_rdev)
-        for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1")):
-            (dev / name).symlink_to(target)
-        (dev / "pts").mkdir(0o755)
-        mount("/dev/pts", str(dev / "pts"), MS_BIND)
-        (dev / PORT).touch()
-        mount(self.far.path, str(dev / PORT), MS_BIND)
-        os.chmod(dev, 0o755)
-        mount(str(dev), "/dev", MS_BIND | MS_REC)
-
-    def _build_etc(self, etc: Path, real: Path) -> None:
-        """The machine's, but for who is in it and for our policy."""
-        mount("/etc", str(real), MS_BIND)
-        mount("tmpfs", str(etc), kind="tmpfs")
-        for name in set(os.listdir("/etc")) - {"passwd", "group", "ttybroker"}:
-            (etc / name).symlink_to(real / name)
-        line = f"{USER}:x:{NAMED}:{NAMED}::{self.home}:/bin/sh\n"
-        (etc / "passwd").write_text(Path("/etc/passwd").read_text() + line)
-        (etc / "group").write_text(Path("/etc/group").read_text() + f"{USER}:x:{NAMED}:\n")
-        (etc / "ttybroker").mkdir(0o755)
-        (etc / "ttybroker/policy.toml").touch(0o644)
-        for path in (etc, etc / "passwd", etc / "group", etc / "ttybroker/policy.toml"):
-            os.chmod(path, 0o755 if path.is_dir() else 0o644)
-        mount(str(self.rig.policy), str(etc / "ttybroker/policy.toml"), MS_BIND)
-        mount(str(etc), "/etc", MS_BIND | MS_REC)
-
-    def _build_sys(self, kernel: Path) -> None:
-        """What our programs read there, and Yama's setting."""
-        kept = {name: (kernel / name).read_text() for name in ("cap_last_cap", "ngroups_max")}
-        mount("tmpfs", str(kernel), kind="tmpfs")
-        (kernel / "yama").mkdir()
-        for name, text in {**kept, "yama/ptrace_scope": f"{self.ptrace_scope}\n"}.items():
-            (kernel / name).write_text(text)
-
     def enter(self, uid: int = 0) -> None:
         """Go there, as this user: in a process that is about to become a program."""
-        if _libc.setns(self._namespace, CLONE_NEWNS) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
+        self._namespace.enter()
         os.chdir(self.home)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -304,18 +232,10 @@ class Stage:
                 if stream is not None:
                     stream.close()
         self.locks.__exit__()
-        os.close(self._namespace)
+        self._namespace.close()
         os.close(self._near)
         shutil.rmtree(self.root)
         assert not problems, problems
-
-
-def mount(source: str, target: str, flags: int = 0, kind: str = "none") -> None:
-    """mount(2)."""
-    words = [word.encode() for word in (source, target, kind)]
-    if _libc.mount(*words, flags, None) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"mount {source} {target}: {os.strerror(number)}")
 
 
 def end_all(mine: Callable[[], set[int]], patience: float = 3.0) -> list[str]:

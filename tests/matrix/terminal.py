@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from matrix.stage import AGAIN, NAMED, Stage, ended
+from matrix.namespace import NAMED
+from matrix.stage import AGAIN, Stage, ended
 from real.support import TIMEOUT
 
 _TYPE_AGAIN = 0.3  # seconds until what a program did not take yet is typed again

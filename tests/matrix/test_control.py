@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from matrix.stage import NODE, PORT, Ended, Installation, Stage, ended, parent
+from matrix.namespace import PORT
+from matrix.stage import NODE, Ended, Installation, Stage, ended, parent
 from matrix.terminal import Terminal
 from real.support import TIMEOUT, Rig, children, wait_readable
 
@@ -236,12 +237,11 @@ def test_a_program_keeps_its_port_when_the_broker_is_killed(
 
 
 def test_a_descriptor_that_ttyrun_hands_over_is_a_whole_lease(
-    stage: Stage, line: list[str], launcher: str
+    stage: Stage, bare: list[str], launcher: str
 ) -> None:
     """The broker is there until the end, though nobody is connected to it."""
-    start = [*(word for word in line if word not in (PORT, "--")), "--fd", "3", PORT, "--"]
     before = children()
-    program = stage.start(*start, "sh", "-c", "echo up >&3; read x; exit 3")
+    program = stage.start(*bare, "--fd", "3", PORT, "--", "sh", "-c", "echo up >&3; read x; exit 3")
     stage.hear(b"up")
     assert stage.program(program.pid) == program.pid
     backends = children() - before - {program.pid}

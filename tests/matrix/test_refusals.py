@@ -8,17 +8,12 @@ import signal
 
 import pytest
 
-from matrix.stage import NAMELESS, NODE, PORT, Ended, Installation, Stage
+from matrix.namespace import PORT
+from matrix.stage import NAMELESS, NODE, Ended, Installation, Stage
 
 pytestmark = pytest.mark.root
 
 PRINT = f"echo x >{NODE}"
-
-
-@pytest.fixture
-def bare(line: list[str]) -> list[str]:
-    """The launcher's own words, without a port and the --."""
-    return [word for word in line if word not in (PORT, "--")]
 
 
 def only_line(done: Ended, launcher: str) -> str:

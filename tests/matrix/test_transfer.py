@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from matrix.farend import FarEnd
-from matrix.stage import PORT, Ended, Stage
+from matrix.namespace import PORT
+from matrix.stage import Ended, Stage
 from matrix.terminal import Terminal
 from real.support import TIMEOUT
 
@@ -68,12 +69,6 @@ def test_minicom_sends_a_file(
     terminal.type("Enter", "C-a", "q", "Enter")
     assert terminal.status() == 0
     stage.demand_free()
-
-
-@pytest.fixture
-def bare(line: list[str]) -> list[str]:
-    """The launcher's own words, without a port and the --."""
-    return [word for word in line if word not in (PORT, "--")]
 
 
 @pytest.mark.parametrize("port", [("--stdio", PORT), (PORT,)], ids=["descriptor", "open"])
