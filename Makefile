@@ -9,7 +9,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev
 # Programs nobody here wrote, that the tests run on brokered ports.
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
-	gpsd busybox-static tmux strace
+	gpsd busybox-static python3-serial tmux strace
 
 .PHONY: demo test matrix check bench install uninstall clean
 .DELETE_ON_ERROR:
@@ -24,7 +24,7 @@ test: $(VENV)/ready $(VENV)/test-needs
 
 # Writes the table of programs in README.md from a run; `make test` fails when they disagree.
 matrix: $(VENV)/ready $(VENV)/test-needs
-	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix --write-matrix
+	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py --write-matrix
 
 check: $(VENV)/ready
 	$(RUN) -m ruff check

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT, Rig, wait_for_end
 
+from run.conftest import LIMIT, Rig, wait_for_end
 from ttybroker import launch, run, seccomp
 from ttybroker.ptyproxy import replace
 from ttybroker.supervise import Names, is_serial_name
