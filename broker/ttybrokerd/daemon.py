@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
+import getopt  # argparse brings compression libraries into a root process
 import os
 import signal
 import socket
 import stat
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
@@ -20,6 +20,26 @@ from ttybrokerd.policy import PATH, PolicyError, load_policy
 from ttybrokerd.server import Server
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
+USAGE = "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--check]"
+HELP = f"""
+Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
+
+  --policy FILE   who may use what; default {PATH}, or as shipped
+  --socket PATH   where to listen; default {SOCKET}
+  --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
+  --check         check the policy and exit
+
+SIGHUP reads the policy again, SIGTERM ends it: who has a port keeps it."""
+
+
+class Options(NamedTuple):
+    """The command line, read."""
+
+    policy: str | None
+    socket: str
+    lock_dir: str
+    check: bool
+    help: bool
 
 
 class CannotStart(Exception):
@@ -28,7 +48,14 @@ class CannotStart(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0 ended by SIGTERM, 1 could not start, 2 usage."""
-    options = _parse(argv)
+    try:
+        options = _parse(sys.argv[1:] if argv is None else argv)
+    except getopt.GetoptError as error:
+        print(f"ttybrokerd: {error}\n{USAGE}", file=sys.stderr)
+        return 2
+    if options.help:
+        print(f"{USAGE}\n{HELP}")
+        return 0
     try:
         if options.check:
             return _check(options.policy)
@@ -39,22 +66,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="ttybrokerd",
-        description="Broker for serial ports: checks who asks, locks, opens, passes the "
-        "descriptor. SIGHUP reads the policy again.",
+def _parse(argv: list[str]) -> Options:
+    """Raises getopt.GetoptError, which says what is wrong."""
+    names = ["help", "policy=", "socket=", "lock-dir=", "check"]
+    given, rest = getopt.getopt(argv, "h", names)
+    if rest:
+        raise getopt.GetoptError(f"{rest[0]}: not an option")
+    options = dict(given)
+    policy = options.get("--policy")
+    return Options(
+        # absolute, for we go to / before these are used again
+        None if policy is None else os.path.abspath(policy),
+        os.path.abspath(options.get("--socket", SOCKET)),
+        options.get("--lock-dir", locks.DIRECTORY),
+        "--check" in options,
+        "--help" in options or "-h" in options,
     )
-    parser.add_argument("--policy", metavar="FILE", help=f"default {PATH}, or as shipped")
-    parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="default %(default)s")
-    parser.add_argument("--lock-dir", metavar="DIR", default=locks.DIRECTORY,
-                        help="where UUCP lock files are; default %(default)s")  # fmt: skip
-    parser.add_argument("--check", action="store_true", help="check the policy and exit")
-    options = parser.parse_args(argv)
-    if options.policy is not None:  # we go to / before it is read again
-        options.policy = os.path.abspath(options.policy)
-    options.socket = os.path.abspath(options.socket)
-    return options
 
 
 def _check(path: str | None) -> int:
@@ -65,7 +92,7 @@ def _check(path: str | None) -> int:
     return 0
 
 
-def _serve(options: argparse.Namespace) -> NoReturn:
+def _serve(options: Options) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
     policy = load_policy(options.policy)
