@@ -267,7 +267,8 @@ def parse_pid(content: bytes) -> int | None:
 def flock_holder(node: int) -> Holder | None:
     """Who has an flock on the inode behind the O_PATH descriptor `node`: proc_locks(5).
 
-    The kernel names the process that took it, which may have ended since.
+    The kernel names the process that took it. That may have ended since (as a broker that was
+    started again), and then nobody can be named.
     """
     status = os.fstat(node)
     device, inode = status.st_dev, status.st_ino
@@ -277,7 +278,7 @@ def flock_holder(node: int) -> Holder | None:
         if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted:
             pid = int(fields[4])
             holder = process(pid) if pid > 0 else None
-            found = holder or Holder(pid=pid if pid > 0 else None)
+            found = holder or Holder()
             found.how = "flock"
             return found
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -67,8 +68,9 @@ def _row(
         if not decision.allowed:  # an admin sees the port, though no rule lets it open it
             target = target._replace(pty=policy.is_pty(name), console=True)
         seen = devices.look(target)
-    except Refusal:
-        return wire.Port(name, decision.device or devices.path(name, None), "gone", rule)
+    except Refusal as refusal:
+        state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
+        return wire.Port(name, decision.device or devices.path(name, None), state, rule)
     try:
         known = table.get(seen.rdev) or _outside(seen, lock_files)
     finally:

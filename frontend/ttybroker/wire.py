@@ -113,7 +113,9 @@ class Holder(_Value):
 
 
 class Port(_Value):
-    """One row of a list. `state` is "free", "busy", "opening", "closing" or "gone"."""
+    """One row of a list. `state` is "free", "busy", "opening", "closing", "busy elsewhere" (with
+    somebody waiting for it), "gone" or "refused" (the active console, a device not safe to open).
+    """
 
     __slots__ = ("device", "holder", "name", "rule", "state", "waiting")
 
