@@ -706,7 +706,9 @@ def test_who_has_an_flock_is_found_and_nobody_when_it_is_gone(
     assert flock_holder(node) is None
 
 
-def test_an_flock_whose_taker_has_ended_still_counts_and_blames_no_dead_process(terminal: tuple[int, int, str]) -> None:
+def test_an_flock_whose_taker_has_ended_still_counts_and_blames_no_dead_process(
+    terminal: tuple[int, int, str],
+) -> None:
     slave, node, _path = terminal
     child = os.fork()
     if child == 0:
