@@ -123,6 +123,8 @@ class Broker:
                     self._clients.done(client)
         except Refusal as refusal:
             self._refuse(client, name, refusal)
+        except OSError as error:  # out of descriptors, say
+            self._refuse(client, name, _out_of_means(error))
 
     def lost(self, client: Client) -> None:
         """A client is gone: what it waited for it does not want any more."""
@@ -312,6 +314,8 @@ class Broker:
             seen = seen or self._devices.look(job.target)
         except Refusal as refusal:
             return refusal
+        except OSError as error:
+            return _out_of_means(error)
         if seen.rdev != key:
             seen.close()
             return Refusal(errno.ENODEV, "another device has this name now; ask again")
@@ -445,6 +449,10 @@ class Broker:
         self._log(event, level, port=name or None, device=device, uid=about.uid, user=about.user,
                   pid=about.pid, program=about.program, rule=rule, reason=reason,
                   by=None if event != "revoke" else str(asker))  # fmt: skip
+
+
+def _out_of_means(error: OSError) -> Refusal:
+    return Refusal(error.errno or errno.EIO, f"the broker cannot: {error.strerror}; try later")
 
 
 def _denied(decision: Decision) -> str:

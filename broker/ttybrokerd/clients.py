@@ -8,6 +8,7 @@ is the end of its client; an ordinary refusal is an answer.
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -150,8 +151,10 @@ class Clients:
         self._log("refuse", NOTICE, uid=identity.uid, pid=identity.pid, reason=refusal.reason)
 
     def _full(self, uid: int) -> Refusal | None:
-        if len(self._all) >= CLIENTS:
-            return Refusal(errno.EDQUOT, f"{CLIENTS} clients are connected already; try later")
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = min(CLIENTS, descriptors // 2)  # the other half is for ports
+        if len(self._all) >= most:
+            return Refusal(errno.EDQUOT, f"{most} clients are connected already; try later")
         if self._per_uid[uid] >= CLIENTS_PER_UID:
             what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
             return Refusal(errno.EDQUOT, what)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from real.support import ALICE, BOB, Chat, Daemon, Rig, as_user, descriptors
-from ttybroker import BrokerError, InvalidName, open_fd, wire
+from ttybroker import BrokerError, InvalidName, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -319,3 +319,29 @@ def test_who_connects_and_leaves_at_once_leaves_nothing(rig: Rig, daemon: Daemon
     as_user(ALICE, (), run)
     others_are_served(rig)
     others_are_served(rig, "ttyS0")
+
+
+def test_a_broker_with_few_descriptors_refuses_clients_and_keeps_some_for_ports(rig: Rig) -> None:
+    """More than one user's share, where the limit is lower than all shares together."""
+    rig.port("ttyS0")
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))"
+    daemon = rig.daemon(hook=few)
+
+    def crowd(chat: Chat) -> None:
+        socks = []
+        for _ in range(100):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            sock.connect(str(rig.socket))
+            socks.append(sock)
+        chat.say()
+        chat.hear()
+
+    first = client.connect(str(rig.socket))
+    first.check("ttyS0")
+    child = rig.child(ALICE, crowd)
+    child.hear()
+    daemon.record("refuse", uid=ALICE)
+    os.close(first.open("ttyS0"))
+    first.close()
+    child.say()
+    child.wait()
