@@ -1,0 +1,56 @@
+"""`make demo` shows what the README says, by itself, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from real.support import python_path
+
+pytestmark = pytest.mark.root
+
+IN_THE_END = 20  # seconds, as promised
+
+
+def scenes() -> set[str]:
+    return {name for name in os.listdir("/run") if name.startswith("ttybroker-demo-")}
+
+
+def test_the_demo_shows_everything_and_ends_by_itself() -> None:
+    before = scenes()
+    done = subprocess.run(
+        [sys.executable, "-m", "ttybrokerd.demo"],
+        env={**os.environ, **python_path()},
+        capture_output=True,
+        text=True,
+        timeout=IN_THE_END,
+        check=False,
+    )
+    shown = done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "this process is now uid 65534, without a capability" in shown
+    assert len(re.findall(r"UTC +48\.117\d\d N +11\.516\d\d E +08 satellites", shown)) == 4
+    assert re.search(r"^ttyS0 +busy +nobody python\S* \(\d+\)", shown, re.M)
+    assert re.search(r"ttyS0: busy: held by nobody \(uid 65534\) with python\S* \(pid \d+\)", shown)
+    assert re.search(r"^ttyS0 +busy, 1 waiting ", shown, re.M)
+    assert re.search(r"the third has it after 0\.\d\d s of waiting", shown)
+    assert "our next read: " in shown
+    assert scenes() == before
+
+
+def test_without_root_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    from ttybrokerd import demo
+
+    effective = os.geteuid()
+    os.seteuid(60101)
+    try:
+        assert demo.main() == 1
+    finally:
+        os.seteuid(effective)
+    assert capsys.readouterr().err == (
+        "the demo starts a root backend: run it as root, or with sudo\n"
+    )
