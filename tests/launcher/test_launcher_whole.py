@@ -207,7 +207,7 @@ def test_backend_is_out_of_the_callers_reach(port: Port) -> None:
         backend, _ = processes(port, process)
         for number in (signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM):
             shot = subprocess.run(
-                ["/bin/kill", f"-{int(number)}", str(backend)],
+                ["/bin/sh", "-c", f"kill -{int(number)} {backend}"],
                 user=port.launcher.uid,
                 stderr=subprocess.PIPE,
             )
