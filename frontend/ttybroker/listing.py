@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import time
 
-from serial.tools.list_ports_linux import SysFS
-
 from ttybroker.wire import Holder, Port
 
 _COLOURS = {"free": "green", "busy": "yellow", "opening": "yellow", "closing": "cyan"}
@@ -51,6 +49,8 @@ def describe(device: str) -> str:
     """What kind of device it is, from sysfs; "" if that does not say."""
     if device.startswith("/dev/pts/"):
         return "pseudo-terminal"
+    from serial.tools.list_ports_linux import SysFS
+
     description = SysFS(device).description
     return "" if description in (None, "n/a") else str(description)
 
