@@ -266,8 +266,7 @@ class Broker:
         except Refusal:
             return None
         for key, (_job, held) in self._leases.items():
-            row = self.table.ports.get(key)
-            if held.target.path == path and row is not None and row.state is State.HELD:
+            if held.target.path == path and self._held(key):
                 return key
         return None
 

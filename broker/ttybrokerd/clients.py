@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -88,7 +89,7 @@ class Clients:
             return False
         rights: list[tuple[int, int, bytes]] = []
         if descriptor is not None:
-            packed = descriptor.to_bytes(4, "little")
+            packed = descriptor.to_bytes(4, sys.byteorder)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
         try:
             client.sock.sendmsg([wire.encode_reply(reply)], rights, SEND)

@@ -139,8 +139,8 @@ class Devices:
         """Open what was looked at; non-blocking, close-on-exec, never a controlling terminal.
 
         May block for as long as the driver likes (30 s behind somebody's stuck close, measured):
-        not for the loop. Raises Refusal ENODEV when the device went away or is another now, EIO
-        when it does not answer.
+        only where workers.py watches. Raises Refusal ENODEV when the device went away or is
+        another now, EIO when it does not answer.
         """
         base = seen.target.path.rpartition("/")[2]
         for attempt in range(CLOSING_TRIES):

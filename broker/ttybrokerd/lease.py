@@ -3,7 +3,7 @@
 A port (its key is the device number) is in one of these states; one nobody asks for is not
 in the table at all:
 
-    OPENING   a worker opens it for `current`
+    OPENING   it is being opened for `current`
     HELD      `current` has it
     CLOSING   its lease is over and a worker puts the device in order
     OUTSIDE   a program that is no client of ours has it; the head of the queue tries again

@@ -3,7 +3,7 @@
 The device is opened twice. The holder's descriptor is passed on and closed here; the guard's is
 never read or written, and stays as long as the lease: with it the holder's close cannot block,
 an unplug shows as a hang-up on it, and taking the port back needs no new open.
-Everything here may block on a bad device and runs in a worker thread.
+Everything here may block on a bad device: workers.py says how the loop gets on meanwhile.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ class OpenPort:
     """What one lease holds in the broker. `watcher` lists the holder's description until its
     last copy is closed; `exit_fd` is a pidfd, readable when the holder's process has ended."""
 
-    __slots__ = ("device", "exit_fd", "guard", "inotify", "lock_name", "lock_pid", "locks",
-                 "settings", "target", "watch", "watcher")  # fmt: skip
+    __slots__ = ("exit_fd", "guard", "inotify", "lock_name", "lock_pid", "locks", "settings",
+                 "target", "watch", "watcher")  # fmt: skip
 
     def __init__(self, seen: Seen, locks: LockFiles, inotify: int) -> None:
         self.target = seen.target
         self.lock_name = seen.kernel_name
-        self.device = seen.rdev
         self.locks = locks
         self.inotify = inotify
         self.lock_pid: int | None = None  # None: the lock file is the holder's own

@@ -59,7 +59,7 @@ def valid_name(name: str) -> bool:
 
 
 class _Value:
-    """Compared, hashed and shown by its fields. (dataclasses cost 30 ms at every start.)"""
+    """Compared, hashed and shown by its fields. (dataclasses load `inspect`, at every start.)"""
 
     __slots__: tuple[str, ...] = ()
 
