@@ -1,0 +1,113 @@
+"""Landlock: a process gives up the file system but for what it names. landlock(7).
+
+Best effort by design, as the kernel's own documentation asks: what this kernel's ABI does not
+know is left out, and the level that was reached is returned. Thin calls by ctypes; the numbers
+are the same on every architecture. Both halves use it, each with rules of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Mapping
+
+# include/uapi/asm-generic/unistd.h
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # Linux 5.13
+# include/uapi/linux/landlock.h
+_VERSION = 1 << 0
+_RULE_PATH_BENEATH = 1
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+REMOVE_DIR, REMOVE_FILE = 1 << 4, 1 << 5
+MAKE_REG = 1 << 8
+REFER = 1 << 13  # ABI 2, Linux 5.19; without it link and rename stay in one directory
+TRUNCATE = 1 << 14  # ABI 3, Linux 6.2
+IOCTL_DEV = 1 << 15  # ABI 5, Linux 6.10
+_ACCESS = {1: (1 << 13) - 1, 2: REFER, 3: TRUNCATE, 5: IOCTL_DEV}  # what each ABI brought
+_ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+_NETWORK = 3  # bind and connect of TCP: ABI 4, Linux 6.7
+_SCOPES = 3  # abstract sockets, and signals to who is not confined with us: ABI 6, Linux 6.12
+KNOWN = 6  # the newest ABI that is asked for here
+_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+
+
+class _Ruleset(ctypes.Structure):
+    """struct landlock_ruleset_attr"""
+
+    _fields_ = (
+        ("fs", ctypes.c_uint64),
+        ("net", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    )
+
+
+class _PathBeneath(ctypes.Structure):
+    """struct landlock_path_beneath_attr"""
+
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def abi() -> int:
+    """The kernel's Landlock ABI version; 0 where it has none, or was booted without."""
+    try:
+        return _call(_CREATE_RULESET, None, 0, _VERSION)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+            return 0
+        raise
+
+
+def restrict(allowed: Mapping[str, int]) -> int:
+    """Give up every access to the file system that `allowed` (path to access bits, for all that
+    is beneath it) does not name, TCP, abstract sockets and signals to processes that are not
+    confined with this one; for this thread and what it starts, for good. Sets no_new_privs.
+
+    Descriptors that are open stay what they are. Paths that do not exist are passed over.
+    Returns the ABI level reached, 0 where the kernel has no Landlock. Raises OSError.
+    """
+    level = min(abi(), KNOWN)
+    if level == 0:
+        return 0
+    handled = 0
+    for since, access in _ACCESS.items():
+        handled |= access if since <= level else 0
+    wanted = _Ruleset(handled, _NETWORK if level >= 4 else 0, _SCOPES if level >= 6 else 0)
+    size = 8 if level < 4 else 16 if level < 6 else 24  # what the kernel of that time knew
+    ruleset = _call(_CREATE_RULESET, ctypes.byref(wanted), size, 0)
+    try:
+        for path, access in allowed.items():
+            _allow(ruleset, path, access & handled)
+        if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "no_new_privs")
+        _call(_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+    return level
+
+
+def _allow(ruleset: int, path: str, access: int) -> None:
+    try:
+        beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not os.path.isdir(f"/proc/self/fd/{beneath}"):
+            access &= _ON_FILES
+        rule = _PathBeneath(access, beneath)
+        _call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(beneath)
+
+
+def _call(number: int, *arguments: object) -> int:
+    """syscall(2); its wrapper takes longs, and ctypes would pass ints of 32 bits."""
+    plain = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    result = int(_libc.syscall(ctypes.c_long(number), *plain))
+    if result < 0:
+        why = ctypes.get_errno()
+        raise OSError(why, f"landlock: {os.strerror(why)}")
+    return result
