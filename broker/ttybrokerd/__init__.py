@@ -5,6 +5,7 @@
 import ctypes  # noqa: F401
 import fnmatch  # noqa: F401
 import grp  # noqa: F401
+import pwd  # noqa: F401
 import resource  # noqa: F401
 import selectors  # noqa: F401
 import socket  # noqa: F401

@@ -19,6 +19,7 @@ from typing import NamedTuple, NoReturn
 
 from ttybrokerd import confine, locks
 from ttybrokerd.log import ERROR, INFO, Log
+from ttybrokerd.names import Names
 from ttybrokerd.peer import Identity
 from ttybrokerd.policy import Policy, load_policy
 from ttybrokerd.server import Server
@@ -72,9 +73,10 @@ def _fork_backend(
     policy: str | Policy | None, lock_dir: str, become: _User, quiet: bool
 ) -> socket.socket:
     """Our end of the pair. What can be made before the fork is: its memory stays shared."""
-    rules = policy if isinstance(policy, Policy) else load_policy(policy)
+    names = Names()  # asked now for all that the backend will ever want to know
+    rules = policy if isinstance(policy, Policy) else load_policy(policy, names)
     log = Log(quiet=quiet)
-    server = Server(rules, lock_dir, log)
+    server = Server(rules, lock_dir, log, names)
     server.users.look_up(become.uid)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gc.collect()

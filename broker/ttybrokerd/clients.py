@@ -19,6 +19,7 @@ from ttybroker import wire
 from ttybrokerd import linux, locks, peer
 from ttybrokerd.log import NOTICE, WARNING, Log
 from ttybrokerd.loop import NOTHING, READ, Loop
+from ttybrokerd.names import Unanswered
 from ttybrokerd.peer import Identity, Users
 from ttybrokerd.refusal import Refusal
 from ttybrokerd.workers import Workers
@@ -179,7 +180,9 @@ class Clients:
         if len(self._unnamed[uid]) == 1:
             self._workers.submit(partial(self._users.look_up, uid), partial(self._named, uid))
 
-    def _named(self, uid: int, _name: str) -> None:
+    def _named(self, uid: int, unanswered: Unanswered | None) -> None:
+        if unanswered is not None:
+            self._log("no-name", WARNING, uid=uid, reason=str(unanswered))
         for client in self._unnamed.pop(uid):
             self.done(client)
 

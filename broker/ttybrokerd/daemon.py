@@ -10,13 +10,15 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, NoReturn
 
 from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
 from ttybrokerd.clients import BACKLOG
-from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
-from ttybrokerd.policy import PATH, PolicyError, load_policy
+from ttybrokerd.log import NOTICE, WARNING, Log
+from ttybrokerd.names import Names, NamesProcess
+from ttybrokerd.policy import PATH, Policy, PolicyError, load_policy
 from ttybrokerd.server import Server
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
@@ -85,7 +87,7 @@ def _parse(argv: list[str]) -> Options:
 
 
 def _check(path: str | None) -> int:
-    policy = load_policy(path)
+    policy = load_policy(path, Names())
     for warning in policy.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{path or PATH}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
@@ -95,14 +97,15 @@ def _check(path: str | None) -> int:
 def _serve(options: Options) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
-    policy = load_policy(options.policy)
+    names = NamesProcess()  # before there is anything that it would inherit
+    policy = load_policy(options.policy, names)
     log = Log()
     for warning in policy.warnings:
         log("policy", WARNING, reason=warning)
-    server = Server(policy, options.lock_dir, log)  # may fail, and then there is no socket yet
+    server = Server(policy, options.lock_dir, log, names)  # may fail: no socket yet
     listener, own_path = _listener(options.socket)
     _own_session()
-    asked = _hear_signals(server, lambda: _reload(server, options.policy, log))
+    asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy, names)))
     server.listen(listener)
     confine.confine()
 
@@ -122,17 +125,11 @@ def _serve(options: Options) -> NoReturn:
     server.run(lambda: bool(asked), finish)
 
 
-def _reload(server: Server, path: str | None, log: Log) -> None:
-    """Read the policy again; one that is bad is logged, and the old one stays."""
+def _load(path: str | None, names: Names) -> Policy | PolicyError:
     try:
-        policy = load_policy(path)
+        return load_policy(path, names)
     except PolicyError as error:
-        log("reload-failed", ERROR, reason=f"{error}; the old policy stays")
-        return
-    for warning in policy.warnings:
-        log("policy", WARNING, reason=warning)
-    server.broker.policy = policy
-    log("reload", NOTICE, reason=f"{len(policy.rules)} rules")
+        return error
 
 
 def _own_session() -> None:
@@ -159,6 +156,7 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # names.py's, should it die
     server.hear(read, on_signals)
     return asked
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import socket
 from typing import NamedTuple
 
 from ttybroker.wire import Holder
 from ttybrokerd import linux, locks
+from ttybrokerd.names import Names, Unanswered
 from ttybrokerd.refusal import Refusal
 
 
@@ -40,21 +40,22 @@ def at_connect(sock: socket.socket) -> Identity:
 class Users:
     """User names by uid, remembered: the name service may be slow, and is asked in a worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Names) -> None:
+        self._service = service
         self._names: dict[int, str] = {}
 
     def known(self, uid: int) -> bool:
         """Whether `name` will answer without asking the name service."""
         return uid in self._names
 
-    def look_up(self, uid: int) -> str:
-        """Ask the name service; "" for a uid that nobody has. May block."""
+    def look_up(self, uid: int) -> Unanswered | None:
+        """Ask the name service, and remember what it says. May block; if there is no answer
+        that is returned, and asked again next time."""
         try:
-            name = locks.printable(pwd.getpwuid(uid).pw_name.encode())
-        except KeyError:
-            name = ""
-        self._names[uid] = name
-        return name
+            self._names[uid] = self._service.user_name(uid)
+        except Unanswered as unanswered:
+            return unanswered
+        return None
 
     def name(self, uid: int | None) -> str:
         """The remembered name, or ""."""

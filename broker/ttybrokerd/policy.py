@@ -6,9 +6,7 @@ gone when a client asks); afterwards deciding is a pure function of numbers and 
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 import string
 import tomllib
@@ -18,6 +16,7 @@ from typing import NamedTuple
 
 from ttybroker.wire import valid_name
 from ttybrokerd import trust
+from ttybrokerd.names import Names, Unanswered
 
 PATH = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.toml")
@@ -105,18 +104,18 @@ class Policy(NamedTuple):
         return KERNEL_NAME.fullmatch(name) is not None and fnmatchcase(name, rule.port)
 
 
-def load_policy(path: str | None) -> Policy:
+def load_policy(path: str | None, names: Names) -> Policy:
     """The policy at `path`; without one, /etc/ttybroker/policy.toml or else the shipped default.
 
     Raises PolicyError.
     """
     if path is None and not os.path.lexists(PATH):
         with open(SHIPPED, encoding="utf-8") as file:
-            return parse(file.read(), SHIPPED)
-    return load(PATH if path is None else path)
+            return parse(file.read(), names, SHIPPED)
+    return load(PATH if path is None else path, names)
 
 
-def load(path: str) -> Policy:
+def load(path: str, names: Names) -> Policy:
     """The policy in the file `path`, which only root may be able to change.
 
     Raises PolicyError, naming file, line and key.
@@ -131,23 +130,24 @@ def load(path: str) -> Policy:
         raise PolicyError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise PolicyError(str(error)) from None
-    return parse(text, path)
+    return parse(text, names, path)
 
 
-def parse(text: str, path: str = "policy") -> Policy:
+def parse(text: str, names: Names, path: str = "policy") -> Policy:
     """The policy in `text`; `path` is for messages alone. Raises PolicyError."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not every one of tomllib's is TOMLDecodeError
         raise PolicyError(f"{path}: {error}") from None
-    return _Parser(text, path).policy(document)
+    return _Parser(text, names, path).policy(document)
 
 
 class _Parser:
     """Turns a TOML document into a Policy, and finds the line to blame."""
 
-    def __init__(self, text: str, path: str) -> None:
+    def __init__(self, text: str, names: Names, path: str) -> None:
         self.lines = text.split("\n")  # as TOML; splitlines() splits at more
+        self.names = names
         self.path = path
         self.warnings: list[str] = []
         header = re.compile(r"\s*\[\[\s*rule\s*\]\]")
@@ -206,9 +206,9 @@ class _Parser:
                     raise self.error(key, number, "a uid is a number from 0 to 4294967294")
                 uids.add(item)
             elif isinstance(item, str) and item.startswith("@") and len(item) > 1:
-                self._resolve(lambda n: grp.getgrnam(n).gr_gid, item[1:], gids, key, number)
+                self._resolve(self.names.group_id, item[1:], gids, key, number)
             elif isinstance(item, str) and item and "*" not in item and item != "@":
-                self._resolve(lambda n: pwd.getpwnam(n).pw_uid, item, uids, key, number)
+                self._resolve(self.names.user_id, item, uids, key, number)
             else:
                 shown = repr(item) if isinstance(item, str | float) else "what stands here"
                 raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
@@ -216,17 +216,21 @@ class _Parser:
 
     def _resolve(
         self,
-        find: Callable[[str], int],
+        find: Callable[[str], int | None],
         name: str,
         into: set[int],
         key: str,
         number: int | None,
     ) -> None:
         try:
-            into.add(find(name))
-        except (KeyError, ValueError):  # ValueError: a NUL in the name
-            where = f"{self.path}:{self.line(key, number)}: {key}"
-            self.warnings.append(f"{where}: {name!r} does not exist here and names nobody")
+            found = find(name)
+        except Unanswered as unanswered:
+            raise self.error(key, number, f"{name!r}: {unanswered}") from None
+        if found is not None:
+            into.add(found)
+            return
+        where = f"{self.path}:{self.line(key, number)}: {key}"
+        self.warnings.append(f"{where}: {name!r} does not exist here and names nobody")
 
     def _check_port(self, port: str, device: str | None, number: int) -> None:
         if device is not None:

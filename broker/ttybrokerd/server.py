@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import NoReturn
 
@@ -13,10 +14,11 @@ from ttybrokerd.broker import Broker
 from ttybrokerd.clients import Clients
 from ttybrokerd.device import Devices
 from ttybrokerd.locks import LockFiles
-from ttybrokerd.log import ERROR, Log
+from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.loop import READ, Loop
+from ttybrokerd.names import Names
 from ttybrokerd.peer import Identity, Users
-from ttybrokerd.policy import Policy
+from ttybrokerd.policy import Policy, PolicyError
 from ttybrokerd.workers import Workers
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
@@ -26,7 +28,7 @@ LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is ov
 class Server:
     """Serves clients until whoever made it says that it is over."""
 
-    def __init__(self, policy: Policy, lock_dir: str, log: Log) -> None:
+    def __init__(self, policy: Policy, lock_dir: str, log: Log, names: Names) -> None:
         """Raises OSError if the lock directory cannot be used.
 
         No thread runs and no client is served before the first `turn`: it may be forked till then.
@@ -34,7 +36,8 @@ class Server:
         self._loop = Loop()
         self._workers = Workers()
         self._log = log
-        self.users = users = Users()
+        self._reloads = 0
+        self.users = users = Users(names)
         self._clients = Clients(self._loop, self._workers, users, log)
         self._locks = LockFiles(lock_dir)
         self.broker = Broker(
@@ -59,6 +62,23 @@ class Server:
     def adopt(self, pair: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair."""
         self._clients.adopt(pair, identity)
+
+    def reload(self, load: Callable[[], Policy | PolicyError]) -> None:
+        """Take another policy, which `load` reads in a thread, for it may ask the name service;
+        one that is bad is logged, and the old one stays."""
+        self._reloads += 1
+        self._workers.submit(load, partial(self._loaded, self._reloads))
+
+    def _loaded(self, number: int, policy: Policy | PolicyError) -> None:
+        if number != self._reloads:  # asked again meanwhile: what that brings is newer
+            return
+        if isinstance(policy, PolicyError):
+            self._log("reload-failed", ERROR, reason=f"{policy}; the old policy stays")
+            return
+        for warning in policy.warnings:
+            self._log("policy", WARNING, reason=warning)
+        self.broker.policy = policy
+        self._log("reload", NOTICE, reason=f"{len(policy.rules)} rules")
 
     def hear(self, descriptor: int, handler: Callable[[], None]) -> None:
         """Call `handler` whenever there is something to read from `descriptor`."""

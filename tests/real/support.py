@@ -37,6 +37,7 @@ ROOT = HERE.parents[1]
 NOBODY = 65534
 ALICE, BOB, CAROL = 60101, 60102, 60103  # uids that no account has
 TIMEOUT = 15.0
+NAMES = "ttybroker-names"  # the daemon's child that asks the name service
 
 IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x8, 0x40, 0x80  # sys/inotify.h
 IN_CREATE, IN_DELETE = 0x100, 0x200
@@ -71,10 +72,18 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
-def children() -> set[int]:
-    """The children of this process, with what it inherited as a subreaper."""
-    with open("/proc/thread-self/children", encoding="ascii") as file:
+def children(of: int | None = None) -> set[int]:
+    """The children of this process, with what it inherited as a subreaper, or of another."""
+    with open(f"/proc/{of}/task/{of}/children" if of else "/proc/thread-self/children") as file:
         return {int(pid) for pid in file.read().split()}
+
+
+def name_of(pid: int) -> str:
+    """The name of a process, "" if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def lock_text(pid: int) -> bytes:
@@ -363,11 +372,14 @@ class Daemon:
         os.close(write)
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
+        self.names = 0
         rig.daemons.append(self)
         with notify:
             self.notified = self._until_ready(notify)
         os.unlink(address)
         self.baseline = descriptors(self.pid)
+        (self.names,) = [pid for pid in children(self.pid) if name_of(pid) == NAMES]
+        self._names_end = os.pidfd_open(self.names)
 
     def _until_ready(self, notify: socket.socket) -> str:
         poll = select.poll()
@@ -454,6 +466,11 @@ class Daemon:
     def _close(self) -> None:
         self._read()
         self.ended = True
+        if self.names:
+            wait_readable(self._names_end, "the end of the process that asks for names")
+            os.close(self._names_end)
+            with contextlib.suppress(ChildProcessError):  # init has it
+                os.waitpid(self.names, 0)
         os.close(self.pidfd)
         os.close(self._log)
         self._log = -1
@@ -572,7 +589,11 @@ class Rig:
                     problems.append(str(error))
         for pty in self.ports.values():
             pty.close()
-        problems += [f"process left: {pid}" for pid in children() - self._before]
+        for pid in children() - self._before:
+            if name_of(pid) == NAMES:  # of a daemon that did not get ready
+                Orphan(pid).wait()
+            else:
+                problems.append(f"process left: {pid}")
         if Path("/proc/self/mountinfo").read_text() != self._mounts:
             problems.append("a mount is left")
         left = set(os.listdir(self.base)) - {"lock", "policy.toml"}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import ttybrokerd.policy
 from ttybroker.wire import valid_name
+from ttybrokerd.names import Names, Unanswered
 from ttybrokerd.policy import Decision, Policy, PolicyError, load, parse
 
 SHIPPED = Path(ttybrokerd.policy.__file__).with_name("policy.toml")
@@ -30,9 +31,14 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GROUPS[name]))
 
 
+def read(text: str, path: str = "policy") -> Policy:
+    """The policy in `text`, with the users and groups above."""
+    return parse(text, Names(), path)
+
+
 def rules(*texts: str) -> Policy:
     """A policy of these rules, each the inside of a [[rule]]."""
-    return parse("".join(f"[[rule]]\n{text}\n" for text in texts))
+    return read("".join(f"[[rule]]\n{text}\n" for text in texts))
 
 
 def allowed(policy: Policy, name: str, uid: int = ALICE, gids: frozenset[int] = NOBODY) -> bool:
@@ -156,7 +162,7 @@ BAD: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("text", "message"), BAD)
 def test_a_bad_policy_is_refused_with_line_and_key(text: str, message: str) -> None:
     with pytest.raises(PolicyError) as caught:
-        parse(text, "p")
+        read(text, "p")
     assert str(caught.value) == message
 
 
@@ -171,13 +177,13 @@ def test_a_bad_policy_is_refused_with_line_and_key(text: str, message: str) -> N
 )
 def test_what_is_no_toml_is_refused_with_its_line(text: str, line: int) -> None:
     with pytest.raises(PolicyError, match=rf"^p: .*\(at line {line}, column \d+\)$"):
-        parse(text, "p")
+        read(text, "p")
 
 
 @pytest.mark.parametrize("text", ["a = " + "1" * 5000, "a = " + "[" * 5000])
 def test_what_toml_readers_choke_on_is_refused(text: str) -> None:
     with pytest.raises(PolicyError, match=r"^p: "):
-        parse(text, "p")
+        read(text, "p")
 
 
 words = st.sampled_from(["*", "@adm", "bob", "ghost", "ttyS*", "gps", "/d", "pty", "a\0", "[", ""])
@@ -209,7 +215,7 @@ good_rules = st.builds(
 @settings(deadline=None, max_examples=400)
 def test_any_text_is_a_policy_or_a_policy_error(text: str) -> None:
     try:
-        policy = parse(text)
+        policy = read(text)
     except PolicyError as error:
         assert str(error).startswith("policy:")
         return
@@ -233,7 +239,7 @@ def test_any_glob_can_be_asked_and_the_first_rule_that_applies_decides(
 
 
 def test_without_a_rule_nobody_may_anything() -> None:
-    policy = parse("")
+    policy = read("")
     assert policy.decide(ALICE, DIALOUT, "ttyS0") == Decision(False, False, None, None)
     assert policy.decide(0, frozenset({0}), "ttyS0") == Decision(False, False, None, None)
 
@@ -366,16 +372,16 @@ def test_a_rule_carries_what_it_permits_besides() -> None:
 
 
 def test_root_is_an_admin_always_and_others_if_named() -> None:
-    assert parse("").is_admin(0, NOBODY)
-    assert not parse("").is_admin(ALICE, frozenset({0}))
-    policy = parse('admins = ["@adm", "bob"]')
+    assert read("").is_admin(0, NOBODY)
+    assert not read("").is_admin(ALICE, frozenset({0}))
+    policy = read('admins = ["@adm", "bob"]')
     assert policy.is_admin(ALICE, ADM)
     assert policy.is_admin(BOB, NOBODY)
     assert not policy.is_admin(ALICE, DIALOUT)
 
 
 def test_names_that_nobody_has_are_warned_of_and_name_nobody() -> None:
-    policy = parse('admins = ["@wheel"]\n' + GOOD.replace('"*"', '"ghost", "bob", "a\\u0000"'), "p")
+    policy = read('admins = ["@wheel"]\n' + GOOD.replace('"*"', '"ghost", "bob", "a\\u0000"'), "p")
     assert policy.warnings == (
         "p:1: admins: 'wheel' does not exist here and names nobody",
         "p:4: allow: 'ghost' does not exist here and names nobody",
@@ -385,11 +391,17 @@ def test_names_that_nobody_has_are_warned_of_and_name_nobody() -> None:
     assert not allowed(policy, "ttyS0", ALICE)
 
 
+def test_a_name_service_that_does_not_answer_is_an_error_and_not_nobody() -> None:
+    service = mock.Mock(user_id=mock.Mock(side_effect=Unanswered("it does not answer")))
+    with pytest.raises(PolicyError, match=r"^p:3: allow: 'bob': it does not answer$"):
+        parse('[[rule]]\nport = "ttyS0"\nallow = ["bob"]', service, "p")
+
+
 @pytest.mark.parametrize(
     "name", ["ttyS0", "ttyS31", "ttyUSB0", "ttyACM0", "ttyAMA0", "tty1", "gps", "ttyS00", "console"]
 )
 def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name: str) -> None:
-    policy = parse(SHIPPED.read_text(), "shipped")
+    policy = read(SHIPPED.read_text(), "shipped")
     assert policy.warnings == ()
     assert policy.aliases == {}
     is_ttys = re.fullmatch(r"ttyS(0|[1-9]\d*)", name) is not None
@@ -409,10 +421,10 @@ root = pytest.mark.root
 def test_a_policy_is_read_from_a_file_and_blamed_by_its_name(safe_dir: Path) -> None:
     path = safe_dir / "policy.toml"
     path.write_text(GOOD)
-    assert allowed(load(str(path)), "ttyS0")
+    assert allowed(load(str(path), Names()), "ttyS0")
     path.write_text(GOOD + "console = 1\n")
     with pytest.raises(PolicyError) as caught:
-        load(str(path))
+        load(str(path), Names())
     assert str(caught.value) == f"{path}:4: console: true or false"
 
 
@@ -433,11 +445,11 @@ def test_a_file_that_cannot_be_the_policy_is_refused(safe_dir: Path, make: Any, 
     path = safe_dir / "policy.toml"
     make(path)
     with pytest.raises(PolicyError) as caught:
-        load(str(path))
+        load(str(path), Names())
     assert str(caught.value).startswith(f"{path}: ")
     assert re.search(why, str(caught.value), re.IGNORECASE)
 
 
 def test_a_path_with_a_nul_is_a_policy_error() -> None:
     with pytest.raises(PolicyError):
-        load("/etc/a\0b")
+        load("/etc/a\0b", Names())

@@ -1,0 +1,140 @@
+"""Names and numbers of users and groups: the name service, and where it is asked.
+
+getpwnam(3) and the like run whatever nsswitch.conf(5) names: modules that read files all over
+/etc and talk to LDAP, SSSD or systemd. That has no place in a process that stays root. `Names`
+asks where it stands, for a process that is root anyway (starting up) or has ended being it;
+`NamesProcess` is the same asked in a child, made before the broker is confined, which becomes
+nobody for good and ends with the broker. Should it die or hang, names are unknown, and that is
+all: a lease needs none.
+"""
+
+from __future__ import annotations
+
+import _thread
+import grp
+import os
+import pwd
+import socket
+import struct
+from typing import NoReturn
+
+import prctl
+
+from ttybrokerd import confine, locks
+
+NOBODY = 65534  # the kernel's overflow uid and gid
+PATIENCE = 5  # seconds for an answer
+MAX_NAME = 1024  # bytes; nobody has a longer one
+MAX_MESSAGE = 2048
+SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+USER_ID, GROUP_ID, USER_NAME = "user", "group", "name"  # the questions
+
+
+class Unanswered(OSError):
+    """The name service does not answer; the text says what became of it."""
+
+
+class Names:
+    """The name service. May block for as long as that likes."""
+
+    def user_id(self, name: str) -> int | None:
+        """The uid of a user, None if there is no such user. Raises Unanswered."""
+        return _number(self._ask(USER_ID, name))
+
+    def group_id(self, name: str) -> int | None:
+        """The gid of a group, None if there is no such group. Raises Unanswered."""
+        return _number(self._ask(GROUP_ID, name))
+
+    def user_name(self, uid: int) -> str:
+        """The name of a user as printable ASCII, "" if nobody has the uid. Raises Unanswered."""
+        return locks.printable(self._ask(USER_NAME, str(uid)))
+
+    def _ask(self, question: str, about: str) -> bytes:
+        try:
+            if question == USER_ID:
+                return b"%d" % pwd.getpwnam(about).pw_uid
+            if question == GROUP_ID:
+                return b"%d" % grp.getgrnam(about).gr_gid
+            return os.fsencode(pwd.getpwuid(int(about)).pw_name)
+        except (KeyError, ValueError):  # ValueError: a NUL in the name
+            return b""
+
+
+class NamesProcess(Names):
+    """The same, asked in a child that has no rights: from any thread, and within PATIENCE."""
+
+    def __init__(self) -> None:
+        """Fork it: no thread may run yet. Raises OSError if it does not start."""
+        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            _answer(theirs)
+        theirs.close()
+        timeout = struct.pack("ll", PATIENCE, 0)  # struct timeval
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self._lock = _thread.allocate_lock()  # over the next two
+        self._asked = 0  # the number of the last question
+        self._answered = 0  # and of the last answer
+        self._receive()  # its word that it has become nobody
+
+    def fileno(self) -> int:
+        """Our end of the socket."""
+        return self._sock.fileno()
+
+    def _ask(self, question: str, about: str) -> bytes:
+        encoded = about.encode("utf-8", "replace")
+        if len(encoded) > MAX_NAME or b"\0" in encoded:
+            return b""
+        with self._lock:
+            if self._answered != self._asked:  # too late for who asked: it may have come by now
+                self._receive(socket.MSG_DONTWAIT)
+            self._asked += 1
+            try:
+                self._sock.send(f"{self._asked} {question} ".encode() + encoded, SEND)
+            except OSError:
+                raise Unanswered("the process that asks has ended: restart the broker") from None
+            return self._receive()
+
+    def _receive(self, flags: int = 0) -> bytes:
+        try:
+            message = self._sock.recv(MAX_MESSAGE, flags)
+        except OSError:
+            raise Unanswered("the name service does not answer; is its server up?") from None
+        number, _, answer = message.partition(b" ")
+        if number != b"%d" % self._asked:
+            raise Unanswered("the process that asks has ended: restart the broker")
+        self._answered = self._asked
+        return answer
+
+
+def _number(answer: bytes) -> int | None:
+    """A uid or gid; what is none is an answer of nobody's."""
+    number = int(answer) if answer.isdigit() and len(answer) <= 10 else 0xFFFFFFFF
+    return number if number < 0xFFFFFFFF else None
+
+
+def _answer(sock: socket.socket) -> NoReturn:
+    """The child: become nobody, say so, answer until the broker is gone."""
+    try:
+        _leave_behind(sock.fileno())
+        confine.give_up_everything(NOBODY, NOBODY, ())
+        prctl.set_dumpable(0)  # what else runs as nobody shall not speak for it
+        prctl.set_name("ttybroker-names")
+        here = Names()
+        sock.send(b"0 ")
+        while message := sock.recv(MAX_MESSAGE):
+            number, question, about = message.decode().split(" ", 2)
+            sock.send(number.encode() + b" " + here._ask(question, about))
+    finally:
+        os._exit(1)
+
+
+def _leave_behind(sock: int) -> None:
+    """A session and descriptors of its own: the log, the listening socket and the terminal are
+    the broker's."""
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.closerange(3, sock)
+    os.closerange(sock + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")

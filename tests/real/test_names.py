@@ -1,0 +1,125 @@
+"""The daemon's child that asks the name service: it has no rights, and nobody depends on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from real.support import ALICE, NOBODY, Daemon, Rig, as_user, descriptors, name_of
+from ttybroker import NotPermitted, client, open_fd
+
+pytestmark = pytest.mark.root
+
+QUICK = "from ttybrokerd import names; names.PATIENCE = 1"
+
+
+def take(rig: Rig, uid: int = ALICE) -> None:
+    """Lease and give back."""
+    as_user(uid, (), lambda: os.close(open_fd("ttyS0", broker=str(rig.socket), wait=5)))
+
+
+def fields(pid: int) -> dict[str, str]:
+    """What the kernel says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_it_is_nobody_and_has_nothing_of_the_brokers(rig: Rig, daemon: Daemon) -> None:
+    now = fields(daemon.names)
+    assert now["Uid"].split() == now["Gid"].split() == [str(NOBODY)] * 4
+    assert now["Groups"] == ""
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(now[name], 16) == 0, name
+    assert now["NoNewPrivs"] == "1"
+    assert os.getsid(daemon.names) == daemon.names
+    opened = descriptors(daemon.names)
+    null = [opened.pop(number) for number in (0, 1, 2)]
+    assert null == ["/dev/null"] * 3
+    assert [what.partition(":")[0] for what in opened.values()] == ["socket"]
+    assert os.stat(f"/proc/{daemon.names}/mem").st_uid == 0  # not dumpable: not nobody's to trace
+
+
+def test_names_are_known_by_it(rig: Rig, daemon: Daemon) -> None:
+    take(rig, NOBODY)
+    assert daemon.record("grant").fields["user"] == "nobody"
+    take(rig, ALICE)
+    assert daemon.record("grant").fields["user"] == ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_without_it_ports_are_leased_all_the_same(rig: Rig, how: signal.Signals) -> None:
+    rig.port("ttyS0", f"allow = [{ALICE}]")
+    daemon = rig.daemon(hook=QUICK)
+    os.kill(daemon.names, how)
+    if how == signal.SIGKILL:
+        with pytest.raises(ProcessLookupError):  # nobody leaves a zombie about
+            for _ in range(500):
+                os.kill(daemon.names, 0)
+                time.sleep(0.01)
+    take(rig)
+    record = daemon.record("no-name", uid=ALICE)
+    assert ("has ended" if how == signal.SIGKILL else "does not answer") in record.fields["reason"]
+    assert daemon.record("grant").fields["user"] == ""
+    good = rig.policy.read_text()
+    rig.write_policy(good.replace(str(ALICE), '"daemon"'))
+    os.kill(daemon.pid, signal.SIGHUP)
+    reason = daemon.record("reload-failed").fields["reason"]
+    assert "allow: 'daemon': " in reason and "the old policy stays" in reason
+    take(rig)
+    rig.write_policy(good.replace(str(ALICE), str(NOBODY)))  # a number needs no telling
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.record("reload")
+    with pytest.raises(NotPermitted):
+        take(rig)
+    if how == signal.SIGSTOP:
+        os.kill(daemon.names, signal.SIGCONT)
+
+
+def test_after_a_pause_it_is_believed_again(rig: Rig) -> None:
+    rig.port("ttyS0")
+    daemon = rig.daemon(hook=QUICK)
+    os.kill(daemon.names, signal.SIGSTOP)
+    take(rig, NOBODY)
+    daemon.record("no-name", uid=NOBODY)
+    before = time.monotonic()
+    take(rig, ALICE)  # an answer is owed: nobody waits for a second one
+    daemon.record("no-name", uid=ALICE)
+    assert time.monotonic() - before < 0.9
+    os.kill(daemon.names, signal.SIGCONT)
+    daemon.record("grant", uid=ALICE)
+    end = time.monotonic() + 10
+    named = ""
+    while not named and time.monotonic() < end:  # it is asked anew by whoever comes
+        take(rig, NOBODY)
+        named = daemon.record("grant", uid=NOBODY).fields["user"]
+    assert named == "nobody"
+
+
+def test_a_slow_name_service_keeps_only_those_whom_it_does_not_know(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.port("ttyS1")
+    daemon = rig.daemon()
+    with client.connect(str(rig.socket)) as known:
+        os.close(known.open("ttyS0"))
+        os.kill(daemon.names, signal.SIGSTOP)
+        waiting = rig.holder(NOBODY, "ttyS1", wait=20)
+        for _ in range(50):
+            os.close(known.open("ttyS0", wait=5))
+        os.kill(daemon.names, signal.SIGCONT)
+        waiting.hear()
+        waiting.say()
+        waiting.result()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_the_daemon(rig: Rig, number: signal.Signals) -> None:
+    daemon = rig.daemon()
+    assert name_of(daemon.names) == "ttybroker-names"
+    os.kill(daemon.pid, number)
+    daemon.wait()  # which waits for it too
+    assert not os.path.exists(f"/proc/{daemon.names}")
+    rig.socket.unlink(missing_ok=True)
