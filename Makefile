@@ -42,7 +42,7 @@ $(VENV)/ready: pyproject.toml
 	@echo "[2/3] virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "[3/3] Python packages into it (a minute, the first time)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[root,dev]'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[broker,dev]'
 	@$(RUN) -m compileall -q broker frontend
 	@touch $@
 

@@ -70,18 +70,11 @@ def _seconds(text: str) -> float:
 
 
 def _list(options: argparse.Namespace, _rest: list[str]) -> int:
-    from ttybroker import client
+    from ttybroker import client, listing
 
     with client.connect() as broker:
         ports = broker.ports()
-    from ttybroker import listing
-
-    try:
-        (listing.show_json if options.json else listing.show)(ports)
-    except ImportError as error:
-        what = "install rich (Debian: python3-rich), or use --json"
-        print(f"ttybroker: the table cannot be shown: {error}: {what}", file=sys.stderr)
-        return REFUSED
+    (listing.show_json if options.json else listing.show)(ports)
     return DONE
 
 
@@ -141,7 +134,7 @@ def _demo(_options: argparse.Namespace, _rest: list[str]) -> int:
     import os
 
     if importlib.util.find_spec("ttybrokerd") is None:
-        what = "the demo needs the root side too: pip install 'ttybroker[root]'"
+        what = "the demo needs the root side too: apt install ttybroker"
         print(f"ttybroker: {what}", file=sys.stderr)
         return REFUSED
     return os.execv(sys.executable, [sys.executable, "-m", "ttybrokerd.demo"])

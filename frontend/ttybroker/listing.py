@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from ttybroker.wire import Holder, Port
 
-_COLOURS = {"free": "green", "busy": "yellow", "opening": "yellow", "closing": "cyan"}
-_WIDTH_OF_A_FILE = 250  # columns when nobody's terminal sets them: nothing is to be cut
+_TITLES = ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION")
+_BOLD = "1"
+# ISO 6429, "select graphic rendition"; every other state is somebody else's: red
+_COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
+_GAP = 2
 
 
 def show(ports: list[Port]) -> None:
-    """Print the table to standard output; on a terminal in colour and as wide as that."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else _WIDTH_OF_A_FILE, highlight=False)
+    """Print the table to standard output; on a terminal in colour, and cut at its edge."""
     if not ports:
-        console.print("no ports: the policy allows you none, or none is there")
+        print("no ports: the policy allows you none, or none is there")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION"):
-        table.add_column(title, no_wrap=title != "DESCRIPTION")
-    for port in ports:
-        state = port.state + (f", {port.waiting} waiting" if port.waiting else "")
-        table.add_row(
-            Text(port.name, "bold"),
-            Text(state, _COLOURS.get(port.state.split()[0], "red")),
-            Text(_holder(port.holder)),
-            Text(_ago(port.holder)),
-            Text(port.device),
-            Text(describe(port.device)),
-        )
-    console.print(table)
+    rows = [_row(port) for port in ports]
+    widths = [max(map(len, column)) + _GAP for column in zip(_TITLES, *rows, strict=True)]
+    room, colour = _terminal()
+    encoding = sys.stdout.encoding or "utf-8"
+    for row in (_TITLES, *rows):
+        styles = (_BOLD, _BOLD if row is _TITLES else _colour(row[1]))
+        line = _line(row, widths, room, styles if colour else ())
+        print(line.encode(encoding, "replace").decode(encoding))
+
+
+def _row(port: Port) -> tuple[str, ...]:
+    waiting = f", {port.waiting} waiting" if port.waiting else ""
+    cells = (
+        port.name,
+        port.state + waiting,
+        _holder(port.holder),
+        _ago(port.holder),
+        port.device,
+        describe(port.device),
+    )
+    # Programs name themselves, and so do USB devices: neither is to speak to the terminal.
+    return tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in cells)
+
+
+def _line(
+    row: tuple[str, ...], widths: list[int], room: int | None, styles: tuple[str, ...]
+) -> str:
+    """The cells side by side, with an ellipsis where the line is longer than `room`."""
+    text = "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if room is not None and len(text) > room:
+        text = text[: room - 1] + "\u2026"
+    line, start = "", 0
+    for style, width in zip(styles, widths, strict=False):
+        line += f"\x1b[{style}m{text[start : start + width]}\x1b[0m"
+        start += width
+    return line + text[start:]
+
+
+def _colour(state: str) -> str:
+    """Of a cell like "busy, 2 waiting"."""
+    return _COLOURS.get(state.replace(",", " ").split()[0], "31")
+
+
+def _terminal() -> tuple[int | None, bool]:
+    """How many columns there are, None for as many as you like; and whether in colour."""
+    if not sys.stdout.isatty():
+        return None, False
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return os.get_terminal_size(sys.stdout.fileno()).columns or None, colour
 
 
 def show_json(ports: list[Port]) -> None:

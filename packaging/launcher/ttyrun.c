@@ -6,7 +6,8 @@
  * Python on code that only root can change.  Whose request it is stays in the real uid,
  * real gid and groups, which nothing here touches.  It reads no argument.
  *
- * PYTHON, STDLIB and CODE are absolute paths, compiled in by the Makefile.
+ * PYTHON, STDLIB, CODE and (in a distribution's package) LIBRARY are absolute paths, compiled
+ * in by the Makefile.
  * What execve(2) does for set-user-ID files is not done again: with no_new_privs, a foreign
  * tracer, a nosuid mount or a user namespace the euid stays the caller's; personality(2)
  * loses what weakens address randomisation; none but root can trace or read the process.
@@ -196,6 +197,9 @@ main(int argc, char **argv)
 	kept.umask = umask(022);
 	check_path(PYTHON);
 	check_path(STDLIB); /* its files come from where libc comes from */
+#ifdef LIBRARY
+	check_path(LIBRARY); /* likewise */
+#endif
 	check_path(CODE);   /* its files were copied here, maybe with a stranger's owner and mode */
 	if (nftw(CODE, check, 16, FTW_PHYS) == -1)
 		DIE(1, "%s: %s: install ttyrun again", CODE, strerror(errno));

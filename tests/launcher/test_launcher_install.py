@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `root`")
+pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `broker`")
 
 if TYPE_CHECKING:
     from launcher.conftest import Launcher
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 SOURCE = Path(__file__).parents[2] / "packaging" / "launcher"
-COMMANDS = ["ttybroker", "ttybrokerd", "ttyrun"]
+COMMANDS = ["bin/ttybroker", "bin/ttyrun", "sbin/ttybrokerd"]
 
 
 def make(launcher: Launcher, *arguments: str) -> None:
@@ -31,10 +30,11 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     """Also with the umask of a careful administrator."""
     prefix = own.base / "stage" / "opt"
     make(own, "install", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
-    assert sorted(os.listdir(prefix / "bin")) == COMMANDS
+    commands = sorted(str(path.relative_to(prefix)) for path in prefix.glob("*bin/*"))
+    assert commands == COMMANDS
     for path in prefix.rglob("*"):
         status = path.lstat()
-        wanted = 0o755 if path.is_dir() or path.parent.name == "bin" else 0o644
+        wanted = 0o755 if path.is_dir() or path.parent.name in ("bin", "sbin") else 0o644
         if path.name == "ttyrun":
             wanted = 0o4755
         assert (status.st_uid, status.st_gid) == (0, 0), path
@@ -47,6 +47,20 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     make(own, "uninstall", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
     assert not code.exists()
+
+
+def test_a_distributions_package_copies_no_library(own: Launcher) -> None:
+    """It names the directory where they are, which then must be root's alone too."""
+    library = own.base / "dist-packages"
+    library.mkdir()
+    make(own, "all", f"LIBRARY={library}")
+    for script in ("ttybroker", "ttybrokerd", "ttyrun_main.py"):
+        text = (own.base / "build-install" / script).read_text()
+        assert text.count("sys.path.append") == text.count(f'sys.path.append("{library}")') == 1
+    own.build(f"LIBRARY={library}")
+    assert own.seen()
+    library.chmod(0o777)
+    assert f"{library}: others than root can change it" in own.refused()
 
 
 def test_installed_launcher_accepts_its_own_code(own: Launcher) -> None:

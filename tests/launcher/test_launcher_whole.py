@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `root`")
+pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `broker`")
 
 if TYPE_CHECKING:
     from launcher.conftest import Launcher

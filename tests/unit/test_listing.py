@@ -1,0 +1,119 @@
+"""The table of `ttybroker list`: for a terminal of any width, and for a file."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ttybroker import listing
+from ttybroker.wire import Holder, Port
+
+DEVICE = "/dev/no-such-device"
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def holder(program: str = "picocom", seconds: float = 120) -> Holder:
+    return Holder(1000, "alice", 4711, program, time.time() - seconds, "lease")
+
+
+PORTS = [
+    Port("ttyS0", DEVICE, "busy", "", 2, holder()),
+    Port("a-name-of-some-length", DEVICE, "free", ""),
+    Port("gps", DEVICE, "refused", ""),
+]
+PLAIN = f"""\
+PORT                   STATE            HOLDER                SINCE  DEVICE               DESCRIPTION
+ttyS0                  busy, 2 waiting  alice picocom (4711)  2 min  {DEVICE}
+a-name-of-some-length  free                                          {DEVICE}
+gps                    refused                                       {DEVICE}
+"""  # noqa: E501
+
+
+@pytest.fixture
+def in_file(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    def show(ports: list[Port], encoding: str = "utf-8") -> str:
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", out)
+        listing.show(ports)
+        out.seek(0)
+        return out.read()
+
+    return show
+
+
+@pytest.fixture
+def on_screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Port], int], list[str]]:
+    """Show them on a terminal of so many columns; the lines that came, with their colours."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def show(ports: list[Port], columns: int) -> list[str]:
+        screen, keyboard = pty.openpty()
+        with os.fdopen(screen, "rb", 0) as far, os.fdopen(keyboard, "w") as near:
+            fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+            monkeypatch.setattr(sys, "stdout", near)
+            listing.show(ports)
+            print("end", file=near, flush=True)
+            seen = b""
+            while not seen.endswith(b"end\r\n"):
+                seen += far.read(4096)
+        return seen.decode().split("\r\n")[:-2]
+
+    return show
+
+
+def test_a_file_gets_all_of_it_without_colour(in_file: Callable[..., str]) -> None:
+    assert in_file(PORTS) == PLAIN
+
+
+def test_a_wide_terminal_gets_the_same_in_colour(
+    on_screen: Callable[[list[Port], int], list[str]],
+) -> None:
+    lines = on_screen(PORTS, 200)
+    assert [ESCAPE.sub("", line) for line in lines] == PLAIN.splitlines()
+    busy, free, refused = (re.findall(ESCAPE, line)[2] for line in lines[1:])
+    assert len({busy, free, refused}) == 3
+
+
+@pytest.mark.parametrize("columns", [80, 40, 10, 1])
+def test_no_line_is_longer_than_the_terminal(
+    columns: int, on_screen: Callable[[list[Port], int], list[str]]
+) -> None:
+    for line, whole in zip(on_screen(PORTS, columns), PLAIN.splitlines(), strict=True):
+        assert ESCAPE.sub("", line) == (
+            whole if len(whole) <= columns else whole[: columns - 1] + "…"
+        )
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colour_is_not_forced_on_anybody(
+    variable: str,
+    value: str,
+    on_screen: Callable[[list[Port], int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert on_screen(PORTS, 200) == PLAIN.splitlines()
+
+
+def test_a_holder_cannot_speak_to_the_terminal(in_file: Callable[..., str]) -> None:
+    """A program names itself, prctl(2) PR_SET_NAME."""
+    rogue = Port("ttyS0", DEVICE, "busy", "", 0, holder("\x1b[2J\r\n\x9b\u202e"))
+    lines = in_file([rogue]).splitlines()
+    assert len(lines) == 2
+    assert "alice ?[2J???? (4711)" in lines[1]
+
+
+def test_what_the_locale_cannot_say_is_no_error(in_file: Callable[..., str]) -> None:
+    assert "Gerät" in in_file([Port("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))])
+    assert "Ger?t" in in_file([Port("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))], "ascii")
