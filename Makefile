@@ -1,5 +1,5 @@
-# make demo | test | matrix | check | bench | install: each sets up what it needs on a fresh Debian or
-# Ubuntu with nothing but git and make, as root or through sudo.
+# make demo | test | matrix | check | bench | install | deb: each sets up what it needs on a fresh
+# Debian or Ubuntu with nothing but git and make, as root or through sudo.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -10,8 +10,10 @@ BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev
 # Programs nobody here wrote, that the tests run on brokered ports.
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
 	gpsd busybox-static python3-serial tmux strace
+DEB_NEEDS := build-essential debhelper dh-python python3 lintian
+SOURCES := .ci LICENSE Makefile README.md broker frontend packaging pyproject.toml tests
 
-.PHONY: demo test matrix check bench install uninstall clean
+.PHONY: demo test matrix check bench install uninstall deb clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -35,6 +37,18 @@ bench: $(VENV)/ready $(VENV)/test-needs
 
 install uninstall: $(VENV)/ready
 	$(MAKE) -C packaging/launcher $@ VENV=$(CURDIR)/$(VENV)
+
+# dist/*.deb, and what dpkg-buildpackage says in build/deb/log.
+deb:
+	@packaging/apt-needs $(DEB_NEEDS)
+	rm -rf build/deb
+	mkdir -p build/deb/ttybroker dist
+	tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -C build/deb/ttybroker
+	mv build/deb/ttybroker/packaging/debian build/deb/ttybroker
+	cd build/deb/ttybroker && dpkg-buildpackage -us -uc >../log 2>&1 || { tail ../log; exit 1; }
+	lintian --allow-root --fail-on error build/deb/*.changes
+	rm -f dist/*.deb
+	mv build/deb/*ttybroker_*.deb dist
 
 $(VENV)/ready: pyproject.toml
 	@echo "[1/3] Debian packages: $(BUILD_NEEDS)"
