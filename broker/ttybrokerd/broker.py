@@ -14,7 +14,7 @@ from collections import defaultdict
 from functools import partial
 
 from ttybroker import wire
-from ttybrokerd import linux, peer, port, report
+from ttybrokerd import confine, linux, peer, port, report
 from ttybrokerd.clients import Client, Clients
 from ttybrokerd.device import Devices, Seen, Target
 from ttybrokerd.lease import Ask, Effect, End, Refuse, Start, State, Table
@@ -120,6 +120,9 @@ class Broker:
                     refusal = self._clients.connect(client)
                     if refusal is not None:
                         raise refusal
+                    self._clients.done(client)
+                case wire.Status():
+                    self._clients.answer(client, confine.account())
                     self._clients.done(client)
         except Refusal as refusal:
             self._refuse(client, name, refusal)

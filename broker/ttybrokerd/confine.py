@@ -16,10 +16,14 @@ from collections.abc import Callable
 
 import prctl
 
+from ttybroker import wire
 from ttybrokerd import linux
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 DESCRIPTORS = 16384  # clients and four a lease, with room
+
+
+_landlock = 0  # the ABI level in force
 
 
 class NotConfined(RuntimeError):
@@ -40,6 +44,11 @@ def confine() -> None:
     verify(permitted=wanted, bounding=wanted)
     if prctl.get_dumpable() != 0:
         raise NotConfined("the process is still dumpable")
+
+
+def account() -> wire.Running:
+    """What /proc does not show of this process, for who asks how it is confined."""
+    return wire.Running(_landlock, bool(prctl.get_dumpable()))
 
 
 def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:

@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="would it be allowed, and by which rule")
     check.add_argument("--user", help="ask for another user (root and admins)")
     check.add_argument("--json", action="store_true", help="for programs")
-    check.add_argument("port")
+    about = check.add_mutually_exclusive_group(required=True)
+    about.add_argument("--broker", action="store_true", help="how the broker itself is confined")
+    about.add_argument("port", nargs="?")
     commands.add_parser("demo", help="see it work, on a pty (needs root)")
     return parser
 
@@ -99,6 +101,8 @@ def _revoke(options: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace, _rest: list[str]) -> int:
+    if options.broker:
+        return _check_broker(options.json)
     from ttybroker import client
 
     uid, groups = (None, ()) if options.user is None else _user(options.user)
@@ -114,6 +118,14 @@ def _check(options: argparse.Namespace, _rest: list[str]) -> int:
     else:
         print(f"{options.port}: {verdict.message}")
     return DONE if verdict.allowed else REFUSED
+
+
+def _check_broker(json: bool) -> int:
+    from ttybroker import confinement
+
+    pid, facts = confinement.inspect()
+    (confinement.show_json if json else confinement.show)(pid, facts)
+    return DONE if all(fact.kept for fact in facts) else REFUSED
 
 
 def _user(name: str) -> tuple[int, tuple[int, ...]]:

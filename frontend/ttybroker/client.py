@@ -23,6 +23,8 @@ MAX_PID = 0x7FFFFFFF  # pid_t
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+_WENT_AWAY = "the broker went away; is it running?"
+_UCRED_SPACE = socket.CMSG_LEN(12)  # struct ucred: pid, uid, gid
 _RIGHTS_SPACE = socket.CMSG_LEN(4)  # room for one descriptor; CMSG_SPACE(4) has it for two
 
 Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
@@ -114,6 +116,22 @@ class Client:
             raise _unexpected(reply)
         return reply
 
+    def status(self) -> tuple[int, wire.Running]:
+        """The broker's pid, by the kernel's word (SCM_CREDENTIALS, unix(7); 0 if it is in a pid
+        namespace that cannot be seen from here), and its own account. Raises BrokerError."""
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self._send(wire.Status())
+            reply, pid = self._receive_signed()
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        except BrokerError:
+            raise
+        except OSError as error:
+            raise _unavailable(error) from None
+        if not isinstance(reply, wire.Running):
+            raise _unexpected(reply)
+        return pid, reply
+
     def connection(self) -> Client:
         """A further connection, from a backend of init_backend()."""
         self._send(wire.Connect())
@@ -132,6 +150,15 @@ class Client:
         except OSError as error:
             raise _unavailable(error) from None
 
+    def _receive_signed(self) -> tuple[wire.Reply, int]:
+        """A reply and the pid of its sender; there is no room for a descriptor beside it."""
+        data, ancillary, flags, _ = self._sock.recvmsg(wire.MAX_REPLY, _UCRED_SPACE)
+        if not data:
+            raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
+        if flags & _TRUNCATED or not ancillary:
+            raise ProtocolError(errno.EPROTO, "the broker's answer is not signed, or too large")
+        return _decode(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+
     def _plain(self) -> wire.Reply:
         reply, descriptor = self._receive()
         if descriptor is not None:
@@ -149,7 +176,7 @@ class Client:
         descriptor = _descriptor(ancillary)
         try:
             if not data:
-                raise BrokerUnavailable(errno.ECONNREFUSED, "the broker went away; is it running?")
+                raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
             if flags & _TRUNCATED:
                 raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
             return _decode(data), descriptor

@@ -10,11 +10,13 @@ use this module; it imports next to nothing because every client pays for it at 
     REVOKE   name
     CHECK    uid u32 (NOBODY = the sender), count u16, count x gid u32, name
     CONNECT  nothing; a further connection of the same caller (forked backend only)
+    STATUS   nothing; how is the broker confined?
     GRANT    nothing, and one descriptor beside it
     DONE     nothing
     REFUSED  errno u16, holder, message
     PORTS    more u8 (1 = there are more; ask with a higher start), count u16, count x port
     VERDICT  allowed u8, known u8, rule text, message text
+    RUNNING  landlock u8, dumpable u8
 
 A name is the rest of its datagram. A text is a u16 length and that many bytes of UTF-8.
 """
@@ -33,8 +35,8 @@ MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
 _END = 2.0**37  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
 
-OPEN, LIST, REVOKE, CHECK, CONNECT = 1, 2, 3, 4, 5
-GRANT, DONE, REFUSED, PORTS, VERDICT = 129, 130, 131, 132, 133
+OPEN, LIST, REVOKE, CHECK, CONNECT, STATUS = 1, 2, 3, 4, 5, 6
+GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING = 129, 130, 131, 132, 133, 134
 
 _HEAD = struct.Struct("<BBH")
 _OPEN = struct.Struct("<II")
@@ -183,6 +185,12 @@ class Connect(_Value):
     __slots__ = ()
 
 
+class Status(_Value):
+    """What keeps you in bounds, of that which only you can tell?"""
+
+    __slots__ = ()
+
+
 class Grant(_Value):
     """Here it is: the descriptor lies beside the message."""
 
@@ -228,8 +236,19 @@ class Verdict(_Value):
         self.message = message
 
 
-Request = Open | List | Revoke | Check | Connect
-Reply = Grant | Done | Refused | Ports | Verdict
+class Running(_Value):
+    """What /proc does not show of the broker: the Landlock ABI level in force, 0 if none, and
+    whether it is dumpable."""
+
+    __slots__ = ("dumpable", "landlock")
+
+    def __init__(self, landlock: int, dumpable: bool) -> None:
+        self.landlock = landlock
+        self.dumpable = dumpable
+
+
+Request = Open | List | Revoke | Check | Connect | Status
+Reply = Grant | Done | Refused | Ports | Verdict | Running
 
 
 class _Reader:
@@ -305,7 +324,7 @@ def encode_request(request: Request) -> bytes:
         return _head(CHECK) + packed + _bytes(request.name)
     if isinstance(request, List):
         return _head(LIST) + _LIST.pack(request.start)
-    return _head(CONNECT)
+    return _head(CONNECT if isinstance(request, Connect) else STATUS)
 
 
 def decode_request(data: bytes) -> Request:
@@ -313,6 +332,7 @@ def decode_request(data: bytes) -> Request:
     if len(data) > MAX_REQUEST:
         raise Malformed("message too long")
     kind, body = _read_head(data)
+    request: Request
     if kind == OPEN:
         wait, pid = body.integers(_OPEN)
         return Open(body.name(), wait, pid)
@@ -320,9 +340,12 @@ def decode_request(data: bytes) -> Request:
         return Revoke(body.name())
     if kind == CHECK:
         return _decode_check(body)
-    if kind not in (LIST, CONNECT):
+    if kind == LIST:
+        request = List(*body.integers(_LIST))
+    elif kind in (CONNECT, STATUS):
+        request = Connect() if kind == CONNECT else Status()
+    else:
         raise Malformed(f"unknown kind of request: {kind}")
-    request = List(*body.integers(_LIST)) if kind == LIST else Connect()
     body.end()
     return request
 
@@ -386,6 +409,8 @@ def encode_reply(reply: Reply) -> bytes:
     if isinstance(reply, Ports):
         rows = b"".join(_encode_port(port) for port in reply.ports)
         return _head(PORTS) + _PORTS.pack(reply.more, len(reply.ports)) + rows
+    if isinstance(reply, Running):
+        return _head(RUNNING) + bytes((reply.landlock, reply.dumpable))
     if isinstance(reply, Verdict):
         flags = bytes((reply.allowed, reply.known))
         return _head(VERDICT) + flags + _text(reply.rule) + _text(reply.message)
@@ -406,6 +431,8 @@ def decode_reply(data: bytes) -> Reply:
         reply = Ports(tuple(_decode_port(body) for _ in range(count)), more)
     elif kind == VERDICT:
         reply = Verdict(body.flag(), body.flag(), body.text(), body.text())
+    elif kind == RUNNING:
+        reply = Running(body.take(1)[0], body.flag())
     elif kind in (GRANT, DONE):
         reply = Grant() if kind == GRANT else Done()
     else:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from real.support import ALICE, BOB, TIMEOUT, Daemon, Rig, as_user, python_path, wait_readable
-from ttybroker import cli
+from ttybroker import cli, wire
 
 pytestmark = pytest.mark.root
 
@@ -75,6 +76,34 @@ def test_a_list_of_nothing_says_so(rig: Rig) -> None:
     rig.daemon(*rig.arguments)
     assert command(rig, "list").stdout.startswith("no ports: the policy allows you none")
     assert json.loads(command(rig, "list", "--json").stdout) == []
+
+
+def test_how_the_broker_is_confined_is_told_of_its_own_process(rig: Rig, daemon: Daemon) -> None:
+    told = json.loads(command(rig, "check", "--broker", "--json").stdout)
+    assert told["pid"] == daemon.pid
+    kept = {row["name"]: row["kept"] for row in told["facts"]}
+    assert kept["capabilities, bounding"] and kept["no_new_privs"] and kept["dumpable"]
+
+
+def test_a_broker_that_lacks_what_is_promised_is_status_one(rig: Rig) -> None:
+    """The test plays the broker, and is not confined at all."""
+    answer = wire.encode_reply(wire.Running(0, dumpable=True))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(rig.socket))
+        listener.listen()
+        with subprocess.Popen(
+            [sys.executable, "-m", "ttybroker.cli", "check", "--broker"],
+            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            broker, _ = listener.accept()
+            with broker:
+                assert wire.decode_request(broker.recv(4096)) == wire.Status()
+                broker.send(answer)
+            shown, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert f"process {os.getpid()}" in shown and "MISSING" in shown
 
 
 def test_check_says_by_which_rule_and_its_status_is_the_answer(rig: Rig) -> None:

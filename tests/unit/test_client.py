@@ -80,8 +80,9 @@ ASKS: list[Callable[[Client], object]] = [
     lambda asker: asker.revoke("ttyS0"),
     lambda asker: asker.check("ttyS0"),
     lambda asker: asker.connection(),
+    lambda asker: asker.status(),
 ]
-KINDS = ["open", "ports", "revoke", "check", "connect"]
+KINDS = ["open", "ports", "revoke", "check", "connect", "status"]
 every_ask = pytest.mark.parametrize("ask", ASKS, ids=KINDS)
 
 
@@ -142,6 +143,19 @@ def test_revoke_and_check_ask_and_answer(asker: Client, broker: FakeBroker) -> N
     broker.says(verdict)
     assert asker.check("ttyS0", uid=5, groups=(1, 2)) == verdict
     assert broker.asked() == wire.Check("ttyS0", 5, (1, 2))
+
+
+def test_who_says_how_the_broker_is_confined_is_the_kernels_word(
+    asker: Client, broker: FakeBroker
+) -> None:
+    answered = threading.Thread(
+        target=lambda: (broker.asked(), broker.says(wire.Running(6, False)))
+    )
+    answered.start()
+    assert asker.status() == (os.getpid(), wire.Running(6, False))
+    answered.join()
+    broker.says(wire.Done())  # and nothing of it stays on the socket
+    asker.revoke("ttyS0")
 
 
 def test_a_further_connection_is_one(asker: Client, broker: FakeBroker) -> None:
@@ -237,12 +251,13 @@ def test_the_largest_answer_is_read_and_one_cut_by_the_kernel_is_not(
 WRONG: list[wire.Reply] = [
     wire.Grant(), wire.Done(), wire.Ports(()), wire.Verdict(True, True, "", ""),
 ]  # fmt: skip
-RIGHT = {0: wire.Grant, 1: wire.Ports, 2: wire.Done, 3: wire.Verdict, 4: wire.Grant}
+RIGHT = {0: wire.Grant, 1: wire.Ports, 2: wire.Done, 3: wire.Verdict, 4: wire.Grant,
+         5: wire.Running}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("number", "reply"),
-    [(n, r) for n in range(5) for r in WRONG if not isinstance(r, RIGHT[n]) or n in (0, 4)],
+    [(n, r) for n in range(6) for r in WRONG if not isinstance(r, RIGHT[n]) or n in (0, 4)],
 )
 @pytest.mark.parametrize("beside", [0, 1])
 def test_an_answer_to_another_question_is_a_protocol_error_and_leaves_nothing(

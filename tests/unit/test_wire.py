@@ -30,6 +30,8 @@ from ttybroker.wire import (
     Ports,
     Refused,
     Revoke,
+    Running,
+    Status,
     Verdict,
 )
 
@@ -52,6 +54,7 @@ requests = st.one_of(
     st.builds(Revoke, any_names),
     st.builds(Check, any_names, uids, st.lists(u32, max_size=wire.MAX_GROUPS).map(tuple)),
     st.just(Connect()),
+    st.just(Status()),
 )
 replies = st.one_of(
     st.just(Grant()),
@@ -59,6 +62,7 @@ replies = st.one_of(
     st.builds(Refused, u16, text, st.none() | holders),
     st.builds(Ports, st.lists(ports, max_size=4).map(tuple), st.booleans()),
     st.builds(Verdict, st.booleans(), st.booleans(), text, text),
+    st.builds(Running, st.integers(0, 255), st.booleans()),
 )
 
 
@@ -93,6 +97,7 @@ def test_every_reply_comes_back_as_it_was(reply: wire.Reply) -> None:
         (Check("ttyS0"), b"\1\4\0\0" + b"\xff\xff\xff\xff" + b"\0\0" + b"ttyS0"),
         (Check("a", 1, (20, 5)), b"\1\4\0\0\1\0\0\0\2\0" + b"\x14\0\0\0\5\0\0\0" + b"a"),
         (Connect(), b"\1\5\0\0"),
+        (Status(), b"\1\6\0\0"),
     ],
 )
 def test_requests_have_the_bytes_that_the_protocol_says(
@@ -121,6 +126,7 @@ NOBODY = b"\1" + b"\xff\xff\xff\xff" + b"\0\0\0\0" + bytes(8)
             Ports((Port("a", "/d", "busy", "r", 3, Holder(how="")),), more=True),
             b"\1\x84\0\0" + b"\1\1\0" + b"\1\0a\2\0/d\4\0busy\1\0r" + b"\3\0" + NOBODY + bytes(6),
         ),
+        (Running(6, False), b"\1\x86\0\0\6\0"),
         (Verdict(True, False, "r", "é"), b"\1\x85\0\0" + b"\1\0" + b"\1\0r" + b"\2\0\xc3\xa9"),
     ],
 )  # fmt: skip
@@ -170,7 +176,7 @@ def test_bytes_after_a_name_are_part_of_the_name_and_of_nothing_else(
     assert wire._bytes(longer.name) == wire._bytes(request.name) + more
 
 
-@pytest.mark.parametrize("request_", [List(), Connect()])
+@pytest.mark.parametrize("request_", [List(), Connect(), Status()])
 @given(more=st.binary(min_size=1, max_size=80))
 @settings(deadline=None, max_examples=30)
 def test_nothing_may_follow_a_request_without_a_name(request_: wire.Request, more: bytes) -> None:
@@ -237,7 +243,7 @@ def test_arbitrary_bytes_are_a_reply_or_malformed(kind: int, data: bytes) -> Non
         (b"\1\2\1\0", "reserved bytes are not zero"),
         (b"\1\2\0\1", "reserved bytes are not zero"),
         (b"\1\0\0\0", "unknown kind of request: 0"),
-        (b"\1\6\0\0", "unknown kind of request: 6"),
+        (b"\1\7\0\0", "unknown kind of request: 7"),
         (b"\1\x81\0\0", "unknown kind of request: 129"),
         (b"\1\1\0\0" + bytes(7), "message too short"),
         (b"\1\4\0\0" + bytes(5), "message too short"),
@@ -262,6 +268,7 @@ def test_a_bad_request_is_named_for_what_is_wrong_with_it(data: bytes, why: str)
         (b"\1\x81\0\0\0", "message too long"),
         (b"\1\x85\0\0\2\0\0\0\0\0", "a flag is 0 or 1"),
         (b"\1\x84\0\0\2\0\0", "a flag is 0 or 1"),
+        (b"\1\x86\0\0\6\2", "a flag is 0 or 1"),
         (b"\1\x83\0\0\0\0\xff", "a flag is 0 or 1"),
         (b"\1\x84\0\0\0\1\0", "message too short"),
         (b"\1\x85\0\0\1\1\1\0\xff\0\0", "text is not UTF-8"),
