@@ -13,7 +13,7 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker frontend packaging pyproject.toml tests
 
-.PHONY: demo test matrix check bench install uninstall deb clean
+.PHONY: demo test matrix attack check bench install uninstall deb clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -27,6 +27,15 @@ test: $(VENV)/ready $(VENV)/test-needs
 # Writes the table of programs in README.md from a run; `make test` fails when they disagree.
 matrix: $(VENV)/ready $(VENV)/test-needs
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py --write-matrix
+
+# All attacks at full scale (an hour and more); with WRITE=1 what they did goes into README.md.
+# MUTATE=1 instead takes the guards away one at a time: then their tests must fail.
+attack: $(VENV)/ready $(VENV)/test-needs
+ifdef MUTATE
+	$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m attack.mutate $(ONLY)
+else
+	$(AS_ROOT) $(RUN) -m pytest tests/attack --full $(if $(WRITE),--write-attacks)
+endif
 
 check: $(VENV)/ready
 	$(RUN) -m ruff check

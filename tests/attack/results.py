@@ -1,0 +1,66 @@
+"""The README's table of attacks, made of what a full run did."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+BEGIN, END = "<!-- attacks -->\n", "<!-- end of attacks -->\n"
+_HEAD = ("attacks on", "tests", "in the last full run")
+
+Rows = dict[str, list[str]]  # by file name
+
+
+class Results:
+    """What a run has done, by file."""
+
+    def __init__(self) -> None:
+        self.passed: Counter[str] = Counter()
+        self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def rows(self) -> Rows:
+        """A row for each file of which a test has passed."""
+        return {file: self._row(file) for file in files() if self.passed[file]}
+
+    def _row(self, file: str) -> list[str]:
+        counts = [f"{number:,} {what}" for what, number in self.counts[file].items()]
+        return [title(file), f"{self.passed[file]} in `{file}`", "; ".join(counts)]
+
+
+def files() -> list[str]:
+    """The files with attacks in them."""
+    return sorted(path.name for path in HERE.glob("test_*.py") if title(path.name))
+
+
+def title(file: str) -> str:
+    """What a file attacks: its docstring's first line, "Attacks on ...", without that; ""
+    if it holds no attacks."""
+    text = ast.get_docstring(ast.parse((HERE / file).read_text())) or ""
+    first, _, _ = text.partition("\n")
+    return first.removeprefix("Attacks on ").rstrip(".") if first.startswith("Attacks on ") else ""
+
+
+def table(rows: Rows) -> str:
+    """The whole table, in Markdown."""
+    lines = [list(_HEAD), ["---"] * len(_HEAD), *(rows[file] for file in sorted(rows))]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def committed() -> Rows:
+    """The README's rows."""
+    text = README.read_text().partition(BEGIN)[2].partition(END)[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return {re.sub(r".*`(.*)`", r"\1", row[1]): row for row in cells}
+
+
+def write(rows: Rows) -> None:
+    """Put these rows into the README's table; those of files that did not run stay."""
+    known = {file: row for file, row in committed().items() if file in files()}
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(before + BEGIN + "\n" + table(known | rows) + "\n" + END + after)
