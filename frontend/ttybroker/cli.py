@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     term = commands.add_parser(
         "term",
         help="a terminal on a port: pyserial's miniterm",
-        epilog="All other arguments are miniterm's, such as 115200 --eol LF --filter colorize.",
+        epilog="All other arguments are miniterm's, such as 115200 --eol LF --filter colorize. "
+        "It gives up the file system once it has the port: no upload (Ctrl-T Ctrl-U).",
     )
     term.add_argument("--wait", metavar="SECONDS", type=_seconds, help="queue for a busy port")
     term.add_argument("port")
@@ -81,13 +82,9 @@ def _list(options: argparse.Namespace, _rest: list[str]) -> int:
 
 
 def _term(options: argparse.Namespace, rest: list[str]) -> int:
-    from serial.tools import miniterm
+    from ttybroker import term
 
-    import ttybroker  # noqa: F401  (so that pyserial knows broker://)
-
-    wait = "" if options.wait is None else f"?wait={options.wait}"
-    sys.argv = ["ttybroker term", f"broker://{options.port}{wait}", *rest]
-    miniterm.main()
+    term.main(options.port, options.wait, rest)
     return DONE
 
 

@@ -11,7 +11,10 @@ import re
 import socket
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -180,33 +183,84 @@ def test_a_reader_that_has_seen_enough_is_no_error(rig: Rig, daemon: Daemon) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_term_is_miniterm_on_the_port(rig: Rig, daemon: Daemon) -> None:
-    screen, keyboard = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ttybroker.cli", "term", "ttyS0", "115200"],
-        stdin=keyboard,
-        stdout=keyboard,
-        stderr=keyboard,
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-    )
-    try:
+class Screen:
+    """`ttybroker term` on ttyS0 as somebody sees it; ended, however the test does."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.seen = b""
+        self.end, keyboard = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ttybroker.cli", "term", "ttyS0", "115200"],
+            stdin=keyboard,
+            stdout=keyboard,
+            stderr=keyboard,
+            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+        )
         os.close(keyboard)
-        seen = b""
-        while b"Quit: Ctrl+]" not in seen:
-            wait_readable(screen, f"miniterm's greeting, got {seen!r}")
-            seen += os.read(screen, 4096)
-        os.write(screen, b"typed")
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.end)
+
+    def shows(self, what: bytes) -> None:
+        while what not in self.seen:
+            wait_readable(self.end, f"{what!r}, got {self.seen!r}")
+            self.seen += os.read(self.end, 4096)
+
+    def asks(self, what: bytes) -> None:
+        """Until it reads a line, which is after it throws away what was typed earlier. No event
+        tells of that, so the terminal's mode is looked at."""
+        self.shows(what)
+        end = time.monotonic() + TIMEOUT
+        while not termios.tcgetattr(self.end)[3] & termios.ICANON:
+            assert time.monotonic() < end, f"{what!r}, but no line is read"
+            os.sched_yield()
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.end, keys)
+
+    def leave(self) -> int:
+        self.type(b"\x1d")  # Ctrl+]
+        with contextlib.suppress(OSError):  # EIO: it has closed its side
+            while os.read(self.end, 4096):
+                pass
+        return self.process.wait(TIMEOUT)
+
+
+def test_term_is_miniterm_on_the_port(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig) as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"typed")
         assert rig.ports["ttyS0"].read(5) == b"typed"
         rig.ports["ttyS0"].write(b"answered")
-        while b"answered" not in seen:
-            wait_readable(screen, f"what the port says, got {seen!r}")
-            seen += os.read(screen, 4096)
-        os.write(screen, b"\x1d")  # Ctrl+]
-        with contextlib.suppress(OSError):  # EIO: it has closed its side
-            while os.read(screen, 4096):
-                pass
-        assert process.wait(TIMEOUT) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(screen)
+        screen.shows(b"answered")
+        assert screen.leave() == 0
+
+
+def test_term_has_no_file_system_once_it_has_the_port(
+    rig: Rig, daemon: Daemon, tmp_path: Path
+) -> None:
+    """Root's own process, which nothing else would keep from that file."""
+    secret = tmp_path / "secret"
+    secret.write_text("for nobody")
+    with Screen(rig) as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"typed")
+        assert rig.ports["ttyS0"].read(5) == b"typed"  # from here on keys are miniterm's
+        screen.type(b"\x14\x15")  # Ctrl+T Ctrl+U: upload
+        screen.asks(b"File to upload: ")
+        screen.type(f"{secret}\n".encode())
+        screen.shows(b"Permission denied")
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
+        screen.type(b"\x14\x01")  # Ctrl+T Ctrl+A: encoding
+        screen.asks(b"new encoding name")
+        screen.type(b"koi8-r\n")  # a codec that is loaded only now
+        screen.shows(b"output encoding: koi8-r")
+        screen.type("я".encode())
+        assert rig.ports["ttyS0"].read(1) == "я".encode("koi8-r")
+        assert screen.leave() == 0
