@@ -145,7 +145,7 @@ def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoRe
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         os.setgroups([])
-        confine.confine()
+        confine.confine(server.places())
         groups = frozenset(become.groups) | {become.gid}
         server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))
         pair.send(READY)

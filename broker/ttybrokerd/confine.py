@@ -12,16 +12,34 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 from collections.abc import Callable
+from typing import NamedTuple
 
 import prctl
 
-from ttybroker import wire
+from ttybroker import landlock, wire
 from ttybrokerd import linux
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
-DESCRIPTORS = 16384  # clients and four a lease, with room
+# include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
+# by execve nor by setuid), NO_CAP_AMBIENT_RAISE, KEEP_CAPS not, and all four locked.
+SECUREBITS = 0x01 | 0x04 | 0x40 | 0x02 | 0x08 | 0x20 | 0x80
+LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: fork is not there at all
+    (resource.RLIMIT_NOFILE, 16384),  # clients and four a lease, with room
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_MEMLOCK, 0),
+)
+FILE_SIZE = 4096  # bytes; a lock file has 11
 
+# What Landlock leaves, for all that is beneath a directory. Rights to change a directory are for
+# the lock files alone; of /sys only what says which port is a console, or an empty slot.
+READ = landlock.READ_FILE
+KERNEL_FILES = {"/proc": READ | landlock.READ_DIR, "/sys/devices": READ}
+LOCKS = READ | landlock.WRITE_FILE | landlock.MAKE_REG | landlock.REMOVE_FILE
+DEVICES = READ | landlock.WRITE_FILE | landlock.READ_DIR | landlock.IOCTL_DEV
+FORBIDDEN = "/etc"  # a directory that Landlock must keep us from reading
+CROWDED = ("/", "/etc", "/run", "/tmp")  # not given as a whole for one file's sake
 
 _landlock = 0  # the ABI level in force
 
@@ -30,20 +48,49 @@ class NotConfined(RuntimeError):
     """The kernel did not take away what it was asked to."""
 
 
-def confine() -> None:
+class Places(NamedTuple):
+    """Where in the file system the job is done. `locks` is a directory; `devices` are nodes and
+    `policy` files that may be replaced by others of their directory, `socket` one to remove."""
+
+    locks: str
+    devices: tuple[str, ...] = ()
+    policy: tuple[str, ...] = ()
+    socket: str | None = None
+
+    def rules(self) -> dict[str, int]:
+        """The Landlock rules for it."""
+        rules = {**KERNEL_FILES, self.locks: LOCKS, "/dev": DEVICES}
+        more = [(_around(path), READ) for path in self.policy]
+        more += [(_around(path), DEVICES) for path in self.devices]
+        if self.socket is not None and os.path.dirname(self.socket) not in CROWDED:
+            more.append((os.path.dirname(self.socket), landlock.REMOVE_FILE))
+        for path, access in more:
+            rules[path] = rules.get(path, 0) | access
+        return rules
+
+
+def confine(places: Places) -> None:
     """Shrink this process for good. Raises NotConfined or OSError; then it must not go on."""
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise NotConfined("threads are running: what follows binds the one that does it alone")
     os.umask(0o077)
     os.chdir("/")
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
+    for what, value in LIMITS:
+        _limit(what, value)
+    if not _logs_to_a_file():
+        _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
+    linux.set_securebits(SECUREBITS)
     _cut_bounding_set(CAPABILITIES)
     _cut_sets(CAPABILITIES)
     prctl.set_no_new_privs(1)
     prctl.set_dumpable(0)
     wanted = sum(1 << number for number in CAPABILITIES)
     verify(permitted=wanted, bounding=wanted)
+    if (bits := linux.get_securebits()) != SECUREBITS:
+        raise NotConfined(f"the securebits are {bits:#x}, not {SECUREBITS:#x}")
     if prctl.get_dumpable() != 0:
         raise NotConfined("the process is still dumpable")
+    _give_up_files(places)
 
 
 def account() -> wire.Running:
@@ -87,6 +134,25 @@ def _prove_no_way_back() -> None:
         raise NotConfined("privilege came back after it was given up")
 
 
+def _give_up_files(places: Places) -> None:
+    """By Landlock, with signals to others and abstract sockets, as far as the kernel has it."""
+    global _landlock
+    _landlock = landlock.restrict(places.rules())
+    if _landlock == 0:
+        return
+    try:
+        os.close(os.open(FORBIDDEN, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except PermissionError:
+        return
+    raise NotConfined(f"{FORBIDDEN} can still be read")
+
+
+def _around(path: str) -> str:
+    """The directory of a file that may be replaced; of a crowded one, the file as it is now."""
+    directory = os.path.dirname(path)
+    return path if directory in CROWDED else directory
+
+
 def _cut_bounding_set(keep: tuple[int, ...]) -> None:
     """By number up to the kernel's own last one: python-prctl's list ends where its build did."""
     last = int(linux.read_file("/proc/sys/kernel/cap_last_cap"))
@@ -125,6 +191,14 @@ def status(thread: str = "self") -> dict[str, str]:
     lines = linux.read_file(path).decode("ascii", "replace").splitlines()
     pairs = (line.partition(":") for line in lines)
     return {key: value.strip() for key, _, value in pairs}
+
+
+def _logs_to_a_file() -> bool:
+    """Whether standard error is a file that grows with the log."""
+    try:
+        return stat.S_ISREG(os.fstat(2).st_mode)
+    except OSError:  # closed
+        return False
 
 
 def _limit(what: int, value: int) -> None:

@@ -16,9 +16,9 @@ from typing import NamedTuple, NoReturn
 from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
 from ttybrokerd.clients import BACKLOG
-from ttybrokerd.log import NOTICE, WARNING, Log
+from ttybrokerd.log import NOTICE, WARNING, Log, connect
 from ttybrokerd.names import Names, NamesProcess
-from ttybrokerd.policy import PATH, Policy, PolicyError, load_policy
+from ttybrokerd.policy import PATH, Policy, PolicyError, files, load_policy
 from ttybrokerd.server import Server
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
@@ -107,20 +107,21 @@ def _serve(options: Options) -> NoReturn:
     _own_session()
     asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy, names)))
     server.listen(listener)
-    confine.confine()
+    notify = _Notify()
+    confine.confine(server.places()._replace(policy=files(options.policy), socket=own_path))
 
     def finish() -> NoReturn:
         if listener.fileno() >= 0:
-            _notify("STOPPING=1")
+            notify("STOPPING=1")
             server.deaf(listener.fileno())
             listener.close()
             if own_path is not None:
-                os.unlink(own_path)
+                _remove(own_path)
         server.last_words(leases=False)
         log("stop", NOTICE, reason="asked to")
         os._exit(0)
 
-    _notify(f"READY=1\nMAINPID={os.getpid()}")
+    notify(f"READY=1\nMAINPID={os.getpid()}")
     log("start", NOTICE, reason=f"{len(policy.rules)} rules")
     server.run(lambda: bool(asked), finish)
 
@@ -192,6 +193,13 @@ def _bind(path: str) -> socket.socket:
     return listener
 
 
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except PermissionError:  # in a directory that is everybody's: `confine` does not leave us that
+        pass
+
+
 def _clear(path: str) -> None:
     try:
         mode = os.lstat(path).st_mode
@@ -207,16 +215,20 @@ def _clear(path: str) -> None:
     os.unlink(path)
 
 
-def _notify(state: str) -> None:
-    """Tell systemd, where there is one: sd_notify(3). If it does not hear, that is no failure."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+class _Notify:
+    """Tells systemd, where there is one: sd_notify(3). If it does not hear, that is no failure.
+    Connected once, while this process may still make sockets."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        self._sock = connect(address) if address else None
+
+    def __call__(self, state: str) -> None:
         try:
-            sock.sendto(state.encode(), address)
+            if self._sock is not None:
+                self._sock.send(state.encode())
         except OSError:
             pass
 

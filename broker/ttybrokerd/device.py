@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ttybroker.wire import valid_name
@@ -107,6 +108,10 @@ class Devices:
         except OSError as error:
             what = f"{alias}: {os.strerror(error.errno or 0)}; is it plugged in?"
             raise Refusal(errno.ENOENT, what) from None
+
+    def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
+        """The nodes of a policy's aliases, where they lie now."""
+        return tuple(_where(path) for path in aliases.values())
 
     def look(self, target: Target) -> Seen:
         """Look at the node without opening the device: no driver notices, nothing blocks.
@@ -215,9 +220,19 @@ class Devices:
             return []
 
 
+def _where(alias: str) -> str:
+    try:
+        return trust.resolve_device(alias)
+    except OSError:  # not plugged in, or not safe: an open will tell
+        return alias
+
+
 def _open_failed(error: OSError) -> Refusal:
     if error.errno == errno.EIO:
         return Refusal(errno.EIO, "the device does not answer; is it plugged in?")
+    if error.errno == errno.EACCES:  # not for want of rights: by Landlock, or mounted nodev
+        what = f"cannot be opened: {error.strerror}; if the policy names a new place since it was "
+        return Refusal(errno.EACCES, f"{what}read again, restart the daemon")
     gone = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP)
     number = errno.ENODEV if error.errno in gone else error.errno or errno.EIO
     return Refusal(number, f"cannot be opened: {error.strerror}")

@@ -31,6 +31,10 @@ IN_CLOSE_WRITE = 0x8
 IN_CLOSE_NOWRITE = 0x10
 IN_Q_OVERFLOW = 0x4000
 
+# include/uapi/linux/prctl.h; python-prctl refuses the securebits that are newer than itself
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+
 # major numbers of Unix98 pty slaves: Documentation/admin-guide/devices.txt
 PTY_SLAVES = range(136, 144)
 
@@ -60,6 +64,16 @@ def read_file(path: str) -> bytes:
         return b"".join(parts)
     finally:
         os.close(descriptor)
+
+
+def set_securebits(bits: int) -> None:
+    """What uid 0 means to this thread: capabilities(7), needs CAP_SETPCAP."""
+    _check(_libc.prctl(PR_SET_SECUREBITS, bits, 0, 0, 0), "securebits")
+
+
+def get_securebits() -> int:
+    """What it means now."""
+    return _check(_libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "securebits")
 
 
 def inotify() -> int:

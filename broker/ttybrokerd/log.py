@@ -67,8 +67,8 @@ class Log:
     ) -> None:
         self._identifier = identifier
         self._dropped = 0
-        self._journal = _connect(journal)
-        self._syslog = _connect(syslog) if quiet and self._journal is None else None
+        self._journal = connect(journal)
+        self._syslog = connect(syslog) if quiet and self._journal is None else None
         self._stderr = -1 if quiet or self._journal is not None else _nonblocking_stderr()
         self._stderr_is_socket = _is_socket(self._stderr)
 
@@ -123,7 +123,8 @@ class Log:
         return "".join(f"{key}={value}\n" for key, value in records.items()).encode()
 
 
-def _connect(path: str) -> socket.socket | None:
+def connect(path: str) -> socket.socket | None:
+    """A datagram socket to `path`, on which a send never blocks; None if nobody is there."""
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         log.connect(path)

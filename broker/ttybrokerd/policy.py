@@ -115,6 +115,16 @@ def load_policy(path: str | None, names: Names) -> Policy:
     return load(PATH if path is None else path, names)
 
 
+def files(path: str | None) -> tuple[str, ...]:
+    """What `load_policy` may have to read."""
+    if path is None:
+        return (PATH, SHIPPED)
+    try:
+        return (trust.resolve(path),)
+    except OSError:  # which `load` has to judge
+        return (path,)
+
+
 def load(path: str, names: Names) -> Policy:
     """The policy in the file `path`, which only root may be able to change.
 
@@ -126,6 +136,10 @@ def load(path: str, names: Names) -> Policy:
         raise PolicyError(f"{path}: not UTF-8: {error}") from None
     except trust.Untrusted as error:
         raise PolicyError(str(error)) from None
+    except PermissionError as error:
+        restart = "; the daemon looks where it was when it was started: restart it"
+        hint = restart if os.geteuid() == 0 else ""
+        raise PolicyError(f"{path}: {error.strerror}{hint}") from None
     except OSError as error:
         raise PolicyError(f"{path}: {error.strerror}") from None
     except ValueError as error:

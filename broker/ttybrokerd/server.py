@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from ttybrokerd.broker import Broker
 from ttybrokerd.clients import Clients
+from ttybrokerd.confine import Places
 from ttybrokerd.device import Devices
 from ttybrokerd.locks import LockFiles
 from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
@@ -39,9 +40,10 @@ class Server:
         self._reloads = 0
         self.users = users = Users(names)
         self._clients = Clients(self._loop, self._workers, users, log)
+        self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.broker = Broker(
-            self._loop, self._workers, self._clients, users, policy, Devices(), self._locks, log
+            self._loop, self._workers, self._clients, users, policy, self._devices, self._locks, log
         )
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
 
@@ -54,6 +56,13 @@ class Server:
         """Close those, in a process that is not to serve."""
         for part in (self._loop, self._workers, self._locks, self.broker):
             part.close()
+
+    def places(self) -> Places:
+        """Where it does its job in the file system."""
+        return Places(
+            self._locks.path,
+            self._devices.nodes(self.broker.policy.aliases),
+        )
 
     def listen(self, listener: socket.socket) -> None:
         """Serve whoever connects to `listener`."""

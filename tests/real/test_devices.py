@@ -171,15 +171,13 @@ def test_an_alias_that_somebody_else_could_redirect_is_refused(rig: Rig) -> None
 SLOW = """
 import os
 from ttybrokerd.device import Devices
+told = os.open("{told}", os.O_WRONLY | os.O_CLOEXEC)  # now: it will be out of reach
+gate = os.open("{gate}", os.O_RDONLY | os.O_CLOEXEC)
 true = Devices.open
 def open(self, seen, *rest, **more):
     if seen.target.name.startswith("slow"):
-        told = os.open("{told}", os.O_WRONLY | os.O_CLOEXEC)
         os.write(told, b"x")
-        os.close(told)
-        gate = os.open("{gate}", os.O_RDONLY | os.O_CLOEXEC)
         os.read(gate, 1)
-        os.close(gate)
     return true(self, seen, *rest, **more)
 Devices.open = open
 """
