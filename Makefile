@@ -9,7 +9,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev
 # Programs nobody here wrote, that the tests run on brokered ports.
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
-	gpsd busybox-static python3-serial tmux strace
+	gpsd busybox-static python3-serial tmux strace mandoc man-db bash-completion zsh fish systemd
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker frontend packaging pyproject.toml tests
 
@@ -55,7 +55,7 @@ deb:
 	tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -C build/deb/ttybroker
 	mv build/deb/ttybroker/packaging/debian build/deb/ttybroker
 	cd build/deb/ttybroker && dpkg-buildpackage -us -uc >../log 2>&1 || { tail ../log; exit 1; }
-	lintian --allow-root --fail-on error build/deb/*.changes
+	lintian --allow-root --fail-on error,warning build/deb/*.changes
 	rm -f dist/*.deb
 	mv build/deb/*ttybroker_*.deb dist
 

@@ -33,6 +33,9 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     commands = sorted(str(path.relative_to(prefix)) for path in prefix.glob("*bin/*"))
     assert commands == COMMANDS
     for path in prefix.rglob("*"):
+        if path.is_symlink():  # a completion's second name
+            assert path.resolve(strict=True).parent == path.parent
+            continue
         status = path.lstat()
         wanted = 0o755 if path.is_dir() or path.parent.name in ("bin", "sbin") else 0o644
         if path.name == "ttyrun":
@@ -44,6 +47,10 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
         assert (code / name).is_file()
         assert list((code / name).parent.glob("__pycache__/__init__.*.pyc"))
     assert str(own.base) not in (prefix / "bin/ttybroker").read_text()
+    for page in ("man1/ttybroker.1", "man1/ttyrun.1", "man5/ttybroker-policy.5"):
+        assert (prefix / "share/man" / page).is_file()
+    unit = (prefix / "lib/systemd/system/ttybroker.service").read_text()
+    assert "ExecStart=/opt/sbin/ttybrokerd\n" in unit
     make(own, "uninstall", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
     assert not code.exists()

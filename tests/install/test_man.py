@@ -1,0 +1,83 @@
+"""The manual pages: well-formed, and about all of the options and keys there are, and no others."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ttybroker import run
+from ttybrokerd import policy
+from ttybrokerd.names import Names
+
+PAGES = Path(__file__).parents[2] / "packaging" / "man"
+OPTION = re.compile(r"(?<![\w-])--?([a-z][a-z-]*)")
+
+
+def page(name: str) -> str:
+    return (PAGES / name).read_text()
+
+
+def documented(source: str) -> set[str]:
+    """The options of a page, mdoc(7): what it uses Fl for are its own."""
+    pairs = re.findall(r"\bFl (\S+)(?: \| (-\S+))?", source)
+    return {name.lstrip("-") for pair in pairs for name in pair} - {""}
+
+
+def options(*command: str) -> set[str]:
+    """What a command's --help has, without the dashes."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--help"], check=True, capture_output=True, text=True
+    )
+    return set(OPTION.findall(done.stdout))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in PAGES.iterdir()))
+def test_it_is_well_formed(name: str) -> None:
+    """By both programs that show such pages."""
+    command = ["mandoc", "-T", "lint", "-W", "warning", PAGES / name]
+    lint = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (lint.returncode, lint.stdout) == (0, "")
+    command = ["man", "--warnings", "-l", "-Tutf8", PAGES / name]
+    shown = subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+def test_ttybroker_has_every_option_of_every_command() -> None:
+    commands = ["list", "term", "revoke", "check", "demo"]
+    found = options("ttybroker.cli").union(*(options("ttybroker.cli", name) for name in commands))
+    found -= {"eol", "filter"}  # miniterm's, an example
+    assert documented(page("ttybroker.1")) == found | set(OPTION.findall(run.USAGE)) | {"h"}
+    assert set(re.findall(r"^\.It Cm (\S+)", page("ttybroker.1"), re.M)) == {*commands, "run"}
+
+
+def test_ttyrun_has_every_option() -> None:
+    assert documented(page("ttyrun.1")) == set(OPTION.findall(run.USAGE))
+
+
+def test_ttybrokerd_has_every_option() -> None:
+    assert documented(page("ttybrokerd.8")) == options("ttybrokerd.daemon") | {"h", "help"}
+
+
+def test_the_policys_page_has_every_key_and_its_example_is_one() -> None:
+    source = page("ttybroker-policy.5")
+    known = set[str]()
+    for text in ("no-such-key = 1", '[[rule]]\nport = "ttyS0"\nno-such-key = 1'):
+        with pytest.raises(policy.PolicyError, match="unknown key; known are") as error:
+            policy.parse(text, Names())
+        known.update(str(error.value).rpartition("known are ")[2].split(", "))
+    assert set(re.findall(r"^\.It Ic (\S+)", source, re.M)) == known - {"rule"}
+    example = source.partition(".Bd -literal\n")[2].partition(".Ed")[0]
+    assert len(tomllib.loads(example)["rule"]) == len(policy.parse(example, Names()).rules) == 4
