@@ -77,6 +77,7 @@ class Clients:
     def listen(self, listener: socket.socket) -> None:
         """Accept connections on `listener`, a non-blocking SOCK_SEQPACKET socket."""
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        linux.refuse_descriptors(listener)
         self._loop.add(listener.fileno(), READ, partial(self._accept, listener))
 
     def adopt(self, sock: socket.socket, identity: Identity) -> None:
@@ -120,6 +121,7 @@ class Clients:
         # Before the other end can be used: what is sent earlier has no credentials, and reads
         # as pid 0 of the overflow uid, which is nobody's: net/unix/af_unix.c, maybe_add_creds().
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        linux.refuse_descriptors(ours)
         with theirs:
             if self.answer(client, wire.Grant(), theirs.fileno()):
                 self.adopt(ours, client.identity._replace(pid=0))
@@ -166,6 +168,7 @@ class Clients:
         """Read the client once its user's name is known for the log."""
         client.sock.setblocking(False)
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        linux.refuse_descriptors(client.sock)
         self._all[client.fd] = client
         uid = client.identity.uid
         self._per_uid[uid] += 1
@@ -204,12 +207,15 @@ class Clients:
         """News while a request is under way: the client left, or sent the next one."""
         try:
             # an empty message has credentials, the end of the connection has not
-            data, ancillary, _, _ = client.sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
+            data, ancillary, got, _ = client.sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
             left = client.paused or not (data or ancillary)
         except BlockingIOError:
             return
         except OSError:
-            left = True
+            left, got = True, 0
+        if got & TRUNCATED:
+            self._cut_off(client, "it sent descriptors along")
+            return
         if left:
             self._drop(client)
             return

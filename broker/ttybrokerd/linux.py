@@ -6,6 +6,7 @@ Everything here is a fact of the kernel's interface; no decision is made in this
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -15,6 +16,7 @@ import struct
 # include/uapi/asm-generic/socket.h
 SO_PEERGROUPS = 59  # Linux 4.13
 SO_PEERPIDFD = 77  # Linux 6.5
+SO_PASSRIGHTS = 83  # Linux 6.16
 
 # include/uapi/asm-generic/ioctls.h; the same on every architecture we know of but alpha,
 # mips, powerpc and sparc, where these programs have not been tried.
@@ -148,6 +150,17 @@ def message_credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, i
         return None
     pid, uid, gid = _UCRED.unpack(raw)
     return pid, uid, gid
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    """Have the kernel tell a peer who sends descriptors EPERM, where it can (Linux 6.16): else
+    they lie in the queue until it is read, and one of them may be the connection itself, which
+    then outlives all its processes. Sockets accepted later are so too."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
 
 
 def is_exclusive(tty: int) -> bool:

@@ -22,17 +22,45 @@ class Mutant(NamedTuple):
 
 
 CLIENTS = "broker/ttybrokerd/clients.py"
-HOSTILE = "tests/real/test_hostile.py"
+DESCRIPTORS = "tests/attack/test_descriptors.py"
 IDENTITY = "tests/real/test_identity.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a message with descriptors is the end of its sender",
         CLIENTS,
-        "if got & TRUNCATED:",
-        "if False:",
-        (f"{HOSTILE}::test_descriptors_sent_along_are_never_taken[-1]",),
-        "no last word|Timeout|waited",
+        'if got & TRUNCATED:\n            raise BrokenPeer("it sent descriptors along")',
+        "",
+        (f"{DESCRIPTORS}::test_descriptors_are_the_end_of_their_sender[empty-1]",),
+        "'descriptors' in",
+    ),
+    Mutant(
+        "the control buffer has no room for descriptors",
+        "broker/ttybrokerd/linux.py",
+        "CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)",
+        "CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size) + 2048",
+        (f"{DESCRIPTORS}::test_a_flood_of_descriptors_installs_none[open-before 6.16]",),
+        "not baited|too many",
+    ),
+    Mutant(
+        "the kernel refuses descriptors at their sender",
+        "broker/ttybrokerd/linux.py",
+        "socket.SOL_SOCKET, SO_PASSRIGHTS, 0)",
+        "socket.SOL_SOCKET, SO_PASSRIGHTS, 1)",
+        (f"{DESCRIPTORS}::test_on_this_kernel_no_descriptor_lies_behind_a_request_either",),
+        "True is False",
+    ),
+    Mutant(
+        "a client that waits is cut off when it sends descriptors",
+        CLIENTS,
+        'if got & TRUNCATED:\n            self._cut_off(client, "it sent descriptors along")\n'
+        "            return",
+        "",
+        (
+            f"{DESCRIPTORS}::test_a_connection_that_holds_itself_ends_with_its_process"
+            "[waiting-itself-before 6.16]",
+        ),
+        "too many",
     ),
     Mutant(
         "each message's credentials are compared with those at connect",

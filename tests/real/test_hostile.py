@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import os
@@ -159,23 +158,6 @@ def test_a_broken_message_is_the_end_of_its_sender(
     rig: Rig, daemon: Daemon, message: bytes, why: str
 ) -> None:
     cut_off(rig, daemon, lambda sock: sock.send(message), why)
-
-
-@pytest.mark.parametrize("count", [1, 2, 253])
-@pytest.mark.parametrize("message", [LIST, opening(b"ttyS0"), b""])
-def test_descriptors_sent_along_are_never_taken(
-    rig: Rig, daemon: Daemon, count: int, message: bytes
-) -> None:
-    def send(sock: socket.socket) -> None:
-        null = os.open("/dev/null", os.O_RDONLY)
-        rights = array.array("i", [null] * count)
-        for _ in range(20):  # in every message
-            sock.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-
-    before = descriptors(daemon.pid)
-    cut_off(rig, daemon, send, "descriptors")
-    daemon.settled()
-    assert "/dev/null" not in set(descriptors(daemon.pid).values()) - set(before.values())
 
 
 def test_a_daemon_is_no_peer_to_connect_through(rig: Rig, daemon: Daemon) -> None:
