@@ -321,7 +321,13 @@ class Broker:
         if seen.rdev != key:
             seen.close()
             return Refusal(errno.ENODEV, "another device has this name now; ask again")
-        return port.acquire(self._devices, seen, self._locks, self._inotify, job.pid, ghosts)
+        pid = self._process(job)
+        return port.acquire(self._devices, seen, self._locks, self._inotify, pid, ghosts)
+
+    def _process(self, job: Job) -> int:
+        """The pid that the lock is to name: who asked may have ended while it waited, and then
+        its pid may be another's, with a lock of his own. 0: nobody's."""
+        return job.pid if job.pid and peer.owns(job.uid, job.pid) else 0
 
     def _opened(self, key: int, job: Job, result: tuple[OpenPort, int] | Refusal) -> None:
         if isinstance(result, Refusal):
@@ -345,7 +351,7 @@ class Broker:
         """From now on hear what the kernel says of the lease. A lease that we would not hear
         the end of must not be: it is over at once."""
         try:
-            held.listen(descriptor, job.pid)
+            held.listen(descriptor, self._process(job))
         except OSError as error:
             self._record("watch-failed", job.client, job.name, ERROR, reason=error.strerror)
             return self.table.end(key, "cannot be watched")

@@ -67,12 +67,18 @@ def acts_for(caller: Identity, pid: int) -> Holder:
 
     Raises Refusal EACCES otherwise.
     """
-    if _owner(pid) == caller.uid:
-        return Holder(caller.uid, "", pid, locks.program(pid))
-    found = locks.process(pid)  # not dumpable, so that root owns its directory; or another's
-    if found is None or (found.uid != caller.uid and caller.uid != 0):
+    if not owns(caller.uid, pid):
         raise Refusal(errno.EACCES, f"process {pid} is not yours to ask for, or has ended")
-    return found
+    return Holder(caller.uid, "", pid, locks.program(pid))
+
+
+def owns(uid: int, pid: int) -> bool:
+    """Whether this is a live process of this user; root's are all. To be asked again before a
+    pid is used for something: it may have come again meanwhile, as somebody else's process."""
+    if _owner(pid) == uid:
+        return True
+    ids = _ids(pid)  # not dumpable, so that root owns its directory; or another's
+    return uid in ids or (uid == 0 and bool(ids))
 
 
 def _owner(pid: int) -> int | None:
@@ -81,3 +87,12 @@ def _owner(pid: int) -> int | None:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
+
+
+def _ids(pid: int) -> list[int]:
+    """The real and the effective uid of a process: proc_pid_status(5); [] if there is none."""
+    try:
+        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return []
+    return [int(uid) for line in lines if line.startswith(b"Uid:") for uid in line.split()[1:3]]

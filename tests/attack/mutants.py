@@ -23,6 +23,7 @@ class Mutant(NamedTuple):
 
 CLIENTS = "broker/ttybrokerd/clients.py"
 DESCRIPTORS = "tests/attack/test_descriptors.py"
+ATTACK_IDENTITY = "tests/attack/test_identity.py"
 IDENTITY = "tests/real/test_identity.py"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -73,5 +74,43 @@ MUTANTS: tuple[Mutant, ...] = (
             f"{IDENTITY}::test_credentials_sent_by_hand_count_as_what_they_are",
         ),
         "isinstance",
+    ),
+    Mutant(
+        "a message is its sender's by pid",
+        "broker/ttybrokerd/peer.py",
+        "credentials == (self.pid, self.uid, self.gid)",
+        "credentials[1:] == (self.uid, self.gid)",
+        (
+            f"{IDENTITY}::test_a_forked_child_on_its_parents_connection_is_cut_off",
+            f"{ATTACK_IDENTITY}::test_in_a_pid_namespace_of_ones_own_no_other_pid_can_be_claimed",
+        ),
+        "isinstance|waited",
+    ),
+    Mutant(
+        "a message is its sender's by uid",
+        "broker/ttybrokerd/peer.py",
+        "credentials == (self.pid, self.uid, self.gid)",
+        "credentials[::2] == (self.pid, self.gid)",
+        (f"{ATTACK_IDENTITY}::test_a_thread_that_becomes_another_user_is_cut_off",),
+        "isinstance|Timeout|AssertionError",
+    ),
+    Mutant(
+        "who asks for another process must own it",
+        "broker/ttybrokerd/peer.py",
+        "if not owns(caller.uid, pid):",
+        "if False:",
+        (f"{IDENTITY}::test_asking_for_another_process_is_for_ones_own_alone",),
+        "DID NOT RAISE",
+    ),
+    Mutant(
+        "a pid is asked about again when the port is granted",
+        "broker/ttybrokerd/broker.py",
+        "return job.pid if job.pid and peer.owns(job.uid, job.pid) else 0",
+        "return job.pid",
+        (
+            f"{ATTACK_IDENTITY}::test_a_lock_is_not_taken_for_ones_own_because_a_pid_came_again",
+            f"{ATTACK_IDENTITY}::test_a_lock_does_not_name_who_got_a_dead_clients_pid",
+        ),
+        "two have the port|read_bytes",
     ),
 )

@@ -104,6 +104,9 @@ def main() -> int:
     """0: each guard's tests went red without it."""
     words = sys.argv[1:]
     mutants = [m for m in MUTANTS if not words or any(w in m.guard + m.file for w in words)]
+    if not mutants:
+        print("no such guard", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="ttybroker-mutants-") as directory:
         copy = Path(directory)
         copy.chmod(0o755)
