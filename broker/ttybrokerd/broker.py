@@ -192,6 +192,7 @@ class Broker:
             policy := self.policy,
             self._locks,
             table,
+            frozenset(device for device, _, _ in self._ghosts),
             partial(policy.decide, who.uid, who.groups),
             policy.is_admin(who.uid, who.groups),
         )

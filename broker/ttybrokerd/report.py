@@ -26,10 +26,12 @@ def rows(
     policy: Policy,
     lock_files: locks.LockFiles,
     table: dict[int, Known],
+    ghosts: frozenset[int],
     allowed: Callable[[str], Decision],
     everything: bool,
 ) -> list[wire.Port]:
     """One row a port that the caller may use (or each one, if `everything`), aliases first.
+    On the devices `ghosts` a flock is that of a holder that was hung up, and means nothing.
 
     Looks at nodes and lock files, opens no device. May be slow: not for the loop.
     """
@@ -37,7 +39,7 @@ def rows(
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):
-            found.append(_row(devices, policy, lock_files, table, name, decision))
+            found.append(_row(devices, policy, lock_files, table, ghosts, name, decision))
     return found
 
 
@@ -59,6 +61,7 @@ def _row(
     policy: Policy,
     lock_files: locks.LockFiles,
     table: dict[int, Known],
+    ghosts: frozenset[int],
     name: str,
     decision: Decision,
 ) -> wire.Port:
@@ -72,12 +75,14 @@ def _row(
         state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
         return wire.Port(name, decision.device or devices.path(name, None), state, rule)
     try:
-        known = table.get(seen.rdev) or _outside(seen, lock_files)
+        known = table.get(seen.rdev) or _outside(seen, lock_files, ghosts)
     finally:
         seen.close()
     return wire.Port(name, seen.target.path, known.state, rule, known.waiting, known.holder)
 
 
-def _outside(seen: Seen, lock_files: locks.LockFiles) -> Known:
-    holder = lock_files.holder(seen.kernel_name) or locks.flock_holder(seen.node)
+def _outside(seen: Seen, lock_files: locks.LockFiles, ghosts: frozenset[int]) -> Known:
+    holder = lock_files.holder(seen.kernel_name)
+    if holder is None and seen.rdev not in ghosts:
+        holder = locks.flock_holder(seen.node)
     return Known("free" if holder is None else "busy", 0, holder)

@@ -541,7 +541,8 @@ def test_a_revoked_holder_sees_a_hang_up_and_the_port_is_free_at_once(
         connection.revoke("ttyS0")
         assert time.monotonic() - before < AT_ONCE
         assert rig.lock_files() == []
-        descriptor = connection.open("ttyS0")  # its dead descriptor is open still
+        assert row(rig).state == "free"  # its dead descriptor is open still, and has the flock
+        descriptor = connection.open("ttyS0")
     assert child.hear() == "saw it"
     os.close(descriptor)
     record = daemon.record("revoke", port="ttyS0", uid=NOBODY, pid=child.pid)
