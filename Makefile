@@ -28,9 +28,10 @@ test: $(VENV)/ready $(VENV)/test-needs
 matrix: $(VENV)/ready $(VENV)/test-needs
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py --write-matrix
 
-# All attacks at full scale (an hour and more); with WRITE=1 what they did goes into README.md.
+# All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest); with WRITE=1 what
+# they did goes into README.md.
 # MUTATE=1 instead takes the guards away one at a time: then their tests must fail.
-attack: $(VENV)/ready $(VENV)/test-needs
+attack: $(VENV)/ready $(VENV)/test-needs $(VENV)/attack-needs
 ifdef MUTATE
 	$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m attack.mutate $(ONLY)
 else
@@ -72,6 +73,10 @@ $(VENV)/ready: pyproject.toml
 $(VENV)/test-needs: Makefile | $(VENV)/ready
 	@echo "Debian packages for the tests: $(TEST_NEEDS)"
 	@packaging/apt-needs $(TEST_NEEDS)
+	@touch $@
+
+$(VENV)/attack-needs: pyproject.toml | $(VENV)/ready
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[root,dev,attack]'
 	@touch $@
 
 clean:

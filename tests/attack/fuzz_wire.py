@@ -182,8 +182,9 @@ def one(data: bytes) -> None:
 def fuzz(seconds: int, seed: int, corpus: str) -> None:
     """The process that libFuzzer owns. Does not return."""
     count.limit = seconds
+    where = f"{tempfile.gettempdir()}/ttybroker-wire-"
     options = [f"-max_total_time={seconds}", f"-max_len={wire.MAX_REQUEST + 64}",
-               f"-artifact_prefix={tempfile.gettempdir()}/ttybroker-wire-", f"-seed={seed}"]
+               f"-artifact_prefix={where}", f"-seed={seed}"]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, corpus], one)
     atheris.Fuzz()
 

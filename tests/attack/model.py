@@ -1,0 +1,601 @@
+"""The oracle: what a broker has to answer, as plain data, written from the protocol's and the
+policy's words and not from the broker's code. It knows no socket, no device and no clock.
+
+The fuzzer (conversation.py) tells it what happened outside, in the order in which it happened:
+`connect`, `send`, `leave`, `close_copy`, `unplug`, `clock`. What the broker would give to a thread
+lies in `jobs`, in order, until `run` is told that one of them ran. What each connection must
+receive lies in its `answers`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter, deque
+from typing import NamedTuple
+
+OPEN_LIMIT = 40.0  # seconds that a port may take to open
+RETRY = 0.25  # seconds between tries at a port that an outsider has
+FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+REST = FIRST | frozenset(b"0123456789_-")
+
+
+class Who(NamedTuple):
+    """A holder as an answer names it: `since` None if it has no lease, or not by us."""
+
+    uid: int | None
+    pid: int | None
+    how: str = "lease"
+    since: float | None = None
+
+
+class Answer(NamedTuple):
+    """One message to a client. `kind`: grant, done, running, refused, cut, ports, verdict."""
+
+    kind: str
+    number: int = 0
+    holder: Who | None = None
+    facts: object = None
+
+
+class Rule(NamedTuple):
+    """What the policy says of a port: whom it denies, then whom it allows (None: everybody)."""
+
+    allow: frozenset[int] | None
+    deny: frozenset[int] = frozenset()
+    max_lease: float | None = None
+
+    def decide(self, uid: int) -> bool:
+        """Whether this user may have the port."""
+        return uid not in self.deny and (self.allow is None or uid in self.allow)
+
+
+class Connection:
+    """One client. `inbox` is what it sent and the broker has not read."""
+
+    def __init__(self, uid: int, gid: int, pid: int | None, forked: bool) -> None:
+        self.uid, self.gid, self.pid = uid, gid, pid
+        self.forked = forked
+        self.inbox: deque[tuple[bytes, tuple[int, int, int], bool]] = deque()
+        self.answers: deque[Answer] = deque()
+        self.busy = False
+        self.paused = False  # the broker has seen that more lies in the inbox
+        self.shut = ""  # it sends no more: "writing", takes no more: "reading", or "all"
+        self.reset = False  # it left answers unread
+        self.alive = True
+        self.asking: tuple[Port, Want] | None = None
+
+
+class Want:
+    """A request for a port."""
+
+    def __init__(self, by: Connection, pid: int, wait: float, now: float) -> None:
+        self.by = by
+        self.uid = by.uid
+        self.pid = pid
+        self.patient = wait > 0
+        self.looked = False  # its port was looked at when it asked, and not again
+        self.until = now + (wait if wait > 0 else OPEN_LIMIT)
+        self.open_by = now + wait + OPEN_LIMIT
+        self.given_up = False
+
+    def who(self, since: float | None = None) -> Who:
+        """As an answer names it."""
+        return Who(self.uid, self.pid or None, "lease", since)
+
+
+class Lease:
+    """Who has a port. `copies` of its descriptor exist; `dead`: it was hung up."""
+
+    def __init__(self, port: Port, want: Want, since: float) -> None:
+        self.port, self.want, self.since = port, want, since
+        self.copies = 0
+        self.dead = False
+
+
+class Port:
+    """One port. `stage`: free, opening, held, closing, outside."""
+
+    def __init__(self, name: str, rule: Rule) -> None:
+        self.name, self.rule = name, rule
+        self.plugged = True
+        self.stage = "free"
+        self.opens = 0  # how often somebody began to open it
+        self.current: Want | None = None
+        self.lease: Lease | None = None
+        self.queue: list[Want] = []
+        self.ends: float | None = None
+        self.retry: float | None = None
+        self.outsider: Who | None = None
+        self.revokers: list[Connection] = []
+        self.lock: int | None = None  # the pid in its lock file; 0: it is a directory
+        self.signed: int | None = None  # what we wrote into it
+
+    def shown(self) -> Who | None:
+        """Whom a list names."""
+        if self.stage == "outside":
+            return self.outsider
+        if self.stage == "opening":
+            assert self.current is not None
+            return self.current.who()
+        return None if self.lease is None or self.stage == "closing" else self.named()
+
+    def named(self) -> Who:
+        """The holder."""
+        assert self.lease is not None
+        return self.lease.want.who(self.lease.since)
+
+    def busy(self) -> Who | None:
+        """Who is in the way of somebody who asks."""
+        if self.stage == "closing":
+            return self.queue[0].who() if self.queue else self.named()
+        return self.shown()
+
+
+class Limits(NamedTuple):
+    """What one user may have."""
+
+    waits: int
+    leases: int
+    clients: int
+
+
+class Job(NamedTuple):
+    """What a thread has to do: open, release, list, name."""
+
+    kind: str
+    port: Port | None = None
+    want: Want | None = None
+    by: Connection | None = None
+    facts: object = None
+
+
+class Model:
+    """Everything that the broker should know."""
+
+    def __init__(
+        self, rules: dict[str, Rule], admins: set[int], limits: Limits, own_pid: int
+    ) -> None:
+        self.ports = {name: Port(name, rule) for name, rule in rules.items()}
+        self.admins = admins
+        self.waits, self.leases, self.clients = limits
+        self.own_pid = own_pid
+        self.owners: dict[int, int] = {}  # live processes and their users
+        self.known: set[int] = set()  # users whose names were looked up
+        self.unnamed: dict[int, list[Connection]] = {}
+        self.connections: list[Connection] = []
+        self.jobs: list[Job] = []
+        self.ready: list[Connection] = []  # whose inbox the broker looks into next, in order
+        self.asked: Counter[int] = Counter()  # requests for ports under way, by user
+        self.had: Counter[int] = Counter()  # leases, by user
+        self.dead: list[Lease] = []  # hung up, and still open somewhere
+        self.now = 0.0
+        self.granted = 0
+
+    # what happens outside
+
+    def connect(self, who: Connection) -> None:
+        """A connection was accepted."""
+        self.connections.append(who)
+        if who.uid not in self.known:
+            who.busy = True
+            waiting = self.unnamed.setdefault(who.uid, [])
+            waiting.append(who)
+            if len(waiting) == 1:
+                self.jobs.append(Job("name", facts=who.uid))
+
+    def send(
+        self, who: Connection, data: bytes, sender: tuple[int, int, int], passes: bool
+    ) -> None:
+        """It sent a message, with these credentials, and with descriptors if `passes`."""
+        who.inbox.append((data, sender, passes))
+        if who not in self.ready:
+            self.ready.append(who)
+
+    def leave(self, who: Connection, how: str) -> None:
+        """It closed its end ("all"), or a half of it."""
+        if how == "reading":
+            who.shut = "all" if who.shut == "writing" else "reading"
+        elif how == "writing":
+            who.shut = "all" if who.shut == "reading" else "writing"
+        else:
+            who.shut, who.reset = "all", bool(who.answers)
+        told = who.shut == "all" or (who.shut == "writing" and not who.paused)
+        if told and who not in self.ready:
+            self.ready.append(who)
+
+    def close_copy(self, lease: Lease) -> None:
+        """A copy of a holder's descriptor was closed."""
+        lease.copies -= 1
+        if lease.copies == 0 and not lease.dead:
+            self.end(lease.port)
+
+    def unplug(self, port: Port) -> None:
+        """The device is gone."""
+        port.plugged = False
+        if port.stage == "held":
+            self.end(port)
+
+    def exit(self, pid: int) -> None:
+        """A process ended; its lock is signed again if the lease lives on."""
+        del self.owners[pid]
+        for port in self.ports.values():
+            if port.stage == "held" and port.lease is not None and port.lease.want.pid == pid:
+                self.sign(port, pid)
+
+    def clock(self, now: float, order: list[str]) -> None:
+        """It is now that late; of ports with something due those in `order` come first."""
+        self.now = now
+        for name in order:
+            self.tick(self.ports[name])
+
+    def turn(self) -> None:
+        """The broker looks once at each connection with news."""
+        batch, self.ready = self.ready, []
+        again: list[Connection] = []
+        for who in batch:
+            if who.alive:
+                self.look_at(who)
+                if who.alive and not who.paused and (who.inbox or who.shut in ("writing", "all")):
+                    again.append(who)
+        self.ready = again + [who for who in self.ready if who not in again]
+
+    def run(self, number: int) -> None:
+        """A thread did this job."""
+        job = self.jobs.pop(number)
+        if job.kind == "open":
+            assert job.port is not None and job.want is not None
+            self.opened(job.port, job.want)
+        elif job.kind == "release":
+            assert job.port is not None
+            self.released(job.port)
+        elif job.kind == "list":
+            assert job.by is not None
+            self.listed(job.by, job.facts)
+        else:
+            assert isinstance(job.facts, int)
+            self.known.add(job.facts)
+            for who in self.unnamed.pop(job.facts):
+                self.done(who)
+
+    # connections
+
+    def look_at(self, who: Connection) -> None:
+        """News of one connection."""
+        if who.reset:
+            self.drop(who)
+            return
+        if who.busy:
+            if who.shut == "all" or (who.shut == "writing" and not who.inbox and not who.paused):
+                self.drop(who)
+            elif who.inbox:
+                who.paused = True
+            return
+        if not who.inbox:
+            if who.shut in ("writing", "all"):
+                self.drop(who)
+            return
+        data, sender, passes = who.inbox.popleft()
+        if who.forked and who.pid is None:
+            who.pid = sender[0]
+        if passes or sender != (who.pid, who.uid, who.gid):
+            self.cut(who)
+            return
+        request = parse(data)
+        if request is None:
+            self.cut(who)
+            return
+        who.busy = True
+        self.serve(who, *request)
+
+    def answer(self, who: Connection, answer: Answer, lease: Lease | None = None) -> bool:
+        """Send it, if there is anybody; a descriptor beside it is one more copy."""
+        if not who.alive:
+            return False
+        if who.shut in ("reading", "all"):
+            self.drop(who)
+            return False
+        who.answers.append(answer._replace(facts=lease) if lease is not None else answer)
+        if lease is not None:
+            lease.copies += 1
+        return True
+
+    def done(self, who: Connection) -> None:
+        """Its request is answered: what it sent meanwhile is next."""
+        who.busy = False
+        if who.paused and who.alive:
+            who.paused = False
+            self.ready.append(who)
+
+    def cut(self, who: Connection) -> None:
+        """It broke a rule."""
+        if who.shut not in ("reading", "all"):
+            who.answers.append(Answer("cut", errno.EPROTO))
+        self.drop(who)
+
+    def drop(self, who: Connection) -> None:
+        """It is gone, and does not want any more what it waited for."""
+        who.alive = False
+        self.connections.remove(who)
+        if who.asking is not None:
+            port, want = who.asking
+            who.asking = None
+            self.withdraw(port, want)
+
+    def refuse(self, who: Connection, number: int, holder: Who | None = None) -> None:
+        """Say no."""
+        who.asking = None
+        if self.answer(who, Answer("refused", number, holder)):
+            self.done(who)
+
+    # requests
+
+    def serve(self, who: Connection, kind: str, name: bytes, numbers: tuple[int, ...]) -> None:
+        """One request that is whole."""
+        if kind == "open":
+            self.open(who, name, *numbers)
+        elif kind == "list":
+            self.forget_dead()
+            before = {port.name: (port.stage, port.opens, len(port.queue), port.shown())
+                      for port in self.ports.values()}  # fmt: skip
+            self.jobs.append(Job("list", by=who, facts=(numbers[0], before)))
+        elif kind == "revoke":
+            self.revoke(who, name)
+        elif kind == "check":
+            self.check(who, name, *numbers)
+        elif kind == "status":
+            if self.answer(who, Answer("running")):
+                self.done(who)
+        elif not who.forked:
+            self.refuse(who, errno.EPROTO)
+        elif sum(other.uid == who.uid for other in self.connections) >= self.clients:
+            self.refuse(who, errno.EDQUOT)
+        else:
+            more = Connection(who.uid, who.gid, None, True)
+            if self.answer(who, Answer("grant", facts=more)):
+                self.connect(more)
+                self.done(who)
+
+    def open(self, who: Connection, name: bytes, wait: int, pid: int) -> None:
+        """OPEN."""
+        if not named_well(name):
+            return self.refuse(who, errno.EINVAL)
+        port = self.ports.get(name.decode())
+        if port is None or not port.rule.decide(who.uid):
+            return self.refuse(who, errno.EACCES)
+        if not port.plugged:
+            return self.refuse(who, errno.ENOENT)
+        if pid not in (0, who.pid) and self.owners.get(pid) != who.uid:
+            return self.refuse(who, errno.EACCES)
+        self.forget_dead()
+        asked, had = self.asked[who.uid], self.had[who.uid]
+        dead = sum(lease.want.uid == who.uid for lease in self.dead)
+        if asked >= self.waits or asked + had + dead >= self.leases:
+            return self.refuse(who, errno.EDQUOT)
+        want = Want(who, pid or who.pid or 0, wait / 1000, self.now)
+        idle = port.stage == "free" or (port.stage == "closing" and not port.queue)
+        if not want.patient and not idle:
+            return self.refuse(who, errno.EBUSY, port.busy())
+        self.asked[who.uid] += 1
+        who.asking = port, want
+        port.queue.append(want)
+        if port.stage == "free":
+            want.looked = True
+            self.next(port)
+        return None
+
+    def revoke(self, who: Connection, name: bytes) -> None:
+        """REVOKE."""
+        if not named_well(name):
+            return self.refuse(who, errno.EINVAL)
+        port = self.ports.get(name.decode())
+        held = port is not None and port.stage == "held"
+        own = held and port is not None and port.lease is not None and (
+            port.lease.want.uid == who.uid)  # fmt: skip
+        if not own and who.uid not in self.admins:
+            return self.refuse(who, errno.EACCES)
+        if port is None or not held:
+            return self.refuse(who, errno.ESRCH)
+        port.revokers.append(who)
+        self.end(port)
+        return None
+
+    def check(self, who: Connection, name: bytes, uid: int) -> None:
+        """CHECK; a uid of -1 is the asker."""
+        if uid not in (-1, who.uid) and who.uid not in self.admins:
+            return self.refuse(who, errno.EACCES)
+        if not named_well(name):
+            return self.refuse(who, errno.EINVAL)
+        port = self.ports.get(name.decode())
+        allowed = port is not None and port.rule.decide(who.uid if uid == -1 else uid)
+        if self.answer(who, Answer("verdict", facts=(allowed, port is not None))):
+            self.done(who)
+        return None
+
+    def listed(self, who: Connection, facts: object) -> None:
+        """LIST, as the thread saw it."""
+        assert isinstance(facts, tuple)
+        start, before = facts
+        rows: list[tuple[object, ...]] = []
+        for port in self.ports.values():
+            if not port.rule.decide(who.uid) and who.uid not in self.admins:
+                continue
+            stage, opens, waiting, holder = before[port.name]
+            if not port.plugged:
+                rows.append((port.name, "gone", 0, None))
+            elif stage != "free":
+                rows.append((port.name, STATES[stage], waiting, holder))
+            elif port.opens != opens:  # taken since: by a lock of ours it looks like an outsider's
+                rows.append((port.name,))
+            else:
+                locked, outsider = self.locked_by(port, 0)
+                unnamed = Who(None, None, "lock file") if locked else None
+                rows.append((port.name, "busy" if locked else "free", 0, outsider or unnamed))
+        if self.answer(who, Answer("ports", facts=tuple(rows[start:]))):
+            self.done(who)
+
+    # ports
+
+    def next(self, port: Port) -> None:
+        """Nobody has it: open it for the first in the queue."""
+        port.retry = port.outsider = None
+        if not port.queue:
+            port.stage, port.current = "free", None
+            return
+        port.stage, port.current = "opening", port.queue.pop(0)
+        port.opens += 1
+        self.jobs.append(Job("open", port, port.current))
+
+    def opened(self, port: Port, want: Want) -> None:
+        """The thread tried to open it."""
+        assert port.stage == "opening" and port.current is want
+        if not port.plugged and not want.looked:
+            return self.failed(port, want, errno.ENOENT)
+        locked, outsider = self.locked_by(port, want.pid)
+        if locked:
+            return self.failed(port, want, errno.EBUSY, outsider)
+        if not port.plugged:
+            if port.lock is not None and self.stale(port.lock):
+                port.lock = None
+            return self.failed(port, want, errno.ENODEV)
+        if port.lock is None or self.stale(port.lock):
+            port.lock = port.signed = want.pid or self.own_pid
+        else:
+            port.signed = None  # it is the holder's own
+        self.asked[want.uid] -= 1
+        self.had[want.uid] += 1
+        port.stage = "held"
+        port.lease = Lease(port, want, self.now)
+        if port.rule.max_lease is not None:
+            port.ends = self.now + port.rule.max_lease
+        if want.given_up:
+            return self.end(port)
+        want.by.asking = None
+        if self.answer(want.by, Answer("grant"), port.lease):
+            self.granted += 1
+        self.done(want.by)
+        if port.lease.want.pid and port.lease.want.pid not in self.owners:
+            self.sign(port, port.lease.want.pid)
+        if port.lease.copies == 0:
+            self.end(port)
+        return None
+
+    def failed(self, port: Port, want: Want, number: int, outsider: Who | None = None) -> None:
+        """It could not be opened."""
+        if number == errno.EBUSY and want.patient and not want.given_up:
+            want.looked = False
+            port.stage, port.outsider, port.retry = "outside", outsider, self.now + RETRY
+            port.queue.insert(0, want)
+            return
+        self.asked[want.uid] -= 1
+        if not want.given_up:
+            self.refuse(want.by, number, outsider)
+        self.next(port)
+
+    def end(self, port: Port) -> None:
+        """The lease is over."""
+        assert port.stage == "held" and port.lease is not None
+        port.lease.dead = True
+        port.stage, port.ends = "closing", None
+        self.jobs.append(Job("release", port))
+
+    def released(self, port: Port) -> None:
+        """The device is in order again."""
+        lease = port.lease
+        assert port.stage == "closing" and lease is not None
+        if lease.copies:
+            self.dead.append(lease)
+        if port.signed is not None and port.lock == port.signed:
+            port.lock = None
+        port.lease = port.signed = None
+        self.had[lease.want.uid] -= 1
+        for who in port.revokers:
+            if self.answer(who, Answer("done")):
+                self.done(who)
+        port.revokers = []
+        self.next(port)
+
+    def withdraw(self, port: Port, want: Want) -> None:
+        """Who wanted it left."""
+        if want in port.queue:
+            port.queue.remove(want)
+            self.asked[want.uid] -= 1
+            if port.stage == "outside" and not port.queue:
+                self.next(port)
+        elif port.current is want and port.stage == "opening":
+            want.given_up = True
+
+    def tick(self, port: Port) -> None:
+        """What is due at this moment."""
+        if port.ends is not None and port.ends <= self.now:
+            self.end(port)
+        if port.stage == "opening":
+            assert port.current is not None
+            if not port.current.given_up and port.current.open_by <= self.now:
+                port.current.given_up = True
+                self.refuse(port.current.by, errno.EIO)
+        for want in list(port.queue):
+            if want.until <= self.now:
+                first_of_closing = port.stage == "closing" and port.queue[0] is want
+                holder = None if first_of_closing else port.busy()
+                self.refuse(want.by, errno.ETIMEDOUT, holder)
+                self.withdraw(port, want)
+        if port.retry is not None and port.retry <= self.now and port.queue:
+            self.next(port)
+
+    # locks
+
+    def locked_by(self, port: Port, pid: int) -> tuple[bool, Who | None]:
+        """Whether somebody but the process `pid` has it by a lock file, and who."""
+        if port.lock is None or self.stale(port.lock) or (pid and port.lock == pid):
+            return False, None
+        if port.lock == 0:
+            return True, None
+        return True, Who(self.owners[port.lock], port.lock, "lock file")
+
+    def stale(self, pid: int) -> bool:
+        """Whether a lock with this pid means nothing."""
+        return pid == self.own_pid or (pid != 0 and pid not in self.owners)
+
+    def sign(self, port: Port, pid: int) -> None:
+        """The broker vouches for the lock of a process that ended."""
+        if port.signed is not None and port.signed != self.own_pid:
+            if port.lock == pid:
+                port.lock = self.own_pid
+            port.signed = self.own_pid
+
+    def forget_dead(self) -> None:
+        """Those that are closed by now count no more."""
+        self.dead = [lease for lease in self.dead if lease.copies]
+
+
+STATES = {"opening": "opening", "held": "busy", "closing": "closing", "outside": "busy elsewhere"}
+
+
+def named_well(name: bytes) -> bool:
+    """[A-Za-z][A-Za-z0-9_-]{0,63}"""
+    return 0 < len(name) <= 64 and name[0] in FIRST and REST.issuperset(name)
+
+
+def parse(data: bytes) -> tuple[str, bytes, tuple[int, ...]] | None:
+    """A request by the table at the head of wire.py: kind, name, numbers; None: malformed."""
+    if len(data) < 4 or len(data) > 2048 or data[0] != 1 or data[2] or data[3]:
+        return None
+    kind, body = data[1], data[4:]
+
+    def u32(at: int) -> int:
+        return int.from_bytes(body[at : at + 4], "little")
+
+    if kind == 1 and len(body) >= 8:
+        return "open", body[8:], (u32(0), u32(4))
+    if kind == 2 and len(body) == 4:
+        return "list", b"", (u32(0),)
+    if kind == 3:
+        return "revoke", body, ()
+    if kind == 4 and len(body) >= 6:
+        count = int.from_bytes(body[4:6], "little")
+        if count <= 256 and len(body) >= 6 + 4 * count:
+            uid = u32(0)
+            return "check", body[6 + 4 * count :], (-1 if uid == 0xFFFFFFFF else uid,)
+    if kind in (5, 6) and not body:
+        return "connect" if kind == 5 else "status", b"", ()
+    return None
