@@ -49,6 +49,7 @@ from ttybroker import wire
 from ttybrokerd import broker as broker_module
 from ttybrokerd import clients as clients_module
 from ttybrokerd import lease as lease_module
+from ttybrokerd import linux
 from ttybrokerd import port as port_module
 from ttybrokerd.broker import Broker
 from ttybrokerd.clients import Clients
@@ -64,6 +65,7 @@ VARIETY = 2000  # messages that an episode draws from, not counting the broken o
 CHECK = 500  # actions between two looks at table, locks and descriptors
 LIMITS = model.Limits(waits=3, leases=5, clients=6)  # fewer than the broker's, to be met often
 CREDENTIALS = struct.Struct("iII")
+REFUSE = linux.refuse_descriptors
 DONT_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
@@ -76,6 +78,7 @@ class Episode:
         self.before = len(os.listdir("/proc/self/fd"))
         self.sent = self.actions = 0
         self.stuck = self.dice.choice((0.0, 0.1, 0.5))  # how many jobs lie about
+        self.old = self.dice.random() < 0.5  # a kernel without SO_PASSRIGHTS
         self._start()
         self.base = kinds(descriptors(os.getpid()))
         self.model = Model(RULES, {0, CAT}, LIMITS, os.getpid())
@@ -94,6 +97,8 @@ class Episode:
         self.clock = SimpleNamespace(now=1000.0)
         self.clock.monotonic = self.clock.time = lambda: self.clock.now
         self.clock.sleep = lambda _seconds: None
+        refuse: Any = (lambda _sock: None) if self.old else REFUSE
+        vars(linux)["refuse_descriptors"] = refuse
         vars(broker_module)["time"] = self.clock
         vars(port_module)["time"] = self.clock
         vars(lease_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases)
@@ -224,9 +229,14 @@ class Episode:
             packed = struct.pack("i", self.listener.fileno()) * count
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
         credentials = (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, CREDENTIALS.pack(*sender))
-        self.socks[who].sendmsg([data], [credentials, *rights], DONT_WAIT)
-        self.model.send(who, data, sender, bool(rights))
         self.sent += 1
+        try:
+            self.socks[who].sendmsg([data], [credentials, *rights], DONT_WAIT)
+        except PermissionError:
+            if not rights or self.old:
+                raise
+        else:
+            self.model.send(who, data, sender, bool(rights))
 
     def message(self) -> bytes:
         """A request."""

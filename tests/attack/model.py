@@ -267,6 +267,8 @@ class Model:
         if who.busy:
             if who.shut == "all" or (who.shut == "writing" and not who.inbox and not who.paused):
                 self.drop(who)
+            elif who.inbox and not who.paused and who.inbox[0][2]:
+                self.cut(who)
             elif who.inbox:
                 who.paused = True
             return
