@@ -452,7 +452,8 @@ class Model:
         assert port.stage == "opening" and port.current is want
         if not port.plugged and not want.looked:
             return self.failed(port, want, errno.ENOENT)
-        locked, outsider = self.locked_by(port, want.pid)
+        pid = want.pid if self.owners.get(want.pid) == want.uid else 0  # it may have ended
+        locked, outsider = self.locked_by(port, pid)
         if locked:
             return self.failed(port, want, errno.EBUSY, outsider)
         if not port.plugged:
@@ -460,7 +461,7 @@ class Model:
                 port.lock = None
             return self.failed(port, want, errno.ENODEV)
         if port.lock is None or self.stale(port.lock):
-            port.lock = port.signed = want.pid or self.own_pid
+            port.lock = port.signed = pid or self.own_pid
         else:
             port.signed = None  # it is the holder's own
         self.asked[want.uid] -= 1
