@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 
 from ttybroker import wire
@@ -24,7 +25,9 @@ from ttybrokerd.loop import NOTHING, READ, Loop
 from ttybrokerd.peer import Users
 from ttybrokerd.policy import Decision, Policy
 from ttybrokerd.port import OpenPort
+from ttybrokerd.record import Record
 from ttybrokerd.refusal import Refusal
+from ttybrokerd.store import Kept, Store
 from ttybrokerd.workers import Workers
 
 # Seconds after a close at which to look again whether it was the holder's last: the kernel tells
@@ -34,31 +37,32 @@ LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)
 
 
 class Job(Ask):
-    """A client's request for a port, and after the grant its lease."""
+    """A client's request for a port, and after the grant its lease; `client` is None for one
+    that was granted by an earlier broker."""
 
-    __slots__ = ("client", "name", "pid", "rule", "target")
+    __slots__ = ("client", "pid", "rule", "target")
 
     def __init__(
         self,
-        client: Client,
-        request: wire.Open,
-        target: Target,
-        decision: Decision,
+        client: Client | None,
+        uid: int,
         holder: wire.Holder,
+        target: Target,
+        rule: str,
+        *,
+        wait: float = 0,
+        max_lease: float | None = None,
     ) -> None:
-        rule = decision.rule
-        super().__init__(
-            client.identity.uid,
-            holder,
-            now=time.monotonic(),
-            wait=request.wait / 1000,
-            max_lease=None if rule is None else rule.max_lease,
-        )
+        super().__init__(uid, holder, now=time.monotonic(), wait=wait, max_lease=max_lease)
         self.client = client
-        self.name = request.name
         self.target = target
-        self.rule = str(rule)
+        self.rule = rule
         self.pid = holder.pid or 0  # the process that the lock file names, if it can be named
+
+    @property
+    def name(self) -> str:
+        """The port's, as it was asked for."""
+        return self.target.name
 
 
 class Broker:
@@ -73,6 +77,7 @@ class Broker:
         policy: Policy,
         devices: Devices,
         locks: LockFiles,
+        store: Store,
         log: Log,
     ) -> None:
         self.policy = policy
@@ -83,6 +88,7 @@ class Broker:
         self._users = users
         self._devices = devices
         self._locks = locks
+        self._store = store
         self._log = log
         self._jobs: dict[Client, tuple[int, Job]] = {}  # requests for a port under way
         self._leases: dict[int, tuple[Job, OpenPort]] = {}  # by device number, like the table
@@ -102,6 +108,32 @@ class Broker:
     def close(self) -> None:
         """Give the inotify descriptor back, where nothing was ever leased."""
         os.close(self._inotify)
+
+    def adopt(self, leases: list[Kept]) -> None:
+        """Go on with leases that an earlier broker granted; before anybody is served. One whose
+        end was missed, or whose time is over, ends now, as any lease does."""
+        for lease in leases:
+            self._adopt(lease)
+
+    def _adopt(self, lease: Kept) -> None:
+        was = lease.record
+        holder = wire.Holder(was.uid, was.user, was.pid or None, was.program, was.since)
+        target = Target(was.name, was.path, was.pty, was.console)
+        job = Job(None, was.uid, holder, target, was.rule)
+        held = OpenPort(target, was.lock_name, self._locks, self._inotify)
+        held.guard, held.watcher, held.exit_fd = lease.guard, lease.watcher, lease.exit_fd
+        held.settings = was.settings
+        self._leases[was.rdev] = job, held
+        self.table.adopt(was.rdev, job, was.expires)
+        self._record("adopt", None, was.name, INFO, device=was.path, rule=was.rule, holder=holder)
+        if was.locked:
+            try:
+                held.lock_again(was.pid)
+            except Refusal as refusal:
+                self._record("lock-failed", None, was.name, ERROR, holder=holder,
+                             reason=refusal.reason)  # fmt: skip
+        self._do(self._listen(was.rdev, job, held, held.listen_again))
+        self._look_after(was.rdev)
 
     def serve(self, client: Client, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
@@ -167,7 +199,16 @@ class Broker:
     def _open(self, client: Client, request: wire.Open) -> None:
         decision = self._allowed(client, request.name)
         target = self._devices.target(request.name, decision)
-        job = Job(client, request, target, decision, self._holder(client, request.pid))
+        rule = decision.rule
+        job = Job(
+            client,
+            client.identity.uid,
+            self._holder(client, request.pid),
+            target,
+            str(rule),
+            wait=request.wait / 1000,
+            max_lease=None if rule is None else rule.max_lease,
+        )
         seen = self._devices.look(target)
         key = seen.rdev
         self._jobs[client] = key, job
@@ -299,8 +340,8 @@ class Broker:
             match effect:
                 case Start(key, Job() as job):
                     self._start(key, job, None)
-                case Refuse(Job() as job, refusal):
-                    self._refuse(job.client, job.name, refusal, job.rule)
+                case Refuse(Job(client=Client() as client) as job, refusal):
+                    self._refuse(client, job.name, refusal, job.rule)
                 case End(key, Job() as job, reason):
                     self._end(key, job, reason)
 
@@ -335,26 +376,59 @@ class Broker:
             self._do(self.table.failed(key, result, time.monotonic()))
             return
         held, descriptor = result
+        client = job.client
+        assert client is not None  # only who has a port already has none
         job.holder.since = time.time()
         self._leases[key] = job, held
         effects = self.table.opened(key, time.monotonic())
         if not effects:
-            if self._clients.answer(job.client, wire.Grant(), descriptor):
-                self._record("grant", job.client, job.name, INFO, device=held.target.path,
+            if self._clients.answer(client, wire.Grant(), descriptor):
+                self._record("grant", client, job.name, INFO, device=held.target.path,
                              rule=job.rule, holder=job.holder)  # fmt: skip
-            self._jobs.pop(job.client, None)
-            self._clients.done(job.client)
-            effects = self._listen(key, job, held, descriptor)
+            self._jobs.pop(client, None)
+            self._clients.done(client)
+            listen = partial(held.listen, descriptor, self._process(job))
+            effects = self._listen(key, job, held, listen)
+            if not effects:
+                self._keep(key, job, held)
         os.close(descriptor)
         self._do(effects)
 
-    def _listen(self, key: int, job: Job, held: OpenPort, descriptor: int) -> list[Effect]:
+    def _keep(self, key: int, job: Job, held: OpenPort) -> None:
+        """Have systemd keep the lease, in case that we are started again before it ends."""
+        if held.watcher is None or not self._store.open:
+            return
+        holder, target = job.holder, job.target
+        lease = Record(
+            key,
+            target.pty,
+            target.console,
+            held.lock_pid is not None,
+            job.uid,
+            job.pid,
+            holder.since or 0,
+            self.table.ports[key].expires,
+            held.settings,
+            target.name,
+            target.path,
+            held.lock_name,
+            job.rule,
+            holder.user,
+            holder.program,
+        )
+        pieces = (held.guard, held.watcher.fileno(), held.exit_fd)
+        self._store.keep(lease, tuple(piece for piece in pieces if piece >= 0))
+
+    def _listen(
+        self, key: int, job: Job, held: OpenPort, listen: Callable[[], None]
+    ) -> list[Effect]:
         """From now on hear what the kernel says of the lease. A lease that we would not hear
         the end of must not be: it is over at once."""
         try:
-            held.listen(descriptor, self._process(job))
+            listen()
         except OSError as error:
-            self._record("watch-failed", job.client, job.name, ERROR, reason=error.strerror)
+            self._record("watch-failed", None, job.name, ERROR, holder=job.holder,
+                         reason=error.strerror)  # fmt: skip
             return self.table.end(key, "cannot be watched")
         if held.watch is not None:
             self._watches[held.watch] = key
@@ -408,7 +482,8 @@ class Broker:
         try:
             held.sign(os.getpid())
         except Refusal as refusal:
-            self._record("lock-failed", job.client, job.name, ERROR, reason=refusal.reason)
+            self._record("lock-failed", None, job.name, ERROR, holder=job.holder,
+                         reason=refusal.reason)  # fmt: skip
 
     def _end(self, key: int, job: Job, reason: str) -> None:
         _job, held = self._leases[key]
@@ -424,8 +499,9 @@ class Broker:
             self._watches.pop(held.watch, None)
         if ghost is not None:
             self._ghosts.append((key, job.uid, ghost))
-        self._record("release", job.client, job.name, INFO, device=held.target.path,
-                     rule=job.rule, holder=job.holder, reason=reason)  # fmt: skip
+        self._store.forget(key)
+        self._record("release", None, job.name, INFO, device=held.target.path, rule=job.rule,
+                     holder=job.holder, reason=reason)  # fmt: skip
         for client in self._revokers.pop(key, []):
             if self._clients.answer(client, wire.Done()):
                 self._clients.done(client)
@@ -442,7 +518,7 @@ class Broker:
     def _record(
         self,
         event: str,
-        client: Client,
+        client: Client | None,
         name: str,
         level: int,
         *,
@@ -452,8 +528,10 @@ class Broker:
         reason: str | None = None,
     ) -> None:
         """One record of the log: who (the holder, where it is not the client itself), what, why."""
-        who = client.identity
-        asker = wire.Holder(who.uid, self._users.name(who.uid), who.pid, client.program)
+        asker = wire.Holder()
+        if client is not None:
+            who = client.identity
+            asker = wire.Holder(who.uid, self._users.name(who.uid), who.pid, client.program)
         about = holder or asker
         self._log(event, level, port=name or None, device=device, uid=about.uid, user=about.user,
                   pid=about.pid, program=about.program, rule=rule, reason=reason,

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
 from ttybrokerd.clients import BACKLOG
-from ttybrokerd.log import NOTICE, WARNING, Log, connect
+from ttybrokerd.log import NOTICE, WARNING, Log
 from ttybrokerd.names import Names, NamesProcess
 from ttybrokerd.policy import PATH, Policy, PolicyError, files, load_policy
 from ttybrokerd.server import Server
@@ -97,22 +97,23 @@ def _check(path: str | None) -> int:
 def _serve(options: Options) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
+    sockets, kept = _passed()
     names = NamesProcess()  # before there is anything that it would inherit
     policy = load_policy(options.policy, names)
     log = Log()
     for warning in policy.warnings:
         log("policy", WARNING, reason=warning)
-    server = Server(policy, options.lock_dir, log, names)  # may fail: no socket yet
-    listener, own_path = _listener(options.socket)
+    systemd = os.environ.get("NOTIFY_SOCKET", "")
+    server = Server(policy, options.lock_dir, log, names, systemd)  # may fail: no socket yet
+    listener, own_path = _listener(options.socket, sockets)
     _own_session()
     asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy, names)))
     server.listen(listener)
-    notify = _Notify()
     confine.confine(server.places()._replace(policy=files(options.policy), socket=own_path))
 
     def finish() -> NoReturn:
         if listener.fileno() >= 0:
-            notify("STOPPING=1")
+            server.store.tell("STOPPING=1")
             server.deaf(listener.fileno())
             listener.close()
             if own_path is not None:
@@ -121,8 +122,11 @@ def _serve(options: Options) -> NoReturn:
         log("stop", NOTICE, reason="asked to")
         os._exit(0)
 
-    notify(f"READY=1\nMAINPID={os.getpid()}")
-    log("start", NOTICE, reason=f"{len(policy.rules)} rules")
+    def ready() -> None:
+        server.store.tell(f"READY=1\nMAINPID={os.getpid()}")
+        log("start", NOTICE, reason=f"{len(policy.rules)} rules")
+
+    server.adopt_leases(kept, ready)
     server.run(lambda: bool(asked), finish)
 
 
@@ -162,18 +166,37 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
     return asked
 
 
-def _listener(path: str) -> tuple[socket.socket, str | None]:
+def _passed() -> tuple[list[int], list[tuple[int, str]]]:
+    """What systemd passed: the sockets, and all else with its name, from the descriptor store.
+    sd_listen_fds(3)."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return [], []
+    sockets, others = [], []
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    try:
+        for number in range(int(os.environ.get("LISTEN_FDS", "0"))):
+            descriptor = LISTEN_FDS_START + number
+            os.set_inheritable(descriptor, False)
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                sockets.append(descriptor)
+            else:
+                others.append((descriptor, names[number] if number < len(names) else ""))
+    except (ValueError, OSError) as error:
+        raise CannotStart(f"LISTEN_FDS is not what was passed: {error}") from None
+    return sockets, others
+
+
+def _listener(path: str, sockets: list[int]) -> tuple[socket.socket, str | None]:
     """The listening socket, and its path if it is ours to remove: systemd's or our own."""
-    passed = os.environ.get("LISTEN_FDS")
-    if passed is None or os.environ.get("LISTEN_PID") != str(os.getpid()):
+    if not sockets:
         return _bind(path), path
-    if passed != "1":
-        raise CannotStart(f"expected one socket from systemd, not {passed}: see ttybroker.socket")
-    listener = socket.socket(fileno=LISTEN_FDS_START)
+    if len(sockets) > 1:
+        what = f"expected one socket from systemd, not {len(sockets)}: see ttybroker.socket"
+        raise CannotStart(what)
+    listener = socket.socket(fileno=sockets[0])
     if (listener.family, listener.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
         raise CannotStart("systemd's socket is no ListenSequentialPacket= on a path")
     listener.setblocking(False)
-    os.set_inheritable(LISTEN_FDS_START, False)
     return listener, None
 
 
@@ -213,24 +236,6 @@ def _clear(path: str) -> None:
     if result != errno.ECONNREFUSED:
         raise CannotStart(f"a daemon is listening at {path} already: stop it, or name another path")
     os.unlink(path)
-
-
-class _Notify:
-    """Tells systemd, where there is one: sd_notify(3). If it does not hear, that is no failure.
-    Connected once, while this process may still make sockets."""
-
-    def __init__(self) -> None:
-        address = os.environ.get("NOTIFY_SOCKET", "")
-        if address.startswith("@"):
-            address = "\0" + address[1:]
-        self._sock = connect(address) if address else None
-
-    def __call__(self, state: str) -> None:
-        try:
-            if self._sock is not None:
-                self._sock.send(state.encode())
-        except OSError:
-            pass
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ in the table at all:
 
       ask            opened            end            closed
     -------> OPENING ------> HELD ----------> CLOSING ------> next in the queue, or gone
+                |             ^
+                |             +-- adopt, from a broker that is no more
                 | failed (busy) and patient
                 +--------> OUTSIDE --tick--> OPENING
 
@@ -152,6 +154,16 @@ class Table:
             port.expires = now + port.current.max_lease
         self._settle(key)
         return self.end(key, "client gone") if port.current.withdrawn else []
+
+    def adopt(self, key: int, ask: Ask, expires: float | None) -> None:
+        """`ask` has the port already, from a broker that is no more: before anybody asks here.
+        It may be one more than would be granted now."""
+        assert key not in self.ports
+        port = self.ports[key] = Port(ask)
+        port.state = State.HELD
+        port.expires = expires
+        self._leases[ask.uid] += 1
+        self._settle(key)
 
     def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
         """The port could not be opened for `current`."""

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import select
 import socket
 import struct
@@ -37,11 +38,15 @@ IN_Q_OVERFLOW = 0x4000
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
 
+# include/uapi/linux/memfd.h; Linux 6.3, which says so in its log when it is missing
+MFD_NOEXEC_SEAL = 0x8
+
 # major numbers of Unix98 pty slaves: Documentation/admin-guide/devices.txt
 PTY_SLAVES = range(136, 144)
 
 _UCRED = struct.Struct("iII")
 _INT = struct.Struct("i")
+_EPOLL_TARGET = re.compile(rb"^tfd:.* ino:([0-9a-f]+) sdev:([0-9a-f]+)$", re.MULTILINE)
 _INOTIFY = struct.Struct("iIII")
 CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)
 
@@ -198,3 +203,53 @@ def weak_reference(descriptor: int) -> select.epoll:
 def still_open(watcher: select.epoll) -> bool:
     """Whether any copy of the description given to `weak_reference` is open anywhere."""
     return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
+
+
+def ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended: pidfd_open(2)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def is_epoll(descriptor: int) -> bool:
+    """Whether it is an epoll set: fs/eventpoll.c, do_epoll_create()."""
+    return os.readlink(f"/proc/self/fd/{descriptor}") == "anon_inode:[eventpoll]"
+
+
+def listed(watcher: int) -> list[tuple[int, int]]:
+    """Device and inode, as in stat(2), of all that an epoll set lists: proc_pid_fdinfo(5)."""
+    found = _EPOLL_TARGET.findall(read_file(f"/proc/self/fdinfo/{watcher}"))
+    # the kernel's own device number has 20 bits for the minor: include/linux/kdev_t.h
+    numbers = ((int(device, 16), int(inode, 16)) for inode, device in found)
+    return [(os.makedev(device >> 20, device & 0xFFFFF), inode) for device, inode in numbers]
+
+
+def pidfd_process(descriptor: int) -> int | None:
+    """The pid of a pidfd's process, -1 if that is reaped; None for what is no pidfd."""
+    fields = read_file(f"/proc/self/fdinfo/{descriptor}").split()
+    return int(fields[fields.index(b"Pid:") + 1]) if b"Pid:" in fields else None
+
+
+def seals(descriptor: int) -> int:
+    """The seals of a memfd, 0 for anything else: fcntl(2), F_GET_SEALS."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        return 0
+
+
+def sealed_memory(name: str, data: bytes, seals: int) -> int:
+    """A new memfd with this content, and these seals on it: memfd_create(2)."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        descriptor = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
+    except OSError:
+        descriptor = os.memfd_create(name, flags)
+    try:
+        os.write(descriptor, data)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -108,6 +108,10 @@ class LockFiles:
                 self._unlink(temporary)
                 raise self._failed(error) from None
 
+    def named(self, device: str) -> int | None:
+        """The pid in the lock of `device`, whatever has become of it; None if there is none."""
+        return self._pid(f"LCK..{device}")
+
     def release(self, device: str, pid: int) -> None:
         """Remove the lock of `device` if it is still the one that names `pid`."""
         name = f"LCK..{device}"

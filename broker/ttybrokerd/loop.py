@@ -6,6 +6,7 @@ import select
 from collections.abc import Callable
 
 READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
 NOTHING = 0  # hang-up and error are always told
 
 

@@ -17,8 +17,9 @@ import time
 
 from ttybroker.wire import Holder
 from ttybrokerd import linux
-from ttybrokerd.device import Devices, Seen
-from ttybrokerd.locks import LockFiles, flock_holder
+from ttybrokerd.device import Devices, Seen, Target
+from ttybrokerd.locks import LockFiles, flock_holder, process
+from ttybrokerd.record import Settings
 from ttybrokerd.refusal import Refusal, busy
 
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
@@ -34,9 +35,9 @@ class OpenPort:
     __slots__ = ("exit_fd", "guard", "inotify", "lock_name", "lock_pid", "locks", "settings",
                  "target", "watch", "watcher")  # fmt: skip
 
-    def __init__(self, seen: Seen, locks: LockFiles, inotify: int) -> None:
-        self.target = seen.target
-        self.lock_name = seen.kernel_name
+    def __init__(self, target: Target, lock_name: str, locks: LockFiles, inotify: int) -> None:
+        self.target = target
+        self.lock_name = lock_name
         self.locks = locks
         self.inotify = inotify
         self.lock_pid: int | None = None  # None: the lock file is the holder's own
@@ -44,7 +45,7 @@ class OpenPort:
         self.exit_fd = -1
         self.watch: int | None = None
         self.watcher: select.epoll | None = None
-        self.settings: list[int | list[bytes | int]] | None = None
+        self.settings: Settings = []
 
     def listen(self, descriptor: int, pid: int) -> None:
         """Have the kernel tell of closes, and of the end of the process `pid` (0: unknown).
@@ -52,6 +53,24 @@ class OpenPort:
         Blocks on no device. Raises OSError when the kernel is out of watches (inotify(7))."""
         self.watch = linux.watch_closes(self.inotify, descriptor)
         self.exit_fd = _exit_fd(pid)
+
+    def listen_again(self) -> None:
+        """The same for a lease of an earlier broker, whose pidfd there is; the watch is on the
+        guard's node, which is the holder's. What was missed before that, `held` tells."""
+        self.watch = linux.watch_closes(self.inotify, self.guard)
+
+    def lock_again(self, pid: int) -> None:
+        """Make sure of the lock that an earlier broker took for the process `pid` (0: for
+        itself). It names that process or, if it has ended, the earlier broker, which signed for
+        it; then we sign. Raises Refusal as LockFiles.take()."""
+        lives = self.exit_fd >= 0 and not linux.ended(self.exit_fd)
+        signer = pid if lives else os.getpid()
+        named = self.locks.named(self.lock_name)
+        if named is not None and (named == pid or process(named) is None):
+            self.locks.sign(self.lock_name, signer, instead_of=named)
+        else:
+            self.locks.take(self.lock_name, signer)
+        self.lock_pid = signer
 
     def held(self) -> bool:
         """Whether any copy of the holder's descriptor is open anywhere."""
@@ -91,7 +110,7 @@ def acquire(
 
     Returns a Refusal, with nothing left behind, if any step fails. Closes `seen`.
     """
-    port = OpenPort(seen, locks, inotify)
+    port = OpenPort(seen.target, seen.kernel_name, locks, inotify)
     holder = -1
     try:
         if locks.take(seen.kernel_name, pid or os.getpid()):
@@ -126,8 +145,7 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
         elif drain:
             _drain(port.guard)
         termios.tcflush(port.guard, termios.TCIOFLUSH)
-        if port.settings is not None:
-            termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)
+        termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)
         fcntl.ioctl(port.guard, linux.TIOCNXCL)
     except (OSError, termios.error):
         pass

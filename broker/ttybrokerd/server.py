@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import NoReturn
@@ -20,6 +20,7 @@ from ttybrokerd.loop import READ, Loop
 from ttybrokerd.names import Names
 from ttybrokerd.peer import Identity, Users
 from ttybrokerd.policy import Policy, PolicyError
+from ttybrokerd.store import Store
 from ttybrokerd.workers import Workers
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
@@ -29,8 +30,10 @@ LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is ov
 class Server:
     """Serves clients until whoever made it says that it is over."""
 
-    def __init__(self, policy: Policy, lock_dir: str, log: Log, names: Names) -> None:
-        """Raises OSError if the lock directory cannot be used.
+    def __init__(
+        self, policy: Policy, lock_dir: str, log: Log, names: Names, systemd: str = ""
+    ) -> None:
+        """`systemd` is $NOTIFY_SOCKET. Raises OSError if the lock directory cannot be used.
 
         No thread runs and no client is served before the first `turn`: it may be forked till then.
         """
@@ -42,8 +45,17 @@ class Server:
         self._clients = Clients(self._loop, self._workers, users, log)
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
+        self.store = Store(self._loop, log, systemd)
         self.broker = Broker(
-            self._loop, self._workers, self._clients, users, policy, self._devices, self._locks, log
+            self._loop,
+            self._workers,
+            self._clients,
+            users,
+            policy,
+            self._devices,
+            self._locks,
+            self.store,
+            log,
         )
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
 
@@ -71,6 +83,17 @@ class Server:
     def adopt(self, pair: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair."""
         self._clients.adopt(pair, identity)
+
+    def adopt_leases(self, passed: Iterable[tuple[int, str]], then: Callable[[], None]) -> None:
+        """Go on with the leases in these descriptors of systemd's store, and `then` do that: in
+        the first turn, for what is over already needs a worker, and before anybody is served."""
+        kept = self.store.take_back(passed)
+
+        def adopt(_: None) -> None:
+            self.broker.adopt(kept)
+            then()
+
+        self._workers.soon(lambda: None, adopt)
 
     def reload(self, load: Callable[[], Policy | PolicyError]) -> None:
         """Take another policy, which `load` reads in a thread, for it may ask the name service;
@@ -129,7 +152,7 @@ class Server:
         """
         over = self.broker.idle if leases else self.broker.in_order
         end = time.monotonic() + LAST_WORDS
-        while not over() and (left := end - time.monotonic()) > 0:
+        while not (over() and self.store.settled) and (left := end - time.monotonic()) > 0:
             self._turn(left)
 
     def _turn(self, timeout: float | None) -> None:

@@ -26,7 +26,7 @@ import tty
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ttybroker import client
 from ttybrokerd import backend, init_backend
@@ -336,6 +336,15 @@ def parse_record(line: str) -> Record:
     return Record(event, fields, line)
 
 
+class Manager(Protocol):
+    """What starts daemons, if not the test itself: see systemd.py."""
+
+    address: str
+    notify: socket.socket
+
+    def ready(self, pid: int) -> bool: ...
+
+
 class Daemon:
     """A running ttybrokerd; made only when it says that it is ready."""
 
@@ -346,6 +355,7 @@ class Daemon:
         env: Mapping[str, str] | None = None,
         hook: str = "",
         pass_fds: tuple[int, ...] = (),
+        systemd: Manager | None = None,
     ) -> None:
         self.rig = rig
         self.ended = False
@@ -356,8 +366,11 @@ class Daemon:
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)  # room for the log of a whole test
         os.set_blocking(self._log, False)
         address = str(rig.base / f"notify-{len(rig.daemons)}")
-        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notify.bind(address)
+        if systemd is None:
+            notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            notify.bind(address)
+        else:
+            address, notify = systemd.address, systemd.notify
         command = [sys.executable, str(HERE / "run_daemon.py"), f"--hook={hook}", "--"]
         command += arguments or rig.arguments
         self.process = subprocess.Popen(
@@ -374,20 +387,24 @@ class Daemon:
         self.pidfd = os.pidfd_open(self.pid)
         self.names = 0
         rig.daemons.append(self)
-        with notify:
-            self.notified = self._until_ready(notify)
-        os.unlink(address)
+        if systemd is None:
+            with notify:
+                self._wait_for(notify)
+                self.notified = notify.recv(4096).decode()
+            os.unlink(address)
+        else:
+            while not systemd.ready(self.pid):
+                self._wait_for(notify)
         self.baseline = descriptors(self.pid)
         (self.names,) = [pid for pid in children(self.pid) if name_of(pid) == NAMES]
         self._names_end = os.pidfd_open(self.names)
 
-    def _until_ready(self, notify: socket.socket) -> str:
+    def _wait_for(self, notify: socket.socket) -> None:
         poll = select.poll()
         poll.register(notify, select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
         ready = [descriptor for descriptor, _ in poll.poll(TIMEOUT * 1000)]
         assert notify.fileno() in ready, f"the daemon did not start: {self.output()}"
-        return notify.recv(4096).decode()
 
     def output(self) -> str:
         """All that it has written so far."""

@@ -12,7 +12,13 @@ from unittest import mock
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from ttybroker.wire import Holder
 from ttybrokerd import lease
@@ -127,6 +133,42 @@ def test_news_of_a_port_in_another_state_is_a_bug_and_not_believed(method: str) 
             "opened": lambda: table.opened(TTY, 0),
             "failed": lambda: table.failed(TTY, BROKEN, 0),
         }[method]()
+
+
+# leases from an earlier broker
+
+
+def test_an_adopted_lease_is_held_and_ends_like_any_other() -> None:
+    table, ann, bob = Table(), ask(1), ask(2)
+    table.adopt(TTY, ann, None)
+    assert state(table) is State.HELD
+    assert table.next_alarm() is None
+    told = refused(table.ask(TTY, bob), bob)
+    assert (told.number, told.holder) == (errno.EBUSY, ann.holder)
+    assert table.end(TTY, "closed") == [End(TTY, ann, "closed")]
+    assert table.closed(TTY) == []
+    assert table.ports == {}
+
+
+def test_an_adopted_leases_time_is_the_one_it_was_granted() -> None:
+    table, ann, bob = Table(), ask(1), ask(2)
+    table.adopt(TTY, ann, 10)
+    table.adopt(OTHER, bob, -5)
+    assert table.tick(0) == [End(OTHER, bob, "time limit")]
+    assert table.tick(9.99) == []
+    assert table.tick(10) == [End(TTY, ann, "time limit")]
+
+
+def test_adopted_leases_count_for_their_user_and_may_be_more_than_would_be_granted() -> None:
+    table = Table()
+    for key in range(lease.LEASES_PER_UID + 1):
+        table.adopt(key, ask(1), None)
+    eve = ask(1)
+    assert refused(table.ask(1000, eve), eve).number == errno.EDQUOT
+    for key in range(2):
+        table.end(key, "closed")
+        table.closed(key)
+    assert table.ask(1000, eve) == [Start(1000, eve)]
 
 
 # the queue
@@ -537,6 +579,17 @@ class Tables(RuleBasedStateMachine):
         if refusal.number == errno.ETIMEDOUT:
             assert who.deadline <= self.now
             assert refusal.holder is not who.holder
+
+    @initialize(
+        before=st.dictionaries(
+            keys, st.tuples(users, st.sampled_from([None, -1.0, 2.0, 20.0])), max_size=3
+        )
+    )
+    def adopt(self, before: dict[int, tuple[int, float | None]]) -> None:
+        for key, (uid, expires) in before.items():
+            who = ask(uid)
+            self.table.adopt(key, who, expires)
+            self.held[key] = who, expires
 
     @rule(
         key=keys,

@@ -1,0 +1,216 @@
+"""systemd's descriptor store, in which leases outlive the daemon: sd_notify(3), FDSTORE=1.
+
+systemd keeps copies of what a lease is made of: the watcher, the guard, the holder's pidfd, and
+a sealed memfd with the rest (record.py). A daemon that is started again is passed them, after
+its socket (sd_listen_fds(3)), and nobody who has a port notices anything. Without a store,
+or with one that is full, the lock file and the flock tell the next daemon who has the port.
+
+Nothing here waits for systemd: what its socket does not take at once is sent when it does.
+What comes back is sorted by what it is, not by what it should be, and believed only if every
+piece fits the others.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import time
+from collections import deque
+from collections.abc import Container, Iterable
+from typing import NamedTuple
+
+from ttybrokerd import linux, record
+from ttybrokerd.log import NOTICE, WARNING, Log, connect
+from ttybrokerd.loop import WRITE, Loop
+from ttybrokerd.record import Record
+
+SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_GONE = (errno.ECONNREFUSED, errno.ENOTCONN, errno.ENOENT, errno.EPIPE)
+
+
+class Kept(NamedTuple):
+    """A lease of an earlier daemon. `exit_fd` is -1 where the holder's process was not known,
+    or had ended already when the port was opened for it."""
+
+    name: str
+    record: Record
+    guard: int
+    watcher: select.epoll
+    exit_fd: int
+
+
+class NotKept(Exception):
+    """These descriptors are no lease; the text says why."""
+
+
+class _Message(NamedTuple):
+    """What the socket did not take yet; the descriptors are copies."""
+
+    text: str
+    name: str
+    descriptors: tuple[int, ...]
+
+
+class Store:
+    """The way to systemd: one socket, and what is in its store. `address` is $NOTIFY_SOCKET;
+    where that is empty, or nobody listens there, everything here does nothing."""
+
+    def __init__(self, loop: Loop, log: Log, address: str) -> None:
+        self._loop = loop
+        self._log = log
+        self._names: dict[int, str] = {}  # of what is in the store, by device number
+        self._unsent: deque[_Message] = deque()  # at most one for each lease that is or was kept
+        path = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = connect(path) if address else None
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._socket is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether systemd has been sent all that there is."""
+        return not self._unsent
+
+    def tell(self, state: str) -> None:
+        """Say something else: READY=1, STOPPING=1."""
+        self._send(_Message(state, "", ()))
+
+    def keep(self, lease: Record, descriptors: tuple[int, ...]) -> None:
+        """Have a new lease kept: what it is, and the descriptors that it is made of."""
+        name = f"{lease.lock_name[:32].replace(':', '_')}.{time.monotonic_ns():x}"
+        try:
+            memory = linux.sealed_memory("ttybroker-lease", record.encode(lease), SEALS)
+        except (OSError, record.NoRecord) as error:
+            self._log("store-failed", WARNING, port=lease.name, reason=str(error))
+            return
+        self._names[lease.rdev] = name
+        try:
+            text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"
+            self._send(_Message(text, name, (memory, *descriptors)))
+        finally:
+            os.close(memory)
+
+    def forget(self, rdev: int) -> None:
+        """The lease is over: nothing of it is kept any more."""
+        name = self._names.pop(rdev, None)
+        for message in [message for message in self._unsent if message.name == name]:
+            self._unsent.remove(message)
+            _close(message.descriptors)
+            name = None
+        if name is not None:
+            self._remove(name)
+
+    def take_back(self, passed: Iterable[tuple[int, str]]) -> list[Kept]:
+        """The leases in the descriptors (with their names) that systemd passed; the
+        descriptors of those that are none are closed, and systemd is to forget them."""
+        by_name: dict[str, list[int]] = {}
+        for descriptor, name in passed:
+            by_name.setdefault(name, []).append(descriptor)
+        found: dict[int, Kept] = {}
+        for name, descriptors in by_name.items():
+            try:
+                lease = _assemble(name, descriptors, found)
+            except (NotKept, OSError) as error:
+                _close(descriptors)
+                self._log("store-refused", NOTICE, name=name, reason=str(error))
+                self._remove(name)
+                continue
+            found[lease.record.rdev] = lease
+            self._names[lease.record.rdev] = name
+        return list(found.values())
+
+    def _remove(self, name: str) -> None:
+        self._send(_Message(f"FDSTOREREMOVE=1\nFDNAME={name}", "", ()))
+
+    def _send(self, message: _Message) -> None:
+        """Send now or, behind what waits already, later. What waits has copies: the lease may
+        have closed its own by then."""
+        if self._socket is None or (not self._unsent and self._sent(message)):
+            return
+        copies: list[int] = []
+        try:
+            for descriptor in message.descriptors:
+                copies.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3))
+        except OSError as error:
+            _close(copies)
+            self._log("store-failed", WARNING, reason=error.strerror)
+            return
+        if not self._unsent:
+            self._loop.add(self._socket.fileno(), WRITE, self._flush)
+        self._unsent.append(message._replace(descriptors=tuple(copies)))
+
+    def _flush(self) -> None:
+        """The socket takes more, or is broken."""
+        while self._unsent and self._sent(self._unsent[0]):
+            _close(self._unsent.popleft().descriptors)
+        if not self._unsent and self._socket is not None:
+            self._loop.remove(self._socket.fileno())
+
+    def _sent(self, message: _Message) -> bool:
+        """Whether that is done with: sent, or failed for good, and said so."""
+        if self._socket is None:
+            return True
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))]
+        try:
+            self._socket.sendmsg([message.text.encode()], rights if rights[0][2] else [], SEND)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._log("store-failed", WARNING, reason=f"systemd: {error.strerror}")
+            if error.errno in _GONE:
+                self._loop.remove(self._socket.fileno())
+                self._socket.close()
+                self._socket = None
+        return True
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept:
+    """The lease that these make up, of a port that is none of `others`. Raises NotKept or
+    OSError, and then nothing is closed yet."""
+    guard = watcher = memory = exit_fd = -1
+    for descriptor in descriptors:
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and guard < 0:
+            guard = descriptor
+        elif linux.is_epoll(descriptor) and watcher < 0:
+            watcher = descriptor
+        elif linux.pidfd_process(descriptor) is not None and exit_fd < 0:
+            exit_fd = descriptor
+        elif linux.seals(descriptor) & SEALS == SEALS and memory < 0:
+            memory = descriptor
+        else:
+            raise NotKept("a descriptor that is of no kind of ours, or one too many")
+    if min(guard, watcher, memory) < 0:
+        raise NotKept(f"incomplete: {len(descriptors)} descriptors")
+    try:
+        lease = record.decode(os.pread(memory, record.MAX_RECORD + 1, 0))
+    except record.NoRecord as error:
+        raise NotKept(f"no record: {error}") from None
+    _check(lease, guard, watcher, exit_fd)
+    if lease.rdev in others:
+        raise NotKept("its port has another lease")
+    os.close(memory)
+    return Kept(name, lease, guard, select.epoll.fromfd(watcher), exit_fd)
+
+
+def _check(lease: Record, guard: int, watcher: int, exit_fd: int) -> None:
+    """Whether the pieces belong together. Raises NotKept."""
+    status = os.fstat(guard)
+    if status.st_rdev != lease.rdev:
+        raise NotKept("the guard is of another device")
+    if exit_fd >= 0 and linux.pidfd_process(exit_fd) not in (lease.pid, -1):  # -1: reaped
+        raise NotKept("the pidfd is of another process")
+    if not set(linux.listed(watcher)) <= {(status.st_dev, status.st_ino)}:
+        raise NotKept("the watcher lists something else than the port")

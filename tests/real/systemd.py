@@ -1,0 +1,121 @@
+"""What systemd does for a service with a socket unit and a descriptor store, and no more:
+
+it listens, hears sd_notify(3), keeps descriptors, and passes both to the next daemon
+(sd_listen_fds(3)). The real one is met in the lab.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import sys
+from collections.abc import Iterable
+
+from real.support import Daemon, Rig
+
+ROOM = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD, include/net/scm.h
+
+# In the daemon's process, before it starts: what was passed becomes 3 and following.
+HOOK = """
+import fcntl, os
+passed = [fcntl.fcntl(number, fcntl.F_DUPFD, 512) for number in {numbers}]
+os.closerange(3, 512)
+for index, number in enumerate(passed):
+    os.dup2(number, 3 + index)
+    os.close(number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(passed)))
+os.environ.update(LISTEN_FDNAMES="{names}")
+"""
+
+
+class Systemd:
+    """The manager of one service. `most` is its FileDescriptorStoreMax=."""
+
+    def __init__(self, rig: Rig, most: int = 64) -> None:
+        self._rig = rig
+        self._most = most
+        self.stored: list[tuple[str, int]] = []
+        self.words: list[tuple[int, str]] = []  # of what it was told: sender's pid and line
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(rig.socket))
+        os.chmod(rig.socket, 0o666)
+        self.listener.listen(1024)
+        self.address = str(rig.base / "notify")
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.notify.bind(self.address)
+        os.chmod(self.address, 0o777)
+
+    def start(self) -> Daemon:
+        """Start the service; it is ready when this returns."""
+        passed = [("ttybroker.socket", self.listener.fileno()), *self.stored]
+        numbers = [number for _, number in passed]
+        hook = HOOK.format(numbers=numbers, names=":".join(name for name, _ in passed))
+        self._rig.write_policy()
+        return self._rig.daemon(
+            *self._rig.arguments, hook=hook, pass_fds=tuple(numbers), systemd=self
+        )
+
+    def hear(self, at_most: int = sys.maxsize) -> None:
+        """Do what the daemon has asked for so far."""
+        for _ in range(at_most):
+            try:
+                flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                data, ancillary, got, _ = self.notify.recvmsg(4096, ROOM, flags)
+            except BlockingIOError:
+                return
+            assert not got & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+            self._do(data.decode().splitlines(), ancillary)
+
+    def ready(self, pid: int) -> bool:
+        """Whether this process has said that it is ready."""
+        self.hear()
+        return (pid, "READY=1") in self.words
+
+    def names(self) -> set[str]:
+        """The names that things are kept under."""
+        self.hear()
+        return {name for name, _ in self.stored}
+
+    def put(self, name: str, descriptors: Iterable[int]) -> None:
+        """Keep copies of these, whatever they are."""
+        self.stored += [(name, os.dup(descriptor)) for descriptor in descriptors]
+
+    def remove(self, name: str) -> None:
+        """Forget what is kept under a name."""
+        for entry in [entry for entry in self.stored if entry[0] == name]:
+            self.stored.remove(entry)
+            os.close(entry[1])
+
+    def close(self) -> None:
+        """Give everything back."""
+        for name in self.names():
+            self.remove(name)
+        self.listener.close()
+        self.notify.close()
+        os.unlink(self._rig.socket)
+        os.unlink(self.address)
+
+    def _do(self, lines: list[str], ancillary: list[tuple[int, int, bytes]]) -> None:
+        pid, descriptors = 0, []
+        for _level, kind, data in ancillary:
+            numbers = list(array.array("i", data))
+            if kind == socket.SCM_CREDENTIALS:
+                pid = numbers[0]
+            else:
+                descriptors = numbers
+        fields = dict(line.split("=", 1) for line in lines)
+        name = fields.get("FDNAME", "stored")
+        assert name.isascii() and name.isprintable() and ":" not in name and 0 < len(name) < 256
+        if "FDSTOREREMOVE" in fields:
+            self.remove(name)
+        if "FDSTORE" in fields:
+            assert fields["FDPOLL"] == "0"  # or it would drop what is hung up
+            for descriptor in descriptors:
+                if len(self.stored) < self._most:
+                    self.put(name, [descriptor])
+                os.close(descriptor)
+        else:
+            assert not descriptors
+        self.words += [(pid, line) for line in lines]
