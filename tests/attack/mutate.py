@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("broker", "frontend", "packaging", "tests", "pyproject.toml", "README.md", "Makefile")
 PATIENCE = 20  # seconds for one test
 LONGEST = 300  # and for all of one mutant's
+BROKEN = re.compile("(Import|ModuleNotFound|Syntax|Indentation|Name)Error")
 # The pid namespace ends every process with the tests; /run is where they put files and mounts.
 APART = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--mount", "sh", "-c",
          'mount -t tmpfs -o mode=755 run /run && exec "$@"', "sh"]  # fmt: skip
@@ -54,7 +55,7 @@ class Outcome:
                 problems.append(f"{test} did not run:\n{self.output[-2000:]}")
             elif not texts:
                 problems.append(f"{test} still passes")
-            elif not any(re.search(mutant.why, text) for text in texts):
+            elif not any(re.search(mutant.why, text) and not BROKEN.search(text) for text in texts):
                 problems.append(f"{test} fails, but not with {mutant.why!r}:\n{texts[0][-2000:]}")
         return problems
 
