@@ -1,5 +1,5 @@
-# make demo | test | matrix | check | bench | install | deb: each sets up what it needs on a fresh
-# Debian or Ubuntu with nothing but git and make, as root or through sudo.
+# make demo | test | lab | matrix | check | bench | install | deb: each sets up what it needs on a
+# fresh Debian or Ubuntu with nothing but git and make, as root or through sudo.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -14,7 +14,10 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker frontend packaging pyproject.toml tests
 
-.PHONY: demo test matrix attack check bench install uninstall deb clean
+# What builds and runs the guest of the lab.
+LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs
+
+.PHONY: demo test lab lab-clean matrix attack check bench install uninstall deb clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -24,6 +27,13 @@ test: $(VENV)/ready $(VENV)/test-needs
 	$(RUN) -m pytest -q tests/unit/test_wire.py tests/unit/test_lease.py --cov=ttybroker.wire \
 		--cov=ttybrokerd.lease --cov-branch --cov-fail-under=100
 	$(RUN) -m pytest
+
+# In a guest with real drivers; tests/lab/__main__.py says how to run a part of it.
+lab: $(VENV)/ready $(VENV)/lab-needs
+	@$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m lab $(LAB_TESTS)
+
+lab-clean:
+	$(AS_ROOT) rm -rf .lab
 
 # Writes the table of programs in README.md from a run; `make test` fails when they disagree.
 matrix: $(VENV)/ready $(VENV)/test-needs
@@ -78,6 +88,11 @@ $(VENV)/test-needs: Makefile | $(VENV)/ready
 
 $(VENV)/attack-needs: pyproject.toml | $(VENV)/ready
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[root,dev,attack]'
+	@touch $@
+
+$(VENV)/lab-needs: Makefile | $(VENV)/ready
+	@echo "Debian packages for the lab: $(LAB_NEEDS)"
+	@packaging/apt-needs $(LAB_NEEDS)
 	@touch $@
 
 clean:

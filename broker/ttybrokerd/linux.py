@@ -13,6 +13,7 @@ import re
 import select
 import socket
 import struct
+import termios
 
 # include/uapi/asm-generic/socket.h
 SO_PEERGROUPS = 59  # Linux 4.13
@@ -28,6 +29,7 @@ TIOCSERGETLSR = 0x5459  # serial drivers with a chip of their own; TIOCSER_TEMT:
 TIOCSER_TEMT = 1
 TIOCVHANGUP = 0x5437  # needs CAP_SYS_ADMIN
 TIOCGEXCL = 0x80045440
+TIOCM_LOOP = 0x8000  # asm-generic/termios.h
 
 # include/uapi/linux/inotify.h
 IN_CLOSE_WRITE = 0x8
@@ -186,6 +188,15 @@ def transmitting(tty: int) -> bool:
     except OSError:
         return False
     return not state & TIOCSER_TEMT
+
+
+def end_loopback(tty: int) -> None:
+    """Have the chip send out what it is given, and not back: TIOCM_LOOP outlasts every close.
+    Where there is no such thing (ptys) this does nothing."""
+    try:
+        fcntl.ioctl(tty, termios.TIOCMBIC, _INT.pack(TIOCM_LOOP))
+    except OSError:
+        pass
 
 
 def weak_reference(descriptor: int) -> select.epoll:

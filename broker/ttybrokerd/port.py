@@ -144,6 +144,7 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
             time.sleep(PTY_SETTLE)
         elif drain:
             _drain(port.guard)
+        linux.end_loopback(port.guard)
         termios.tcflush(port.guard, termios.TCIOFLUSH)
         termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)
         fcntl.ioctl(port.guard, linux.TIOCNXCL)

@@ -1,0 +1,71 @@
+"""FTDI adapters that a test plugs and unplugs, by QEMU's protocol on a channel of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from lab.qmp import Qmp
+from real.support import TIMEOUT
+
+TTYS = Path("/sys/class/tty")
+
+
+class Adapters:
+    """Sockets 0 to 3 of the machine; what is behind each says ../machine.py."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/dev/vport0p1", os.O_RDWR)
+        self._qmp = Qmp(self._fd)
+        self._plugged: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of the channel."""
+        os.close(self._fd)
+
+    def plug(self, socket: int, serial: str = "") -> str:
+        """Plug one in and wait until it is there; its kernel name, such as ttyUSB0."""
+        before = names()
+        what = {"driver": "usb-serial", "bus": "xhci.0", "serial": serial or f"LAB{socket}"}
+        where = {"id": f"adapter{socket}", "chardev": f"usb{socket}", "always-plugged": True}
+        self._qmp.command("device_add", **what, **where)
+        self._plugged.add(socket)
+        end = time.monotonic() + TIMEOUT
+        while not (new := names() - before):
+            assert time.monotonic() < end, f"adapter {socket} does not come up"
+            time.sleep(0.005)
+        (name,) = new
+        return name
+
+    def unplug(self, socket: int) -> None:
+        """Pull it; the guest's kernel may hear of that a moment later, or earlier."""
+        self.pull(socket)
+        self.pulled(socket)
+
+    def pull(self, socket: int) -> None:
+        """The first half of `unplug`: QEMU takes it from the bus."""
+        self._qmp.command("device_del", id=f"adapter{socket}")
+
+    def pulled(self, socket: int) -> None:
+        """The second half: it may be plugged again."""
+        self._qmp.wait("DEVICE_DELETED", device=f"adapter{socket}")
+        self._plugged.discard(socket)
+
+    def unplug_all(self) -> None:
+        """What is left, and wait until the kernel has seen that."""
+        for socket in sorted(self._plugged):
+            self.unplug(socket)
+        end = time.monotonic() + TIMEOUT
+        while names():
+            assert time.monotonic() < end, f"adapters do not go: {names()}"
+            time.sleep(0.005)
+
+    def send_break(self, uart: int) -> None:
+        """A break arrives at ttyS1 to ttyS6."""
+        self._qmp.command("chardev-send-break", id=f"s{uart}")
+
+
+def names() -> set[str]:
+    """The USB ports that the kernel knows now."""
+    return {path.name for path in TTYS.glob("ttyUSB*") if Path("/dev", path.name).exists()}

@@ -1,0 +1,49 @@
+"""Fixtures of the guest's tests: the broker as this flavour runs it, and what is plugged in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from adapters import Adapters
+from real.support import PR_SET_CHILD_SUBREAPER, prctl
+from service import BareService, Service, SystemdService, flavour
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """The broker, running, with the lab's policy."""
+    made = SystemdService() if flavour() == "systemd" else BareService()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def broker(service: Service) -> Iterator[Service]:
+    """The same, for one test; fails if anything of that is left in it."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    service.begin()
+    try:
+        yield service
+    finally:
+        service.end()
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture(scope="session")
+def _adapters() -> Iterator[Adapters]:
+    made = Adapters()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def adapters(_adapters: Adapters) -> Iterator[Adapters]:
+    """USB adapters to plug; all are unplugged in the end."""
+    try:
+        yield _adapters
+    finally:
+        _adapters.unplug_all()

@@ -1,0 +1,67 @@
+"""What the kernel itself says of a UART: its lines and counters, whoever has it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import termios
+from pathlib import Path
+
+TIOCM_LOOP = 0x8000  # asm-generic/termios.h: outputs come back as inputs
+TIOCGICOUNT = 0x545D
+TIOCOUTQ = 0x5411
+
+
+def lines(name: str) -> set[str]:
+    """The modem lines that are up on ttyS<n>: "RTS", "DTR", and what the other end raises."""
+    return set(_row(name).rpartition(" ")[2].split("|"))
+
+
+def count(name: str, what: str) -> int:
+    """One of the counters of ttyS<n>: tx, rx, fe, pe, brk, oe."""
+    found = re.search(rf"\b{what}:(\d+)", _row(name))
+    return int(found[1]) if found else 0
+
+
+def _row(name: str) -> str:
+    number = name.removeprefix("ttyS")
+    for row in Path("/proc/tty/driver/serial").read_text().splitlines():
+        if row.startswith(f"{number}:"):
+            return row
+    raise AssertionError(f"no {name} in /proc/tty/driver/serial")
+
+
+def breaks(descriptor: int) -> int:
+    """How many breaks have come: struct serial_icounter_struct of linux/serial.h."""
+    counters = struct.unpack("20i", fcntl.ioctl(descriptor, TIOCGICOUNT, bytes(80)))
+    return counters[9]
+
+
+def loop(descriptor: int) -> None:
+    """Connect the chip's outputs to its inputs: RTS to CTS, DTR to DSR."""
+    fcntl.ioctl(descriptor, termios.TIOCMBIS, struct.pack("I", TIOCM_LOOP))
+
+
+def unsent(descriptor: int) -> int:
+    """Bytes that wait to go out."""
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, TIOCOUTQ, bytes(4)))[0])
+
+
+def raw(descriptor: int, *, xon: bool = False) -> None:
+    """Make it carry bytes as they are; with `xon` the other end may stop it by XOFF."""
+    settings = termios.tcgetattr(descriptor)
+    settings[0] = termios.IXON if xon else 0
+    settings[1] = settings[3] = 0
+    settings[2] = termios.CS8 | termios.CREAD | termios.CLOCAL | termios.HUPCL
+    settings[4] = settings[5] = termios.B115200
+    termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+
+
+def far(name: str) -> int:
+    """Open the other end of a wire as root, without the broker: raw, and emptied."""
+    descriptor = os.open(f"/dev/{name}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    raw(descriptor)
+    termios.tcflush(descriptor, termios.TCIOFLUSH)
+    return descriptor

@@ -1,0 +1,219 @@
+"""The installed broker as a machine runs it: by systemd, or by hand where there is none."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from real.support import TIMEOUT, Chat, Child, descriptors
+from ttybroker import client, wire
+
+SOCKET = Path(wire.SOCKET)
+LOCKS = Path("/run/lock")
+POLICY = Path("/etc/ttybroker/policy.toml")
+BOB = pwd.getpwnam("bob").pw_uid  # in no group but his own: no node of a port is his
+ALICE = pwd.getpwnam("alice").pw_uid  # in dialout
+LAB_POLICY = """\
+[[rule]]
+port = "ttyS*"
+allow = ["bob", "alice"]
+
+[[rule]]
+port = "ttyUSB*"
+allow = ["bob", "alice"]
+"""
+
+
+def flavour() -> str:
+    """What the host said on the kernel's command line: bare or systemd."""
+    words = dict(word.partition("=")[::2] for word in Path("/proc/cmdline").read_text().split())
+    return words["lab"]
+
+
+class Service:
+    """A running broker. A test `begin`s and `end`s with no port held and no lock file."""
+
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+        self._policy = ""
+        self._open: dict[int, str] = {}
+        self.write_policy(LAB_POLICY)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's, or 0."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Have it serve."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End it, and what starts it."""
+        raise NotImplementedError
+
+    def log(self) -> str:
+        """What it has said."""
+        raise NotImplementedError
+
+    def write_policy(self, text: str) -> None:
+        """Where the daemon looks for it; for one that runs, say `reload` as well."""
+        POLICY.parent.mkdir(exist_ok=True)
+        POLICY.write_text(text)
+        self._policy = text
+
+    def policy(self, text: str) -> None:
+        """The test's own rules, before the lab's."""
+        self.write_policy(f"{text}\n{LAB_POLICY}")
+        self.reload()
+
+    def reload(self) -> None:
+        """Have it read the policy, and wait until it has."""
+        before = self.log().count(" reload ")
+        os.kill(self.pid, signal.SIGHUP)
+        until("the policy to be read", lambda: self.log().count(" reload ") > before)
+
+    def begin(self) -> None:
+        """What is there now is to be there in the end, and no more."""
+        if not self.pid:
+            with client.connect() as connection:
+                connection.ports()
+        self._open = descriptors(self.pid)
+
+    def end(self) -> None:
+        """End the test's children. Raises AssertionError if a lease or a lock is left."""
+        for child in self.children:
+            child.kill()
+        self.children.clear()
+        if self._policy != LAB_POLICY:
+            self.write_policy(LAB_POLICY)
+            if self.pid:
+                self.reload()
+        until("all ports to be free", lambda: not self.held(), told=self.log)
+        until("all locks to go", lambda: not locks(), told=lambda: f"{locks()}\n{self.log()}")
+
+    def held(self) -> list[wire.Port]:
+        """The ports that somebody has, by the broker's own word."""
+        with client.connect() as connection:
+            return [port for port in connection.ports() if port.holder is not None]
+
+    def port(self, name: str) -> wire.Port | None:
+        """One port's row of the table."""
+        with client.connect() as connection:
+            rows = [port for port in connection.ports() if port.name == name]
+        return rows[0] if rows else None
+
+    def child(self, uid: int, body: Callable[[Chat], object]) -> Child:
+        """A process of this user, in the groups he has, that is gone when the test is."""
+        user = pwd.getpwuid(uid)
+        child = Child(body, uid, os.getgrouplist(user.pw_name, user.pw_gid), user.pw_gid)
+        self.children.append(child)
+        return child
+
+    def holder(self, uid: int, name: str, wait: float | None = None) -> Child:
+        """A child that has the port and says so; any word makes it close it and say how many
+        milliseconds that took."""
+
+        def hold(chat: Chat) -> None:
+            with client.connect() as connection:
+                descriptor = connection.open(name, wait=wait)
+            chat.say(time.monotonic())
+            chat.hear(600)
+            before = time.monotonic()
+            os.close(descriptor)
+            chat.say(1000 * (time.monotonic() - before))
+
+        child = self.child(uid, hold)
+        if wait is None:
+            child.hear()
+        return child
+
+
+class BareService(Service):
+    """Started by hand, on a socket of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = Path("/run/ttybrokerd.log")
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["ttybrokerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        until("the daemon", self._answers, told=self.log)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(TIMEOUT) == 0
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self.log()
+        try:
+            client.connect().close()
+        except client.BrokerUnavailable:
+            return False
+        return True
+
+
+class SystemdService(Service):
+    """By its units: the socket is there, and whoever comes first starts the daemon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        run("systemctl", "daemon-reload")
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        return int(run("systemctl", "show", "--value", "-p", "MainPID", "ttybroker.service"))
+
+    def start(self) -> None:
+        run("systemctl", "start", "ttybroker.socket")
+
+    def stop(self) -> None:
+        run("systemctl", "stop", "ttybroker.socket", "ttybroker.service")
+
+    def log(self) -> str:
+        return run("journalctl", "--no-pager", "-o", "cat", "-u", "ttybroker.service")
+
+
+def run(*words: str) -> str:
+    """A command's output, without the last newline. Raises AssertionError with all it said."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT * 4)
+    assert done.returncode == 0, f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout.rstrip("\n")
+
+
+def locks() -> list[str]:
+    """Lock files of ports, and what the broker may have made on the way to one."""
+    return [name for name in os.listdir(LOCKS) if name.startswith(("LCK..", ".ttybroker"))]
+
+
+def until(
+    what: str,
+    true: Callable[[], object],
+    timeout: float = TIMEOUT,
+    told: Callable[[], object] = str,
+) -> float:
+    """Ask until it is so; the seconds that took. `told` is asked when it does not come."""
+    start = time.monotonic()
+    while not true():
+        if time.monotonic() - start > timeout:
+            more = f"; there is:\n{told()}" if told is not str else ""
+            raise AssertionError(f"waited {timeout} s for {what}{more}")
+        time.sleep(0.002)
+    return time.monotonic() - start

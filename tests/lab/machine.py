@@ -1,0 +1,202 @@
+"""The guest as QEMU runs it, by software emulation: what is plugged in where, and its life.
+
+    ttyS0                the console
+    ttyS1 - ttyS2        wired back to back
+    ttyS4 - ttyS5        wired back to back
+    ttyS3 - adapter 0    by a relay on the host
+    ttyS6 - adapter 1    by a relay on the host
+    ttyS7                nothing
+    adapters 0 to 3      FTDI, plugged and unplugged by the guest itself; 2 and 3 wired to nothing
+
+The four last UARTs are on a PCI board. An adapter must not be wired to a UART directly: it writes
+to its back end until all is taken, and all of QEMU stands still for a UART nobody reads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.qmp import Qmp
+from lab.relay import Relay
+
+FLAVOURS = ("bare", "systemd")
+ADAPTERS = 4
+WIRED = {"s3.sock": "usb0.sock", "s6.sock": "usb1.sock"}
+BOOT = 180.0  # seconds, with room: a quarter of that is usual
+_KERNEL = (
+    "console=ttyS0 quiet panic=-1 nokaslr mitigations=off 8250.nr_uarts=8 systemd.unit=lab.target"
+)
+
+
+class MachineError(RuntimeError):
+    """The guest did not do what it was to do; with what QEMU and its console said."""
+
+
+def command(image: Path, flavour: str, project: Path, incoming: Path | None) -> list[str]:
+    """QEMU's command line; paths that are not absolute are in the run's own directory."""
+    words = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]
+    words += ["-M", "pc,usb=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
+    words += ["-smp", "1", "-m", "1024"]
+    words += ["-kernel", f"{image}/vmlinux", "-initrd", f"{image}/initramfs"]
+    words += ["-append", f"{_KERNEL} lab={flavour}"]
+    words += ["-drive", f"file={image}/root.ext4,format=raw,if=virtio,readonly=on"]
+    words += ["-device", "qemu-xhci,id=xhci"]
+    words += _uarts()
+    for number in range(ADAPTERS):
+        socket_name = f"usb{number}.sock"
+        wired = socket_name in WIRED.values()
+        words += _listen(f"usb{number}", socket_name) if wired else _null(f"usb{number}")
+    words += _channels()
+    words += _share("job", ".", "off") + _share("project", str(project), "on")
+    return words + (["-incoming", f"exec:cat {incoming}"] if incoming else [])
+
+
+def _listen(name: str, path: str) -> list[str]:
+    return ["-chardev", f"socket,id={name},path={path},server=on,wait=off"]
+
+
+def _connect(name: str, path: str) -> list[str]:
+    return ["-chardev", f"socket,id={name},path={path}"]
+
+
+def _null(name: str) -> list[str]:
+    return ["-chardev", f"null,id={name}"]
+
+
+def _uarts() -> list[str]:
+    words = ["-serial", "file:console"]
+    words += _listen("s1", "wire1.sock") + _connect("s2", "wire1.sock")
+    words += _listen("s4", "wire4.sock") + _connect("s5", "wire4.sock")
+    words += _listen("s3", "s3.sock") + _listen("s6", "s6.sock") + _null("s7")
+    for number in (1, 2, 3):
+        words += ["-device", f"isa-serial,index={number},chardev=s{number}"]
+    board = ",".join(f"chardev{slot}=s{slot + 3}" for slot in (1, 2, 3, 4))
+    return [*words, "-device", f"pci-serial-4x,{board}"]
+
+
+def _channels() -> list[str]:
+    """/dev/vport0p1: the guest's QMP; 2: the host's word to lab-job; 3: the job's output."""
+    words = ["-qmp", "unix:qmp.sock,server=on,wait=off"]
+    words += ["-qmp", "unix:guest.sock,server=on,wait=off", *_connect("guest", "guest.sock")]
+    words += _listen("word", "word.sock") + _listen("output", "output.sock")
+    words += ["-device", "virtio-serial-pci"]
+    for number, name in enumerate(("guest", "word", "output"), 1):
+        words += ["-device", f"virtserialport,nr={number},chardev={name},name={name}"]
+    return words
+
+
+def _share(name: str, path: str, read_only: str) -> list[str]:
+    options = f"path={path},security_model=none,multidevs=remap,readonly={read_only}"
+    device = f"virtio-9p-pci,fsdev={name},mount_tag={name}"
+    return ["-fsdev", f"local,id={name},{options}", "-device", device]
+
+
+class Machine:
+    """A guest that runs in the directory `run`, which is also its /job; `with` ends it."""
+
+    def __init__(
+        self, image: Path, flavour: str, run: Path, project: Path, incoming: Path | None = None
+    ) -> None:
+        self.run = run
+        self._log = (run / "qemu").open("wb")
+        self._process = subprocess.Popen(
+            command(image, flavour, project, incoming), cwd=run,
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+        self._relays: list[Relay] = []
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+        for relay in self._relays:
+            relay.close()
+
+    def save(self, state: Path) -> None:
+        """Wait until the guest is up, store it in `state`, and end it."""
+        word = self._socket("word.sock")
+        self._until_ready(word)
+        time.sleep(2)  # what systemd does last is not told
+        with self._socket("qmp.sock") as control:
+            qmp = Qmp(control.fileno())
+            word.close()
+            part = state.with_suffix(".part")
+            qmp.command("migrate", uri=f"exec:cat >{part}")
+            while (now := qmp.command("query-migrate"))["status"] != "completed":
+                if now["status"] in ("failed", "cancelled"):
+                    raise self._failure(f"cannot be saved: {now.get('error-desc', '')}")
+                time.sleep(0.1)
+            part.rename(state)
+
+    def do(self, script: str, output: Callable[[bytes], None], timeout: float) -> int:
+        """Run a shell script as root in the guest; `output` gets what it prints, as it comes.
+        Its exit status."""
+        (self.run / "script").write_text(script)
+        self._relays = [
+            Relay(self._socket(one), self._socket(other)) for one, other in WIRED.items()
+        ]
+        printed = threading.Thread(target=_pump, args=(self._socket("output.sock"), output))
+        printed.start()
+        with self._socket("word.sock") as word:
+            word.sendall(b"go\n%d\n" % time.time())
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                raise self._failure(f"not done after {timeout:.0f} s") from None
+            finally:
+                self._process.kill()
+                printed.join()
+        try:
+            return int((self.run / "status").read_text())
+        except (FileNotFoundError, ValueError):
+            raise self._failure("it ended without a status") from None
+
+    def _until_ready(self, word: socket.socket) -> None:
+        word.settimeout(BOOT)
+        got = b""
+        try:
+            while b"ready" not in got:
+                data = word.recv(4096)
+                if not data:
+                    raise self._failure("it ended before it was up")
+                got += data
+        except TimeoutError:
+            raise self._failure(f"not up after {BOOT:.0f} s") from None
+
+    def _socket(self, name: str) -> socket.socket:
+        """Connected to one of QEMU's, as soon as it listens."""
+        address = f"/proc/self/cwd/{os.path.relpath(self.run / name)}"
+        end = time.monotonic() + 20
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            if sock.connect_ex(address) == 0:
+                return sock
+            sock.close()
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise self._failure(f"QEMU does not listen at {name}")
+            time.sleep(0.02)
+
+    def _failure(self, what: str) -> MachineError:
+        said = ""
+        for name in ("qemu", "console"):
+            if (path := self.run / name).exists():
+                said += "".join(path.read_text("utf-8", "replace").splitlines(True)[-30:])
+        return MachineError(f"the guest: {what}\n{said}")
+
+
+def _pump(source: socket.socket, sink: Callable[[bytes], None]) -> None:
+    with source:
+        try:
+            while data := source.recv(65536):
+                sink(data)
+        except ConnectionError:
+            pass
