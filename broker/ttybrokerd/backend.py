@@ -83,8 +83,7 @@ def _fork_backend(
     gc.freeze()  # no collection, in either half, touches what is here now
     middle = os.fork()
     if middle == 0:
-        if os.fork() != 0:
-            os._exit(0)
+        _leave(theirs)
         _serve(theirs, server, log, become)
     theirs.close()
     server.close()
@@ -94,6 +93,17 @@ def _fork_backend(
     except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
         pass
     return ours
+
+
+def _leave(pair: socket.socket) -> None:
+    """Go on in a child of this process, which ends; also if it cannot: the program is the
+    parent's, and must not run twice."""
+    try:
+        if os.fork() == 0:
+            return
+    except OSError as error:
+        pair.send(str(error).encode())
+    os._exit(0)
 
 
 def _become(user: _User) -> None:

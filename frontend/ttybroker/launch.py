@@ -222,6 +222,8 @@ def start_aside(work: Callable[[socket.socket], None]) -> socket.socket:
                 mine.close()
                 os.setsid()
                 run_aside(work, theirs)
+        except OSError as error:
+            theirs.send(f"!no supervisor: {error.strerror}; try again later".encode())
         finally:
             os._exit(0)
     theirs.close()

@@ -68,7 +68,7 @@ def main(
 
         return client.connect(broker)
 
-    from ttybroker.launch import Failure, Job, launch
+    from ttybroker.launch import REFUSED, Failure, Job, launch
 
     speak_as(command.partition(" ")[0])
     try:
@@ -89,6 +89,9 @@ def main(
     except Failure as error:
         say(error)
         return error.status
+    except OSError as error:  # no process or descriptor to be had
+        say(f"nothing was started: {error.strerror}; try again later")
+        return REFUSED
 
 
 def parse(argv: list[str]) -> Request:
