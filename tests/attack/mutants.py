@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+ASSERTS = "^E +(AssertionError|assert)(?!.*did not start)"
+FAILS = f"{ASSERTS}|DID NOT RAISE"
+
 
 class Mutant(NamedTuple):
     """One guard taken away."""
@@ -18,18 +21,32 @@ class Mutant(NamedTuple):
     old: str
     new: str
     tests: tuple[str, ...]
-    why: str
+    why: str = FAILS
 
 
 DEVICE = "broker/ttybrokerd/device.py"
 TRUST = "broker/ttybrokerd/trust.py"
 PATHS = "tests/attack/test_paths.py"
+BACKEND = "broker/ttybrokerd/backend.py"
+BROKER = "broker/ttybrokerd/broker.py"
+CONFINE = "broker/ttybrokerd/confine.py"
+LOCKS = "broker/ttybrokerd/locks.py"
+POLICY = "broker/ttybrokerd/policy.py"
+PORT = "broker/ttybrokerd/port.py"
+WIRE = "frontend/ttybroker/wire.py"
+TTYRUN = "packaging/launcher/ttyrun.c"
+MAIN = "packaging/launcher/ttyrun_main.py"
+CONFINED = "tests/real/test_confined.py"
+LAUNCH = "tests/attack/test_launcher.py"
+LEASE = "tests/real/test_lease.py"
+TEST_LOCKS = "tests/unit/test_locks.py"
+FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
+FORKED_CAPS = "tests/real/test_forked.py::test_the_backend_holds_only_the_capabilities_of_its_job"
 CLIENTS = "broker/ttybrokerd/clients.py"
 DESCRIPTORS = "tests/attack/test_descriptors.py"
 ATTACK_IDENTITY = "tests/attack/test_identity.py"
 IDENTITY = "tests/real/test_identity.py"
 
-ASSERTS = r"(?m)^E +(AssertionError|assert)(?!.*did not start)"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -105,7 +122,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "if not owns(caller.uid, pid):",
         "if False:",
         (f"{IDENTITY}::test_asking_for_another_process_is_for_ones_own_alone",),
-        "DID NOT RAISE",
     ),
     Mutant(
         "a pid is asked about again when the port is granted",
@@ -125,7 +141,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "        and name.isascii()\n",
         "",
         (f"{PATHS}::test_no_name_leads_anywhere_but_where_the_policy_says",),
-        ASSERTS,
     ),
     Mutant(
         "a name is of the grammar, or refused",
@@ -133,7 +148,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "if not wire.valid_name(name):\n            what",
         "if False:\n            what",
         (f"{PATHS}::test_no_name_leads_anywhere_but_where_the_policy_says",),
-        ASSERTS,
     ),
     Mutant(
         "no link is followed at the look",
@@ -180,7 +194,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "if not self._serial(status.st_rdev):",
         "if False:",
         (f"{PATHS}::test_no_device_number_of_another_driver_is_a_port",),
-        ASSERTS,
     ),
     Mutant(
         "a port is a character device",
@@ -188,7 +201,6 @@ MUTANTS: tuple[Mutant, ...] = (
         'if not stat.S_ISCHR(status.st_mode):\n            what = "a sym',
         'if False:\n            what = "a sym',
         (f"{PATHS}::test_no_device_number_of_another_driver_is_a_port",),
-        ASSERTS,
     ),
     Mutant(
         "the active console needs a rule",
@@ -196,7 +208,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "if not target.console and kernel_name in self._consoles():",
         "if False:",
         ("tests/unit/test_device.py::test_the_active_console_needs_a_rule_that_says_so",),
-        "DID NOT RAISE",
     ),
     Mutant(
         "a rule for ptys means ptys alone",
@@ -204,7 +215,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "if os.major(status.st_rdev) not in linux.PTY_SLAVES:",
         "if False:",
         ("tests/unit/test_device.py::test_where_a_rule_says_pty_only_a_pty_will_do",),
-        "DID NOT RAISE",
     ),
     Mutant(
         "what leads to a device is root's",
@@ -224,5 +234,679 @@ MUTANTS: tuple[Mutant, ...] = (
         "return os.path.realpath(here)",
         (f"{PATHS}::test_the_link_of_an_alias_is_swapped_while_it_is_asked_for",),
         "KeyError|Counter|followed",
+    ),
+    # what is held, and its end
+    Mutant(
+        "a port that somebody made exclusive is busy",
+        PORT,
+        "if linux.is_exclusive(port.guard) and not ghosts:",
+        "if False:",
+        (
+            "tests/real/test_real_programs.py::test_an_outsiders_lock_is_respected_and_named_until_it_ends",
+        ),
+    ),
+    Mutant(
+        "a port that somebody has flocked is busy",
+        PORT,
+        "        if not ghosts:\n            raise busy(flock",
+        "        if False:\n            raise busy(flock",
+        (
+            "tests/real/test_daemon.py::test_a_holder_that_kept_only_the_flock_is_seen_by_a_new_daemon",
+        ),
+    ),
+    Mutant(
+        "a leased port is flocked",
+        PORT,
+        "fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        (f"{LEASE}::test_a_lease_is_locked_by_every_convention",),
+    ),
+    Mutant(
+        "a leased port is exclusive",
+        PORT,
+        "fcntl.ioctl(holder, linux.TIOCEXCL)",
+        "pass",
+        (f"{LEASE}::test_a_lease_is_locked_by_every_convention",),
+    ),
+    Mutant(
+        "a lease lives until the last copy is closed: an epoll entry tells",
+        PORT,
+        "return self.watcher is not None and linux.still_open(self.watcher)",
+        "return False",
+        (f"{LEASE}::test_a_lease_lives_until_the_last_duplicate_is_closed",),
+        FAILS + "|Error",
+    ),
+    Mutant(
+        "the port is hung up at the end",
+        PORT,
+        "fcntl.ioctl(port.guard, linux.TIOCVHANGUP)",
+        "pass",
+        (
+            f"{LEASE}::test_a_controlling_terminal_is_no_way_to_keep_the_port",
+            f"{LEASE}::test_a_revoked_holder_sees_a_hang_up_and_the_port_is_free_at_once",
+        ),
+        FAILS + "|waited",
+    ),
+    Mutant(
+        "exclusive use ends with the lease",
+        PORT,
+        "fcntl.ioctl(port.guard, linux.TIOCNXCL)",
+        "pass",
+        (f"{LEASE}::test_a_second_lease_is_whole_beside_a_revoked_one_that_locked_all_it_could",),
+        FAILS + "|PortBusy|exclusive",
+    ),
+    Mutant(
+        "what was not read is not the next user's",
+        PORT,
+        "termios.tcflush(port.guard, termios.TCIOFLUSH)",
+        "pass",
+        (f"{LEASE}::test_a_pty_starts_afresh_after_a_lease",),
+    ),
+    Mutant(
+        "settings are put back",
+        PORT,
+        "termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)",
+        "pass",
+        (f"{LEASE}::test_a_pty_starts_afresh_after_a_lease",),
+    ),
+    Mutant(
+        "a descriptor is never a controlling terminal",
+        DEVICE,
+        "os.O_RDWR | os.O_NOCTTY |",
+        "os.O_RDWR |",
+        ("tests/unit/test_device.py::test_a_port_is_opened_as_it_must_be",),
+    ),
+    Mutant(
+        "dead descriptors of one user are bounded",
+        "broker/ttybrokerd/lease.py",
+        " + ghosts >=",
+        " >=",
+        (f"{LEASE}::test_who_revokes_for_ever_cannot_pile_up_dead_descriptors",),
+        FAILS + "|Timeout",
+    ),
+    Mutant(
+        "leases of one user are bounded",
+        "broker/ttybrokerd/lease.py",
+        "LEASES_PER_UID = 64",
+        "LEASES_PER_UID = 1 << 30",
+        (f"{LEASE}::test_one_process_holds_many_ports_up_to_its_limit",),
+    ),
+    Mutant(
+        "waits of one user are bounded",
+        "broker/ttybrokerd/lease.py",
+        "WAITS_PER_UID = 32",
+        "WAITS_PER_UID = 1 << 30",
+        (
+            "tests/real/test_hostile.py::test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything[False]",
+        ),
+        ASSERTS + "|Timeout|waited",
+    ),
+    Mutant(
+        "connections of one user are bounded",
+        CLIENTS,
+        "CLIENTS_PER_UID = 256",
+        "CLIENTS_PER_UID = 1 << 30",
+        ("tests/real/test_hostile.py::test_300_connections_of_one_user_are_bounded",),
+        FAILS + "|waited",
+    ),
+    Mutant(
+        "half of the descriptors are for ports",
+        CLIENTS,
+        "most = min(CLIENTS, descriptors // 2)",
+        "most = CLIENTS",
+        (
+            "tests/real/test_hostile.py::test_a_broker_with_few_descriptors_refuses_clients_and_keeps_some_for_ports",
+        ),
+        "waited|Error",
+    ),
+    Mutant(
+        "who does not read is cut off",
+        CLIENTS,
+        'self._cut_off(client, "it does not read its answers")\n            return False',
+        "return False",
+        (
+            "tests/real/test_hostile.py::test_a_client_that_never_reads_is_cut_off_and_delays_nobody",
+        ),
+        "waited|Timeout",
+    ),
+    Mutant(
+        "a daemon's client gets no further connection",
+        CLIENTS,
+        "if not client.forked:\n            refusal",
+        "if False:\n            refusal",
+        ("tests/real/test_hostile.py::test_a_daemon_is_no_peer_to_connect_through",),
+    ),
+    Mutant(
+        "a message without credentials is nobody's",
+        CLIENTS,
+        "client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)\n        linux",
+        "linux",
+        ("tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root",),
+        "credentials|EPROTO|cut off|Error",
+    ),
+    # the protocol
+    Mutant(
+        "a request has a largest size",
+        WIRE,
+        "if len(data) > MAX_REQUEST:",
+        "if False:",
+        (
+            "tests/unit/test_wire.py::test_a_request_of_the_largest_size_is_read_and_one_byte_more_is_not",
+        ),
+    ),
+    Mutant(
+        "a version is ours",
+        WIRE,
+        "if version != VERSION:",
+        "if False:",
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    Mutant(
+        "reserved bytes are zero",
+        WIRE,
+        "    if zero:\n",
+        "    if False:\n",
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    Mutant(
+        "nothing follows a message",
+        WIRE,
+        "if self.at != len(self.data):",
+        "if False:",
+        ("tests/unit/test_wire.py::test_nothing_may_follow_a_request_without_a_name",),
+    ),
+    Mutant(
+        "a check has a largest number of groups",
+        WIRE,
+        "if count > MAX_GROUPS:",
+        "if False:",
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    # the policy
+    Mutant(
+        "the first rule that applies decides",
+        POLICY,
+        "if rule.subjects.name(uid, gids):",
+        "if rule.subjects.name(uid, gids) and rule.allows:",
+        ("tests/unit/test_policy.py::test_the_first_rule_that_applies_decides",),
+    ),
+    Mutant(
+        "without a rule nobody may anything",
+        POLICY,
+        "return Decision(False, bool(matching), None, device)",
+        "return Decision(True, bool(matching), None, device)",
+        ("tests/unit/test_policy.py::test_without_a_rule_nobody_may_anything",),
+    ),
+    Mutant(
+        "taking a port back is for its holder and admins",
+        BROKER,
+        "if not own and not self.policy.is_admin(who.uid, who.groups):",
+        "if False:",
+        (f"{LEASE}::test_the_holder_and_an_admin_may_revoke_and_nobody_else",),
+    ),
+    Mutant(
+        "asking about others is for admins",
+        BROKER,
+        "if not self.policy.is_admin(uid, gids):",
+        "if False:",
+        (f"{IDENTITY}::test_check_is_for_oneself_and_for_others_by_admins",),
+    ),
+    Mutant(
+        "the groups that somebody claims of himself count nothing",
+        BROKER,
+        "if request.uid is not None and request.uid != uid:",
+        "if request.uid is not None:",
+        (f"{IDENTITY}::test_check_is_for_oneself_and_for_others_by_admins",),
+        "NotPermitted|" + ASSERTS,
+    ),
+    Mutant(
+        "a list shows one's own ports",
+        "broker/ttybrokerd/report.py",
+        "if decision.allowed or (everything and decision.known):",
+        "if decision.known:",
+        (f"{IDENTITY}::test_a_list_shows_ones_own_ports_and_everything_to_admins",),
+    ),
+    Mutant(
+        "the policy's file is root's alone",
+        TRUST,
+        "    resolved = resolve(path)\n",
+        "    resolved = os.path.realpath(path)\n",
+        ("tests/real/test_daemon.py::test_a_policy_that_others_may_change_is_refused",),
+        ASSERTS + "|Timeout",
+    ),
+    Mutant(
+        "what others may write is not trusted",
+        TRUST,
+        "if status.st_mode & 0o022 and not",
+        "if False and not",
+        (
+            "tests/unit/test_trust.py::test_what_others_may_write_is_not_trusted_anywhere_on_the_way",
+        ),
+    ),
+    # lock files
+    Mutant(
+        "a lock is made by link(2), which replaces nothing",
+        LOCKS,
+        "            self._link(temporary, name)\n            return True",
+        "            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)\n"
+        "            return True",
+        (
+            f"{TEST_LOCKS}::test_the_second_is_refused_and_told_who_holds_the_lock",
+            f"{TEST_LOCKS}::test_of_two_who_find_a_stale_lock_one_gets_it",
+        ),
+    ),
+    Mutant(
+        "a temporary lock is a file that was not there",
+        LOCKS,
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC",
+        (f"{TEST_LOCKS}::test_a_link_slipped_in_for_our_temporary_file_is_not_followed",),
+    ),
+    Mutant(
+        "a link in a temporary lock's place is not followed",
+        LOCKS,
+        "dst_dir_fd=self._fd, follow_symlinks=False)",
+        "dst_dir_fd=self._fd)",
+        (f"{TEST_LOCKS}::test_a_link_slipped_in_for_our_temporary_file_is_not_followed",),
+    ),
+    Mutant(
+        "a lock that is a link is not read",
+        LOCKS,
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        "os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
+        (f"{TEST_LOCKS}::test_a_link_is_not_followed_and_what_it_leads_to_is_untouched",),
+    ),
+    Mutant(
+        "a lock is a regular file",
+        LOCKS,
+        "if not stat.S_ISREG(status.st_mode):\n                raise self._no",
+        "if False:\n                raise self._no",
+        (f"{TEST_LOCKS}::test_what_no_program_makes_for_a_lock_is_busy_and_left_alone",),
+    ),
+    Mutant(
+        "a stale lock is looked at again when it is moved aside",
+        LOCKS,
+        "if self._judge(aside) is not None:",
+        "if False:",
+        (f"{TEST_LOCKS}::test_a_lock_taken_between_look_and_removal_is_put_back",),
+    ),
+    Mutant(
+        "only one's own lock is removed",
+        LOCKS,
+        "        if self._pid(name) == pid:\n            self._unlink(name)",
+        "        self._unlink(name)",
+        (f"{TEST_LOCKS}::test_only_the_lock_that_names_the_holder_is_released",),
+    ),
+    Mutant(
+        "a process's name is printable",
+        LOCKS,
+        'chr(byte) if 32 <= byte < 127 else "?"',
+        "chr(byte)",
+        (f"{TEST_LOCKS}::test_what_is_shown_is_printable_ascii_of_the_same_length",),
+        ASSERTS + "|Falsif",
+    ),
+    # privilege
+    Mutant(
+        "the bounding set is cut",
+        CONFINE,
+        "    linux.set_securebits(SECUREBITS)\n    _cut_bounding_set(CAPABILITIES)\n",
+        "    linux.set_securebits(SECUREBITS)\n",
+        (FORKED_CAPS,),
+        "CapBnd is",
+    ),
+    Mutant(
+        "capabilities are cut",
+        CONFINE,
+        "    _cut_sets(CAPABILITIES)\n",
+        "",
+        (FORKED_CAPS,),
+        "CapPrm is",
+    ),
+    Mutant(
+        "no_new_privs is set",
+        CONFINE,
+        "    _cut_sets(CAPABILITIES)\n    prctl.set_no_new_privs(1)\n",
+        "    _cut_sets(CAPABILITIES)\n",
+        (FORKED_CAPS,),
+        "no_new_privs is not set",
+    ),
+    Mutant(
+        "the root side is not dumpable",
+        CONFINE,
+        "    prctl.set_dumpable(0)\n    wanted",
+        "    prctl.set_dumpable(1)\n    wanted",
+        (FORKED_CAPS,),
+        "still dumpable",
+    ),
+    Mutant(
+        "securebits are set and locked",
+        CONFINE,
+        "    linux.set_securebits(SECUREBITS)\n",
+        "",
+        (FORKED_CAPS,),
+        "the securebits are",
+    ),
+    Mutant(
+        "what the kernel says afterwards is read",
+        CONFINE,
+        "            if int(account[field], 16) != value:",
+        "            if False:",
+        (
+            "tests/unit/test_confine.py::test_one_capability_too_many_in_one_set_of_one_thread_is_the_end",
+        ),
+    ),
+    Mutant(
+        "no_new_privs is read back",
+        CONFINE,
+        'if account["NoNewPrivs"] != "1":',
+        "if False:",
+        ("tests/unit/test_confine.py::test_without_no_new_privs_it_is_the_end",),
+    ),
+    Mutant(
+        "no thread runs when privilege shrinks",
+        CONFINE,
+        'if len(os.listdir("/proc/self/task")) != 1:',
+        "if False:",
+        ("tests/real/test_confined_inside.py::test_threads_that_would_stay_free_are_the_end",),
+    ),
+    Mutant(
+        "files that are made are nobody else's",
+        CONFINE,
+        "    os.umask(0o077)\n",
+        "",
+        (f"{CONFINED}::test_every_thread_has_the_two_capabilities_of_the_job_and_gets_no_other",),
+    ),
+    Mutant(
+        "the root side stands nowhere",
+        CONFINE,
+        '    os.chdir("/")\n',
+        "",
+        (f"{CONFINED}::test_it_stands_nowhere",),
+    ),
+    Mutant(
+        "no core is dumped",
+        CONFINE,
+        "    (resource.RLIMIT_CORE, 0),\n",
+        "",
+        (f"{CONFINED}::test_its_limits_are_those_of_its_job",),
+    ),
+    Mutant(
+        "a file can have one size",
+        CONFINE,
+        "_limit(resource.RLIMIT_FSIZE, FILE_SIZE)",
+        "pass",
+        (f"{CONFINED}::test_its_limits_are_those_of_its_job",),
+    ),
+    Mutant(
+        "the file system is given up",
+        CONFINE,
+        "    _landlock = landlock.restrict(places.rules())\n",
+        "",
+        ("tests/real/test_confined_inside.py::test_no_other_file_can_be_read",),
+    ),
+    Mutant(
+        "the frontend gives up its groups",
+        CONFINE,
+        "    os.setgroups(groups)\n",
+        "",
+        (FRONTEND,),
+        "supplementary groups are not|exit|EOFError",
+    ),
+    Mutant(
+        "the frontend gives up its uid",
+        CONFINE,
+        "    os.setresuid(uid, uid, uid)\n",
+        "",
+        (FRONTEND,),
+        "EOFError|ids are not",
+    ),
+    Mutant(
+        "the frontend gives up its capabilities",
+        CONFINE,
+        "    _cut_sets(())\n",
+        "",
+        (FRONTEND,),
+        ASSERTS + "|EOFError",
+    ),
+    Mutant(
+        "the frontend tries to come back",
+        CONFINE,
+        '        raise NotConfined("privilege came back after it was given up")',
+        "        pass",
+        ("tests/unit/test_confine.py::test_a_way_back_that_works_is_the_end",),
+    ),
+    Mutant(
+        "who asks for names has no rights",
+        "broker/ttybrokerd/names.py",
+        "        confine.give_up_everything(NOBODY, NOBODY, ())\n",
+        "",
+        ("tests/real/test_names.py::test_it_is_nobody_and_has_nothing_of_the_brokers",),
+    ),
+    Mutant(
+        "who asks for names has no descriptor of the broker's",
+        "broker/ttybrokerd/names.py",
+        "        _leave_behind(sock.fileno())\n",
+        "",
+        ("tests/real/test_names.py::test_it_is_nobody_and_has_nothing_of_the_brokers",),
+    ),
+    # the forked backend
+    Mutant(
+        "a backend needs root",
+        BACKEND,
+        "if os.geteuid() != 0:",
+        "if False:",
+        ("tests/real/test_forked.py::test_without_root_it_says_so",),
+        "DID NOT RAISE|Error",
+    ),
+    Mutant(
+        "a backend comes before threads",
+        BACKEND,
+        'if len(os.listdir("/proc/self/task")) > 1:',
+        "if False:",
+        ("tests/real/test_forked.py::test_it_comes_too_late_when_threads_run",),
+        "DID NOT RAISE|Error",
+    ),
+    Mutant(
+        "the frontend is not root",
+        BACKEND,
+        "if entry.pw_uid == 0:",
+        "if False:",
+        ("tests/real/test_forked.py::test_it_must_know_whom_to_become",),
+        "DID NOT RAISE|NotConfined|EOFError|came back",
+    ),
+    Mutant(
+        "privilege is given up though the backend did not start",
+        BACKEND,
+        "    finally:\n        _become(become)\n",
+        "    except ZeroDivisionError:\n        pass\n    else:\n        _become(become)\n",
+        (
+            "tests/real/test_forked.py::test_a_backend_that_cannot_start_is_an_error_and_privilege_is_gone_all_the_same",
+        ),
+    ),
+    Mutant(
+        "a program runs once, though its backend cannot be forked",
+        BACKEND,
+        "        pair.send(str(error).encode())\n    os._exit(0)",
+        "        raise\n    os._exit(0)",
+        (f"{LAUNCH}::test_a_full_process_table_is_told_and_leaves_nothing",),
+    ),
+    # the launcher
+    Mutant(
+        "standard descriptors are open",
+        TTYRUN,
+        "for (int fd = 0; fd <= 2; fd++)",
+        "for (int fd = 3; fd <= 2; fd++)",
+        ("tests/launcher/test_launcher_root_half.py::test_closed_standard_descriptors_are_filled",),
+        ASSERTS + "|CompletedProcess",
+    ),
+    Mutant(
+        "it has a name",
+        TTYRUN,
+        "if (argc < 1 || argv[0] == NULL || argv[0][0] == '\\0')",
+        "if (argc < 0)",
+        ("tests/launcher/test_launcher_refusals.py::test_no_name_is_refused",),
+    ),
+    Mutant(
+        "it is root's and set-user-ID",
+        TTYRUN,
+        "if (geteuid() != 0)",
+        "if (0)",
+        ("tests/launcher/test_launcher_refusals.py::test_without_the_bit_it_says_what_to_do",),
+    ),
+    Mutant(
+        "the caller's descriptors are closed",
+        TTYRUN,
+        "\tclosefrom(3);\n",
+        "",
+        ("tests/launcher/test_launcher_root_half.py::test_callers_other_descriptors_are_closed",),
+    ),
+    Mutant(
+        "limits are known",
+        TTYRUN,
+        "\treset_limits();\n",
+        "\t(void)reset_limits;\n",
+        ("tests/launcher/test_launcher_root_half.py::test_soft_limit_is_set_to_a_known_value",),
+    ),
+    Mutant(
+        "the launcher dumps no core",
+        TTYRUN,
+        "{ RLIMIT_CORE, 0 }",
+        "{ RLIMIT_CORE, RLIM_INFINITY }",
+        ("tests/launcher/test_launcher_root_half.py::test_soft_limit_is_set_to_a_known_value",),
+    ),
+    Mutant(
+        "signals and timers are known",
+        TTYRUN,
+        "\treset_signals();\n",
+        "\t(void)reset_signals;\n",
+        (
+            "tests/launcher/test_launcher_root_half.py::test_everything_ignored_and_blocked_is_reset",
+            "tests/launcher/test_launcher_root_half.py::test_timers_are_stopped",
+        ),
+    ),
+    Mutant(
+        "scheduling is known",
+        TTYRUN,
+        "\treset_scheduling();\n",
+        "\t(void)reset_scheduling;\n",
+        ("tests/launcher/test_launcher_root_half.py::test_umask_nice_policy_and_slack_are_reset",),
+    ),
+    Mutant(
+        "the umask is known",
+        TTYRUN,
+        "kept.umask = umask(022);",
+        "umask((mode_t)(kept.umask = umask(022)));",
+        ("tests/launcher/test_launcher_root_half.py::test_umask_nice_policy_and_slack_are_reset",),
+    ),
+    Mutant(
+        "the interpreter is root's",
+        TTYRUN,
+        "\tcheck_path(PYTHON);\n",
+        "",
+        (
+            "tests/launcher/test_launcher_refusals.py::test_interpreter_that_others_can_change_is_refused",
+        ),
+    ),
+    Mutant(
+        "the library is root's",
+        TTYRUN,
+        "\tcheck_path(STDLIB); /*",
+        "\t/*",
+        (
+            "tests/launcher/test_launcher_refusals.py::test_interpreter_that_others_can_change_is_refused",
+        ),
+    ),
+    Mutant(
+        "the way to the code is root's",
+        TTYRUN,
+        "\tcheck_path(CODE);   /*",
+        "\t/*",
+        ("tests/launcher/test_launcher_refusals.py::test_code_that_others_can_change_is_refused",),
+    ),
+    Mutant(
+        "all of the code is root's",
+        TTYRUN,
+        "if (nftw(CODE, check, 16, FTW_PHYS) == -1)",
+        "if (nftw(CODE, check, 16, FTW_PHYS) == -2)",
+        ("tests/launcher/test_launcher_refusals.py::test_missing_code_is_named",),
+    ),
+    Mutant(
+        "a path of the code is no link",
+        TTYRUN,
+        "if (S_ISLNK(st->st_mode))",
+        "if (0)",
+        ("tests/launcher/test_launcher_refusals.py::test_code_that_others_can_change_is_refused",),
+    ),
+    Mutant(
+        "code that others can change is not run",
+        TTYRUN,
+        "if (st->st_uid != 0 || st->st_mode & (S_IWGRP | S_IWOTH))",
+        "if (0)",
+        (
+            "tests/launcher/test_launcher_refusals.py::test_code_that_others_can_change_is_refused",
+            "tests/launcher/test_launcher_refusals.py::test_root_of_a_user_namespace_is_nobody_here",
+        ),
+    ),
+    Mutant(
+        "a compiled-in path is absolute",
+        TTYRUN,
+        "if (path[0] != '/')",
+        "if (0)",
+        (
+            "tests/launcher/test_launcher_refusals.py::test_relative_path_is_refused_wherever_it_is_started",
+        ),
+    ),
+    Mutant(
+        "the root half has an environment of its own",
+        TTYRUN,
+        "execve(PYTHON, args, environment);",
+        "execve(PYTHON, args, environment[0] ? environ : environment);",
+        ("tests/launcher/test_launcher_root_half.py::test_environment_is_fresh",),
+    ),
+    Mutant(
+        "Python is isolated",
+        TTYRUN,
+        '"-ISB"',
+        '"-SB"',
+        ("tests/launcher/test_launcher_root_half.py::test_python_is_isolated",),
+    ),
+    Mutant(
+        "what is kept is sealed",
+        TTYRUN,
+        "F_SEAL_SEAL | F_SEAL_WRITE |",
+        "F_SEAL_SEAL |",
+        ("tests/launcher/test_launcher_root_half.py::test_kept_data_cannot_be_changed",),
+    ),
+    Mutant(
+        "no parent's death ends it",
+        TTYRUN,
+        "\tprctl(PR_SET_PDEATHSIG, 0); /*",
+        "\t/*",
+        ("tests/launcher/test_launcher_root_half.py::test_parent_death_signal_is_cleared[root]",),
+    ),
+    Mutant(
+        "nothing is started without /proc",
+        TTYRUN,
+        "if (keep() == -1)",
+        "if (keep() == -2)",
+        (f"{LAUNCH}::test_without_proc_nothing_is_started",),
+    ),
+    Mutant(
+        "the launcher's frontend gets the caller's limits back",
+        MAIN,
+        "    kept.give_back_rights()\n",
+        "",
+        (
+            "tests/launcher/test_launcher_given_back.py::test_frontend_can_be_neither_traced_nor_read",
+        ),
+    ),
+    Mutant(
+        "root is no caller of the launcher",
+        MAIN,
+        "    if os.getuid() == 0:\n",
+        "    if False:\n",
+        (
+            "tests/launcher/test_launcher_given_back.py::test_root_is_told_that_there_is_nobody_to_become",
+        ),
     ),
 )

@@ -55,7 +55,9 @@ class Outcome:
                 problems.append(f"{test} did not run:\n{self.output[-2000:]}")
             elif not texts:
                 problems.append(f"{test} still passes")
-            elif not any(re.search(mutant.why, text) and not BROKEN.search(text) for text in texts):
+            elif not any(
+                re.search(mutant.why, text, re.M) and not BROKEN.search(text) for text in texts
+            ):
                 problems.append(f"{test} fails, but not with {mutant.why!r}:\n{texts[0][-2000:]}")
         return problems
 
