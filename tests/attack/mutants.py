@@ -251,7 +251,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if not ghosts:\n            raise busy(flock",
         "        if False:\n            raise busy(flock",
         (
-            "tests/real/test_daemon.py::test_a_holder_that_kept_only_the_flock_is_seen_by_a_new_daemon",
+            "tests/real/test_real_programs.py"
+            "::test_an_outsiders_lock_is_respected_and_named_until_it_ends[lock_by_flock-flock]",
         ),
     ),
     Mutant(
@@ -300,14 +301,14 @@ MUTANTS: tuple[Mutant, ...] = (
         PORT,
         "termios.tcflush(port.guard, termios.TCIOFLUSH)",
         "pass",
-        (f"{LEASE}::test_a_pty_starts_afresh_after_a_lease",),
+        ("tests/unit/test_port.py::test_settings_are_put_back_and_what_was_not_read_is_gone",),
     ),
     Mutant(
         "settings are put back",
         PORT,
         "termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)",
         "pass",
-        (f"{LEASE}::test_a_pty_starts_afresh_after_a_lease",),
+        ("tests/unit/test_port.py::test_settings_are_put_back_and_what_was_not_read_is_gone",),
     ),
     Mutant(
         "a descriptor is never a controlling terminal",
@@ -334,12 +335,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "waits of one user are bounded",
         "broker/ttybrokerd/lease.py",
-        "WAITS_PER_UID = 32",
-        "WAITS_PER_UID = 1 << 30",
-        (
-            "tests/real/test_hostile.py::test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything[False]",
-        ),
-        ASSERTS + "|Timeout|waited",
+        "if self._waiting[ask.uid] >= WAITS_PER_UID:",
+        "if False:",
+        ("tests/unit/test_lease.py::test_nobody_can_fill_the_queue_and_others_still_can_wait",),
+        FAILS + "|IndexError|ValueError",
     ),
     Mutant(
         "connections of one user are bounded",
@@ -500,7 +499,7 @@ MUTANTS: tuple[Mutant, ...] = (
         LOCKS,
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC",
         "os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC",
-        (f"{TEST_LOCKS}::test_a_link_slipped_in_for_our_temporary_file_is_not_followed",),
+        (f"{TEST_LOCKS}::test_a_temporary_name_that_somebody_guessed_is_not_written",),
     ),
     Mutant(
         "a link in a temporary lock's place is not followed",
@@ -729,6 +728,135 @@ MUTANTS: tuple[Mutant, ...] = (
         "        pair.send(str(error).encode())\n    os._exit(0)",
         "        raise\n    os._exit(0)",
         (f"{LAUNCH}::test_a_full_process_table_is_told_and_leaves_nothing",),
+    ),
+    # leases, continued
+    Mutant(
+        "a time limit ends a lease",
+        "broker/ttybrokerd/lease.py",
+        "        if port.current.max_lease is not None:\n",
+        "        if False:\n",
+        (f"{LEASE}::test_a_lease_with_a_time_limit_is_hung_up_when_it_is_over",),
+        FAILS + "|waited|Timeout",
+    ),
+    Mutant(
+        "the broker signs for a lease whose process has ended",
+        PORT,
+        "            self.lock_pid = pid\n\n    def close",
+        "            self.lock_pid = self.lock_pid\n\n    def close",
+        (f"{LEASE}::test_a_copy_in_another_process_keeps_the_lease_and_the_broker_signs_for_it",),
+        FAILS + "|waited|left",
+    ),
+    Mutant(
+        "a close that is told of too early is looked at again",
+        BROKER,
+        "LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)",
+        "LOOK_AGAIN = (1e9,)",
+        (f"{LEASE}::test_a_close_is_noticed_though_the_kernel_tells_of_it_too_early",),
+        FAILS + "|waited|Timeout|PortBusy",
+    ),
+    Mutant(
+        "a client that is gone waits for nothing",
+        BROKER,
+        "            self._do(self.table.withdraw(key, job))",
+        "            pass",
+        (f"{LEASE}::test_a_waiter_that_dies_is_forgotten_and_the_next_is_served",),
+        FAILS + "|waited|Timeout",
+    ),
+    Mutant(
+        "an unplugged device ends its lease",
+        BROKER,
+        "self._loop.add(held.guard, NOTHING, partial(self._on_hangup, key))",
+        "self._loop.add(held.guard, NOTHING, lambda: None)",
+        (f"{LEASE}::test_a_lost_device_frees_port_and_lock_at_once",),
+        FAILS + "|waited|Timeout",
+    ),
+    Mutant(
+        "a stuck device is left to another thread",
+        "broker/ttybrokerd/workers.py",
+        "                signal.setitimer(signal.ITIMER_REAL, PATIENCE)\n",
+        "                pass\n",
+        (
+            "tests/unit/test_takeover.py::test_another_thread_leads_while_a_job_is_stuck_and_gets_its_result",
+        ),
+        FAILS + "|Timeout|Empty|waited",
+    ),
+    Mutant(
+        "a device that changed its name while somebody waited is another",
+        BROKER,
+        "        if seen.rdev != key:\n            seen.close()\n",
+        "        if False:\n            seen.close()\n",
+        (f"{PATHS}::test_the_device_is_another_when_who_waited_gets_its_turn",),
+        FAILS,
+    ),
+    # the log
+    Mutant(
+        "no value in the log makes a field or a line",
+        "broker/ttybrokerd/log.py",
+        "    if text.isascii() and text.isprintable() and",
+        "    if True or",
+        ("tests/unit/test_log.py::test_no_value_forges_a_field_or_a_line",),
+        FAILS,
+    ),
+    # the socket
+    Mutant(
+        "a live daemon's socket is not replaced",
+        "broker/ttybrokerd/daemon.py",
+        "if result != errno.ECONNREFUSED:",
+        "if False:",
+        ("tests/real/test_daemon.py::test_a_live_daemons_socket_is_refused_and_it_lives_on",),
+        FAILS + "|waited|Timeout",
+    ),
+    Mutant(
+        "what is no socket is left alone",
+        "broker/ttybrokerd/daemon.py",
+        "if not stat.S_ISSOCK(mode):",
+        "if False:",
+        ("tests/real/test_daemon.py::test_what_is_no_socket_is_left_alone",),
+        FAILS + "|Error",
+    ),
+    # Landlock
+    Mutant(
+        "Landlock forbids what is not named",
+        "frontend/ttybroker/landlock.py",
+        "        _call(_RESTRICT_SELF, ruleset, 0)\n",
+        "",
+        ("tests/unit/test_landlock.py::test_what_is_not_named_can_neither_be_read_nor_made",),
+        FAILS,
+    ),
+    Mutant(
+        "signals and abstract sockets stay within",
+        "frontend/ttybroker/landlock.py",
+        "_SCOPES if level >= 6 else 0",
+        "0",
+        (
+            "tests/unit/test_landlock.py::test_no_signal_reaches_a_process_outside",
+            "tests/unit/test_landlock.py::test_no_abstract_socket_outside_can_be_reached",
+        ),
+        FAILS,
+    ),
+    Mutant(
+        "that the file system is given up is tried",
+        CONFINE,
+        '    raise NotConfined(f"{FORBIDDEN} can still be read")',
+        "    return",
+        ("tests/real/test_confined_inside.py::test_a_step_that_did_not_take_is_the_end",),
+        FAILS,
+    ),
+    Mutant(
+        "a limit is read back",
+        CONFINE,
+        '        raise NotConfined(f"resource limit {what} was not taken")',
+        "        pass",
+        ("tests/real/test_confined_inside.py::test_a_step_that_did_not_take_is_the_end",),
+        FAILS,
+    ),
+    Mutant(
+        "Landlock leaves no right over directories of all",
+        CONFINE,
+        "    return path if directory in CROWDED else directory",
+        "    return directory",
+        ("tests/real/test_confined_inside.py::test_beside_a_policy_in_etc_nothing_of_etc_is_open",),
+        FAILS,
     ),
     # the launcher
     Mutant(

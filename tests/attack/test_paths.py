@@ -42,7 +42,7 @@ from real.support import (
     descriptors,
     prctl,
 )
-from ttybroker import BrokerError, open_fd, wire
+from ttybroker import BrokerError, client, open_fd, wire
 from ttybrokerd.device import Devices, Target
 from ttybrokerd.refusal import Refusal
 
@@ -330,6 +330,42 @@ def test_the_link_of_an_alias_is_swapped_while_it_is_asked_for(
         path.unlink()
     directory.rmdir()
     theirs.rmdir()
+
+
+def test_the_device_is_another_when_who_waited_gets_its_turn(rig: Rig) -> None:
+    """Source: udev(7): an adapter that is plugged in may get the name that another had.
+
+    Promise: who waited for one device is not given another that has its name by then.
+    """
+    one, two = rig.port("one"), rig.port("two")
+    node = rig.base / "ports/node"
+    node.parent.mkdir()
+    node.touch()
+    mount(one.path, node, None, MS_BIND)
+    try:
+        rule = f'[[rule]]\nport = "alias"\ndevice = "{node}"\nclass = "pty"\nallow = ["*"]\n'
+        rig.rules.append(rule)
+        rig.daemon()
+        holder = rig.holder(BOB, "alias")
+
+        def wait(_chat: Chat) -> int:
+            return os.fstat(open_fd("alias", broker=str(rig.socket), wait=10)).st_rdev
+
+        waiting = rig.child(ALICE, wait)
+        with client.connect(str(rig.socket)) as connection:
+            while not any(port.waiting for port in connection.ports()):
+                pass
+        call("umount2", os.fsencode(node), MNT_DETACH)
+        mount(two.path, node, None, MS_BIND)
+        holder.say()
+        holder.result()
+        with pytest.raises(BrokerError) as caught:
+            assert waiting.result() == one.number, "it got the other"
+        assert caught.value.errno == errno.ENODEV
+    finally:
+        call("umount2", os.fsencode(node), MNT_DETACH)
+        node.unlink()
+        node.parent.rmdir()
 
 
 def test_no_device_number_of_another_driver_is_a_port(

@@ -465,6 +465,21 @@ def test_a_link_slipped_in_for_our_temporary_file_is_not_followed(
     assert secret.stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("how", ["link", "file"])
+def test_a_temporary_name_that_somebody_guessed_is_not_written(
+    files: LockFiles, directory: Path, secret: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    before = secret.read_bytes()
+    trap = directory / "guessed"
+    trap.symlink_to(secret) if how == "link" else os.link(secret, trap)
+    monkeypatch.setattr(locks, "_unique", lambda: "guessed")
+    with pytest.raises(Refusal) as caught:
+        files.take("ttyS0", ASKER)
+    assert caught.value.number == errno.EIO
+    assert secret.read_bytes() == before
+    assert os.listdir(directory) == ["guessed"]
+
+
 def test_who_loses_the_race_again_and_again_is_refused_in_the_end(
     files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import termios
 import tty
@@ -122,6 +123,30 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
     assert port.release(held, drain=True) is None
     assert open_descriptors() == before
     assert os.listdir(locks.path) == []
+
+
+@pytest.mark.root  # TIOCSTI
+def test_settings_are_put_back_and_what_was_not_read_is_gone(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    """A pty's driver does that at a hang-up; here there is none, as with a real port's."""
+    keeper = os.open(device, os.O_RDWR | os.O_NOCTTY)
+    before = termios.tcgetattr(keeper)
+    result = acquire(device, locks, watches)
+    assert not isinstance(result, Refusal)
+    held, descriptor = result
+    changed = termios.tcgetattr(descriptor)
+    changed[0] ^= termios.IXANY
+    changed[6][termios.VMIN] = 77
+    termios.tcsetattr(descriptor, termios.TCSANOW, changed)
+    fcntl.ioctl(descriptor, termios.TIOCSTI, b"x")
+    assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) != bytes(4)
+    os.close(descriptor)
+    mocker.patch("ttybrokerd.linux.TIOCVHANGUP", 0)
+    assert port.release(held, drain=False) is None
+    assert termios.tcgetattr(keeper) == before
+    assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) == bytes(4)
+    os.close(keeper)
 
 
 @pytest.mark.parametrize(
