@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from real.support import ALICE, NOBODY, Chat, Rig, Watch, as_user, lock_text
+from real.support import ALICE, NOBODY, Chat, Rig, Watch, as_user, lock_text, prctl
 from ttybroker import BrokerUnavailable, PortBusy, open_fd
 from ttybrokerd import init_backend
 from ttybrokerd.policy import PolicyError
 
 pytestmark = pytest.mark.root
+
+PR_SET_KEEPCAPS = 8  # linux/prctl.h
 
 
 def status() -> dict[str, str]:
@@ -66,6 +68,20 @@ def test_the_frontend_keeps_nothing_of_root(rig: Rig) -> None:
     child.say()
     child.result()
     assert backend.wait() == 0
+
+
+def test_what_a_setuid_does_not_take_is_taken_too(rig: Rig) -> None:
+    """Under PR_SET_KEEPCAPS the capabilities outlive the change of uid: capabilities(7)."""
+    rig.port("ttyS0")
+    rig.write_policy()
+
+    def run(_chat: Chat) -> None:
+        prctl(PR_SET_KEEPCAPS, 1)
+        rig.backend()
+        powerless()
+
+    rig.child(0, run).result()
+    rig.orphan().wait()
 
 
 def test_the_backend_holds_only_the_capabilities_of_its_job(rig: Rig) -> None:
