@@ -62,7 +62,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "broker/ttybrokerd/linux.py",
         "CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)",
         "CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size) + 2048",
-        (f"{DESCRIPTORS}::test_a_flood_of_descriptors_installs_none[open-before 6.16]",),
+        (f"{DESCRIPTORS}::test_a_flood_of_descriptors_installs_none[before 6.16]",),
         "not baited|too many",
     ),
     Mutant(
