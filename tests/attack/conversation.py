@@ -59,6 +59,7 @@ from ttybrokerd.log import Log
 from ttybrokerd.loop import Loop
 from ttybrokerd.peer import Identity, Users
 from ttybrokerd.policy import load_policy
+from ttybrokerd.store import Store
 
 EPISODE = 20_000  # messages
 VARIETY = 2000  # messages that an episode draws from, not counting the broken ones
@@ -117,7 +118,7 @@ class Episode:
         devices = Devices(directory=str(stage.base / "dev"))
         policy = load_policy(str(stage.policy), names)
         self.broker = Broker(self.loop, hands, self.clients, self.users, policy, devices,
-                             self.locks, log)  # fmt: skip
+                             self.locks, Store(self.loop, log, ""), log)  # fmt: skip
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")
         self.listener.bind(self.address)
