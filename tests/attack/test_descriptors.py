@@ -201,6 +201,43 @@ def test_a_hundred_clients_flood_at_once(
     count("clients at once", clients)
 
 
+def test_a_frontend_floods_its_own_backend(rig: Rig) -> None:
+    """Source: as before; a setuid program's own user is no better than another.
+
+    Promise: what its user half sends along does not come into a forked backend, neither by the
+    pair nor by a further connection, and ends that connection at most.
+    """
+    rig.port("ttyS0")
+    rig.write_policy()
+
+    def run(chat: Chat) -> None:
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 2)  # its log
+        rig.backend()
+        ours = client.connect()
+        more = client.connect()
+        chat.say()
+        chat.hear()
+        for connection in (more, ours):
+            sock = socket.socket(fileno=os.dup(connection.fileno()))
+            with contextlib.suppress(PermissionError, BrokenPipeError, ConnectionResetError):
+                for _ in range(100):
+                    sock.sendmsg([LIST], with_descriptors(MOST))
+        chat.say()
+        chat.hear()
+
+    child = rig.child(0, run)
+    child.hear()
+    backend = rig.orphan()
+    before = kinds(backend.pid)
+    child.say()
+    child.hear()
+    assert not baited(backend.pid)
+    assert not kinds(backend.pid) - before
+    child.say()
+    child.result()
+    backend.wait()
+
+
 def hold_itself(sock: socket.socket, rights: socket.socket, data: bytes) -> bool:
     """Send a socket along; False if the kernel refuses it on the broker's behalf."""
     try:
