@@ -956,8 +956,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "all of the code is root's",
         TTYRUN,
         "if (nftw(CODE, check, 16, FTW_PHYS) == -1)",
-        "if (nftw(CODE, check, 16, FTW_PHYS) == -2)",
-        ("tests/launcher/test_launcher_refusals.py::test_missing_code_is_named",),
+        "if (0)",
+        ("tests/launcher/test_launcher_refusals.py::test_code_that_others_can_change_is_refused",),
     ),
     Mutant(
         "a path of the code is no link",
