@@ -382,22 +382,35 @@ class Broker:
         self._leases[key] = job, held
         effects = self.table.opened(key, time.monotonic())
         if not effects:
-            if self._clients.answer(client, wire.Grant(), descriptor):
-                self._record("grant", client, job.name, INFO, device=held.target.path,
-                             rule=job.rule, holder=job.holder)  # fmt: skip
-            self._jobs.pop(client, None)
-            self._clients.done(client)
-            listen = partial(held.listen, descriptor, self._process(job))
-            effects = self._listen(key, job, held, listen)
-            if not effects:
-                self._keep(key, job, held)
+            effects = self._grant(key, job, client, held, descriptor)
         os.close(descriptor)
         self._do(effects)
 
+    def _grant(
+        self, key: int, job: Job, client: Client, held: OpenPort, descriptor: int
+    ) -> list[Effect]:
+        """Answer the client, who has the port from then on. A lease that systemd keeps is kept
+        before that: whenever we are killed, it is there, or nobody got the port."""
+
+        def listen() -> list[Effect]:
+            process = self._process(job)
+            return self._listen(key, job, held, partial(held.listen, descriptor, process))
+
+        kept = self._store.open
+        effects = listen() if kept else []
+        if kept and self._held(key):
+            self._keep(key, job, held)
+        self._locks.finish(held.lock_name)
+        if self._clients.answer(client, wire.Grant(), descriptor):
+            self._record("grant", client, job.name, INFO, device=held.target.path,
+                         rule=job.rule, holder=job.holder)  # fmt: skip
+        self._jobs.pop(client, None)
+        self._clients.done(client)
+        return effects if kept else listen()
+
     def _keep(self, key: int, job: Job, held: OpenPort) -> None:
         """Have systemd keep the lease, in case that we are started again before it ends."""
-        if held.watcher is None or not self._store.open:
-            return
+        assert held.watcher is not None
         holder, target = job.holder, job.target
         lease = Record(
             key,

@@ -23,6 +23,7 @@ from ttybrokerd.refusal import Refusal, busy
 
 DIRECTORY = "/run/lock"
 YOUNG = 10.0  # seconds; an empty or garbled file may still be being written for so long
+_TEMPORARY = re.compile(r"\.ttybroker\.([0-9]{1,10})\.[0-9a-f]{16}")
 _TEXT = re.compile(rb"\s{0,10}([0-9]{1,10})(\s|$)")
 
 
@@ -66,6 +67,9 @@ class LockFiles:
     def __init__(self, directory: str = DIRECTORY) -> None:
         self.path = directory
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # by device, the other name of its lock, and whom it names
+        self._unfinished: dict[str, tuple[str, int]] = {}
+        self._found = os.listdir(self._fd)  # now, for later that may be forbidden
 
     def fileno(self) -> int:
         """The directory's descriptor."""
@@ -77,13 +81,15 @@ class LockFiles:
 
     def take(self, device: str, pid: int) -> bool:
         """Lock `device` for the process `pid`; False if that process holds the lock already.
+        Until `finish` a broker that comes after us will know that nobody got the port.
 
         Raises Refusal: EBUSY if another live process holds it or it is no lock file at all;
         EIO if the directory is read-only or full.
         """
         name = f"LCK..{device}"
         for _ in range(8):  # as often as others may win the race for a stale lock
-            if self._create(name, pid):
+            if (temporary := self._create(name, pid)) is not None:
+                self._unfinished[device] = temporary, pid
                 return True
             holder = self._judge(name)
             if holder is None:
@@ -93,6 +99,43 @@ class LockFiles:
             else:
                 raise busy(holder)
         raise Refusal(errno.EBUSY, f"busy: others keep taking {self.path}/{name}; try again")
+
+    def finish(self, device: str) -> None:
+        """The lock is for good: whoever it names has the port, whatever becomes of us."""
+        temporary, _ = self._unfinished.pop(device, (None, 0))
+        if temporary is not None:
+            self._unlink(temporary)
+
+    def abandon(self) -> None:
+        """Remove the locks that are not finished, for we end and nobody will get those ports."""
+        for device, (_, pid) in list(self._unfinished.items()):
+            self.release(device, pid)
+
+    def sweep(self) -> None:
+        """Remove what brokers left that were killed before us: their temporary files, and locks
+        with such a name as well, which they had not finished."""
+        for temporary in self._found:
+            match = _TEMPORARY.fullmatch(temporary)
+            if match and (int(match[1]) == os.getpid() or process(int(match[1])) is None):
+                self._sweep_one(temporary)
+        self._found = []
+
+    def _sweep_one(self, temporary: str) -> None:
+        left = self._status(temporary)
+        if left is None or left.st_uid != os.geteuid() or not stat.S_ISREG(left.st_mode):
+            return  # anybody may call a file so
+        for name in self._found:
+            if name.startswith("LCK..") and left.st_nlink == 2:
+                status = self._status(name)
+                if status is not None and status.st_ino == left.st_ino:
+                    self._unlink(name)
+        self._unlink(temporary)
+
+    def _status(self, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
 
     def sign(self, device: str, pid: int, instead_of: int) -> None:
         """Put `pid` into the lock that names `instead_of`, whose process has ended.
@@ -108,12 +151,19 @@ class LockFiles:
                 self._unlink(temporary)
                 raise self._failed(error) from None
 
+    def left_behind(self, device: str, pid: int) -> bool:
+        """Whether the lock that names the process `pid` was made by a broker that is no more:
+        it is root's, and the process is not."""
+        found, holder = self._read(f"LCK..{device}"), process(pid)
+        return found is not None and found[1].st_uid == 0 and holder is not None and holder.uid != 0
+
     def named(self, device: str) -> int | None:
         """The pid in the lock of `device`, whatever has become of it; None if there is none."""
         return self._pid(f"LCK..{device}")
 
     def release(self, device: str, pid: int) -> None:
         """Remove the lock of `device` if it is still the one that names `pid`."""
+        self.finish(device)
         name = f"LCK..{device}"
         if self._pid(name) == pid:
             self._unlink(name)
@@ -125,17 +175,18 @@ class LockFiles:
         except Refusal as refusal:
             return refusal.holder or Holder(how="lock file")
 
-    def _create(self, name: str, pid: int) -> bool:
+    def _create(self, name: str, pid: int) -> str | None:
+        """Make the lock; its other name, None if there is a lock."""
         temporary = self._temporary(pid)
         try:
             self._link(temporary, name)
-            return True
+            return temporary
         except FileExistsError:
-            return False
-        except OSError as error:
-            raise self._failed(error) from None
-        finally:
             self._unlink(temporary)
+            return None
+        except OSError as error:
+            self._unlink(temporary)
+            raise self._failed(error) from None
 
     def _link(self, source: str, name: str) -> None:
         """link(2), which does not replace; a link that somebody put in our file's place is not
@@ -252,7 +303,7 @@ class LockFiles:
 
 
 def _unique() -> str:
-    return f".ttybroker.{os.urandom(8).hex()}"
+    return f".ttybroker.{os.getpid()}.{os.urandom(8).hex()}"
 
 
 def parse_pid(content: bytes) -> int | None:

@@ -122,6 +122,8 @@ def acquire(
         holder = devices.open(seen)
         _lock(holder, seen, ghosts)
         port.watcher = linux.weak_reference(holder)
+        if port.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
+            port.lock_pid = pid  # of a broker that was killed before it answered, or later
         return port, holder
     except (Refusal, OSError, termios.error) as error:
         if holder >= 0:

@@ -142,6 +142,7 @@ class Server:
                 self._log("failed", ERROR, reason=reason)
                 os._exit(FAILED)
 
+        self._workers.soon(lambda: None, lambda _: self._locks.sweep())  # after `adopt_leases`
         self._workers.lead(turn)
 
     def last_words(self, *, leases: bool) -> None:
@@ -154,6 +155,7 @@ class Server:
         end = time.monotonic() + LAST_WORDS
         while not (over() and self.store.settled) and (left := end - time.monotonic()) > 0:
             self._turn(left)
+        self._locks.abandon()
 
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""

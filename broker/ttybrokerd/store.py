@@ -104,6 +104,7 @@ class Store:
         for message in [message for message in self._unsent if message.name == name]:
             self._unsent.remove(message)
             _close(message.descriptors)
+            self._rest()
             name = None
         if name is not None:
             self._remove(name)
@@ -151,6 +152,10 @@ class Store:
         """The socket takes more, or is broken."""
         while self._unsent and self._sent(self._unsent[0]):
             _close(self._unsent.popleft().descriptors)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the socket no more when there is nothing to send."""
         if not self._unsent and self._socket is not None:
             self._loop.remove(self._socket.fileno())
 

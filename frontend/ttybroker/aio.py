@@ -15,15 +15,22 @@ from ttybroker.port import BrokeredSerial
 async def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
     """As ttybroker.open_fd. Cancelling it withdraws the request: nothing stays leased."""
     loop = asyncio.get_running_loop()
+    again = client.Again(wait)
     with client.connect(broker) as connection:
-        connection.ask_open(port, wait=wait)
-        answered = loop.create_future()
-        loop.add_reader(connection.fileno(), _set, answered)
-        try:
-            await answered
-        finally:
-            loop.remove_reader(connection.fileno())
-        return connection.take_descriptor()
+        while True:
+            connection.ask_open(port, wait=wait)
+            answered = loop.create_future()
+            loop.add_reader(connection.fileno(), _set, answered)
+            try:
+                await answered
+            finally:
+                loop.remove_reader(connection.fileno())
+            try:
+                return connection.take_descriptor()
+            except client.BrokenOff:  # the daemon is being started again
+                for pause in connection.come_back(again):
+                    await asyncio.sleep(pause)
+                wait = again.left()
 
 
 async def open_tty(

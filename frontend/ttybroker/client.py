@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from _thread import allocate_lock
 
 from ttybroker import wire
@@ -27,6 +28,19 @@ _WENT_AWAY = "the broker went away; is it running?"
 _UCRED_SPACE = socket.CMSG_LEN(12)  # struct ucred: pid, uid, gid
 _RIGHTS_SPACE = socket.CMSG_LEN(4)  # room for one descriptor; CMSG_SPACE(4) has it for two
 
+# When a daemon ends before it answers, as one does that is started again: whoever asked asks the
+# next one, for as long as it would have waited anyway, or so many times in all.
+TRIES = 5
+COMES_BACK = 2.0  # seconds until somebody listens again; behind systemd's socket there always is
+PAUSE = 0.05  # seconds between looks
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
 
 _pair: Client | None = None  # to the backend of init_backend()
@@ -34,11 +48,34 @@ _pair_pid = 0  # the process it belongs to: a forked child must not mix its answ
 _pair_lock = allocate_lock()
 
 
-class Client:
-    """A connection to the broker. Not for two threads at once: make one for each."""
+class BrokenOff(BrokerUnavailable):
+    """The broker ended before it answered; what a broken-off request was granted ended with it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+
+class Again:
+    """How often a request is asked again that was broken off."""
+
+    def __init__(self, wait: float | None) -> None:
+        self._end = time.monotonic() + wait if wait else None
+        self._tries = 1
+
+    def left(self) -> float | None:
+        """What is left of its wait, which does not come to nothing: that would be no wait."""
+        return None if self._end is None else max(self._end - time.monotonic(), 0.001)
+
+    def another(self) -> bool:
+        """Whether it may be asked once more."""
+        self._tries += 1
+        return self._tries <= TRIES if self._end is None else time.monotonic() < self._end
+
+
+class Client:
+    """A connection to the broker. Not for two threads at once: make one for each. With the path
+    of the broker's socket, it is made anew when the broker is started again."""
+
+    def __init__(self, sock: socket.socket, path: str | None = None) -> None:
         self._sock = sock
+        self._path = path
 
     def __enter__(self) -> Client:
         return self
@@ -65,8 +102,12 @@ class Client:
         (it is named in the lock file), one of the caller's own; 0: the caller.
         Raises BrokerError.
         """
-        self.ask_open(name, wait=wait, pid=pid)
-        return self.take_descriptor()
+
+        def ask(left: float | None) -> int:
+            self.ask_open(name, wait=left, pid=pid)
+            return self.take_descriptor()
+
+        return self._until_answered(ask, wait)
 
     def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None:
         """The first half of `open`: ask, and do not wait for the answer."""
@@ -85,6 +126,9 @@ class Client:
 
     def ports(self) -> list[wire.Port]:
         """What the caller may use; for root and the policy's admins every port."""
+        return self._until_answered(lambda _: self._ports())
+
+    def _ports(self) -> list[wire.Port]:
         found: list[wire.Port] = []
         while True:
             self._send(wire.List(len(found)))
@@ -96,7 +140,8 @@ class Client:
                 return found
 
     def revoke(self, name: str) -> None:
-        """Take the port back from its holder; returns when it is free. Raises BrokerError."""
+        """Take the port back from its holder; returns when it is free. Raises BrokerError; if
+        the broker ends meanwhile, too: asked again, the next holder might be hit."""
         self._send(wire.Revoke(_checked(name)))
         reply = self._plain()
         if not isinstance(reply, wire.Done):
@@ -110,11 +155,16 @@ class Client:
         if len(groups) > wire.MAX_GROUPS:
             what = f"{name}: a user in more than {wire.MAX_GROUPS} groups cannot be asked about"
             raise BrokerError(errno.E2BIG, what)
-        self._send(wire.Check(_checked(name), uid, groups))
-        reply = self._plain()
-        if not isinstance(reply, wire.Verdict):
-            raise _unexpected(reply)
-        return reply
+        request = wire.Check(_checked(name), uid, groups)
+
+        def ask(_: float | None) -> wire.Verdict:
+            self._send(request)
+            reply = self._plain()
+            if not isinstance(reply, wire.Verdict):
+                raise _unexpected(reply)
+            return reply
+
+        return self._until_answered(ask)
 
     def status(self) -> tuple[int, wire.Running]:
         """The broker's pid, by the kernel's word (SCM_CREDENTIALS, unix(7); 0 if it is in a pid
@@ -131,6 +181,33 @@ class Client:
         if not isinstance(reply, wire.Running):
             raise _unexpected(reply)
         return pid, reply
+
+    def come_back(self, again: Again) -> Iterator[float]:
+        """Connect to the broker that follows the one that has ended. Yields the seconds to wait
+        between tries. Raises BrokerUnavailable when none comes, or enough is enough."""
+        if self._path is None or not again.another():
+            raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
+        end = time.monotonic() + COMES_BACK
+        while True:
+            try:
+                sock = _dial(self._path)
+                break
+            except BrokerUnavailable:
+                if time.monotonic() >= end:
+                    raise
+            yield PAUSE
+        self._sock.close()
+        self._sock = sock
+
+    def _until_answered(self, ask: Callable[[float | None], T], wait: float | None = None) -> T:
+        again = Again(wait)
+        while True:
+            try:
+                return ask(wait)
+            except BrokenOff:
+                for pause in self.come_back(again):
+                    time.sleep(pause)
+                wait = again.left()
 
     def connection(self) -> Client:
         """A further connection, from a backend of init_backend()."""
@@ -171,12 +248,14 @@ class Client:
         ignores its flags and would let every child inherit the port."""
         try:
             data, ancillary, flags, _ = self._take()
+        except ConnectionError:
+            raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY) from None
         except OSError as error:
             raise _unavailable(error) from None
         descriptor = _descriptor(ancillary)
         try:
             if not data:
-                raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
+                raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY)
             if flags & _TRUNCATED:
                 raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
             return _decode(data), descriptor
@@ -204,6 +283,11 @@ def connect(broker: Broker = None) -> Client:
     if broker is None and _pair is not None:
         return _further_connection(_pair)
     path = broker or os.environ.get(VARIABLE) or wire.SOCKET
+    return Client(_dial(path), path)
+
+
+def _dial(path: str) -> socket.socket:
+    """A connection to the socket at `path`. Raises BrokerUnavailable."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.connect(path)
@@ -211,7 +295,7 @@ def connect(broker: Broker = None) -> Client:
         sock.close()
         what = f"no broker at {path}: {error.strerror or error}; is ttybrokerd running?"
         raise BrokerUnavailable(errno.ECONNREFUSED, what) from None
-    return Client(sock)
+    return sock
 
 
 def adopt_pair(pair: socket.socket) -> None:

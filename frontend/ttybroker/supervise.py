@@ -111,19 +111,11 @@ class Connections:
         self._spare = [first]
 
     def ask(self, question: Callable[[Client], T]) -> T:
-        """`question(client)`; once more on a new connection when an old one is dead. OSError."""
+        """`question(client)`, on a connection that is free or a new one. OSError."""
         try:
             client = self._spare.pop()
         except IndexError:
-            return self._ask(self._connect(), question)
-        try:
-            return self._ask(client, question)
-        except OSError as error:
-            if error.errno not in _DEAD:
-                raise
-        return self._ask(self._connect(), question)
-
-    def _ask(self, client: Client, question: Callable[[Client], T]) -> T:
+            client = self._connect()
         keep = False
         try:
             answer = question(client)

@@ -486,9 +486,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a lock is made by link(2), which replaces nothing",
         LOCKS,
-        "            self._link(temporary, name)\n            return True",
+        "            self._link(temporary, name)\n            return temporary",
         "            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)\n"
-        "            return True",
+        "            return temporary",
         (
             f"{TEST_LOCKS}::test_the_second_is_refused_and_told_who_holds_the_lock",
             f"{TEST_LOCKS}::test_of_two_who_find_a_stale_lock_one_gets_it",

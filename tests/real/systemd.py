@@ -9,7 +9,7 @@ from __future__ import annotations
 import array
 import os
 import socket
-import sys
+import threading
 from collections.abc import Iterable
 
 from real.support import Daemon, Rig
@@ -46,9 +46,15 @@ class Systemd:
         self.notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.notify.bind(self.address)
         os.chmod(self.address, 0o777)
+        self._lock = threading.RLock()
 
     def start(self) -> Daemon:
         """Start the service; it is ready when this returns."""
+        with self._lock:
+            return self._start()
+
+    def _start(self) -> Daemon:
+        self.hear()
         passed = [("ttybroker.socket", self.listener.fileno()), *self.stored]
         numbers = [number for _, number in passed]
         hook = HOOK.format(numbers=numbers, names=":".join(name for name, _ in passed))
@@ -57,16 +63,17 @@ class Systemd:
             *self._rig.arguments, hook=hook, pass_fds=tuple(numbers), systemd=self
         )
 
-    def hear(self, at_most: int = sys.maxsize) -> None:
+    def hear(self) -> None:
         """Do what the daemon has asked for so far."""
-        for _ in range(at_most):
-            try:
-                flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-                data, ancillary, got, _ = self.notify.recvmsg(4096, ROOM, flags)
-            except BlockingIOError:
-                return
-            assert not got & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
-            self._do(data.decode().splitlines(), ancillary)
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        while True:
+            with self._lock:
+                try:
+                    data, ancillary, got, _ = self.notify.recvmsg(4096, ROOM, flags)
+                except BlockingIOError:
+                    return
+                assert not got & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+                self._do(data.decode().splitlines(), ancillary)
 
     def ready(self, pid: int) -> bool:
         """Whether this process has said that it is ready."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def files(directory: Path) -> Iterator[LockFiles]:
     before = descriptors()
     opened = LockFiles(str(directory))
     yield opened
+    for device in list(opened._unfinished):
+        opened.finish(device)
     opened.close()
     assert descriptors() == before
 
@@ -79,6 +82,7 @@ def test_a_lock_is_the_pid_in_ten_columns_for_all_to_read(
     before = os.umask(umask)
     try:
         assert files.take("ttyS0", ASKER)
+        files.finish("ttyS0")
     finally:
         os.umask(before)
     lock = directory / NAME
@@ -97,6 +101,8 @@ def test_a_lock_is_released_and_can_be_taken_again(files: LockFiles, directory: 
 def test_locks_of_two_devices_are_two(files: LockFiles, directory: Path, other: int) -> None:
     assert files.take("ttyS0", ASKER)
     assert files.take("ttyS01", other)
+    files.finish("ttyS0")
+    files.finish("ttyS01")
     assert sorted(os.listdir(directory)) == ["LCK..ttyS0", "LCK..ttyS01"]
 
 
@@ -288,6 +294,23 @@ def test_only_the_lock_that_names_the_holder_is_released(
     assert os.listdir(directory) == []
 
 
+@pytest.mark.root
+def test_a_lock_left_behind_is_told_from_a_processs_own(files: LockFiles, directory: Path) -> None:
+    """Who is not root cannot have made a lock that is root's."""
+    with helper("import os; os.setuid(65534)") as nobody:
+        for maker, left_behind in ((0, True), (65534, False)):
+            assert files.take("ttyS0", nobody.pid)
+            os.chown(directory / "LCK..ttyS0", maker, maker)
+            assert files.left_behind("ttyS0", nobody.pid) is left_behind
+            files.release("ttyS0", nobody.pid)
+        assert not files.left_behind("ttyS0", nobody.pid)
+    with helper("") as root:
+        assert files.take("ttyS0", root.pid)
+        assert not files.left_behind("ttyS0", root.pid)
+        assert files.named("ttyS0") == root.pid
+    assert not files.left_behind("ttyS0", root.pid)
+
+
 def test_a_lock_is_signed_again_in_one_step_and_only_instead_of_whom_it_named(
     files: LockFiles, directory: Path, other: int
 ) -> None:
@@ -308,6 +331,86 @@ def test_without_its_directory_there_are_no_locks(tmp_path: Path) -> None:
     for name in ("nowhere", "file"):
         with pytest.raises(OSError):
             LockFiles(str(tmp_path / name))
+
+
+# what a broker leaves that is killed
+
+
+def killed(directory: Path, code: str) -> int:
+    """The pid of a broker that did this in the directory, and was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            exec(code, {"files": LockFiles(str(directory)), "ASKER": ASKER})
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    return child
+
+
+def swept(directory: Path) -> list[str]:
+    """What is in the directory when the next one has started."""
+    files = LockFiles(str(directory))
+    files.sweep()
+    files.close()
+    return sorted(os.listdir(directory))
+
+
+def test_a_lock_for_a_port_that_nobody_got_any_more_is_removed(directory: Path) -> None:
+    """It names a live process, which the broker was killed before it could answer."""
+    killed(directory, "files.take('ttyS0', ASKER)")
+    assert (directory / NAME).stat().st_nlink == 2
+    assert swept(directory) == []
+
+
+def test_a_finished_lock_is_its_holders_whatever_becomes_of_the_broker(directory: Path) -> None:
+    killed(directory, "files.take('ttyS0', ASKER); files.finish('ttyS0')")
+    assert swept(directory) == [NAME]
+
+
+def test_a_lock_that_was_signed_again_meanwhile_stays(directory: Path) -> None:
+    killed(directory, "files.take('ttyS0', ASKER); files.sign('ttyS0', 1, instead_of=ASKER)")
+    assert len(os.listdir(directory)) == 2
+    assert swept(directory) == [NAME]
+    assert (directory / NAME).read_bytes() == b"%10d\n" % 1
+
+
+def test_temporary_files_of_the_dead_are_removed(directory: Path) -> None:
+    killed(directory, "files._temporary(ASKER)")
+    assert swept(directory) == []
+
+
+def test_what_a_live_broker_is_at_is_left_alone(directory: Path, files: LockFiles) -> None:
+    files.take("ttyS0", ASKER)
+    left = sorted(os.listdir(directory))
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if swept(directory) == left else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, dangling, Path.touch])
+def test_what_others_call_like_a_brokers_file_is_theirs(
+    directory: Path, make: Callable[[Path], None]
+) -> None:
+    path = directory / f".ttybroker.{DEAD}.0123456789abcdef"
+    make(path)
+    os.chown(path, 65534, 65534, follow_symlinks=False)
+    assert swept(directory) == [path.name]
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    "name", [".ttybroker.1", f".ttybroker.{DEAD}.x", f"x.ttybroker.{DEAD}.0123456789abcdef"]
+)
+def test_other_names_are_not_swept(directory: Path, name: str) -> None:
+    (directory / name).touch()
+    assert swept(directory) == [name]
+    (directory / name).unlink()
 
 
 # races
@@ -548,6 +651,7 @@ def test_a_lock_that_cannot_be_signed_again_stays_as_it_was(
     files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     files.take("ttyS0", ASKER)
+    files.finish("ttyS0")
     really = getattr(os, call)
 
     def failing(*args: Any, **options: Any) -> Any:
