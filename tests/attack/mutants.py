@@ -761,7 +761,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "            self._do(self.table.withdraw(key, job))",
         "            pass",
         (f"{LEASE}::test_a_waiter_that_dies_is_forgotten_and_the_next_is_served",),
-        FAILS + "|waited|Timeout",
+        FAILS + "|waited|Timeout|Broken pipe",
     ),
     Mutant(
         "an unplugged device ends its lease",
@@ -858,6 +858,42 @@ MUTANTS: tuple[Mutant, ...] = (
         "    return directory",
         ("tests/real/test_confined_inside.py::test_beside_a_policy_in_etc_nothing_of_etc_is_open",),
         FAILS,
+    ),
+    Mutant(
+        "the policy is asked",
+        BROKER,
+        "        if not decision.allowed:\n            rule = None",
+        "        if False:\n            rule = None",
+        (
+            f"{IDENTITY}::test_who_is_not_in_the_group_is_refused_and_who_is_gets_the_port",
+            f"{IDENTITY}::test_root_too_needs_a_rule_to_open",
+            FAILS + "|NoSuchPort",
+    ),
+    ),
+    Mutant(
+        "a backend keeps nothing of its parent's open",
+        BACKEND,
+        "        _forget_parent(keep={pair.fileno(), *server.descriptors, *log.descriptors})\n",
+        "",
+        ("tests/launcher/test_launcher_whole.py::test_backend_is_out_of_the_callers_reach",),
+    ),
+    Mutant(
+        "a backend has no group of its parent's",
+        BACKEND,
+        "        os.setgroups([])\n",
+        "",
+        (FRONTEND,),
+    ),
+    Mutant(
+        "no more clients than there is room for",
+        CLIENTS,
+        "        if len(self._all) >= most:",
+        "        if False:",
+        (
+            "tests/real/test_hostile.py"
+            "::test_a_broker_with_few_descriptors_refuses_clients_and_keeps_some_for_ports",
+        ),
+        "waited|Error",
     ),
     # the launcher
     Mutant(
