@@ -867,8 +867,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             f"{IDENTITY}::test_who_is_not_in_the_group_is_refused_and_who_is_gets_the_port",
             f"{IDENTITY}::test_root_too_needs_a_rule_to_open",
-            FAILS + "|NoSuchPort",
-    ),
+        ),
+        FAILS + "|NoSuchPort",
     ),
     Mutant(
         "a backend keeps nothing of its parent's open",
