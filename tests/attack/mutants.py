@@ -631,6 +631,20 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{CONFINED}::test_its_limits_are_those_of_its_job",),
     ),
     Mutant(
+        "no memory is locked",
+        CONFINE,
+        "    (resource.RLIMIT_MEMLOCK, 0),\n",
+        "",
+        (f"{CONFINED}::test_its_limits_are_those_of_its_job",),
+    ),
+    Mutant(
+        "descriptors have a number",
+        CONFINE,
+        "    (resource.RLIMIT_NOFILE, 16384),  # clients and four a lease, with room\n",
+        "",
+        (f"{CONFINED}::test_its_limits_are_those_of_its_job",),
+    ),
+    Mutant(
         "a file can have one size",
         CONFINE,
         "_limit(resource.RLIMIT_FSIZE, FILE_SIZE)",
