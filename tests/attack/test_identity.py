@@ -17,14 +17,31 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from attack.support import LIST, answer, connect, cut_off, opening, refusal
-from real.support import ALICE, BOB, Chat, Child, Rig, lock_text, prctl, wait_readable
+from real.support import (
+    ALICE,
+    BOB,
+    HERE,
+    IN_CREATE,
+    Chat,
+    Child,
+    Orphan,
+    Rig,
+    Watch,
+    children,
+    lock_text,
+    prctl,
+    python_path,
+    wait_readable,
+)
 from ttybroker import BrokerError, client, open_fd, wire
 
 pytestmark = pytest.mark.root
@@ -105,7 +122,7 @@ def test_a_connection_handed_to_another_user_is_cut_off(rig: Rig, maker: int, th
 
 
 @pytest.fixture
-def setuid_programs(rig: Rig) -> Callable[[str], str]:
+def setuid_programs(rig: Rig) -> Iterator[Callable[[str], str]]:
     """Copies of programs, set-user-ID root."""
 
     def copy(program: str) -> str:
@@ -118,7 +135,7 @@ def setuid_programs(rig: Rig) -> Callable[[str], str]:
         return str(path)
 
     made: list[Path] = []
-    yield copy  # type: ignore[misc]
+    yield copy
     for path in made:
         path.unlink()
 
@@ -290,6 +307,66 @@ def test_in_a_pid_namespace_of_ones_own_no_other_pid_can_be_claimed(rig: Rig) ->
     assert "identity changed" in word, word
     end_orphans(rig)
     daemon.record("cut-off", uid=ALICE)
+
+
+@pytest.fixture
+def far_daemon(rig: Rig) -> Iterator[int]:
+    """A daemon in a pid namespace of its own, for which none of its clients has a pid; its pid
+    there. (The rig knows nothing of it.)"""
+    private_rules(rig)
+    rig.write_policy()
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
+    command += [str(HERE / "run_daemon.py"), "--hook=", "--", *rig.arguments]
+    with (
+        Watch(rig.base) as watch,
+        subprocess.Popen(
+            command, env={**os.environ, **python_path()}, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        watch.wait("socket", IN_CREATE)
+        assert process.stderr
+        while b" start " not in process.stderr.readline():
+            assert process.poll() is None
+        (first,) = children(process.pid)
+        yield 1
+        process.kill()
+    Orphan(first).wait()
+    rig.socket.unlink()
+    for name in rig.lock_files():
+        (rig.locks / name).unlink()
+
+
+def test_clients_whose_pid_the_broker_cannot_see_are_who_they_are(
+    rig: Rig, far_daemon: int
+) -> None:
+    """Source: pid_namespaces(7), unix(7): there SO_PEERCRED and SCM_CREDENTIALS say pid 0, for
+    everybody.
+
+    Promise: uid and gid still count with every message, and the broker signs for the lease.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def make(_chat: Chat) -> bytes:
+        with client.connect(str(rig.socket)) as connection:
+            held = connection.open("ttyS0", wait=5)
+            signed = rig.lock("ttyS0").read_bytes()
+            os.close(held)
+            with pytest.raises(BrokerError) as caught:
+                connection.open("roots")
+            assert caught.value.errno == errno.EACCES
+            socket.send_fds(socket.socket(fileno=ours.fileno()), [b"x"], [connection.fileno()])
+        return signed
+
+    def steal(_chat: Chat) -> str:
+        _, (descriptor,), _, _ = socket.recv_fds(socket.socket(fileno=theirs.fileno()), 1, 1)
+        sock = socket.socket(fileno=descriptor)
+        sock.send(opening("ttyS0"))
+        return cut_off(sock)
+
+    assert rig.child(ALICE, make, keep=[ours.fileno()]).result() == lock_text(far_daemon)
+    assert f"uid {BOB}" in rig.child(BOB, steal, keep=[theirs.fileno()]).result()
+    ours.close()
+    theirs.close()
 
 
 def test_a_client_in_a_chroot_with_a_lookalike_dev_gets_the_real_port(rig: Rig) -> None:
