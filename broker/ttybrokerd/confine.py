@@ -79,14 +79,18 @@ def confine(places: Places) -> None:
         _limit(what, value)
     if not _logs_to_a_file():
         _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
-    linux.set_securebits(SECUREBITS)
+    # Where systemd has left no CAP_SETPCAP nobody can change them, and no_new_privs has execve(2)
+    # give nothing back: cap_bprm_creds_from_file(), security/commoncap.c.
+    locking = int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1
+    if locking:
+        linux.set_securebits(SECUREBITS)
     _cut_bounding_set(CAPABILITIES)
     _cut_sets(CAPABILITIES)
     prctl.set_no_new_privs(1)
     prctl.set_dumpable(0)
     wanted = sum(1 << number for number in CAPABILITIES)
     verify(permitted=wanted, bounding=wanted)
-    if (bits := linux.get_securebits()) != SECUREBITS:
+    if locking and (bits := linux.get_securebits()) != SECUREBITS:
         raise NotConfined(f"the securebits are {bits:#x}, not {SECUREBITS:#x}")
     if prctl.get_dumpable() != 0:
         raise NotConfined("the process is still dumpable")
@@ -154,10 +158,11 @@ def _around(path: str) -> str:
 
 
 def _cut_bounding_set(keep: tuple[int, ...]) -> None:
-    """By number up to the kernel's own last one: python-prctl's list ends where its build did."""
-    last = int(linux.read_file("/proc/sys/kernel/cap_last_cap"))
-    for number in range(last + 1):
-        if number not in keep:
+    """What is in it by the kernel's word: python-prctl's list ends where its build did, and what
+    systemd has cut already cannot be cut without CAP_SETPCAP."""
+    held = int(status()["CapBnd"], 16)
+    for number in range(held.bit_length()):
+        if held >> number & 1 and number not in keep:
             prctl.capbset_drop(number)
 
 

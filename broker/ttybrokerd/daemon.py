@@ -22,13 +22,16 @@ from ttybrokerd.policy import PATH, Policy, PolicyError, files, load_policy
 from ttybrokerd.server import Server
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
-USAGE = "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--check]"
+USAGE = (
+    "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--names PATH] [--check]"
+)
 HELP = f"""
 Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
 
   --policy FILE   who may use what; default {PATH}, or as shipped
   --socket PATH   where to listen; default {SOCKET}
   --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
+  --names PATH    where nameservice.py answers, as systemd starts it; default a child
   --check         check the policy and exit
 
 SIGHUP reads the policy again, SIGTERM ends it: who has a port keeps it."""
@@ -40,6 +43,7 @@ class Options(NamedTuple):
     policy: str | None
     socket: str
     lock_dir: str
+    names: str | None
     check: bool
     help: bool
 
@@ -70,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> Options:
     """Raises getopt.GetoptError, which says what is wrong."""
-    names = ["help", "policy=", "socket=", "lock-dir=", "check"]
+    names = ["help", "policy=", "socket=", "lock-dir=", "names=", "check"]
     given, rest = getopt.getopt(argv, "h", names)
     if rest:
         raise getopt.GetoptError(f"{rest[0]}: not an option")
@@ -81,6 +85,7 @@ def _parse(argv: list[str]) -> Options:
         None if policy is None else os.path.abspath(policy),
         os.path.abspath(options.get("--socket", SOCKET)),
         options.get("--lock-dir", locks.DIRECTORY),
+        options.get("--names"),
         "--check" in options,
         "--help" in options or "-h" in options,
     )
@@ -98,8 +103,9 @@ def _serve(options: Options) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
     sockets, kept = _passed()
-    names = NamesProcess()  # before there is anything that it would inherit
-    policy = load_policy(options.policy, names)
+    names = NamesProcess(options.names)  # before there is anything that a child would inherit
+    # Systemd's has only now been told to start, and the first client waits for the policy.
+    policy = load_policy(options.policy, Names() if options.names else names)
     log = Log()
     for warning in policy.warnings:
         log("policy", WARNING, reason=warning)

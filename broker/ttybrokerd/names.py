@@ -3,17 +3,15 @@
 getpwnam(3) and the like run whatever nsswitch.conf(5) names: modules that read files all over
 /etc and talk to LDAP, SSSD or systemd. That has no place in a process that stays root. `Names`
 asks where it stands, for a process that is root anyway (starting up) or has ended being it;
-`NamesProcess` is the same asked in a child, made before the broker is confined, which becomes
-nobody for good and ends with the broker. Should it die or hang, names are unknown, and that is
-all: a lease needs none.
+`NamesProcess` has nameservice.py asked by a process without rights, which ends with the broker:
+systemd's (ttybroker-names.socket), or a child, made before the broker is confined, that becomes
+nobody for good. Should it die or hang, names are unknown, and that is all: a lease needs none.
 """
 
 from __future__ import annotations
 
 import _thread
-import grp
 import os
-import pwd
 import socket
 import struct
 from typing import NoReturn
@@ -21,13 +19,12 @@ from typing import NoReturn
 import prctl
 
 from ttybrokerd import confine, locks
+from ttybrokerd.nameservice import GROUP_ID, MAX_MESSAGE, USER_ID, USER_NAME, look_up, serve
 
 NOBODY = 65534  # the kernel's overflow uid and gid
 PATIENCE = 5  # seconds for an answer
 MAX_NAME = 1024  # bytes; nobody has a longer one
-MAX_MESSAGE = 2048
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-USER_ID, GROUP_ID, USER_NAME = "user", "group", "name"  # the questions
 
 
 class Unanswered(OSError):
@@ -50,31 +47,23 @@ class Names:
         return locks.printable(self._ask(USER_NAME, str(uid)))
 
     def _ask(self, question: str, about: str) -> bytes:
-        try:
-            if question == USER_ID:
-                return b"%d" % pwd.getpwnam(about).pw_uid
-            if question == GROUP_ID:
-                return b"%d" % grp.getgrnam(about).gr_gid
-            return os.fsencode(pwd.getpwuid(int(about)).pw_name)
-        except (KeyError, ValueError):  # ValueError: a NUL in the name
-            return b""
+        return look_up(question, about)
 
 
 class NamesProcess(Names):
-    """The same, asked in a child that has no rights: from any thread, and within PATIENCE."""
+    """The same, asked in a process that has no rights: from any thread, and within PATIENCE."""
 
-    def __init__(self) -> None:
-        """Fork it: no thread may run yet. Raises OSError if it does not start."""
-        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
-            _answer(theirs)
-        theirs.close()
+    def __init__(self, path: str | None = None) -> None:
+        """Connect to it at `path`, where it is started when it is needed, or fork it: then no
+        thread may run yet. Raises OSError if it does not start."""
+        self._sock = _fork() if path is None else _connect(path)
         timeout = struct.pack("ll", PATIENCE, 0)  # struct timeval
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self._lock = _thread.allocate_lock()  # over the next two
         self._asked = 0  # the number of the last question
         self._answered = 0  # and of the last answer
-        self._receive()  # its word that it has become nobody
+        if path is None:
+            self._receive()  # its word that it has become nobody
 
     def fileno(self) -> int:
         """Our end of the socket."""
@@ -112,6 +101,25 @@ def _number(answer: bytes) -> int | None:
     return number if number < 0xFFFFFFFF else None
 
 
+def _connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        what = f"no name service at {path}: {error.strerror}; is ttybroker-names.socket active?"
+        raise OSError(error.errno, what) from None
+    return sock
+
+
+def _fork() -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        _answer(theirs)
+    theirs.close()
+    return ours
+
+
 def _answer(sock: socket.socket) -> NoReturn:
     """The child: become nobody, say so, answer until the broker is gone."""
     try:
@@ -119,11 +127,8 @@ def _answer(sock: socket.socket) -> NoReturn:
         confine.give_up_everything(NOBODY, NOBODY, ())
         prctl.set_dumpable(0)  # what else runs as nobody shall not speak for it
         prctl.set_name("ttybroker-names")
-        here = Names()
         sock.send(b"0 ")
-        while message := sock.recv(MAX_MESSAGE):
-            number, question, about = message.decode().split(" ", 2)
-            sock.send(number.encode() + b" " + here._ask(question, about))
+        serve(sock)
     finally:
         os._exit(1)
 

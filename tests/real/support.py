@@ -396,8 +396,9 @@ class Daemon:
             while not systemd.ready(self.pid):
                 self._wait_for(notify)
         self.baseline = descriptors(self.pid)
-        (self.names,) = [pid for pid in children(self.pid) if name_of(pid) == NAMES]
-        self._names_end = os.pidfd_open(self.names)
+        if "--names" not in arguments:
+            (self.names,) = [pid for pid in children(self.pid) if name_of(pid) == NAMES]
+            self._names_end = os.pidfd_open(self.names)
 
     def _wait_for(self, notify: socket.socket) -> None:
         poll = select.poll()

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from real.support import ALICE, NOBODY, Daemon, Rig, as_user, descriptors, name_of
+from real.support import (
+    ALICE,
+    HERE,
+    NOBODY,
+    TIMEOUT,
+    Daemon,
+    Rig,
+    as_user,
+    children,
+    descriptors,
+    name_of,
+    python_path,
+)
 from ttybroker import NotPermitted, client, open_fd
+from ttybrokerd import nameservice
 
 pytestmark = pytest.mark.root
 
@@ -123,3 +141,79 @@ def test_it_ends_with_the_daemon(rig: Rig, number: signal.Signals) -> None:
     daemon.wait()  # which waits for it too
     assert not os.path.exists(f"/proc/{daemon.names}")
     rig.socket.unlink(missing_ok=True)
+
+
+# what systemd starts for it instead: ttybroker-names.socket
+
+# As ttybroker.service does: no capability but those that are kept, so nothing can be cut or set.
+BOUND = """
+import prctl
+kept = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
+dropped = [number for number in prctl.ALL_CAPS if number not in kept]
+for number in dropped:
+    prctl.capbset_drop(number)
+prctl.set_caps((dropped, (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED), False))
+"""
+
+
+@pytest.fixture
+def service(rig: Rig) -> Iterator[socket.socket]:
+    """Where systemd would listen."""
+    path = rig.base / "names"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        try:
+            yield listener
+        finally:
+            path.unlink()
+
+
+def started(service: socket.socket) -> subprocess.Popen[bytes]:
+    """The process that is started when somebody connects, as ttybroker-names@.service has it."""
+    connection, _ = service.accept()
+    with connection:
+        return subprocess.Popen(
+            ["/usr/bin/python3", "-ISB", nameservice.__file__],
+            stdin=connection,
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+        )
+
+
+def test_with_systemds_it_needs_no_capability_but_those_it_keeps(
+    rig: Rig, service: socket.socket
+) -> None:
+    rig.port("ttyS0", 'allow = ["nobody"]')
+    rig.write_policy()
+    daemon = rig.daemon(*rig.arguments, "--names", str(rig.base / "names"), hook=BOUND)
+    process = started(service)
+    for name in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(fields(daemon.pid)[name], 16) == 1 << 21 | 1 << 1, name
+    assert children(daemon.pid) == set()
+    take(rig, NOBODY)
+    assert daemon.record("grant").fields["user"] == "nobody"
+    rig.write_policy(rig.policy.read_text().replace("nobody", "daemon"))
+    os.kill(daemon.pid, signal.SIGHUP)
+    daemon.record("reload")
+    take(rig, pwd.getpwnam("daemon").pw_uid)
+    assert daemon.record("grant").fields["user"] == "daemon"
+    assert daemon.stop() == 0
+    assert process.wait(TIMEOUT) == 0
+
+
+def test_without_systemds_socket_it_does_not_start_and_says_why(rig: Rig) -> None:
+    rig.write_policy()
+    command = [sys.executable, HERE / "run_daemon.py", "--hook=", "--", *rig.arguments]
+    done = subprocess.run(
+        [*command, "--names", rig.base / "names"],
+        env={**os.environ, **python_path()},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"no name service at {rig.base}/names: No such file or directory" in done.stderr
+    assert "ttybroker-names.socket" in done.stderr
