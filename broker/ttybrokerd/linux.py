@@ -31,6 +31,8 @@ TIOCVHANGUP = 0x5437  # needs CAP_SYS_ADMIN
 TIOCGEXCL = 0x80045440
 TIOCM_LOOP = 0x8000  # asm-generic/termios.h
 
+M_ARENA_MAX = -8  # malloc.h, glibc
+
 # include/uapi/linux/inotify.h
 IN_CLOSE_WRITE = 0x8
 IN_CLOSE_NOWRITE = 0x10
@@ -83,6 +85,14 @@ def set_securebits(bits: int) -> None:
 def get_securebits() -> int:
     """What it means now."""
     return _check(_libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "securebits")
+
+
+def one_arena() -> None:
+    """Have all threads share one heap: mallopt(3), M_ARENA_MAX; malloc.h. A thread for each port
+    that is put in order at a time would get one of its own, up to eight a processor, and none is
+    ever given back. Without effect where the C library has no such thing."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(M_ARENA_MAX, 1)
 
 
 def inotify() -> int:

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import NoReturn
 
+from ttybrokerd import linux
 from ttybrokerd.broker import Broker
 from ttybrokerd.clients import Clients
 from ttybrokerd.confine import Places
@@ -143,6 +144,7 @@ class Server:
                 os._exit(FAILED)
 
         self._workers.soon(lambda: None, lambda _: self._locks.sweep())  # after `adopt_leases`
+        linux.one_arena()
         self._workers.lead(turn)
 
     def last_words(self, *, leases: bool) -> None:
