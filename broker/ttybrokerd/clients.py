@@ -122,11 +122,15 @@ class Clients:
         # as pid 0 of the overflow uid, which is nobody's: net/unix/af_unix.c, maybe_add_creds().
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         linux.refuse_descriptors(ours)
+        further = Client(ours, client.identity._replace(pid=0), forked=True)
         with theirs:
-            if self.answer(client, wire.Grant(), theirs.fileno()):
-                self.adopt(ours, client.identity._replace(pid=0))
-            else:
+            try:
+                self._welcome(further)
+            except OSError:
                 ours.close()
+                raise
+            if not self.answer(client, wire.Grant(), theirs.fileno()):
+                self._drop(further)
         return None
 
     def _accept(self, listener: socket.socket) -> None:
@@ -138,13 +142,13 @@ class Clients:
             return
         try:
             identity = peer.at_connect(sock)
+            refusal = self._full(identity.uid)
+            if refusal is None:
+                self._welcome(Client(sock, identity, forked=False))
+                return
         except OSError as error:
-            self._log("cut-off", WARNING, reason=f"no credentials: {error.strerror}")
+            self._log("cut-off", WARNING, reason=f"cannot be served: {error.strerror}")
             sock.close()
-            return
-        refusal = self._full(identity.uid)
-        if refusal is None:
-            self._welcome(Client(sock, identity, forked=False))
             return
         message = wire.encode_reply(wire.Refused(refusal.number, refusal.reason))
         try:
@@ -165,14 +169,15 @@ class Clients:
         return None
 
     def _welcome(self, client: Client) -> None:
-        """Read the client once its user's name is known for the log."""
+        """Read the client once its user's name is known for the log. Raises OSError, and then
+        nothing has begun."""
         client.sock.setblocking(False)
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         linux.refuse_descriptors(client.sock)
-        self._all[client.fd] = client
+        self._loop.add(client.fd, READ, partial(self._on_news, client))
+        self._all[client.fd] = client  # from here on nothing fails
         uid = client.identity.uid
         self._per_uid[uid] += 1
-        self._loop.add(client.fd, READ, partial(self._on_news, client))
         if not self._users.known(uid):
             client.busy = True
             self._name(uid, client)
