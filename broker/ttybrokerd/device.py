@@ -106,8 +106,7 @@ class Devices:
         except trust.Untrusted as error:
             raise Refusal(errno.EACCES, f"not safe to open: {error}") from None
         except OSError as error:
-            what = f"{alias}: {os.strerror(error.errno or 0)}; is it plugged in?"
-            raise Refusal(errno.ENOENT, what) from None
+            raise _not_found(error, alias, "; is it plugged in?") from None
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
         """The nodes of a policy's aliases, where they lie now."""
@@ -123,22 +122,22 @@ class Devices:
         try:
             directory = os.open(parent or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise Refusal(errno.ENOENT, f"{parent}: {error.strerror}") from None
+            raise _not_found(error, parent) from None
         try:
             node = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         except OSError as error:
             os.close(directory)
-            what = f"no such port: {target.path}: {error.strerror}; see: ttybroker list"
-            raise Refusal(errno.ENOENT, what) from None
-        status = os.fstat(node)
-        kernel_name = target.name if target.pty else self._kernel_name(status.st_rdev, base)
-        seen = Seen(target, kernel_name, directory, node, status.st_rdev)
+            found = _not_found(error, f"no such port: {target.path}", "; see: ttybroker list")
+            raise found from None
         try:
+            status = os.fstat(node)
+            kernel_name = target.name if target.pty else self._kernel_name(status.st_rdev, base)
             self._judge(target, kernel_name, status)
         except BaseException:
-            seen.close()
+            os.close(directory)
+            os.close(node)
             raise
-        return seen
+        return Seen(target, kernel_name, directory, node, status.st_rdev)
 
     def open(self, seen: Seen) -> int:
         """Open what was looked at; non-blocking, close-on-exec, never a controlling terminal.
@@ -156,10 +155,14 @@ class Devices:
                 if error.errno != errno.EIO or attempt == CLOSING_TRIES - 1:
                     raise _open_failed(error) from None
                 time.sleep(CLOSING_PAUSE)
-        status = os.fstat(descriptor)
-        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != seen.rdev:
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != seen.rdev:
+                what = "the device changed while it was being opened; try again"
+                raise Refusal(errno.ENODEV, what)
+        except BaseException:
             os.close(descriptor)
-            raise Refusal(errno.ENODEV, "the device changed while it was being opened; try again")
+            raise
         return descriptor
 
     def families(self) -> frozenset[str]:
@@ -225,6 +228,14 @@ def _where(alias: str) -> str:
         return trust.resolve_device(alias)
     except OSError:  # not plugged in, or not safe: an open will tell
         return alias
+
+
+def _not_found(error: OSError, what: str, advice: str = "") -> Refusal:
+    """ENOENT if the path leads nowhere; else the path is no reason: out of descriptors, say."""
+    text = os.strerror(error.errno or 0)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        return Refusal(errno.ENOENT, f"{what}: {text}{advice}")
+    return Refusal(error.errno or errno.EIO, f"cannot be looked at: {text}; try later")
 
 
 def _open_failed(error: OSError) -> Refusal:

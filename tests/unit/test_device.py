@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from ttybrokerd import device
 from ttybrokerd.device import CLOSING_TRIES, OPEN_FLAGS, Devices, Drivers, Target, parse_drivers
@@ -184,6 +185,19 @@ def test_a_node_that_is_missing_is_no_such_port(devices: Devices, dev: Path) -> 
     assert reason == (f"no such port: {dev}/ttyS9: No such file or directory; see: ttybroker list")
     number, reason = refused(devices, target(dev / "gone/ttyS9"))
     assert (number, reason) == (errno.ENOENT, f"{dev}/gone: No such file or directory")
+
+
+@pytest.mark.parametrize("call", ["open", "fstat"])
+def test_a_broker_out_of_means_does_not_say_that_there_is_no_port(
+    devices: Devices, dev: Path, mocker: MockerFixture, call: str
+) -> None:
+    (dev / "ttyS1").touch()
+    mocker.patch(f"os.{call}", side_effect=OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises((Refusal, OSError)) as caught:
+        devices.look(target(dev / "ttyS1"))
+    mocker.stopall()
+    number = getattr(caught.value, "number", None) or getattr(caught.value, "errno", None)
+    assert number == errno.EMFILE
 
 
 @root
