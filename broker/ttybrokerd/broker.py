@@ -439,16 +439,16 @@ class Broker:
         the end of must not be: it is over at once."""
         try:
             listen()
+            self._loop.add(held.guard, NOTHING, partial(self._on_hangup, key))
+            if held.exit_fd >= 0:
+                self._loop.add(held.exit_fd, READ, partial(self._on_exit, key))
         except OSError as error:
             self._record("watch-failed", None, job.name, ERROR, holder=job.holder,
                          reason=error.strerror)  # fmt: skip
             return self.table.end(key, "cannot be watched")
         if held.watch is not None:
             self._watches[held.watch] = key
-        self._loop.add(held.guard, NOTHING, partial(self._on_hangup, key))
-        if held.exit_fd >= 0:
-            self._loop.add(held.exit_fd, READ, partial(self._on_exit, key))
-        elif job.pid:  # it ended while the port was being opened
+        if held.exit_fd < 0 and job.pid:  # it ended while the port was being opened
             self._on_exit(key)
         return []
 
@@ -515,6 +515,8 @@ class Broker:
         self._store.forget(key)
         self._record("release", None, job.name, INFO, device=held.target.path, rule=job.rule,
                      holder=job.holder, reason=reason)  # fmt: skip
+        if held.lock_left is not None:
+            self._record("lock-failed", None, job.name, ERROR, reason=held.lock_left.reason)
         for client in self._revokers.pop(key, []):
             if self._clients.answer(client, wire.Done()):
                 self._clients.done(client)

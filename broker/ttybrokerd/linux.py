@@ -116,11 +116,14 @@ def unwatch(inotify_fd: int, watch: int) -> None:
 
 
 def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
-    """The watches with news, and whether the queue overflowed so that all must be looked at."""
+    """The watches with news, and whether the queue overflowed (or cannot be read) so that all
+    must be looked at."""
     try:
         data = os.read(inotify_fd, 65536)
     except BlockingIOError:
         return set(), False
+    except OSError:
+        return set(), True
     woken: set[int] = set()
     overflow = False
     at = 0
@@ -222,8 +225,12 @@ def weak_reference(descriptor: int) -> select.epoll:
 
 
 def still_open(watcher: select.epoll) -> bool:
-    """Whether any copy of the description given to `weak_reference` is open anywhere."""
-    return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
+    """Whether any copy of the description given to `weak_reference` is open anywhere; also if
+    that cannot be told just now, for want of descriptors or memory."""
+    try:
+        return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
+    except OSError:
+        return True
 
 
 def ended(pidfd: int) -> bool:

@@ -104,7 +104,7 @@ class LockFiles:
         """The lock is for good: whoever it names has the port, whatever becomes of us."""
         temporary, _ = self._unfinished.pop(device, (None, 0))
         if temporary is not None:
-            self._unlink(temporary)
+            self._forget(temporary)
 
     def abandon(self) -> None:
         """Remove the locks that are not finished, for we end and nobody will get those ports."""
@@ -148,7 +148,7 @@ class LockFiles:
             try:
                 os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except OSError as error:
-                self._unlink(temporary)
+                self._forget(temporary)
                 raise self._failed(error) from None
 
     def left_behind(self, device: str, pid: int) -> bool:
@@ -162,11 +162,17 @@ class LockFiles:
         return self._pid(f"LCK..{device}")
 
     def release(self, device: str, pid: int) -> None:
-        """Remove the lock of `device` if it is still the one that names `pid`."""
+        """Remove the lock of `device` if it is still the one that names `pid`.
+
+        Raises Refusal EIO if that cannot be done.
+        """
         self.finish(device)
         name = f"LCK..{device}"
         if self._pid(name) == pid:
-            self._unlink(name)
+            try:
+                self._unlink(name)
+            except OSError as error:
+                raise self._failed(error) from None
 
     def holder(self, device: str) -> Holder | None:
         """Who holds the lock file of `device`, without touching it; None if it is free."""
@@ -182,11 +188,18 @@ class LockFiles:
             self._link(temporary, name)
             return temporary
         except FileExistsError:
-            self._unlink(temporary)
+            self._forget(temporary)
             return None
         except OSError as error:
-            self._unlink(temporary)
+            self._forget(temporary)
             raise self._failed(error) from None
+
+    def _forget(self, temporary: str) -> None:
+        """Remove a file of our own. Where that cannot be done it is no lock, and means nothing."""
+        try:
+            self._unlink(temporary)
+        except OSError:
+            pass
 
     def _link(self, source: str, name: str) -> None:
         """link(2), which does not replace; a link that somebody put in our file's place is not
@@ -204,7 +217,7 @@ class LockFiles:
             os.fchmod(descriptor, 0o644)  # our umask is 077, and a lock is for others to read
             os.write(descriptor, b"%10d\n" % pid)
         except OSError as error:
-            self._unlink(name)
+            self._forget(name)
             raise self._failed(error) from None
         finally:
             os.close(descriptor)
@@ -249,6 +262,8 @@ class LockFiles:
             found = self._read(name)
         except Refusal:
             return None
+        except OSError as error:
+            raise self._failed(error) from None
         return None if found is None else parse_pid(found[0])
 
     def _judge(self, name: str) -> Holder | None:
@@ -289,7 +304,7 @@ class LockFiles:
         except OSError as error:
             raise self._failed(error) from None
         finally:
-            self._unlink(aside)
+            self._forget(aside)
 
     def _put_back(self, aside: str, name: str) -> None:
         """Not ours to remove, whatever it is. Neither way replaces another's lock."""

@@ -39,8 +39,11 @@ class Loop:
     def remove(self, descriptor: int) -> None:
         """Forget `descriptor`; before it is closed, since its number may come again at once."""
         if self._handlers.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
             self._removed.add(descriptor)
+            try:
+                self._epoll.unregister(descriptor)
+            except OSError:  # its closing will do it: epoll(7)
+                pass
 
     def turn(self, timeout: float | None) -> None:
         """Wait for news for at most `timeout` seconds (None: for ever) and call the handlers."""

@@ -32,14 +32,15 @@ class OpenPort:
     """What one lease holds in the broker. `watcher` lists the holder's description until its
     last copy is closed; `exit_fd` is a pidfd, readable when the holder's process has ended."""
 
-    __slots__ = ("exit_fd", "guard", "inotify", "lock_name", "lock_pid", "locks", "settings",
-                 "target", "watch", "watcher")  # fmt: skip
+    __slots__ = ("exit_fd", "guard", "inotify", "lock_left", "lock_name", "lock_pid", "locks",
+                 "settings", "target", "watch", "watcher")  # fmt: skip
 
     def __init__(self, target: Target, lock_name: str, locks: LockFiles, inotify: int) -> None:
         self.target = target
         self.lock_name = lock_name
         self.locks = locks
         self.inotify = inotify
+        self.lock_left: Refusal | None = None  # why the lock file could not be removed, if so
         self.lock_pid: int | None = None  # None: the lock file is the holder's own
         self.guard = -1
         self.exit_fd = -1
@@ -97,7 +98,10 @@ class OpenPort:
                 os.close(descriptor)
         self.guard = self.exit_fd = -1
         if self.lock_pid is not None:
-            self.locks.release(self.lock_name, self.lock_pid)
+            try:
+                self.locks.release(self.lock_name, self.lock_pid)
+            except Refusal as refusal:
+                self.lock_left = refusal
         return ghost
 
 
@@ -120,10 +124,10 @@ def acquire(
             raise busy(flock_holder(seen.node) or Holder(how="exclusive"))
         port.settings = termios.tcgetattr(port.guard)
         holder = devices.open(seen)
-        _lock(holder, seen, ghosts)
         port.watcher = linux.weak_reference(holder)
         if port.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
             port.lock_pid = pid  # of a broker that was killed before it answered, or later
+        _lock(holder, seen, ghosts)  # last: TIOCEXCL may outlive us
         return port, holder
     except (Refusal, OSError, termios.error) as error:
         if holder >= 0:
