@@ -1,0 +1,87 @@
+"""Make one system call of a running daemon fail, or kill it there: strace --inject.
+
+The call is not made; the daemon gets the error instead. `getpid` is called in its place, for the
+seccomp filter knows no system call -1. Counted from when the tracer is there, for each thread.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from real.support import Daemon
+
+ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EINTR", "ENOMEM", "EAGAIN")
+# Traced, everything is slow: the loop would be taken over by another thread in the middle.
+HOOK = "from ttybrokerd import workers; workers.PATIENCE = 60"
+# What waits does not fail; close() gives the descriptor back whatever it says: close(2).
+NEVER = {"futex", "epoll_wait", "rt_sigtimedwait", "clock_nanosleep", "close", "restart_syscall",
+         "getrandom", "rt_sigreturn", "madvise", "munmap", "mmap", "mprotect", "brk", "exit",
+         "getpid", "rseq", "set_robust_list", "clone", "clone3", "rt_sigprocmask",
+         "gettid"}  # fmt: skip
+_CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+
+
+class Call(NamedTuple):
+    """The `nth` call of `name` in its thread; `what` is its line in the trace."""
+
+    name: str
+    nth: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.nth}"
+
+
+@contextmanager
+def traced(daemon: Daemon, *options: str) -> Iterator[Path]:
+    """The daemon under strace with these options; the trace is in the file."""
+    with tempfile.NamedTemporaryFile(prefix="ttybroker-strace-") as file:
+        command = ["strace", "-f", "-o", file.name, *options, "-p", str(daemon.pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            line = tracer.stderr.readline()
+            assert "attached" in line, f"strace {options}: {line}"
+            try:
+                yield Path(file.name)
+            finally:
+                tracer.kill()  # it lets go of everything by that; asked to end, it may wait
+
+
+def calls(trace: str) -> list[Call]:
+    """The calls that may fail, in order."""
+    counts: Counter[tuple[str, str]] = Counter()
+    found = []
+    for line in trace.splitlines():
+        if match := _CALL.match(line):
+            thread, name, rest = match.groups()
+            counts[thread, name] += 1
+            if name not in NEVER:
+                found.append(Call(name, counts[thread, name], rest))
+    return found
+
+
+def failing(call: Call, error: str) -> str:
+    """The option that makes it fail."""
+    return f"--inject={call.name}:error={error}:syscall=getpid:when={call.nth}"
+
+
+def killed_before(call: Call) -> str:
+    """The option that kills the daemon just before it."""
+    return f"--inject={call.name}:signal=SIGKILL:syscall=getpid:when={call.nth}"
+
+
+def spread(
+    steps: list[Call], number: int, errors: tuple[str, ...] = ERRORS
+) -> list[tuple[Call, str]]:
+    """So many of all pairs of a call and an error, every call among them if that many will do."""
+    pairs = [(call, errors[(at + turn) % len(errors)])
+             for turn in range(len(errors)) for at, call in enumerate(steps)]  # fmt: skip
+    step = max(1, len(steps) // number)
+    return pairs[::step][:number]
