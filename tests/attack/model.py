@@ -463,7 +463,7 @@ class Model:
         if port.lock is None or self.stale(port.lock):
             port.lock = port.signed = pid or self.own_pid
         else:
-            port.signed = None  # it is the holder's own
+            port.signed = pid  # root's file in a user's name: a killed broker's, so it is ours
         self.asked[want.uid] -= 1
         self.had[want.uid] += 1
         port.stage = "held"
