@@ -42,6 +42,8 @@ LEASE = "tests/real/test_lease.py"
 TEST_LOCKS = "tests/unit/test_locks.py"
 FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
 FORKED_CAPS = "tests/real/test_forked.py::test_the_backend_holds_only_the_capabilities_of_its_job"
+STORE = "broker/ttybrokerd/store.py"
+KEPT = "tests/real/test_restart.py::test_what_does_not_fit_together_is_dropped_and_the_lock_tells"
 CLIENTS = "broker/ttybrokerd/clients.py"
 DESCRIPTORS = "tests/attack/test_descriptors.py"
 ATTACK_IDENTITY = "tests/attack/test_identity.py"
@@ -166,7 +168,7 @@ MUTANTS: tuple[Mutant, ...] = (
             f"{PATHS}::test_a_swap_between_look_and_open_gains_nothing[symlink]",
             f"{PATHS}::test_a_swap_between_look_and_open_gains_nothing[link to its like]",
         ),
-        "what the link leads to was opened|never met",
+        "what the link leads to was opened|Timeout",
     ),
     Mutant(
         "what was opened is what was looked at",
@@ -908,6 +910,39 @@ MUTANTS: tuple[Mutant, ...] = (
             "::test_a_broker_with_few_descriptors_refuses_clients_and_keeps_some_for_ports",
         ),
         "waited|Error",
+    ),
+    # what systemd has kept
+    Mutant(
+        "a kept pidfd is of the process that its record names",
+        STORE,
+        "if exit_fd >= 0 and linux.pidfd_process(exit_fd) not in (lease.pid, -1):",
+        "if False:",
+        (f"{KEPT}[another's pidfd]",),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "a kept watcher lists the port and nothing else",
+        STORE,
+        "if not set(linux.listed(watcher)) <= {(status.st_dev, status.st_ino)}:",
+        "if False:",
+        (f"{KEPT}[another port's watcher]", f"{KEPT}[a watcher of more]"),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "a kept record is sealed",
+        STORE,
+        "elif linux.seals(descriptor) & SEALS == SEALS and memory < 0:",
+        "elif memory < 0:",
+        (f"{KEPT}[not sealed]",),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "of two kept leases of a port one is believed",
+        STORE,
+        "    if lease.rdev in others:",
+        "    if False:",
+        ("tests/real/test_restart.py::test_of_two_leases_of_one_port_one_is_believed",),
+        f"{FAILS}|waited",
     ),
     # the launcher
     Mutant(

@@ -23,7 +23,7 @@ from attack.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("broker", "frontend", "packaging", "tests", "pyproject.toml", "README.md", "Makefile")
-PATIENCE = 20  # seconds for one test
+PATIENCE = 45  # seconds for one test
 LONGEST = 300  # and for all of one mutant's
 BROKEN = re.compile("(Import|ModuleNotFound|Syntax|Indentation|Name)Error")
 # The pid namespace ends every process with the tests; /run is where they put files and mounts.
