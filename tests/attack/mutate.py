@@ -62,7 +62,7 @@ class Outcome:
         return problems
 
 
-def run(copy: Path, tests: list[str]) -> Outcome:
+def run(copy: Path, tests: list[str], longest: int = LONGEST) -> Outcome:
     """Run these tests in the copy."""
     report = copy / "report.xml"
     report.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def run(copy: Path, tests: list[str]) -> Outcome:
     with subprocess.Popen(command, cwd=copy, env=environment, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # fmt: skip
         try:
-            output, _ = process.communicate(timeout=LONGEST)
+            output, _ = process.communicate(timeout=longest)
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
@@ -83,7 +83,7 @@ def run(copy: Path, tests: list[str]) -> Outcome:
 def healthy(copy: Path, mutants: list[Mutant]) -> bool:
     """Whether all the tests pass as long as no guard is missing."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
-    outcome = run(copy, tests)
+    outcome = run(copy, tests, longest=10 * LONGEST)
     bad = [test for test in tests if outcome.failures.get(test, ["did not run"])]
     if bad:
         print(outcome.output, "\nred before anything was taken away:", *bad, sep="\n")
