@@ -171,8 +171,8 @@ def test_descriptors_are_the_end_of_their_sender(rig: Rig, kind: str, number: in
 def test_a_hundred_clients_flood_at_once(
     rig: Rig, hook: str, scale: Callable[[int, int], int], count: Callable[[str, int], None]
 ) -> None:
-    """Source: CVE-2014-3636; unix(7), ETOOMANYREFS: what a user has in flight is counted against his
-    RLIMIT_NOFILE, and it is said to him and not to the broker.
+    """Source: CVE-2014-3636; unix(7), ETOOMANYREFS: what a user has in flight is counted against
+    his RLIMIT_NOFILE, and it is said to him and not to the broker.
 
     Promise: a hundred at once install no more than one, and a bystander is served in time.
     """
