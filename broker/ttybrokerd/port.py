@@ -14,6 +14,7 @@ import os
 import select
 import termios
 import time
+from contextlib import suppress
 
 from ttybroker.wire import Holder
 from ttybrokerd import linux
@@ -143,23 +144,24 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
 
     The hang-up is for a second descriptor that the holder may have made through /dev/tty; it
     honours HUPCL, so the lines move no more than at any last close. A device that is gone
-    answers EIO to all of it. Returns as OpenPort.close().
+    answers EIO to all of it; whichever step fails, the others are taken. Returns as
+    OpenPort.close().
     """
-    try:
+    failed = OSError, termios.error
+    with suppress(*failed):
         if drain and port.target.pty:  # a kernel worker carries them: tty_buffer.c
             time.sleep(PTY_SETTLE)
         elif drain:
             _drain(port.guard)
-        linux.end_loopback(port.guard)
+    linux.end_loopback(port.guard)
+    with suppress(*failed):
         termios.tcflush(port.guard, termios.TCIOFLUSH)
+    with suppress(*failed):
         termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)
+    with suppress(*failed):
         fcntl.ioctl(port.guard, linux.TIOCNXCL)
-    except (OSError, termios.error):
-        pass
-    try:
+    with suppress(*failed):
         fcntl.ioctl(port.guard, linux.TIOCVHANGUP)
-    except OSError:
-        pass
     return port.close()
 
 
