@@ -48,7 +48,16 @@ CLIENTS = "broker/ttybrokerd/clients.py"
 DESCRIPTORS = "tests/attack/test_descriptors.py"
 ATTACK_IDENTITY = "tests/attack/test_identity.py"
 IDENTITY = "tests/real/test_identity.py"
-
+LINUX = "broker/ttybrokerd/linux.py"
+TABLE = "broker/ttybrokerd/lease.py"
+FAULTS = "tests/attack/test_faults.py"
+LEASES = "tests/attack/test_leases.py"
+PROTOCOL = "tests/attack/test_protocol.py"
+ON_THE_WAY = "test_whatever_fails_on_the_way_to_a_grant_it_is_an_answer_and_leaves_nothing"
+AT_THE_END = "test_whatever_fails_at_the_end_of_a_lease_the_port_is_free"
+AS_THE_ORACLE = "test_conversations_go_as_the_oracle_says"
+CANCELLED = "test_a_wait_may_be_cancelled_in_every_state_of_the_port"
+BROKEN = "is stuck|the daemon ended|waited|no word of it"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -287,6 +296,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             f"{LEASE}::test_a_controlling_terminal_is_no_way_to_keep_the_port",
             f"{LEASE}::test_a_revoked_holder_sees_a_hang_up_and_the_port_is_free_at_once",
+            f"{LEASES}::test_what_is_hidden_is_dead_when_the_port_is_taken_back[io_uring]",
+            f"{LEASES}::test_what_is_hidden_is_dead_when_the_port_is_taken_back[pidfd_getfd]",
+            f"{LEASES}::test_whom_a_holder_lets_in_is_out_when_the_lease_is_over",
         ),
         FAILS + "|waited",
     ),
@@ -1122,5 +1134,102 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "tests/launcher/test_launcher_given_back.py::test_root_is_told_that_there_is_nobody_to_become",
         ),
+    ),
+    Mutant(
+        "a connection that cannot be set up is the end of itself alone",
+        CLIENTS,
+        "        except OSError as error:\n            self._log(\"cut-off\"",
+        "        except ZeroDivisionError as error:\n            self._log(\"cut-off\"",
+        (f"{FAULTS}::{ON_THE_WAY}",),
+        BROKEN,
+    ),
+    Mutant(
+        "a look that fails gives its descriptors back",
+        DEVICE,
+        "            os.close(directory)\n            os.close(node)\n            raise",
+        "            raise",
+        (f"{FAULTS}::{ON_THE_WAY}",),
+        "left over",
+    ),
+    Mutant(
+        "an open that fails gives its descriptor back",
+        DEVICE,
+        "        except BaseException:\n            os.close(descriptor)\n            raise",
+        "        except BaseException:\n            raise",
+        (f"{FAULTS}::{ON_THE_WAY}",),
+        "left over",
+    ),
+    Mutant(
+        "nothing of a grant fails after TIOCEXCL",
+        PORT,
+        "        port.watcher = linux.weak_reference(holder)\n",
+        "        _lock(holder, seen, ghosts)\n"
+        "        port.watcher = linux.weak_reference(holder)\n",
+        (f"{FAULTS}::{ON_THE_WAY}",),
+        "is stuck",
+    ),
+    Mutant(
+        "a lease of which the end would not be heard is over at once",
+        BROKER,
+        '        except OSError as error:\n            self._record("watch-failed"',
+        '        except ZeroDivisionError as error:\n            self._record("watch-failed"',
+        (f"{FAULTS}::{ON_THE_WAY}",),
+        BROKEN,
+    ),
+    Mutant(
+        "a queue of closes that cannot be read has all ports looked at",
+        LINUX,
+        "    except OSError:\n        return set(), True",
+        "    except ZeroDivisionError:\n        return set(), True",
+        (f"{FAULTS}::{AT_THE_END}",),
+        BROKEN,
+    ),
+    Mutant(
+        "what cannot be told of a description is asked again",
+        LINUX,
+        '.fileno()}")\n    except OSError:\n        return True',
+        '.fileno()}")\n    except ZeroDivisionError:\n        return True',
+        (f"{FAULTS}::{AT_THE_END}",),
+        BROKEN,
+    ),
+    Mutant(
+        "a lock that cannot be removed is logged and ends nobody",
+        PORT,
+        "            except Refusal as refusal:\n                self.lock_left = refusal",
+        "            except ZeroDivisionError as refusal:\n                self.lock_left = None",
+        (f"{FAULTS}::{AT_THE_END}",),
+        BROKEN,
+    ),
+    Mutant(
+        "first come, first served",
+        TABLE,
+        "            port.queue.append(ask)",
+        "            port.queue.appendleft(ask)",
+        (f"{PROTOCOL}::{AS_THE_ORACLE}",),
+        "Different",
+    ),
+    Mutant(
+        "a flock of a holder that was hung up means nothing to a list",
+        "broker/ttybrokerd/report.py",
+        "if holder is None and seen.rdev not in ghosts:",
+        "if holder is None:",
+        (f"{PROTOCOL}::{AS_THE_ORACLE}",),
+        "Different",
+    ),
+    Mutant(
+        "the queue keeps its order when a port has been put in order",
+        TABLE,
+        "        port = self._port(key, State.CLOSING)\n",
+        "        port = self._port(key, State.CLOSING)\n        port.queue.rotate(1)\n",
+        (f"{PROTOCOL}::{AS_THE_ORACLE}",),
+        "Different",
+    ),
+    Mutant(
+        "a close is looked for again where inotify told of it too early",
+        BROKER,
+        "LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)",
+        "LOOK_AGAIN = (3600.0,)",
+        (f"{LEASE}::test_a_close_is_noticed_though_the_kernel_tells_of_it_too_early",),
+        "waited",
     ),
 )

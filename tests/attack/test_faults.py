@@ -136,7 +136,7 @@ def test_whatever_fails_on_the_way_to_a_grant_it_is_an_answer_and_leaves_nothing
     os.close(descriptor)
     daemon.settled()
     assert len(steps) > 30, steps
-    for call, error in spread(steps, scale(12, len(steps) * len(ERRORS))):
+    for call, error in spread(steps, scale(len(steps), len(steps) * len(ERRORS))):
         with traced(daemon, failing(call, error)):
             descriptor, refused = converse(ports)
         what = f"{call}: {error}"
@@ -158,7 +158,7 @@ def test_whatever_fails_at_the_end_of_a_lease_the_port_is_free(
             steps = calls(trace.read_text())
     daemon.settled()
     assert len(steps) > 15, steps
-    for call, error in spread(steps, scale(8, len(steps) * len(ERRORS))):
+    for call, error in spread(steps, scale(len(steps), len(steps) * len(ERRORS))):
         what = f"{call}: {error}"
         with client.connect(str(ports.socket)) as connection:
             descriptor = take(connection, wait=5)
@@ -169,6 +169,8 @@ def test_whatever_fails_at_the_end_of_a_lease_the_port_is_free(
                     assert call.name in ("recvmsg", "sendmsg"), what
         if call.name in ("unlinkat", "openat", "fstat", "newfstatat", "read"):
             remove_what_could_not_be(ports, daemon)
+        if "TIOCNXCL" in call.what:
+            forget_exclusive(ports)
         whole(ports, daemon, what)
         count("system calls of a lease's end made to fail", 1)
     progress(f"{len(steps)} calls")
