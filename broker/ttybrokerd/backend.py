@@ -78,16 +78,18 @@ def _fork_backend(
     log = Log(quiet=quiet)
     server = Server(rules, lock_dir, log, names)
     server.users.look_up(become.uid)
+    bounds = confine.prepare(server.places())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gc.collect()
     gc.freeze()  # no collection, in either half, touches what is here now
     middle = os.fork()
     if middle == 0:
         _leave(theirs)
-        _serve(theirs, server, log, become)
+        _serve(theirs, server, log, become, bounds)
     theirs.close()
     server.close()
     log.close()
+    bounds.close()
     try:
         os.waitpid(middle, 0)
     except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
@@ -147,15 +149,18 @@ def _hear(pair: socket.socket) -> None:
         raise OSError(errno.ECONNREFUSED, f"the backend did not start: {what}")
 
 
-def _serve(pair: socket.socket, server: Server, log: Log, become: _User) -> NoReturn:
+def _serve(
+    pair: socket.socket, server: Server, log: Log, become: _User, bounds: confine.Bounds
+) -> NoReturn:
     """The child. Never returns, and never runs the program's own exit handlers."""
     try:
         os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
-        _forget_parent(keep={pair.fileno(), *server.descriptors, *log.descriptors})
+        keep = {pair.fileno(), bounds.files.descriptor}
+        _forget_parent(keep | server.descriptors | log.descriptors)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         os.setgroups([])
-        confine.confine(server.places())
+        confine.confine(bounds)
         groups = frozenset(become.groups) | {become.gid}
         server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))
         pair.send(READY)

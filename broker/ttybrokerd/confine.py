@@ -19,7 +19,7 @@ from typing import NamedTuple
 import prctl
 
 from ttybroker import landlock, wire
-from ttybrokerd import linux
+from ttybrokerd import linux, seccomp
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
@@ -69,7 +69,25 @@ class Places(NamedTuple):
         return rules
 
 
-def confine(places: Places) -> None:
+class Bounds(NamedTuple):
+    """What the kernel is to enforce, made and not yet in force."""
+
+    files: landlock.Ruleset
+    calls: seccomp.Program
+
+    def close(self) -> None:
+        """Give back what they are made of, in a process that is not to be confined."""
+        if self.files.descriptor >= 0:
+            os.close(self.files.descriptor)
+
+
+def prepare(places: Places) -> Bounds:
+    """What `confine` needs and can be made before, where a fork then shares its memory: no thread
+    may run. Raises OSError."""
+    return Bounds(landlock.ruleset(places.rules()), seccomp.program())
+
+
+def confine(bounds: Bounds) -> None:
     """Shrink this process for good. Raises NotConfined or OSError; then it must not go on."""
     if len(os.listdir("/proc/self/task")) != 1:
         raise NotConfined("threads are running: what follows binds the one that does it alone")
@@ -81,20 +99,22 @@ def confine(places: Places) -> None:
         _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
     # Where systemd has left no CAP_SETPCAP nobody can change them, and no_new_privs has execve(2)
     # give nothing back: cap_bprm_creds_from_file(), security/commoncap.c.
-    locking = int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1
-    if locking:
+    if int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1:
         linux.set_securebits(SECUREBITS)
+        if (bits := linux.get_securebits()) != SECUREBITS:
+            raise NotConfined(f"the securebits are {bits:#x}, not {SECUREBITS:#x}")
     _cut_bounding_set(CAPABILITIES)
     _cut_sets(CAPABILITIES)
     prctl.set_no_new_privs(1)
+    if not prctl.get_no_new_privs():
+        raise NotConfined("no_new_privs is not set")
     prctl.set_dumpable(0)
-    wanted = sum(1 << number for number in CAPABILITIES)
-    verify(permitted=wanted, bounding=wanted)
-    if locking and (bits := linux.get_securebits()) != SECUREBITS:
-        raise NotConfined(f"the securebits are {bits:#x}, not {SECUREBITS:#x}")
     if prctl.get_dumpable() != 0:
         raise NotConfined("the process is still dumpable")
-    _give_up_files(places)
+    _give_up_files(bounds.files)
+    bounds.calls.load()
+    wanted = sum(1 << number for number in CAPABILITIES)
+    verify(permitted=wanted, bounding=wanted, filtered=True)
 
 
 def account() -> wire.Running:
@@ -138,10 +158,11 @@ def _prove_no_way_back() -> None:
         raise NotConfined("privilege came back after it was given up")
 
 
-def _give_up_files(places: Places) -> None:
+def _give_up_files(rules: landlock.Ruleset) -> None:
     """By Landlock, with signals to others and abstract sockets, as far as the kernel has it."""
     global _landlock
-    _landlock = landlock.restrict(places.rules())
+    landlock.enforce(rules)
+    _landlock = rules.level
     if _landlock == 0:
         return
     try:
@@ -173,7 +194,7 @@ def _cut_sets(keep: tuple[int, ...]) -> None:
     prctl.set_caps((drop, sets, False), inherit)
 
 
-def verify(*, permitted: int, bounding: int) -> None:
+def verify(*, permitted: int, bounding: int, filtered: bool = False) -> None:
     """Compare the kernel's own account, of every thread, with what must be. Raises NotConfined."""
     for thread in os.listdir("/proc/self/task"):
         account = status(thread)
@@ -188,6 +209,8 @@ def verify(*, permitted: int, bounding: int) -> None:
                 raise NotConfined(f"{field} is {account[field]}, not {value:016x}")
         if account["NoNewPrivs"] != "1":
             raise NotConfined("no_new_privs is not set")
+        if filtered and account["Seccomp"] != "2":  # SECCOMP_MODE_FILTER
+            raise NotConfined("system calls are not filtered")
 
 
 def status(thread: str = "self") -> dict[str, str]:

@@ -113,9 +113,11 @@ def _serve(options: Options) -> NoReturn:
     server = Server(policy, options.lock_dir, log, names, systemd)  # may fail: no socket yet
     listener, own_path = _listener(options.socket, sockets)
     _own_session()
+    places = server.places()._replace(policy=files(options.policy), socket=own_path)
+    bounds = confine.prepare(places)
     asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy, names)))
     server.listen(listener)
-    confine.confine(server.places()._replace(policy=files(options.policy), socket=own_path))
+    confine.confine(bounds)
 
     def finish() -> NoReturn:
         if listener.fileno() >= 0:

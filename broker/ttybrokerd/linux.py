@@ -39,11 +39,17 @@ IN_CLOSE_NOWRITE = 0x10
 IN_Q_OVERFLOW = 0x4000
 
 # include/uapi/linux/prctl.h; python-prctl refuses the securebits that are newer than itself
+PR_GET_DUMPABLE = 3
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
 
 # include/uapi/linux/memfd.h; Linux 6.3, which says so in its log when it is missing
 MFD_NOEXEC_SEAL = 0x8
+
+# include/uapi/linux/seccomp.h
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_TSYNC = 1
+SECCOMP_FILTER_FLAG_LOG = 2
 
 # major numbers of Unix98 pty slaves: Documentation/admin-guide/devices.txt
 PTY_SLAVES = range(136, 144)
@@ -64,17 +70,39 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+class _FilterProgram(ctypes.Structure):
+    """struct sock_fprog"""
+
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def seccomp(number: int, flags: int, code: bytes) -> None:
+    """seccomp(2), which has that number on this machine: filter the system calls by `code`."""
+    program = _FilterProgram(len(code) // 8, code)
+    operation = ctypes.c_long(SECCOMP_SET_MODE_FILTER)
+    result = _libc.syscall(
+        ctypes.c_long(number), operation, ctypes.c_long(flags), ctypes.byref(program)
+    )
+    if _check(result, "seccomp") != 0:
+        raise OSError(errno.ESRCH, f"seccomp: thread {result} has another filter")
+
+
 def read_file(path: str) -> bytes:
     """The whole of a small file of /proc or /sys. (Not open(): the backend would run, and so
     have for itself, all of Python's text and buffer machinery for some numbers.)"""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        parts = []
-        while part := os.read(descriptor, 65536):
-            parts.append(part)
-        return b"".join(parts)
+        return read_all(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_all(descriptor: int) -> bytes:
+    """What can be read until its end."""
+    parts = []
+    while part := os.read(descriptor, 65536):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def set_securebits(bits: int) -> None:

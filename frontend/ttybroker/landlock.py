@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 # include/uapi/asm-generic/unistd.h
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # Linux 5.13
@@ -69,24 +70,49 @@ def restrict(allowed: Mapping[str, int]) -> int:
     Descriptors that are open stay what they are. Paths that do not exist are passed over.
     Returns the ABI level reached, 0 where the kernel has no Landlock. Raises OSError.
     """
+    rules = ruleset(allowed)
+    enforce(rules)
+    return rules.level
+
+
+class Ruleset(NamedTuple):
+    """What `restrict` says, made and not yet in force: the ABI level and the kernel's descriptor;
+    0 and -1 where the kernel has no Landlock."""
+
+    level: int
+    descriptor: int
+
+
+def ruleset(allowed: Mapping[str, int]) -> Ruleset:
+    """The first half of `restrict`."""
     level = min(abi(), KNOWN)
     if level == 0:
-        return 0
+        return Ruleset(0, -1)
     handled = 0
     for since, access in _ACCESS.items():
         handled |= access if since <= level else 0
     wanted = _Ruleset(handled, _NETWORK if level >= 4 else 0, _SCOPES if level >= 6 else 0)
     size = 8 if level < 4 else 16 if level < 6 else 24  # what the kernel of that time knew
-    ruleset = _call(_CREATE_RULESET, ctypes.byref(wanted), size, 0)
+    made = _call(_CREATE_RULESET, ctypes.byref(wanted), size, 0)
     try:
         for path, access in allowed.items():
-            _allow(ruleset, path, access & handled)
+            _allow(made, path, access & handled)
+    except BaseException:
+        os.close(made)
+        raise
+    return Ruleset(level, made)
+
+
+def enforce(rules: Ruleset) -> None:
+    """The second half of `restrict`; closes the descriptor."""
+    if rules.descriptor < 0:
+        return
+    try:
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "no_new_privs")
-        _call(_RESTRICT_SELF, ruleset, 0)
+        _call(_RESTRICT_SELF, rules.descriptor, 0)
     finally:
-        os.close(ruleset)
-    return level
+        os.close(rules.descriptor)
 
 
 def _allow(ruleset: int, path: str, access: int) -> None:

@@ -30,6 +30,8 @@ PATHS = "tests/attack/test_paths.py"
 BACKEND = "broker/ttybrokerd/backend.py"
 BROKER = "broker/ttybrokerd/broker.py"
 CONFINE = "broker/ttybrokerd/confine.py"
+SECCOMP = "broker/ttybrokerd/seccomp.py"
+CALLS = "tests/real/test_seccomp_inside.py"
 LOCKS = "broker/ttybrokerd/locks.py"
 POLICY = "broker/ttybrokerd/policy.py"
 PORT = "broker/ttybrokerd/port.py"
@@ -563,8 +565,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the bounding set is cut",
         CONFINE,
-        "    linux.set_securebits(SECUREBITS)\n    _cut_bounding_set(CAPABILITIES)\n",
-        "    linux.set_securebits(SECUREBITS)\n",
+        "    _cut_bounding_set(CAPABILITIES)\n",
+        "",
         (FORKED_CAPS,),
         "CapBnd is",
     ),
@@ -587,15 +589,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the root side is not dumpable",
         CONFINE,
-        "    prctl.set_dumpable(0)\n    wanted",
-        "    prctl.set_dumpable(1)\n    wanted",
+        "    prctl.set_dumpable(0)\n",
+        "    prctl.set_dumpable(1)\n",
         (FORKED_CAPS,),
         "still dumpable",
     ),
     Mutant(
         "securebits are set and locked",
         CONFINE,
-        "    linux.set_securebits(SECUREBITS)\n",
+        "        linux.set_securebits(SECUREBITS)\n",
         "",
         (FORKED_CAPS,),
         "the securebits are",
@@ -668,7 +670,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the file system is given up",
         CONFINE,
-        "    _landlock = landlock.restrict(places.rules())\n",
+        "    landlock.enforce(rules)\n",
         "",
         ("tests/real/test_confined_inside.py::test_no_other_file_can_be_read",),
     ),
@@ -843,11 +845,75 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/real/test_daemon.py::test_what_is_no_socket_is_left_alone",),
         FAILS + "|Error",
     ),
+    # system calls
+    Mutant(
+        "system calls are filtered",
+        CONFINE,
+        "    bounds.calls.load()\n",
+        "",
+        (FORKED_CAPS,),
+        "system calls are not filtered",
+    ),
+    Mutant(
+        "that system calls are filtered is read back",
+        CONFINE,
+        'if filtered and account["Seccomp"] != "2":',
+        "if False:",
+        ("tests/real/test_confined_inside.py::test_a_step_that_did_not_take_is_the_end",),
+        FAILS,
+    ),
+    Mutant(
+        "a system call that is not listed is the end",
+        SECCOMP,
+        "library.KILL_PROCESS\n    rules = ",
+        "library.ALLOW\n    rules = ",
+        (f"{CALLS}::test_no_other_system_call_is_there",),
+        FAILS,
+    ),
+    Mutant(
+        "no other ABI is a way round",
+        SECCOMP,
+        "    rules.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)\n",
+        "    rules.set_attr(library.Attr.ACT_BADARCH, library.ALLOW)\n",
+        (f"{CALLS}::test_no_other_abi_is_a_way_round",),
+        FAILS,
+    ),
+    Mutant(
+        "an error for developers is an error",
+        SECCOMP,
+        "library.ERRNO(errno.EPERM) if",
+        "library.ERRNO(0) if",
+        (f"{CALLS}::test_developers_get_an_error_instead",),
+        FAILS,
+    ),
+    *(
+        Mutant(
+            f"the arguments of {what} are looked at",
+            "broker/ttybrokerd/syscalls.py",
+            old,
+            new,
+            (f"{CALLS}::test_what_is_there_is_there_for_what_it_is_for_alone",),
+            FAILS,
+        )
+        for what, old, new in (
+            ("ioctl", "return Call(\"ioctl\", why, (Is(1, number),), unseen)",
+             "return Call(\"ioctl\", why, (), unseen)"),
+            ("kill", "A signal it is not\", (Is(1, 0),))", "A signal it is not\")"),
+            ("socketpair", "frontend\", (Is(0, socket.AF_UNIX),))", "frontend\")"),
+            ("clone", " | CLONE_PTRACE | CLONE_NEW),)", "),)"),
+            ("mmap and mprotect", "NO_CODE = Is(2, 0, mmap.PROT_EXEC)", "NO_CODE = Is(2, 0, 0)"),
+            ("prlimit64", "no limit is set\", (Is(0, 0), Is(2, 0, 2**64 - 1)))",
+             "no limit is set\")"),
+            ("prctl", "dumpable?\", (Is(0, linux.PR_GET_DUMPABLE),))", "dumpable?\")"),
+            ("setsockopt", "what it sends\", (Is(2, socket.SO_PASSCRED),))", "what it sends\")"),
+            ("fcntl", "is it sealed?\", (Is(1, fcntl.F_GET_SEALS),))", "is it sealed?\")"),
+        )
+    ),
     # Landlock
     Mutant(
         "Landlock forbids what is not named",
         "frontend/ttybroker/landlock.py",
-        "        _call(_RESTRICT_SELF, ruleset, 0)\n",
+        "        _call(_RESTRICT_SELF, rules.descriptor, 0)\n",
         "",
         ("tests/unit/test_landlock.py::test_what_is_not_named_can_neither_be_read_nor_made",),
         FAILS,
@@ -901,7 +967,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a backend keeps nothing of its parent's open",
         BACKEND,
-        "        _forget_parent(keep={pair.fileno(), *server.descriptors, *log.descriptors})\n",
+        "        _forget_parent(keep | server.descriptors | log.descriptors)\n",
         "",
         ("tests/launcher/test_launcher_whole.py::test_backend_is_out_of_the_callers_reach",),
     ),

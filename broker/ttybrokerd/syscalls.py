@@ -1,0 +1,140 @@
+"""The system calls that the confined root side makes, each with the reason: plain data.
+
+The list is what the tests were seen to call, and one of them fails when an entry is called no
+more; those that a test cannot bring about are marked `unseen`, and the reason says who does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import socket
+import termios
+from typing import NamedTuple
+
+from ttybrokerd import linux
+
+# include/uapi/linux/sched.h
+CLONE_VM, CLONE_THREAD, CLONE_PTRACE = 0x100, 0x10000, 0x2000
+CLONE_NEW = 0x7E020080  # each kind of namespace
+
+
+class Is(NamedTuple):
+    """What an argument must be: `value` in those of its bits that are in `mask`."""
+
+    argument: int
+    value: int
+    mask: int = 0xFFFFFFFF
+
+
+class Call(NamedTuple):
+    """One allowed call. `needs` must all hold of its arguments."""
+
+    name: str
+    why: str
+    needs: tuple[Is, ...] = ()
+    unseen: bool = False
+
+
+def _ioctl(number: int, why: str, *, unseen: bool = False) -> Call:
+    return Call("ioctl", why, (Is(1, number),), unseen)
+
+
+NO_CODE = Is(2, 0, mmap.PROT_EXEC)
+
+CALLS = (
+    # clients
+    Call("accept4", "a client connects"),
+    Call("getsockopt", "who it is", (Is(1, socket.SOL_SOCKET),)),
+    Call("getsockname", "Python looks at each socket that it makes an object of"),
+    Call("setsockopt", "have it sign what it sends", (Is(2, socket.SO_PASSCRED),)),
+    Call("setsockopt", "and send no descriptors", (Is(2, linux.SO_PASSRIGHTS),)),
+    _ioctl(0x5421, "FIONBIO: do not wait for it"),
+    Call("socketpair", "a further connection of a forked frontend", (Is(0, socket.AF_UNIX),)),
+    Call("recvmsg", "a request and its sender"),
+    Call("sendmsg", "an answer, maybe with a descriptor"),
+    Call("sendto", "the log, systemd, a last word, a question to names.py"),
+    Call("recvfrom", "an answer of names.py"),
+    # the loop
+    Call("epoll_wait", "wait for news"),
+    Call("epoll_pwait", "the same where there is no epoll_wait: aarch64", unseen=True),
+    Call("epoll_ctl", "what to wait for"),
+    Call("read", "signals, wake-ups, closes, small files"),
+    Call("write", "wake-ups, the log, a lock's pid"),
+    Call("close", "everything ends"),
+    # files: which of them is for Landlock to say
+    Call("openat", "devices, locks, /proc, /sys, the policy"),
+    Call("newfstatat", "what was opened, and what is to be"),
+    Call("fstat", "the same in other versions of the C library", unseen=True),
+    Call("readlink", "a device's kernel name, an alias, the policy's path"),
+    Call("readlinkat", "the same where there is no readlink: aarch64", unseen=True),
+    Call("getdents64", "which ports there are; which threads"),
+    Call("lseek", "Python looks where it is in a file that it opens, as the policy"),
+    Call("fchmod", "a lock is for others to read"),
+    Call("linkat", "take a lock"),
+    Call("renameat", "put a stale lock aside, sign a lock again"),
+    Call("renameat2", "the same where there is no renameat: riscv64", unseen=True),
+    Call("unlinkat", "give a lock back"),
+    Call("unlink", "the daemon's own socket, at its end"),
+    Call("fcntl", "a copy of standard error that is a socket", (Is(1, fcntl.F_DUPFD_CLOEXEC),)),
+    # systemd's descriptor store
+    Call("memfd_create", "what a lease is, for the next daemon"),
+    Call("fcntl", "and sealed", (Is(1, fcntl.F_ADD_SEALS),)),
+    Call("fcntl", "is it sealed?", (Is(1, fcntl.F_GET_SEALS),)),
+    Call("pread64", "what is in it"),
+    Call("poll", "has the holder's process ended?"),
+    Call("ppoll", "poll and pause where they are not there: aarch64", unseen=True),
+    # a port
+    _ioctl(linux.TIOCEXCL, "TIOCEXCL: nobody else"),
+    _ioctl(linux.TIOCNXCL, "TIOCNXCL: anybody again"),
+    _ioctl(linux.TIOCGEXCL, "TIOCGEXCL: is somebody there?"),
+    _ioctl(termios.TCGETS, "TCGETS: its settings"),
+    _ioctl(termios.TCSETS, "TCSETS: put them back"),
+    _ioctl(0x802C542A, "TCGETS2: the same, glibc 2.42", unseen=True),
+    _ioctl(0x402C542B, "TCSETS2: the same, glibc 2.42", unseen=True),
+    _ioctl(termios.TIOCMBIC, "TIOCMBIC: no loop in the chip"),
+    _ioctl(linux.TIOCOUTQ, "TIOCOUTQ: is all sent?"),
+    _ioctl(linux.TIOCSERGETLSR, "TIOCSERGETLSR: by the chip too?"),
+    _ioctl(termios.TCFLSH, "TCFLSH: forget the rest"),
+    _ioctl(linux.TIOCVHANGUP, "TIOCVHANGUP: the end of it for everybody"),
+    Call("flock", "the lock of some programs"),
+    # its holder
+    Call("epoll_create1", "the weak reference to its descriptor"),
+    Call("inotify_add_watch", "hear of its close"),
+    Call("inotify_rm_watch", "no more"),
+    Call("pidfd_open", "hear of its process's end"),
+    Call("kill", "does the process in a lock file live? A signal it is not", (Is(1, 0),)),
+    # time, signals, threads
+    Call("setitimer", "watch over a job that may block"),
+    Call("rt_sigtimedwait", "the thread that watches"),
+    Call("rt_sigprocmask", "which thread hears a signal"),
+    Call("rt_sigaction", "the C library's own, at the first thread"),
+    Call("rt_sigreturn", "after SIGHUP, SIGTERM"),
+    Call("restart_syscall", "the kernel's own, after SIGSTOP and SIGCONT", unseen=True),
+    Call("pause", "a main thread that was left behind has nothing to do"),
+    Call("clock_nanosleep", "between two looks"),
+    Call("clock_gettime", "where the clock is not in the vDSO: some machines", unseen=True),
+    Call("clone", "a thread, and no process or namespace: clone3 is not there",
+         (Is(0, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD | CLONE_PTRACE | CLONE_NEW),)),
+    Call("set_robust_list", "a thread begins"),
+    Call("rseq", "a thread begins"),
+    Call("gettid", "a thread begins"),
+    Call("futex", "threads wait for one another"),
+    Call("exit", "a thread ends"),
+    Call("exit_group", "the end"),
+    # memory
+    Call("brk", "the heap"),
+    Call("mmap", "memory that holds no code", (NO_CODE,)),
+    Call("mprotect", "memory that holds no code", (NO_CODE,)),
+    Call("mremap", "a large buffer grows or shrinks"),
+    Call("munmap", "memory given back"),
+    Call("madvise", "memory given back: a thread's stack"),
+    # itself
+    Call("getpid", "whose lock a lock is"),
+    Call("geteuid", "what to say of a policy that cannot be read"),
+    Call("getrandom", "a temporary lock's name"),
+    Call("prlimit64", "how many clients fit; no limit is set", (Is(0, 0), Is(2, 0, 2**64 - 1))),
+    Call("prctl", "`ttybroker check --broker`: dumpable?", (Is(0, linux.PR_GET_DUMPABLE),)),
+)  # fmt: skip
+# The C library then uses clone, whose flags can be seen: clone3 has them in memory.
+ABSENT = "clone3"
