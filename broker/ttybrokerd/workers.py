@@ -29,6 +29,7 @@ from functools import partial
 from typing import NoReturn, TypeVar
 
 PATIENCE = 0.005  # seconds
+WAKES = 8  # tries
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 T = TypeVar("T")
@@ -62,8 +63,13 @@ class Workers:
         os.close(self._event)
 
     def wake(self) -> None:
-        """Make the loop turn once; from any thread."""
-        os.eventfd_write(self._event, 1)
+        """Make the loop turn once; from any thread, which must not end by it if that fails."""
+        for _ in range(WAKES):
+            try:
+                os.eventfd_write(self._event, 1)
+                return
+            except OSError:
+                continue
 
     def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `job` in a thread and `then` with its result in the leader's.
@@ -105,7 +111,7 @@ class Workers:
         """Run what the finished jobs left to do, in this thread."""
         try:
             os.eventfd_read(self._event)
-        except BlockingIOError:
+        except OSError:  # nothing to read; or if it cannot be read, we are called again
             pass
         while self._finished:
             self._finished.popleft()()
