@@ -362,7 +362,7 @@ def test_a_full_process_table_is_told_and_leaves_nothing(port: Port) -> None:
         assert all(line.split() == [str(port.launcher.uid)] * 2 for line in lines), lines
         assert (status == 0) == bool(lines), (processes, status, error)
         assert lines or error.count("\n") == 1 or "start new thread" in error, (processes, error)
-        assert lines or "unavailable" in error or "start new thread" in error, (processes, error)
+        assert processes > 2 or "unavailable" in error, error
         assert "Traceback" not in error, error
         assert os.listdir(port.locks) == []
         assert not (ran and not lines), "more processes, and it did not run"
