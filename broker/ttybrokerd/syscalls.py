@@ -123,7 +123,7 @@ CALLS = (
     Call("exit", "a thread ends"),
     Call("exit_group", "the end"),
     # memory
-    Call("brk", "the heap"),
+    Call("brk", "the heap, whenever it happens to be full", unseen=True),
     Call("mmap", "memory that holds no code", (NO_CODE,)),
     Call("mprotect", "memory that holds no code", (NO_CODE,)),
     Call("mremap", "a large buffer grows or shrinks"),

@@ -373,6 +373,7 @@ class Daemon:
             address, notify = systemd.address, systemd.notify
         command = [sys.executable, str(HERE / "run_daemon.py"), f"--hook={hook}", "--"]
         command += arguments or rig.arguments
+        command = [*rig.tracer(), *command]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -511,6 +512,7 @@ class Rig:
         self.admins = "[]"
         self.children: list[Child] = []
         self.daemons: list[Daemon] = []
+        self.traces: list[Path] | None = None  # where each daemon's system calls are written
         self.expected_locks: set[str] = set()  # left on purpose: by a killed daemon, an outsider
         self._mounts = Path("/proc/self/mountinfo").read_text()
         self._before = children()
@@ -543,6 +545,21 @@ class Rig:
         if not arguments:
             self.write_policy()
         return Daemon(self, *arguments, **options)
+
+    def tracer(self) -> list[str]:
+        """What to start a root side with: strace(1), if this rig traces, as its grandchild."""
+        if self.traces is None:
+            return []
+        trace = Path(f"{self.base}.trace-{len(self.traces)}")
+        self.traces.append(trace)
+        return ["strace", "-D", "-f", "-qq", "-X", "raw", "-s0", "-o", str(trace)]
+
+    def traced(self) -> list[str]:
+        """The traces, whole: every tracer has ended, as those it traced have."""
+        for pid in children() - self._before:
+            if name_of(pid) == "strace":
+                Orphan(pid).wait()
+        return [trace.read_text() for trace in self.traces or []]
 
     def child(self, uid: int, body: Callable[[Chat], object], **options: Any) -> Child:
         """A child that is gone when the test is."""
@@ -608,10 +625,12 @@ class Rig:
         for pty in self.ports.values():
             pty.close()
         for pid in children() - self._before:
-            if name_of(pid) == NAMES:  # of a daemon that did not get ready
+            if name_of(pid) in (NAMES, "strace"):  # of a daemon that did not get ready
                 Orphan(pid).wait()
             else:
                 problems.append(f"process left: {pid}")
+        for trace in self.traces or []:
+            trace.unlink(missing_ok=True)
         if Path("/proc/self/mountinfo").read_text() != self._mounts:
             problems.append("a mount is left")
         left = set(os.listdir(self.base)) - {"lock", "policy.toml"}

@@ -186,7 +186,7 @@ Devices.open = open
 class Slow:
     """`count` ports slow0... whose open blocks until `let_go`, and the port ttyS0."""
 
-    def __init__(self, rig: Rig, count: int) -> None:
+    def __init__(self, rig: Rig, count: int, hook: str = "") -> None:
         self.rig = rig
         rig.port("ttyS0")
         for number in range(count):
@@ -197,7 +197,7 @@ class Slow:
         self._told = os.open(told, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._keep = os.open(told, os.O_WRONLY | os.O_CLOEXEC)
         self._gate = os.open(gate, os.O_RDWR | os.O_CLOEXEC)
-        self.daemon = rig.daemon(hook=SLOW.format(told=told, gate=gate))
+        self.daemon = rig.daemon(hook=SLOW.format(told=told, gate=gate) + hook)
         self._paths = (gate, told)
 
     def stuck(self, count: int) -> None:
