@@ -991,6 +991,28 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # what systemd has kept
     Mutant(
+        "a kept guard is of the device that its record names",
+        STORE,
+        "if status.st_rdev != lease.rdev:",
+        "if False:",
+        (f"{KEPT}[another device]",),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "what is over is forgotten by systemd, too",
+        BROKER,
+        "        self._store.forget(key)\n",
+        "",
+        ("tests/real/test_restart.py::test_each_lease_is_kept_once_and_only_while_it_lasts",),
+    ),
+    Mutant(
+        "a lock that is not finished is swept with its broker",
+        LOCKS,
+        "                if status is not None and status.st_ino == left.st_ino:",
+        "                if False:",
+        (f"{TEST_LOCKS}::test_a_lock_for_a_port_that_nobody_got_any_more_is_removed",),
+    ),
+    Mutant(
         "a kept pidfd is of the process that its record names",
         STORE,
         "if exit_fd >= 0 and linux.pidfd_process(exit_fd) not in (lease.pid, -1):",

@@ -147,7 +147,7 @@ def test_a_holder_that_ends_while_there_is_no_daemon_has_its_port_freed_by_the_n
         holder.kill()
     assert rig.lock().exists()
     daemon = systemd.start()
-    daemon.record("release", port="ttyS0", reason="closed", pid=holder.pid)
+    daemon.record("release", 5, port="ttyS0", reason="closed", pid=holder.pid)
     assert not rig.lock().exists()
     as_user(ALICE, (), lambda: take(rig))
 
@@ -332,11 +332,16 @@ def test_a_lease_that_the_store_has_no_room_for_is_told_by_its_lock(rig: Rig) ->
         systemd.close()
 
 
+@pytest.mark.parametrize("others", [0, 1])
 def test_a_systemd_that_does_not_listen_delays_nobody_and_gets_it_all_later(
-    rig: Rig, systemd: Systemd
+    rig: Rig, systemd: Systemd, others: int
 ) -> None:
-    """Its socket takes a handful (net.unix.max_dgram_qlen), and then no more for a while."""
+    """Its socket takes a handful (net.unix.max_dgram_qlen), and then no more for a while: from
+    within a lease or between two, by what others have sent."""
     daemon = systemd.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        for _ in range(others):
+            other.sendto(b"STATUS=busy", systemd.address)
     for _ in range(50):
         take(rig)
     holder = talker(rig)
@@ -450,8 +455,8 @@ ODD: dict[str, tuple[str, Replace | None]] = {
     "long": ("record", lambda _, have: memory(content(have["record"]) + bytes(1 << 16))),
     "next version": ("record", lambda _, have: memory(
         content(have["record"]).replace(record.MAGIC, record.MAGIC[:-1] + b"\2"))),
-    "another device": ("record", lambda _, have: memory(
-        content(have["record"]).replace(b"\1", b"\0"))),
+    "another device": ("record", lambda rig, have: memory(record.encode(record.decode(
+        content(have["record"]))._replace(rdev=rig.ports["ttyS1"].number)))),
     "of no kind": ("exit", lambda *_: os.eventfd(0)),
 }  # fmt: skip
 
@@ -473,7 +478,7 @@ def test_what_does_not_fit_together_is_dropped_and_the_lock_tells(
     for number in kept:
         os.close(number)
     daemon = systemd.start()
-    daemon.record("store-refused", name=name)
+    daemon.record("store-refused", 5, name=name)
     assert systemd.names() == set()
     told = row(rig).holder
     assert told is not None and told.how == "lock file" and told.pid == holder.pid

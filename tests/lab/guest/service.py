@@ -74,9 +74,10 @@ class Service:
 
     def reload(self) -> None:
         """Have it read the policy, and wait until it has."""
-        before = self.log().count(" reload ")
+        before = self.log().count("reload reason=")
         os.kill(self.pid, signal.SIGHUP)
-        until("the policy to be read", lambda: self.log().count(" reload ") > before)
+        until("the policy to be read", lambda: self.log().count("reload reason=") > before,
+              told=self.log)  # fmt: skip
 
     def begin(self) -> None:
         """What is there now is to be there in the end, and no more."""
