@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from real.support import PR_SET_PDEATHSIG, Daemon, Rig, descriptors, prctl
-from ttybroker import wire
+from ttybroker import client, wire
 
 CLIENTS, USERS, PORTS = 50, 5, 60
 FIRST_UID = 60301
@@ -240,6 +240,7 @@ class Soak:
         for number in range(PORTS):
             rig.port(f"s{number}")
         self.daemon = rig.daemon()
+        self.asker = client.connect(str(rig.socket))
         self.counts = mmap.mmap(-1, CLIENTS * SLOT.size)
         self.witness = Witness(rig)
         self.clients: dict[int, int] = {}  # by pid
@@ -328,6 +329,7 @@ class Soak:
         while self.rig.lock_files() and time.monotonic() < end:
             self.witness.look(0.05)
         self.witness.look(0.05)
+        self.asker.ports()  # it looks after dead descriptors when it is asked something
 
     def compare(self, before: Account, after: Account) -> None:
         """The same as at the start, and every lease was seen at the far end."""
@@ -360,6 +362,7 @@ def main() -> int:
             os.kill(pid, signal.SIGKILL)
         for pid in soak.clients:
             os.waitpid(pid, 0)
+        soak.asker.close()
         soak.counts.close()
         soak.witness.poll.close()
         rig.close()
