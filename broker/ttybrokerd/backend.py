@@ -13,9 +13,8 @@ import errno
 import gc
 import os
 import pwd
-import signal
 import socket
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ttybrokerd import confine, locks
 from ttybrokerd.log import ERROR, INFO, Log
@@ -23,6 +22,11 @@ from ttybrokerd.names import Names
 from ttybrokerd.peer import Identity
 from ttybrokerd.policy import Policy, load_policy
 from ttybrokerd.server import Server
+
+if TYPE_CHECKING:
+    import signal
+else:  # see workers.py
+    import _signal as signal
 
 READY = b"ready"
 

@@ -20,13 +20,17 @@ from __future__ import annotations
 
 import _thread  # not threading: to have it loaded costs every forked backend 0.4 MB
 import os
-import signal
 import time
 from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    import signal
+else:  # without the enums around it, which cost every forked backend 0.06 MB
+    import _signal as signal
 
 PATIENCE = 0.005  # seconds
 WAKES = 8  # tries
