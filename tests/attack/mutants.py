@@ -673,6 +673,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "    landlock.enforce(rules)\n",
         "",
         ("tests/real/test_confined_inside.py::test_no_other_file_can_be_read",),
+        "can still be read",
     ),
     Mutant(
         "the frontend gives up its groups",
