@@ -85,7 +85,8 @@ def test_how_the_broker_is_confined_is_told_of_its_own_process(rig: Rig, daemon:
     told = json.loads(command(rig, "check", "--broker", "--json").stdout)
     assert told["pid"] == daemon.pid
     kept = {row["name"]: row["kept"] for row in told["facts"]}
-    assert kept["capabilities, bounding"] and kept["no_new_privs"] and kept["dumpable"]
+    assert kept["capabilities, bounding"] and kept["seccomp"] and kept["Landlock"]
+    assert told["kept"] and all(kept.values()), kept
 
 
 def test_a_broker_that_lacks_what_is_promised_is_status_one(rig: Rig) -> None:
