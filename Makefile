@@ -9,8 +9,8 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2
 # Programs nobody here wrote, that the tests run on brokered ports.
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
-	gpsd busybox-static python3-serial tmux strace mandoc man-db bash-completion zsh fish systemd \
-	bubblewrap
+	gpsd busybox-static python3-serial python3-seccomp tmux strace mandoc man-db bash-completion \
+	zsh fish systemd bubblewrap
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker frontend packaging pyproject.toml tests
 

@@ -56,7 +56,7 @@ def _make(writing: int) -> NoReturn:
     """The child: write the number of seccomp(2) and the program, or 0 and what is wrong."""
     try:
         library = _bindings()
-        number = library.resolve_syscall(library.system_arch(), "seccomp")
+        number = library.resolve_syscall(library.Arch.NATIVE, "seccomp")
         os.write(writing, int(number).to_bytes(4, sys.byteorder))
         with open(writing, "wb", buffering=0) as file:
             _built(library).export_bpf(file)

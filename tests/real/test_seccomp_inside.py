@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 import pyseccomp
 import pytest
 
-from real.support import Chat, Rig
+from real.support import Chat, Rig, python_path
 from ttybrokerd import confine, seccomp, syscalls
 from ttybrokerd.confine import Places
 
@@ -157,3 +158,21 @@ def test_without_libseccomp_it_does_not_start(rig: Rig) -> None:
             confine.prepare(Places(str(rig.locks)))
 
     rig.child(0, run).result()
+
+
+def test_libseccomps_own_bindings_make_the_same_program() -> None:
+    """python3-seccomp, which the Debian package depends on, where the tests have pyseccomp."""
+    code = "from ttybrokerd import seccomp; print(repr(seccomp.program()), seccomp._bindings())"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONPATH": f"{python_path()['PYTHONPATH']}:{more}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for more in ("/nonexistent", "/usr/lib/python3/dist-packages")
+    ]
+    programs, bindings = zip(*(line.rsplit(" <", 1) for line in said), strict=True)
+    assert "pyseccomp" in bindings[0] and "dist-packages/seccomp." in bindings[1]
+    assert programs[0] == programs[1]
