@@ -355,7 +355,7 @@ class Broker:
     ) -> tuple[OpenPort, int] | Refusal:
         """May block. Who waited gets a fresh look: the node may be another by now."""
         try:
-            seen = seen or self._devices.look(job.target)
+            seen = seen or self._devices.look(self._devices.renew(job.target))
         except Refusal as refusal:
             return refusal
         except OSError as error:

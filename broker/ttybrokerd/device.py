@@ -46,12 +46,14 @@ def parse_drivers(text: str) -> Drivers:
 
 
 class Target(NamedTuple):
-    """What a name means to one caller: the node, and what its rule permits of it."""
+    """What a name means to one caller: the node, and what its rule permits of it. `alias` is
+    the device that the policy gives this name, which led to the node."""
 
     name: str
     path: str
     pty: bool
     console: bool
+    alias: str | None = None
 
 
 class Seen(NamedTuple):
@@ -91,7 +93,14 @@ class Devices:
         """What `name` means under `decision`. Raises Refusal as `path`."""
         rule = decision.rule
         pty, console = (rule.pty, rule.console) if rule is not None else (False, False)
-        return Target(name, self.path(name, decision.device), pty, console)
+        return Target(name, self.path(name, decision.device), pty, console, decision.device)
+
+    def renew(self, target: Target) -> Target:
+        """What the same name means now: behind its alias may be another node than there was.
+        Raises Refusal as `path`."""
+        if target.alias is None:
+            return target
+        return target._replace(path=self.path(target.name, target.alias))
 
     def path(self, name: str, alias: str | None) -> str:
         """The node that `name` means; `alias` is the device that the policy gives it, if any.
@@ -156,8 +165,8 @@ class Devices:
                     raise _open_failed(error) from None
                 time.sleep(CLOSING_PAUSE)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISCHR(status.st_mode) or status.st_rdev != seen.rdev:
+            # By inode: an adapter that is plugged in gets the number of the one pulled before it.
+            if not os.path.samestat(os.fstat(descriptor), os.fstat(seen.node)):
                 what = "the device changed while it was being opened; try again"
                 raise Refusal(errno.ENODEV, what)
         except BaseException:

@@ -184,8 +184,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what was opened is what was looked at",
         DEVICE,
-        " or status.st_rdev != seen.rdev:",
-        ":",
+        "if not os.path.samestat(os.fstat(descriptor), os.fstat(seen.node)):",
+        "if not stat.S_ISCHR(os.fstat(descriptor).st_mode):",
         (
             f"{PATHS}::test_a_swap_between_look_and_open_gains_nothing[node]",
             f"{PATHS}::test_a_swap_between_look_and_open_gains_nothing[recreated node]",

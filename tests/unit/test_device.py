@@ -433,9 +433,13 @@ def test_an_alias_means_where_its_links_lead_and_locks_the_kernels_name(
     node(dev / "ttyUSB0", USB0)
     (dev / "by-id").symlink_to("ttyUSB0")
     found = devices.target("gps", decision(f"{dev}/by-id"))
-    assert found == Target("gps", f"{dev}/ttyUSB0", pty=False, console=False)
+    assert found == Target("gps", f"{dev}/ttyUSB0", False, False, alias=f"{dev}/by-id")
     with closing(devices.look(found)) as seen:
         assert seen.kernel_name == "ttyUSB0"
+    node(dev / "ttyUSB1", USB0)
+    (dev / "by-id").unlink()
+    (dev / "by-id").symlink_to("ttyUSB1")
+    assert devices.renew(found).path == f"{dev}/ttyUSB1"
 
 
 @root
