@@ -19,7 +19,7 @@ from typing import NamedTuple
 import prctl
 
 from ttybroker import landlock, wire
-from ttybrokerd import linux, seccomp
+from ttybrokerd import linux, logins, seccomp
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
@@ -35,7 +35,7 @@ FILE_SIZE = 4096  # bytes; a lock file has 11
 # What Landlock leaves, for all that is beneath a directory. Rights to change a directory are for
 # the lock files alone; of /sys only what says which port is a console, or an empty slot.
 READ = landlock.READ_FILE
-KERNEL_FILES = {"/proc": READ | landlock.READ_DIR, "/sys/devices": READ}
+KERNEL_FILES = {"/proc": READ | landlock.READ_DIR, "/sys/devices": READ, logins.UTMP: READ}
 LOCKS = READ | landlock.WRITE_FILE | landlock.MAKE_REG | landlock.REMOVE_FILE
 DEVICES = READ | landlock.WRITE_FILE | landlock.READ_DIR | landlock.IOCTL_DEV
 FORBIDDEN = "/etc"  # a directory that Landlock must keep us from reading

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 
 from ttybroker.wire import Holder
-from ttybrokerd import linux
+from ttybrokerd import linux, logins
 from ttybrokerd.device import Devices, Seen, Target
 from ttybrokerd.locks import LockFiles, flock_holder, process
 from ttybrokerd.record import Settings
@@ -120,6 +120,8 @@ def acquire(
     try:
         if locks.take(seen.kernel_name, pid or os.getpid()):
             port.lock_pid = pid or os.getpid()
+        if (login := logins.holder(seen.kernel_name, seen.rdev)) is not None:
+            raise busy(login)
         port.guard = devices.open(seen)
         if linux.is_exclusive(port.guard) and not ghosts:
             raise busy(flock_holder(seen.node) or Holder(how="exclusive"))

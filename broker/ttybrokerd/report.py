@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ttybroker import wire
-from ttybrokerd import locks
+from ttybrokerd import locks, logins
 from ttybrokerd.device import Devices, Seen
 from ttybrokerd.policy import Decision, Policy
 from ttybrokerd.refusal import Refusal
@@ -82,7 +82,7 @@ def _row(
 
 
 def _outside(seen: Seen, lock_files: locks.LockFiles, ghosts: frozenset[int]) -> Known:
-    holder = lock_files.holder(seen.kernel_name)
+    holder = lock_files.holder(seen.kernel_name) or logins.holder(seen.kernel_name, seen.rdev)
     if holder is None and seen.rdev not in ghosts:
         holder = locks.flock_holder(seen.node)
     return Known("free" if holder is None else "busy", 0, holder)
