@@ -18,7 +18,7 @@ from ttybroker import wire
 from ttybrokerd import confine, linux, peer, port, report
 from ttybrokerd.clients import Client, Clients
 from ttybrokerd.device import Devices, Seen, Target
-from ttybrokerd.lease import Ask, Effect, End, Refuse, Start, State, Table
+from ttybrokerd.lease import Ask, Effect, End, Refuse, Start, State, Table, Tell
 from ttybrokerd.locks import LockFiles
 from ttybrokerd.log import ERROR, INFO, NOTICE, Log
 from ttybrokerd.loop import NOTHING, READ, Loop
@@ -342,6 +342,9 @@ class Broker:
                     self._start(key, job, None)
                 case Refuse(Job(client=Client() as client) as job, refusal):
                     self._refuse(client, job.name, refusal, job.rule)
+                case Tell(Job() as job, message) if job.client is not None:
+                    self._record("slow", job.client, job.name, NOTICE, reason=message)
+                    self._clients.answer(job.client, wire.Waiting(f"{job.name}: {message}"))
                 case End(key, Job() as job, reason):
                     self._end(key, job, reason)
 

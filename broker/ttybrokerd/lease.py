@@ -31,8 +31,13 @@ from ttybrokerd.refusal import Refusal, busy
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
 RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits
+SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
 LEASES_PER_UID = 64
 WAITS_PER_UID = 32
+SLOW_DEVICE = (
+    "the device does not open yet: another program may be closing it, which takes up to 30 s "
+    "with output that cannot go out"
+)
 
 
 class State(Enum):
@@ -47,9 +52,11 @@ class State(Enum):
 class Ask:
     """One request for a port. `patient` is whether it asked to wait for a busy port; on the
     caller's clock, in seconds, it waits in the queue until `deadline`, and for a port that is
-    being opened for it until `opens_by`: the wait is for others, not for the device."""
+    being opened for it until `opens_by`: the wait is for others, not for the device. At `tell`
+    it is told so, once."""
 
-    __slots__ = ("deadline", "holder", "max_lease", "opens_by", "patient", "uid", "withdrawn")
+    __slots__ = ("deadline", "holder", "max_lease", "opens_by", "patient", "tell", "uid",
+                 "withdrawn")  # fmt: skip
 
     def __init__(
         self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
@@ -59,6 +66,7 @@ class Ask:
         self.patient = wait > 0
         self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
         self.opens_by = now + wait + OPEN_LIMIT
+        self.tell: float | None = now + SLOW
         self.max_lease = max_lease
         self.withdrawn = False
 
@@ -77,6 +85,13 @@ class Refuse(NamedTuple):
     refusal: Refusal
 
 
+class Tell(NamedTuple):
+    """Tell the asker why it waits; the answer is still to come."""
+
+    ask: Ask
+    message: str
+
+
 class End(NamedTuple):
     """Put the port in order, then report `closed`."""
 
@@ -85,7 +100,7 @@ class End(NamedTuple):
     reason: str
 
 
-Effect = Start | Refuse | End
+Effect = Start | Refuse | Tell | End
 
 
 class Port:
@@ -111,7 +126,7 @@ class Port:
         """When the port needs a `tick`, if ever."""
         times = [ask.deadline for ask in self.queue]
         if self.state is State.OPENING and not self.current.withdrawn:
-            times.append(self.current.opens_by)
+            times.append(self.current.tell or self.current.opens_by)
         if self.expires is not None:
             times.append(self.expires)
         if self.retry is not None:
@@ -224,7 +239,11 @@ class Table:
         if port.expires is not None and port.expires <= now:
             effects += self.end(key, "time limit")
         current = port.current
-        if port.state is State.OPENING and not current.withdrawn and current.opens_by <= now:
+        opening = port.state is State.OPENING and not current.withdrawn
+        if opening and current.tell is not None and current.tell <= now:
+            current.tell = None
+            effects.append(Tell(current, SLOW_DEVICE))
+        if opening and current.opens_by <= now:
             current.withdrawn = True
             what = "the device does not open; is it plugged in?"
             effects.append(Refuse(current, Refusal(errno.EIO, what)))
@@ -234,6 +253,8 @@ class Table:
         if port.retry is not None and port.retry <= now and port.queue:
             effects += self._next(key)
         if key in self.ports:
+            if port.current.tell is not None and port.current.tell <= now:
+                port.current.tell = now + SLOW  # it has waited for others, and for no device yet
             self._settle(key)
         return effects
 

@@ -19,18 +19,26 @@ async def open_fd(port: str, *, broker: client.Broker = None, wait: float | None
     with client.connect(broker) as connection:
         while True:
             connection.ask_open(port, wait=wait)
-            answered = loop.create_future()
-            loop.add_reader(connection.fileno(), _set, answered)
             try:
-                await answered
-            finally:
-                loop.remove_reader(connection.fileno())
-            try:
-                return connection.take_descriptor()
+                descriptor = None
+                while descriptor is None:
+                    await _readable(loop, connection.fileno())
+                    descriptor = connection.take_answer()
+                return descriptor
             except client.BrokenOff:  # the daemon is being started again
                 for pause in connection.come_back(again):
                     await asyncio.sleep(pause)
                 wait = again.left()
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    """Wait until there is something to read."""
+    answered = loop.create_future()
+    loop.add_reader(descriptor, _set, answered)
+    try:
+        await answered
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def open_tty(

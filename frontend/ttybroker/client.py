@@ -117,12 +117,22 @@ class Client:
 
     def take_descriptor(self) -> int:
         """The second half of `open`: wait for the answer and take the descriptor."""
+        while (descriptor := self.take_answer()) is None:
+            pass
+        return descriptor
+
+    def take_answer(self) -> int | None:
+        """The next message of the second half; None if it only was the reason for a delay, which
+        `tell_why` was told."""
         reply, descriptor = self._receive()
         if isinstance(reply, wire.Grant) and descriptor is not None:
             return descriptor
         if descriptor is not None:
             os.close(descriptor)
-        raise _unexpected(reply)
+        if not isinstance(reply, wire.Waiting):
+            raise _unexpected(reply)
+        tell_why(reply.message)
+        return None
 
     def ports(self) -> list[wire.Port]:
         """What the caller may use; for root and the policy's admins every port."""
@@ -269,6 +279,16 @@ class Client:
             return self._sock.recvmsg(wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC)
         except ConnectionResetError:  # cut off while we sent; told once, then comes its last word
             return self._sock.recvmsg(wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC)
+
+
+def _warn(message: str) -> None:
+    """By logging, which is loaded when it is needed."""
+    import logging
+
+    logging.getLogger("ttybroker").warning(message)
+
+
+tell_why: Callable[[str], None] = _warn  # gets the reason when a port takes long to open
 
 
 def connect(broker: Broker = None) -> Client:

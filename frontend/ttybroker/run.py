@@ -66,6 +66,7 @@ def main(
     def connect_late() -> Client:
         from ttybroker import client
 
+        client.tell_why = say
         return client.connect(broker)
 
     from ttybroker.launch import REFUSED, Failure, Job, launch

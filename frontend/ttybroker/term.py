@@ -12,7 +12,8 @@ import sys
 from serial.tools import miniterm
 
 import ttybroker  # noqa: F401  (so that pyserial knows broker://)
-from ttybroker import landlock
+from ttybroker import client, landlock
+from ttybroker.say import say
 
 # Codecs are loaded when somebody asks for them: Ctrl-T Ctrl-A.
 _LEFT = {os.path.dirname(os.__file__): landlock.READ_FILE | landlock.READ_DIR}
@@ -32,5 +33,6 @@ def main(port: str, wait: float | None, arguments: list[str]) -> None:
     """Run miniterm with `arguments` on `port`; wait: seconds to queue for it, None: do not."""
     query = "" if wait is None else f"?wait={wait}"
     sys.argv = ["ttybroker term", f"broker://{port}{query}", *arguments]
+    client.tell_why = say
     miniterm.Miniterm = Terminal  # type: ignore[misc]
     miniterm.main()

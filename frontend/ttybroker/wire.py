@@ -17,6 +17,7 @@ use this module; it imports next to nothing because every client pays for it at 
     PORTS    more u8 (1 = there are more; ask with a higher start), count u16, count x port
     VERDICT  allowed u8, known u8, rule text, message text
     RUNNING  landlock u8, dumpable u8
+    WAITING  message text; not yet the answer, which follows
 
 A name is the rest of its datagram. A text is a u16 length and that many bytes of UTF-8.
 """
@@ -36,7 +37,7 @@ _END = 2.0**37  # seconds of the epoch, in the year 6325: no clock of ours, but 
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
 
 OPEN, LIST, REVOKE, CHECK, CONNECT, STATUS = 1, 2, 3, 4, 5, 6
-GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING = 129, 130, 131, 132, 133, 134
+GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING, WAITING = 129, 130, 131, 132, 133, 134, 135
 
 _HEAD = struct.Struct("<BBH")
 _OPEN = struct.Struct("<II")
@@ -82,7 +83,7 @@ class Holder(_Value):
     """Who has a port. `since` is seconds of the epoch; unknown: None, or "" in a text.
 
     `how` is "lease" for a client of the broker, else what gave the holder away:
-    "lock file", "flock" or "exclusive".
+    "lock file", "flock", "exclusive" or "login".
     """
 
     __slots__ = ("how", "pid", "program", "since", "uid", "user")
@@ -248,7 +249,16 @@ class Running(_Value):
 
 
 Request = Open | List | Revoke | Check | Connect | Status
-Reply = Grant | Done | Refused | Ports | Verdict | Running
+class Waiting(_Value):
+    """Not yet: why an answer takes its time, for people. The answer itself comes after it."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting
 
 
 class _Reader:
@@ -409,6 +419,8 @@ def encode_reply(reply: Reply) -> bytes:
     if isinstance(reply, Ports):
         rows = b"".join(_encode_port(port) for port in reply.ports)
         return _head(PORTS) + _PORTS.pack(reply.more, len(reply.ports)) + rows
+    if isinstance(reply, Waiting):
+        return _head(WAITING) + _text(reply.message)
     if isinstance(reply, Running):
         return _head(RUNNING) + bytes((reply.landlock, reply.dumpable))
     if isinstance(reply, Verdict):
@@ -431,6 +443,8 @@ def decode_reply(data: bytes) -> Reply:
         reply = Ports(tuple(_decode_port(body) for _ in range(count)), more)
     elif kind == VERDICT:
         reply = Verdict(body.flag(), body.flag(), body.text(), body.text())
+    elif kind == WAITING:
+        reply = Waiting(body.text())
     elif kind == RUNNING:
         reply = Running(body.take(1)[0], body.flag())
     elif kind in (GRANT, DONE):

@@ -80,7 +80,9 @@ def give_children_connections() -> None:
     import socket
 
     from ttybroker import client
+    from ttybroker.say import say
 
+    client.tell_why = say
     spare: list[client.Client] = []
 
     def before() -> None:

@@ -43,6 +43,7 @@ SEEDS: list[bytes] = [
             wire.Ports((wire.Port("a", "/dev/a", "free", "r", 1),), True),
             wire.Verdict(True, False, "rule", "text"),
             wire.Running(7, False),
+            wire.Waiting("slow"),
         ],
     ),
 ]
@@ -149,7 +150,7 @@ def any_holder(draw: Any) -> wire.Holder | None:
 
 def any_reply(draw: Any) -> wire.Reply:
     """A reply with fields of their whole range."""
-    kind = draw.ConsumeIntInRange(0, 5)
+    kind = draw.ConsumeIntInRange(0, 6)
     if kind == 0:
         return wire.Refused(draw.ConsumeIntInRange(0, U16), any_text(draw), any_holder(draw))
     if kind == 1:
@@ -163,6 +164,8 @@ def any_reply(draw: Any) -> wire.Reply:
         return wire.Verdict(*flags, any_text(draw), any_text(draw))
     if kind == 3:
         return wire.Running(draw.ConsumeIntInRange(0, 255), draw.ConsumeBool())
+    if kind == 6:
+        return wire.Waiting(any_text(draw))
     return wire.Grant() if kind == 4 else wire.Done()
 
 

@@ -8,6 +8,7 @@ the kernel's.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Callable
 import pytest
 
 from real.support import ALICE, BOB, NOBODY, Chat, Daemon, Rig, as_user, wait_readable
-from ttybroker import BrokerError, NoSuchPort, NotPermitted, client, open_fd
+from ttybroker import BrokerError, NoSuchPort, NotPermitted, aio, client, open_fd
 
 pytestmark = pytest.mark.root
 
@@ -221,6 +222,36 @@ class Slow:
 def ask_for(rig: Rig, number: int) -> Callable[[Chat], None]:
     """Lease a slow port and give it back."""
     return lambda _chat: os.close(open_fd(f"slow{number}", broker=str(rig.socket)))
+
+
+def by_asyncio(name: str, broker: str) -> int:
+    """The other way to wait."""
+    return asyncio.run(aio.open_fd(name, broker=broker))
+
+
+@pytest.mark.parametrize("way", [lambda name, broker: open_fd(name, broker=broker), by_asyncio],
+                         ids=["blocking", "asyncio"])  # fmt: skip
+def test_who_waits_for_a_device_is_told_so(rig: Rig, way: Callable[[str, str], int]) -> None:
+    """Once, while it waits; and then it gets the port."""
+
+    def wait(chat: Chat) -> None:
+        client.tell_why = chat.say
+        os.close(way("slow0", str(rig.socket)))
+
+    slow = Slow(rig, 1)
+    try:
+        asker = rig.child(ALICE, wait)
+        slow.stuck(1)
+        told = asker.hear()
+        assert told.startswith("slow0: ") and "another program may be closing it" in told
+        slow.daemon.record("slow", port="slow0")
+        slow.let_go()
+        assert asker.result() is None
+    finally:
+        for child in rig.children:
+            child.kill()
+        slow.let_go()
+        slow.close()
 
 
 def quick(rig: Rig) -> Callable[[], float]:

@@ -22,7 +22,20 @@ from hypothesis.stateful import (
 
 from ttybroker.wire import Holder
 from ttybrokerd import lease
-from ttybrokerd.lease import OPEN_LIMIT, RETRY, Ask, Effect, End, Refuse, Start, State, Table
+from ttybrokerd.lease import (
+    OPEN_LIMIT,
+    RETRY,
+    SLOW,
+    SLOW_DEVICE,
+    Ask,
+    Effect,
+    End,
+    Refuse,
+    Start,
+    State,
+    Table,
+    Tell,
+)
 from ttybrokerd.refusal import Refusal, busy
 
 TTY, OTHER = 0x440, 0x441
@@ -364,6 +377,8 @@ def test_a_device_that_does_not_open_is_refused_in_time_and_its_late_opening_clo
     table, ann, bob = Table(), ask(1), ask(2, wait=99)
     table.ask(TTY, ann)
     table.ask(TTY, bob)
+    assert table.next_alarm() == SLOW
+    assert table.tick(SLOW) == [Tell(ann, SLOW_DEVICE)]
     assert table.next_alarm() == OPEN_LIMIT
     assert refused(table.tick(OPEN_LIMIT), ann).number == errno.EIO
     assert table.next_alarm() == 99
@@ -374,7 +389,7 @@ def test_a_device_that_does_not_open_is_refused_in_time_and_its_late_opening_clo
 def test_a_short_wait_leaves_a_free_port_as_much_time_to_open_as_none() -> None:
     table, ann = Table(), ask(wait=0.001)
     table.ask(TTY, ann)
-    assert table.tick(OPEN_LIMIT) == []
+    assert table.tick(OPEN_LIMIT) == [Tell(ann, SLOW_DEVICE)]
     assert table.opened(TTY, OPEN_LIMIT) == []
     assert table.ports[TTY].holder() is ann.holder
 
@@ -385,7 +400,7 @@ def test_who_is_served_at_the_last_moment_has_time_to_get_the_port() -> None:
     table.ask(TTY, bob)
     table.end(TTY, "closed")
     assert table.closed(TTY) == [Start(TTY, bob)]
-    assert table.tick(10) == []
+    assert table.tick(10) == [Tell(bob, SLOW_DEVICE)]
     assert table.opened(TTY, 10.5) == []
 
 
@@ -419,8 +434,10 @@ def test_a_lease_without_a_time_limit_is_not_ended_by_time() -> None:
 def test_the_next_alarm_is_the_earliest_of_all_ports() -> None:
     table = held_by(ask(1, max_lease=50))
     table.ask(OTHER, ask(2, now=3))
-    table.ask(TTY, ask(3, wait=7))
-    assert table.next_alarm() == 7
+    table.ask(TTY, eve := ask(3, wait=3.5))
+    assert table.next_alarm() == 3.5
+    refused(table.tick(3.5), eve)
+    assert table.next_alarm() == 3 + SLOW
     table.tick(7)
     assert table.next_alarm() == 3 + OPEN_LIMIT
 
@@ -520,6 +537,7 @@ class Tables(RuleBasedStateMachine):
         self.opening: dict[int, Ask] = {}  # a worker is at it
         self.held: dict[int, tuple[Ask, float | None]] = {}
         self.closing: dict[int, Ask] = {}
+        self.told: list[Ask] = []  # that the device is slow
 
     def teardown(self) -> None:
         """However it went, all comes to an end."""
@@ -566,6 +584,10 @@ class Tables(RuleBasedStateMachine):
                     assert expires is not None
                     assert expires <= self.now
                 self.closing[effect.key] = lease_of
+            elif isinstance(effect, Tell):
+                assert effect.ask in self.opening.values()
+                assert effect.ask not in self.told, "told twice"
+                self.told.append(effect.ask)
             else:
                 self.refuse(effect.ask, effect.refusal)
 

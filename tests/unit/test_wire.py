@@ -33,6 +33,7 @@ from ttybroker.wire import (
     Running,
     Status,
     Verdict,
+    Waiting,
 )
 
 GRAMMAR = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -63,6 +64,7 @@ replies = st.one_of(
     st.builds(Ports, st.lists(ports, max_size=4).map(tuple), st.booleans()),
     st.builds(Verdict, st.booleans(), st.booleans(), text, text),
     st.builds(Running, st.integers(0, 255), st.booleans()),
+    st.builds(Waiting, text),
 )
 
 
@@ -127,6 +129,7 @@ NOBODY = b"\1" + b"\xff\xff\xff\xff" + b"\0\0\0\0" + bytes(8)
             b"\1\x84\0\0" + b"\1\1\0" + b"\1\0a\2\0/d\4\0busy\1\0r" + b"\3\0" + NOBODY + bytes(6),
         ),
         (Running(6, False), b"\1\x86\0\0\6\0"),
+        (Waiting("soon"), b"\1\x87\0\0\4\0soon"),
         (Verdict(True, False, "r", "é"), b"\1\x85\0\0" + b"\1\0" + b"\1\0r" + b"\2\0\xc3\xa9"),
     ],
 )  # fmt: skip
