@@ -19,6 +19,7 @@ class Adapters:
         self._fd = os.open("/dev/vport0p1", os.O_RDWR)
         self._qmp = Qmp(self._fd)
         self._plugged: set[int] = set()
+        self._pulled: set[int] = set()
 
     def close(self) -> None:
         """Let go of the channel."""
@@ -46,16 +47,20 @@ class Adapters:
     def pull(self, socket: int) -> None:
         """The first half of `unplug`: QEMU takes it from the bus."""
         self._qmp.command("device_del", id=f"adapter{socket}")
+        self._plugged.remove(socket)
+        self._pulled.add(socket)
 
     def pulled(self, socket: int) -> None:
         """The second half: it may be plugged again."""
         self._qmp.wait("DEVICE_DELETED", device=f"adapter{socket}")
-        self._plugged.discard(socket)
+        self._pulled.remove(socket)
 
     def unplug_all(self) -> None:
         """What is left, and wait until the kernel has seen that."""
-        for socket in sorted(self._plugged):
-            self.unplug(socket)
+        for socket in list(self._plugged):
+            self.pull(socket)
+        for socket in list(self._pulled):
+            self.pulled(socket)
         end = time.monotonic() + TIMEOUT
         while names():
             assert time.monotonic() < end, f"adapters do not go: {names()}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import figures
 from adapters import Adapters
 from real.support import PR_SET_CHILD_SUBREAPER, prctl
 from service import BareService, Service, SystemdService, flavour
@@ -47,3 +48,12 @@ def adapters(_adapters: Adapters) -> Iterator[Adapters]:
         yield _adapters
     finally:
         _adapters.unplug_all()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured."""
+    rows = figures.report()
+    if rows:
+        terminalreporter.section("measured")
+        for row in rows:
+            terminalreporter.write_line(row)

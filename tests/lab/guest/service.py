@@ -53,6 +53,10 @@ class Service:
         """Have it serve."""
         raise NotImplementedError
 
+    def kill(self) -> None:
+        """End it without a word."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """End it, and what starts it."""
         raise NotImplementedError
@@ -103,11 +107,15 @@ class Service:
         with client.connect() as connection:
             return [port for port in connection.ports() if port.holder is not None]
 
-    def port(self, name: str) -> wire.Port | None:
+    def port(self, name: str) -> wire.Port:
         """One port's row of the table."""
         with client.connect() as connection:
-            rows = [port for port in connection.ports() if port.name == name]
-        return rows[0] if rows else None
+            (row,) = [port for port in connection.ports() if port.name == name]
+        return row
+
+    def waiting(self, name: str) -> int:
+        """How many clients wait for a port."""
+        return self.port(name).waiting
 
     def child(self, uid: int, body: Callable[[Chat], object]) -> Child:
         """A process of this user, in the groups he has, that is gone when the test is."""
@@ -153,6 +161,10 @@ class BareService(Service):
                 ["ttybrokerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         until("the daemon", self._answers, told=self.log)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         self._process.terminate()

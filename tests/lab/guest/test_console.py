@@ -1,0 +1,52 @@
+"""Ports that are somebody's already: the kernel's console, and one with a login on it."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from real.support import Chat
+from service import BOB, Service, until
+from ttybroker import NotPermitted, PortBusy, open_fd
+from ttybroker.wire import Holder
+
+
+def test_the_console_is_refused(broker: Service) -> None:
+    def attempt(_chat: Chat) -> str:
+        with pytest.raises(NotPermitted) as caught:
+            open_fd("ttyS0", wait=10)
+        assert caught.value.errno == errno.EACCES
+        assert broker.port("ttyS0").state == "refused"
+        return str(caught.value)
+
+    said = broker.child(BOB, attempt).result()
+    assert "ttyS0" in said and "console" in said
+
+
+@pytest.fixture
+def getty() -> Iterator[subprocess.Popen[bytes]]:
+    """A login prompt on ttyS7, as init starts it."""
+    process = subprocess.Popen(["agetty", "ttyS7", "115200"], start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_getty_is_the_holder_of_its_port(broker: Service, getty: subprocess.Popen[bytes]) -> None:
+    def attempt(_chat: Chat) -> Holder | None:
+        with pytest.raises(PortBusy) as caught:
+            open_fd("ttyS7")
+        assert "agetty" in str(caught.value)
+        return caught.value.holder
+
+    until("the getty to be known", lambda: broker.port("ttyS7").state == "busy")
+    holder = broker.child(BOB, attempt).result()
+    assert holder is not None
+    assert (holder.pid, holder.uid, holder.program) == (getty.pid, 0, "agetty")
+    assert broker.port("ttyS7").holder == holder
+    assert getty.poll() is None

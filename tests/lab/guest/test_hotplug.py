@@ -1,0 +1,185 @@
+"""USB adapters that come and go: what the broker says is right within a fifth of a second."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from adapters import Adapters
+from figures import note
+from real.support import Chat, descriptors
+from service import ALICE, BOB, LOCKS, Service, locks, until
+from ttybroker import BrokerError, PortBusy, open_fd
+from ttybrokerd.device import Devices, Target
+from ttybrokerd.refusal import Refusal
+
+RIGHT = 200.0  # ms
+ADAPTER = 2  # wired to nothing
+CYCLES = 100
+BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
+
+
+def test_unplug_while_held(broker: Service, adapters: Adapters) -> None:
+    name = adapters.plug(ADAPTER)
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd(name)
+        os.set_blocking(descriptor, True)
+        chat.say()
+        chat.say(os.read(descriptor, 1))
+        with pytest.raises(OSError) as caught:
+            os.write(descriptor, b"x")
+        chat.say(caught.value.errno)
+
+    holder = broker.child(BOB, hold)
+    holder.hear()
+    until("the lock", lambda: locks() == [f"LCK..{name}"])
+    adapters.pull(ADAPTER)
+    until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
+    start = time.monotonic()
+    until("the lock to go", lambda: not locks())
+    assert not broker.held()
+    took = note(
+        "ms from unplugging until lock file and table are right", 1000 * (time.monotonic() - start)
+    )
+    assert took < RIGHT
+    assert holder.hear() == b""
+    assert holder.hear() == errno.EIO
+    adapters.pulled(ADAPTER)
+
+
+def test_unplug_while_waiting(broker: Service, adapters: Adapters) -> None:
+    """Who waits for it is told, and does not wait for what may never come back."""
+    name = adapters.plug(ADAPTER)
+
+    def wait(_chat: Chat) -> tuple[int, float]:
+        with pytest.raises(BrokerError) as caught:
+            open_fd(name, wait=60)
+        assert name in str(caught.value)
+        return caught.value.errno or 0, time.monotonic()
+
+    broker.holder(BOB, name)
+    waiting = broker.child(ALICE, wait)
+    until("alice to wait", lambda: broker.waiting(name))
+    adapters.pull(ADAPTER)
+    until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
+    start = time.monotonic()
+    number, told = waiting.result()
+    assert number in (errno.ENOENT, errno.ENODEV)
+    assert note("ms from the unplugging until who waits is told", 1000 * (told - start)) < RIGHT
+    adapters.pulled(ADAPTER)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "another"])
+def test_unplug_between_look_and_open(broker: Service, adapters: Adapters, again: bool) -> None:
+    """What was looked at is what is opened, also when another has its name and number by now."""
+    name = adapters.plug(ADAPTER, "OLD")
+    devices = Devices()
+    seen = devices.look(Target(name, f"/dev/{name}", pty=False, console=False))
+    try:
+        adapters.unplug(ADAPTER)
+        until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
+        if again:
+            assert adapters.plug(ADAPTER, "NEW") == name
+        with pytest.raises(Refusal) as caught:
+            os.close(devices.open(seen))
+        assert caught.value.number == errno.ENODEV
+    finally:
+        seen.close()
+
+
+@pytest.mark.systemd
+def test_an_alias_is_one_adapter_whatever_its_number(broker: Service, adapters: Adapters) -> None:
+    link = BY_ID.format("GPS1")
+    broker.policy(f'[[rule]]\nport = "gps"\ndevice = "{link}"\nallow = ["bob"]\n')
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd("gps")
+        chat.say(os.ttyname(descriptor))
+        chat.hear(60)
+
+    assert adapters.plug(ADAPTER, "GPS1") == "ttyUSB0"
+    until("udev's link", lambda: os.path.exists(link))
+    first = broker.child(BOB, hold)
+    assert first.hear() == "/dev/ttyUSB0"
+    adapters.unplug(ADAPTER)
+    until("the kernel to see that", lambda: not os.path.exists(link))
+    assert adapters.plug(ADAPTER, "GPS1") == "ttyUSB1"  # the dead descriptor keeps the number
+    until("udev's link", lambda: os.path.exists(link))
+    assert broker.port("gps").device == "/dev/ttyUSB1"
+    second = broker.child(BOB, hold)
+    assert second.hear() == "/dev/ttyUSB1"
+    assert (LOCKS / "LCK..ttyUSB1").exists()
+    first.kill()
+    assert adapters.plug(3, "OTHER") == "ttyUSB0"
+    second.kill()
+    third = broker.child(BOB, hold)
+    assert third.hear() == "/dev/ttyUSB1"
+    third.kill()
+    until("all to be given back", lambda: not broker.held())
+
+
+@pytest.mark.bare
+@pytest.mark.timeout(300)
+def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters: Adapters) -> None:
+    """One user has the adapter whenever it is there, another opens a UART all the time."""
+
+    def opens(chat: Chat) -> int:
+        times = 0
+        chat.sock.setblocking(False)
+        while not _word(chat):
+            os.close(open_fd("ttyS1", wait=10))
+            times += 1
+        return times
+
+    def grabs(chat: Chat) -> None:
+        """Hold each adapter that comes until it goes."""
+        chat.sock.setblocking(False)
+        while not _word(chat):
+            try:
+                descriptor = open_fd("ttyUSB0")
+            except PortBusy:  # nobody else wants it
+                raise
+            except BrokerError:
+                time.sleep(0.01)
+                continue
+            chat.say()
+            os.set_blocking(descriptor, True)
+            os.read(descriptor, 1)
+            os.close(descriptor)
+
+    before, watches = descriptors(broker.pid), _watches(broker.pid)
+    opener, grabber = broker.child(BOB, opens), broker.child(ALICE, grabs)
+    start = time.monotonic()
+    for _ in range(CYCLES):
+        assert adapters.plug(ADAPTER) == "ttyUSB0"
+        grabber.hear()
+        assert (LOCKS / "LCK..ttyUSB0").exists()
+        adapters.unplug(ADAPTER)
+        until("it to be free", lambda: not (LOCKS / "LCK..ttyUSB0").exists())
+    note("s for 100 plug cycles", time.monotonic() - start)
+    opener.say(True)
+    grabber.say(True)
+    assert opener.result() > CYCLES
+    assert grabber.result() is None
+    until("all to be given back", lambda: not broker.held() and not locks())
+    until("no descriptor more", lambda: len(descriptors(broker.pid)) <= len(before),
+          told=lambda: set(descriptors(broker.pid).items()) - set(before.items()))  # fmt: skip
+    assert _watches(broker.pid) == watches
+
+
+def _word(chat: Chat) -> bool:
+    try:
+        return bool(chat.sock.recv(4096))
+    except BlockingIOError:
+        return False
+
+
+def _watches(pid: int) -> int:
+    """How many inotify watches a process has: proc(5), fdinfo."""
+    files = Path(f"/proc/{pid}/fdinfo").iterdir()
+    return sum(file.read_text().count("inotify wd:") for file in files)

@@ -1,0 +1,72 @@
+"""What the broker costs a machine that is up: the first grant, memory and wake-ups."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from figures import note
+from real.support import Chat
+from service import BOB, Service, SystemdService, run, until
+from ttybroker import open_fd
+
+ROUNDS = 5
+
+
+@pytest.mark.systemd
+def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
+    """By its socket; at most six times as long as it takes to start Python itself."""
+
+    def ask(_chat: Chat) -> float:
+        start = time.monotonic()
+        descriptor = open_fd("ttyS1")
+        took = time.monotonic() - start
+        os.close(descriptor)
+        return took
+
+    grants, pythons = [], []
+    for _ in range(ROUNDS):
+        until("the port to be free", lambda: not broker.held())
+        run("systemctl", "stop", "ttybroker.service")
+        run("systemctl", "start", "ttybroker.socket")
+        assert not broker.pid
+        grants.append(broker.child(BOB, ask).result())
+        start = time.monotonic()
+        subprocess.run(["python3", "-I", "-c", "pass"], check=True)
+        pythons.append(time.monotonic() - start)
+    for grant, python in zip(grants, pythons, strict=True):
+        note("ms for the first grant, which starts the daemon", 1000 * grant)
+        note("ms for python3 -I -c pass", 1000 * python)
+    ratio = note("first grant / python3 -I -c pass (medians)",
+                 statistics.median(grants) / statistics.median(pythons))  # fmt: skip
+    assert ratio <= 6
+
+
+def test_memory_at_rest(broker: Service) -> None:
+    broker.holder(BOB, "ttyS1").kill()
+    until("the port to be free", lambda: not broker.held())
+    rollup = Path(f"/proc/{broker.pid}/smaps_rollup").read_text()
+    kib = sum(int(size) for size in re.findall(r"^Private_\w+:\s+(\d+) kB", rollup, re.M))
+    assert note("KiB of private memory at rest", kib) < 8 * 1024
+
+
+def test_no_wake_up_at_rest(broker: Service) -> None:
+    broker.holder(BOB, "ttyS1")
+    time.sleep(2.5)  # it looks again at a port that somebody closed: broker.py, LOOK_AGAIN
+    before = _switches(broker.pid)
+    time.sleep(10)
+    assert _switches(broker.pid) == before
+
+
+def _switches(pid: int) -> dict[str, list[str]]:
+    """How often each thread came or went: proc_pid_status(5)."""
+    counts = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        counts[task.name] = re.findall(r"ctxt_switches:\s+(\d+)", (task / "status").read_text())
+    return counts

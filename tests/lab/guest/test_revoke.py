@@ -1,0 +1,222 @@
+"""Taking a UART back, and closing one with output stuck: holder, next client and lines."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import termios
+import time
+from collections.abc import Callable
+
+import pytest
+
+from figures import note
+from lines import far, lines, raw, unsent
+from real.support import Chat, Child
+from service import ALICE, BOB, Service, until
+from ttybroker import client, open_fd
+from ttybrokerd.port import DRAIN_STALL
+
+AT_ONCE = 200.0  # ms, of a slow emulated processor, from the revoke to the next client's grant
+XOFF, XON = b"\x13", b"\x11"
+
+
+def reading(descriptor: int, chat: Chat) -> None:
+    os.set_blocking(descriptor, True)
+    chat.say()
+    assert os.read(descriptor, 1) == b""
+
+
+def polling(descriptor: int, chat: Chat) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    chat.say()
+    assert poll.poll()[0][1] & select.POLLHUP
+
+
+def writing(descriptor: int, chat: Chat) -> None:
+    os.set_blocking(descriptor, True)
+    chat.say()
+    with pytest.raises(OSError) as caught:
+        while True:
+            os.write(descriptor, bytes(512))
+    assert caught.value.errno == errno.EIO
+
+
+def stopped(descriptor: int, chat: Chat) -> None:
+    """Blocked in a write behind XOFF."""
+    stop(descriptor, chat)
+    os.set_blocking(descriptor, True)
+    chat.say()
+    assert os.write(descriptor, bytes(65536)) < 65536
+
+
+def stop(descriptor: int, chat: Chat) -> None:
+    """Have the test send XOFF, and wait until that counts."""
+    raw(descriptor, xon=True)
+    chat.say()
+    os.set_blocking(descriptor, True)
+    assert os.read(descriptor, 1) == b"!"
+
+
+@pytest.mark.parametrize("act", [reading, polling, writing, stopped])
+def test_revoke(broker: Service, act: Callable[[int, Chat], None]) -> None:
+    """The holder sees its end whatever it does, and the next client is served at once."""
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd("ttyS1")
+        raw(descriptor)
+        act(descriptor, chat)
+        assert os.read(descriptor, 1) == b""
+        with pytest.raises(OSError) as caught:
+            os.write(descriptor, b"x")
+        assert caught.value.errno == errno.EIO
+        chat.say("over")
+
+    end = far("ttyS2")
+    holder = broker.child(BOB, hold)
+    holder.hear()
+    if act is stopped:
+        os.write(end, XOFF + b"!")
+        holder.hear()
+    waiting = broker.holder(ALICE, "ttyS1", wait=60)
+    until("alice to wait", lambda: broker.waiting("ttyS1"))
+    start = time.monotonic()
+    with client.connect() as connection:
+        connection.revoke("ttyS1")
+    took = note("ms from revoke to the next client's grant", 1000 * (waiting.hear() - start))
+    assert holder.hear() == "over"
+    assert took < AT_ONCE
+    os.close(end)
+
+
+@pytest.mark.parametrize("hupcl", [True, False], ids=["hupcl", "-hupcl"])
+def test_dtr_falls_at_the_end_with_hupcl(broker: Service, hupcl: bool) -> None:
+    """As the port's own settings say, which are those that it is found with."""
+    descriptor = far("ttyS1")
+    settings = termios.tcgetattr(descriptor)
+    settings[2] = settings[2] | termios.HUPCL if hupcl else settings[2] & ~termios.HUPCL
+    termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+    os.close(descriptor)
+    try:
+        broker.holder(BOB, "ttyS1")
+        assert lines("ttyS1") >= {"DTR", "RTS"}
+        with client.connect() as connection:
+            connection.revoke("ttyS1")
+        assert lines("ttyS1") & {"DTR", "RTS"} == (set() if hupcl else {"DTR", "RTS"})
+    finally:
+        os.close(far("ttyS1"))
+
+
+def stuck(broker: Service, end: int) -> Child:
+    """A holder of ttyS1 with 1000 bytes stuck behind XOFF; a word makes it close."""
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd("ttyS1")
+        stop(descriptor, chat)
+        assert os.write(descriptor, b"x" * 1000) == 1000
+        chat.say(unsent(descriptor))
+        chat.hear()
+        before = time.monotonic()
+        os.close(descriptor)
+        chat.say((before, 1000 * (time.monotonic() - before)))
+
+    child = broker.child(BOB, hold)
+    child.hear()
+    os.write(end, XOFF + b"!")
+    assert child.hear() > 900
+    return child
+
+
+def test_a_close_with_stuck_output_delays_nobody(broker: Service) -> None:
+    """It is over at once for who closes; the next client has the port when it is clear that
+    nobody takes the output any more."""
+    end = far("ttyS2")
+    holder = stuck(broker, end)
+    waiting = broker.holder(ALICE, "ttyS1", wait=60)
+    until("alice to wait", lambda: broker.waiting("ttyS1"))
+    holder.say()
+    closed, took = holder.hear()
+    assert note("ms a close takes with 1000 bytes stuck behind XOFF", took) < 50
+    waited = note("ms from there to the next grant", 1000 * (waiting.hear() - closed))
+    assert waited < 1000 * DRAIN_STALL + 100
+    os.close(end)
+
+
+def test_what_can_still_go_out_does(broker: Service) -> None:
+    end = far("ttyS2")
+    holder = stuck(broker, end)
+    holder.say()
+    closed, _ = holder.hear()
+    os.write(end, XON)
+    got = b""
+    while got.count(b"x") < 1000:
+        assert select.select([end], [], [], 10)[0], len(got)
+        got += os.read(end, 4096)
+    until("the port to be free", lambda: not broker.held())
+    note("ms from a close with output that can go to a free port",
+         1000 * (time.monotonic() - closed))  # fmt: skip
+    os.close(end)
+
+
+def test_a_controlling_terminal_ends_with_the_lease(broker: Service) -> None:
+    """/dev/tty is a second description of the port, which no lease counts."""
+
+    def hold(chat: Chat) -> bytes:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.setsid()
+        descriptor = open_fd("ttyS1")
+        fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+        fcntl.ioctl(descriptor, termios.TIOCNXCL)  # or /dev/tty could not be opened
+        kept = os.open("/dev/tty", os.O_RDWR)
+        os.close(descriptor)
+        return os.read(kept, 1)
+
+    assert broker.child(BOB, hold).result() == b""
+    until("the port to be free", lambda: not broker.held())
+    broker.holder(ALICE, "ttyS1").kill()
+
+
+def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> None:
+    """The kernel keeps everybody from a port whose last close is stuck, for 30 s. Others have
+    their ports meanwhile, and who waits for this one is told why."""
+
+    def close(chat: Chat) -> None:
+        descriptor = far("ttyS4")
+        stop(descriptor, chat)
+        os.write(descriptor, b"x" * 1000)
+        chat.say()
+        os.close(descriptor)
+
+    def wait(chat: Chat) -> None:
+        client.tell_why = chat.say
+        descriptor = open_fd("ttyS4", wait=60)
+        chat.say("granted")
+        os.close(descriptor)
+
+    def others(_chat: Chat) -> list[float]:
+        times = []
+        for _ in range(20):
+            start = time.monotonic()
+            os.close(open_fd("ttyS1", wait=5))
+            times.append(1000 * (time.monotonic() - start))
+        return times
+
+    end = far("ttyS5")
+    outsider = broker.child(0, close)
+    outsider.hear()
+    os.write(end, XOFF + b"!")
+    outsider.hear()
+    waiting = broker.child(ALICE, wait)
+    told = waiting.hear()
+    assert told.startswith("ttyS4: ") and "another program may be closing it" in told
+    assert broker.port("ttyS4").state == "opening"
+    times = broker.child(BOB, others).result()
+    note("ms for an open while the close of another port is stuck", max(times))
+    assert max(times) < 50
+    os.write(end, XON)
+    assert waiting.hear() == "granted"
+    os.close(end)

@@ -1,0 +1,159 @@
+"""A file by zmodem, from inside Debian's terminal programs, over a UART and over USB."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pexpect
+import pytest
+
+from adapters import Adapters
+from figures import note
+from lines import far
+from service import BOB, Service, until
+
+pytestmark = pytest.mark.bare  # a minute or two, and none of it is systemd's
+
+HOME = Path("/home/bob")
+SIZE = 256 * 1024
+LAUNCHERS = [("ttyrun",), ("ttybroker", "run")]
+
+
+class Program(NamedTuple):
+    """How to start one, see that it is up, have it send or receive `file`, and leave it."""
+
+    command: str
+    ready: str
+    send: Callable[[pexpect.spawn], None]
+    receive: Callable[[pexpect.spawn], None]
+    leave: str
+
+
+def picocom_sends(screen: pexpect.spawn) -> None:
+    screen.send("\x01\x13")
+    screen.expect_exact("*** file:")
+    screen.send("file\r")
+    screen.expect_exact("*** exit status: 0 ***")
+
+
+def picocom_receives(screen: pexpect.spawn) -> None:
+    screen.send("\x01\x12")
+    screen.expect_exact("*** file:")
+    screen.send("\r")
+    screen.expect_exact("*** exit status: 0 ***")
+
+
+def minicom_sends(screen: pexpect.spawn) -> None:
+    screen.send("\x01s")
+    screen.expect_exact("Upload")
+    screen.send("\r")  # zmodem is the first
+    screen.expect_exact("Okay")
+    screen.send("\r")  # no file is marked: ask for its name
+    screen.expect_exact("filename")
+    screen.send("file\r")
+    screen.expect("press any key")
+    screen.send("\r")
+
+
+def minicom_receives(screen: pexpect.spawn) -> None:
+    screen.send("\x01r")
+    screen.expect_exact("Download")
+    screen.send("\r")
+    screen.expect("press any key")
+    screen.send("\r")
+
+
+def cu_sends(screen: pexpect.spawn) -> None:
+    screen.send("\r~+sz -b -q file\r")
+
+
+def cu_receives(screen: pexpect.spawn) -> None:
+    screen.send("\r~+rz -b -q -y\r")
+
+
+PROGRAMS = {
+    "picocom": Program(
+        "picocom -b 115200 --send-cmd 'sz -b -q' --receive-cmd 'rz -b -q -y' /dev/{}",
+        "Terminal ready", picocom_sends, picocom_receives, "\x01\x18",
+    ),
+    "minicom": Program(
+        "minicom -o -D /dev/{} -b 115200",
+        "Welcome to minicom", minicom_sends, minicom_receives, "\x01q\r",
+    ),
+    "cu": Program("cu -l /dev/{} -s 115200", "Connected.", cu_sends, cu_receives, "\r~."),
+}  # fmt: skip
+
+
+@pytest.fixture(params=["uart", "usb"])
+def wire(request: pytest.FixtureRequest, adapters: Adapters) -> tuple[str, str]:
+    """A port, and the UART at its other end."""
+    return ("ttyS4", "ttyS5") if request.param == "uart" else (adapters.plug(0), "ttyS3")
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """The user's home and a directory of the far end; neither has a `file` in the end."""
+    yield HOME, tmp_path
+    (HOME / "file").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=" ".join)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_file_arrives(
+    broker: Service,
+    wire: tuple[str, str],
+    places: tuple[Path, Path],
+    name: str,
+    launcher: tuple[str, ...],
+) -> None:
+    """Each program sends and receives on each kind of port, by one launcher or the other."""
+    port, other = wire
+    home, elsewhere = places
+    sends = (launcher == LAUNCHERS[0]) == (port == "ttyS4")
+    source, sink = (home, elsewhere) if sends else (elsewhere, home)
+    data = os.urandom(SIZE)
+    (source / "file").write_bytes(data)
+    shutil.chown(source / "file", BOB if sends else 0)
+    program = PROGRAMS[name]
+    words = [*launcher, "--", "sh", "-c", f"exec {program.command.format(port)}"]
+    screen = pexpect.spawn(
+        words[0], words[1:], cwd=home, preexec_fn=become_bob, timeout=60, encoding="latin-1",
+        env={**os.environ, "HOME": str(home), "TERM": "linux", "LANG": "C.UTF-8", "USER": "bob"},
+    )  # fmt: skip
+    end = far(other)
+    try:
+        screen.expect_exact(program.ready)
+        words = ["rz", "-b", "-q", "-y"] if sends else ["sz", "-b", "-q", "file"]
+        start = time.monotonic()
+        peer = subprocess.Popen(words, cwd=elsewhere, stdin=end, stdout=end)
+        try:
+            (program.send if sends else program.receive)(screen)
+            assert peer.wait(60) == 0
+        finally:
+            peer.kill()
+            peer.wait()
+        note("s for 256 KiB by zmodem", time.monotonic() - start)
+        until("all of the file", lambda: (sink / "file").stat().st_size == SIZE)
+        screen.send(program.leave)
+        screen.expect(pexpect.EOF)
+        screen.wait()
+        assert screen.exitstatus == 0
+    finally:
+        screen.close(force=True)
+        os.close(end)
+    digests = [hashlib.sha256((place / "file").read_bytes()).hexdigest() for place in places]
+    assert digests == [hashlib.sha256(data).hexdigest()] * 2
+
+
+def become_bob() -> None:
+    """In the child, which has its terminal already."""
+    os.initgroups("bob", BOB)
+    os.setresgid(BOB, BOB, BOB)
+    os.setresuid(BOB, BOB, BOB)
