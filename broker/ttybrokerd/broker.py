@@ -523,7 +523,7 @@ class Broker:
         for client in self._revokers.pop(key, []):
             if self._clients.answer(client, wire.Done()):
                 self._clients.done(client)
-        self._do(self.table.closed(key))
+        self._do(self.table.closed(key, time.monotonic()))
 
     def _count_ghosts(self, uid: int) -> int:
         """How many revoked descriptions this user still keeps open; forgets those closed."""

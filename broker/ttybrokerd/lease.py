@@ -193,7 +193,7 @@ class Table:
             return []
         self._answered(ask)
         told: list[Effect] = [] if ask.withdrawn else [Refuse(ask, refusal)]
-        return told + self._next(key)
+        return told + self._next(key, now)
 
     def end(self, key: int, reason: str) -> list[Effect]:
         """The lease is over, whatever the reason; the first one counts."""
@@ -205,11 +205,11 @@ class Table:
         self._settle(key)
         return [End(key, port.current, reason)]
 
-    def closed(self, key: int) -> list[Effect]:
+    def closed(self, key: int, now: float) -> list[Effect]:
         """The device is in order again."""
         port = self._port(key, State.CLOSING)
         _count_down(self._leases, port.current.uid)
-        return self._next(key)
+        return self._next(key, now)
 
     def withdraw(self, key: int, ask: Ask) -> list[Effect]:
         """The asker went away while it waited. (What it holds ends by the kernel's word.)"""
@@ -217,7 +217,8 @@ class Table:
         if port is None:
             return []
         if ask in port.queue:
-            return self._leave_queue(key, port, ask)
+            self._leave_queue(key, port, ask)
+            return []
         if port.current is ask and port.state is State.OPENING:
             ask.withdrawn = True
             self._settle(key)
@@ -249,12 +250,11 @@ class Table:
             effects.append(Refuse(current, Refusal(errno.EIO, what)))
         for ask in [ask for ask in port.queue if ask.deadline <= now]:
             refusal = self._timeout(port, ask)
-            effects += [Refuse(ask, refusal), *self._leave_queue(key, port, ask)]
+            effects.append(Refuse(ask, refusal))
+            self._leave_queue(key, port, ask)
         if port.retry is not None and port.retry <= now and port.queue:
-            effects += self._next(key)
+            effects += self._next(key, now)
         if key in self.ports:
-            if port.current.tell is not None and port.current.tell <= now:
-                port.current.tell = now + SLOW  # it has waited for others, and for no device yet
             self._settle(key)
         return effects
 
@@ -290,26 +290,29 @@ class Table:
             return Refusal(errno.EDQUOT, what)
         return None
 
-    def _next(self, key: int) -> list[Effect]:
+    def _next(self, key: int, now: float) -> list[Effect]:
         """The port is nobody's: open it for the head of the queue, or forget it."""
         port = self.ports[key]
         port.retry = port.outsider = None
         if not port.queue:
-            del self.ports[key]
-            self._alarms.pop(key, None)
+            self._forget(key)
             return []
         port.state = State.OPENING
         port.current = port.queue.popleft()
+        port.current.tell = now + SLOW  # what it waited for until now was no device
         self._settle(key)
         return [Start(key, port.current)]
 
-    def _leave_queue(self, key: int, port: Port, ask: Ask) -> list[Effect]:
+    def _leave_queue(self, key: int, port: Port, ask: Ask) -> None:
         port.queue.remove(ask)
         self._answered(ask)
         self._settle(key)
         if port.state is State.OUTSIDE and not port.queue:
-            return self._next(key)
-        return []
+            self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        del self.ports[key]
+        self._alarms.pop(key, None)
 
     def _answered(self, ask: Ask) -> None:
         _count_down(self._waiting, ask.uid)

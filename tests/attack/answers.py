@@ -52,6 +52,8 @@ def read_answer(data: bytes, with_descriptor: bool) -> Answer:
                 return Answer("grant")
             case wire.Done():
                 return Answer("done")
+            case wire.Waiting():
+                return Answer("waiting")
             case wire.Running():
                 return Answer("running")
             case wire.Refused() if reply.message and reply.message.isprintable():

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 OPEN_LIMIT = 40.0  # seconds that a port may take to open
+SLOW = 1.0  # seconds after which who waits for it is told that it is the device
 RETRY = 0.25  # seconds between tries at a port that an outsider has
 FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 REST = FIRST | frozenset(b"0123456789_-")
@@ -76,6 +77,7 @@ class Want:
         self.looked = False  # its port was looked at when it asked, and not again
         self.until = now + (wait if wait > 0 else OPEN_LIMIT)
         self.open_by = now + wait + OPEN_LIMIT
+        self.told_at: float | None = None
         self.given_up = False
 
     def who(self, since: float | None = None) -> Who:
@@ -444,6 +446,7 @@ class Model:
             port.stage, port.current = "free", None
             return
         port.stage, port.current = "opening", port.queue.pop(0)
+        port.current.told_at = self.now + SLOW
         port.opens += 1
         self.jobs.append(Job("open", port, port.current))
 
@@ -533,6 +536,10 @@ class Model:
             self.end(port)
         if port.stage == "opening":
             assert port.current is not None
+            told_at = port.current.told_at
+            if not port.current.given_up and told_at is not None and told_at <= self.now:
+                port.current.told_at = None
+                self.answer(port.current.by, Answer("waiting"))
             if not port.current.given_up and port.current.open_by <= self.now:
                 port.current.given_up = True
                 self.refuse(port.current.by, errno.EIO)

@@ -86,7 +86,7 @@ def test_a_free_port_is_opened_at_once_and_a_closed_one_is_forgotten() -> None:
     assert state(table) is State.HELD
     assert table.end(TTY, "closed") == [End(TTY, ann, "closed")]
     assert state(table) is State.CLOSING
-    assert table.closed(TTY) == []
+    assert table.closed(TTY, 0) == []
     assert table.ports == {}
     assert table.next_alarm() is None
 
@@ -142,7 +142,7 @@ def test_news_of_a_port_in_another_state_is_a_bug_and_not_believed(method: str) 
         table.end(TTY, "closed")
     with pytest.raises(AssertionError):
         {
-            "closed": lambda: table.closed(TTY),
+            "closed": lambda: table.closed(TTY, 0),
             "opened": lambda: table.opened(TTY, 0),
             "failed": lambda: table.failed(TTY, BROKEN, 0),
         }[method]()
@@ -159,7 +159,7 @@ def test_an_adopted_lease_is_held_and_ends_like_any_other() -> None:
     told = refused(table.ask(TTY, bob), bob)
     assert (told.number, told.holder) == (errno.EBUSY, ann.holder)
     assert table.end(TTY, "closed") == [End(TTY, ann, "closed")]
-    assert table.closed(TTY) == []
+    assert table.closed(TTY, 0) == []
     assert table.ports == {}
 
 
@@ -180,7 +180,7 @@ def test_adopted_leases_count_for_their_user_and_may_be_more_than_would_be_grant
     assert refused(table.ask(1000, eve), eve).number == errno.EDQUOT
     for key in range(2):
         table.end(key, "closed")
-        table.closed(key)
+        table.closed(key, 0)
     assert table.ask(1000, eve) == [Start(1000, eve)]
 
 
@@ -194,11 +194,11 @@ def test_those_who_wait_are_served_in_the_order_they_came() -> None:
         assert table.ask(TTY, one) == []
     for one in rest:
         table.end(TTY, "closed")
-        assert table.closed(TTY) == [Start(TTY, one)]
+        assert table.closed(TTY, 0) == [Start(TTY, one)]
         assert table.opened(TTY, 0) == []
         assert table.ports[TTY].holder() is one.holder
     table.end(TTY, "closed")
-    assert table.closed(TTY) == []
+    assert table.closed(TTY, 0) == []
 
 
 def test_nobody_overtakes_the_queue_while_the_port_is_being_put_in_order() -> None:
@@ -208,7 +208,7 @@ def test_nobody_overtakes_the_queue_while_the_port_is_being_put_in_order() -> No
     table.end(TTY, "closed")
     told = refused(table.ask(TTY, eve), eve)
     assert (told.number, told.holder) == (errno.EBUSY, bob.holder)
-    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.closed(TTY, 0) == [Start(TTY, bob)]
 
 
 def test_a_port_just_given_back_is_free_for_who_does_not_want_to_wait() -> None:
@@ -216,7 +216,7 @@ def test_a_port_just_given_back_is_free_for_who_does_not_want_to_wait() -> None:
     table = held_by(ann)
     table.end(TTY, "closed")
     assert table.ask(TTY, bob) == []
-    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.closed(TTY, 0) == [Start(TTY, bob)]
 
 
 def test_a_port_that_stays_in_disorder_is_blamed_on_nobody() -> None:
@@ -255,7 +255,7 @@ def test_who_waited_long_enough_is_refused_then_and_not_before() -> None:
     assert told.reason.startswith("waited in vain: held by user1 (uid 1)")
     assert table.next_alarm() is None
     table.end(TTY, "closed")
-    assert table.closed(TTY) == []
+    assert table.closed(TTY, 0) == []
 
 
 def test_the_queue_closes_up_when_one_in_it_gives_up() -> None:
@@ -265,7 +265,7 @@ def test_the_queue_closes_up_when_one_in_it_gives_up() -> None:
     table.ask(TTY, eve)
     refused(table.tick(1), bob)
     table.end(TTY, "closed")
-    assert table.closed(TTY) == [Start(TTY, eve)]
+    assert table.closed(TTY, 0) == [Start(TTY, eve)]
 
 
 # who goes away
@@ -278,7 +278,7 @@ def test_who_goes_away_from_the_queue_is_never_served() -> None:
     table.ask(TTY, eve)
     assert table.withdraw(TTY, bob) == []
     table.end(TTY, "closed")
-    assert table.closed(TTY) == [Start(TTY, eve)]
+    assert table.closed(TTY, 0) == [Start(TTY, eve)]
 
 
 def test_who_goes_away_while_its_port_is_opened_leaves_it_to_the_next() -> None:
@@ -287,7 +287,7 @@ def test_who_goes_away_while_its_port_is_opened_leaves_it_to_the_next() -> None:
     table.ask(TTY, bob)
     assert table.withdraw(TTY, ann) == []
     assert table.opened(TTY, 0) == [End(TTY, ann, "client gone")]
-    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.closed(TTY, 0) == [Start(TTY, bob)]
 
 
 def test_who_went_away_is_not_told_that_its_port_failed() -> None:
@@ -383,7 +383,7 @@ def test_a_device_that_does_not_open_is_refused_in_time_and_its_late_opening_clo
     assert refused(table.tick(OPEN_LIMIT), ann).number == errno.EIO
     assert table.next_alarm() == 99
     assert table.opened(TTY, 50) == [End(TTY, ann, "client gone")]
-    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.closed(TTY, 0) == [Start(TTY, bob)]
 
 
 def test_a_short_wait_leaves_a_free_port_as_much_time_to_open_as_none() -> None:
@@ -399,7 +399,7 @@ def test_who_is_served_at_the_last_moment_has_time_to_get_the_port() -> None:
     table = held_by(ann)
     table.ask(TTY, bob)
     table.end(TTY, "closed")
-    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.closed(TTY, 0) == [Start(TTY, bob)]
     assert table.tick(10) == [Tell(bob, SLOW_DEVICE)]
     assert table.opened(TTY, 10.5) == []
 
@@ -420,7 +420,7 @@ def test_a_lease_with_a_time_limit_is_over_then_and_the_next_is_served() -> None
     assert table.tick(159.9) == []
     assert table.tick(160) == [End(TTY, ann, "time limit")]
     assert table.tick(161) == []
-    assert table.closed(TTY) == [Start(TTY, bob)]
+    assert table.closed(TTY, 0) == [Start(TTY, bob)]
     assert table.opened(TTY, 162) == []
     assert table.next_alarm() is None
 
@@ -495,7 +495,7 @@ def test_a_lease_counts_until_its_port_is_in_order_again() -> None:
     one_more = ask(2)
     table.end(0, "closed")
     assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
-    table.closed(0)
+    table.closed(0, 0)
     assert table.ask(999, one_more) == [Start(999, one_more)]
 
 
@@ -677,7 +677,7 @@ class Tables(RuleBasedStateMachine):
 
     def finish(self, key: int) -> None:
         del self.closing[key]
-        self.do(self.table.closed(key))
+        self.do(self.table.closed(key, self.now))
 
     @precondition(lambda self: self.closing)
     @rule(data=st.data())
