@@ -486,6 +486,8 @@ class Daemon:
         self._read()
         self.ended = True
         if self.names:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.names, signal.SIGCONT)  # a test may have failed while it was stopped
             wait_readable(self._names_end, "the end of the process that asks for names")
             os.close(self._names_end)
             with contextlib.suppress(ChildProcessError):  # init has it
