@@ -70,11 +70,9 @@ def _built(library: Any) -> Any:
     """The rules, in libseccomp's hands."""
     from ttybrokerd import syscalls  # a table of which the broker has no further use
 
-    # an action has 32 bits, which libseccomp's own binding takes for a signed int
-    kill = ctypes.c_int32(library.KILL_PROCESS).value
-    denied = library.ERRNO(errno.EPERM) if sys.flags.dev_mode else kill
+    denied = library.ERRNO(errno.EPERM) if sys.flags.dev_mode else library.KILL_PROCESS
     rules = library.SyscallFilter(denied)
-    rules.set_attr(library.Attr.ACT_BADARCH, kill)
+    rules.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
     for call in syscalls.CALLS:
         needs = [library.Arg(a, library.MASKED_EQ, mask, value) for a, value, mask in call.needs]
         rules.add_rule(library.ALLOW, call.name, *needs)
