@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ LIMIT = 900.0  # seconds for the tests of one flavour
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 1 if anything failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or QEMU would live on
     flavours = os.environ.get("LAB_FLAVOURS", " ".join(FLAVOURS)).split()
     started = time.monotonic()
     counts: Counter[str] = Counter()
