@@ -205,6 +205,7 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
             times.append(1000 * (time.monotonic() - start))
         return times
 
+    usual = max(broker.child(BOB, others).result())
     end = far("ttyS5")
     outsider = broker.child(0, close)
     outsider.hear()
@@ -214,9 +215,10 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
     told = waiting.hear()
     assert told.startswith("ttyS4: ") and "another program may be closing it" in told
     assert broker.port("ttyS4").state == "opening"
-    times = broker.child(BOB, others).result()
-    note("ms for an open while the close of another port is stuck", max(times))
-    assert max(times) < 50
+    now = max(broker.child(BOB, others).result())
+    note("ms for an open, the worst of 20", usual)
+    note("ms for an open while the close of another port is stuck, the worst of 20", now)
+    assert now - usual < 50
     os.write(end, XON)
     assert waiting.hear() == "granted"
     os.close(end)
