@@ -128,6 +128,7 @@ def test_a_file_arrives(
         env={**os.environ, "HOME": str(home), "TERM": "linux", "LANG": "C.UTF-8", "USER": "bob"},
     )  # fmt: skip
     end = far(other)
+    os.set_blocking(end, True)  # rz takes EAGAIN for an error
     try:
         screen.expect_exact(program.ready)
         words = ["rz", "-b", "-q", "-y"] if sends else ["sz", "-b", "-q", "file"]
