@@ -204,9 +204,9 @@ class SystemdService(Service):
         return run("journalctl", "--no-pager", "-o", "cat", "-u", "ttybroker.service")
 
 
-def run(*words: str) -> str:
+def run(*words: str, timeout: float = 4 * TIMEOUT) -> str:
     """A command's output, without the last newline. Raises AssertionError with all it said."""
-    done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT * 4)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout.rstrip("\n")
 

@@ -1,0 +1,183 @@
+"""The packages: what they bring and when it runs, an upgrade under a holder, and what a purge
+leaves; and a service that has no rights of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from lines import raw
+from real.support import Chat
+from service import ALICE, BOB, LAB_POLICY, POLICY, Service, run, until
+from ttybroker import NotPermitted, open_fd, open_tty
+
+pytestmark = pytest.mark.systemd
+
+PACKAGES = Path(os.environ.get("PACKAGES", "."))
+EXAMPLES = Path("/project/packaging/examples")
+SHIPPED = Path("/project/broker/ttybrokerd/policy.toml")
+NAMES = ("ttybroker", "python3-ttybroker")
+PLACES = ("/etc/ttybroker", "/run/ttybroker", "/usr/lib/ttybroker",
+          "/usr/lib/python3/dist-packages/ttybroker",
+          "/usr/lib/python3/dist-packages/ttybrokerd")  # fmt: skip
+SLOW = 300.0  # seconds for dpkg, on a busy machine that emulates another
+POSITION = b"GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,"  # NMEA 0183
+
+
+def install() -> None:
+    run("dpkg", "--force-confold", "-i", *map(str, sorted(PACKAGES.glob("*.deb"))), timeout=SLOW)
+
+
+def installed() -> list[Path]:
+    """Every file of ours that dpkg knows of."""
+    paths = [Path(line) for name in NAMES for line in run("dpkg", "-L", name).splitlines()]
+    return [path for path in paths if not path.is_dir()]
+
+
+@pytest.fixture
+def purged(broker: Service) -> Iterator[list[Path]]:
+    """What the packages had installed, before they were purged. In the end all is as it was."""
+    had = installed()
+    try:
+        run("dpkg", "--purge", *NAMES, timeout=SLOW)
+        yield had
+    finally:
+        if not POLICY.exists():
+            install()
+        broker.write_policy(LAB_POLICY)
+        run("systemctl", "restart", "ttybroker.service")
+        broker.begin()
+
+
+@pytest.mark.timeout(2 * SLOW)
+def test_a_purge_leaves_nothing_and_an_install_is_ready(
+    broker: Service, purged: list[Path]
+) -> None:
+    assert len(purged) > 50
+    assert [path for path in purged if os.path.lexists(path)] == []
+    assert [place for place in PLACES if os.path.exists(place)] == []
+    units = run("systemctl", "list-units", "--plain", "--no-legend", "ttybroker*")
+    assert units == ""
+    assert not has("ttybrokerd") and not has("ttybroker-names")
+
+    install()
+    assert sorted(installed()) == sorted(purged)
+    assert POLICY.read_bytes() == SHIPPED.read_bytes()
+    for unit in ("ttybroker.socket", "ttybroker-names.socket"):
+        assert run("systemctl", "show", "--value", "-p", "ActiveState", unit) == "active"
+    assert run("systemctl", "is-enabled", "ttybroker.socket") == "enabled"
+    assert broker.pid == 0  # until somebody asks
+    launcher = os.stat("/usr/bin/ttyrun")
+    assert stat.S_IMODE(launcher.st_mode) == 0o4755 and launcher.st_uid == 0
+    assert broker.child(ALICE, ask).hear(60) == "granted"  # she is in dialout
+    assert "no rule of the policy allows it" in broker.child(BOB, ask).hear(60)
+    assert broker.pid != 0
+
+
+def ask(chat: Chat) -> None:
+    """What the broker says."""
+    try:
+        os.close(open_fd("ttyS1"))
+        chat.say("granted")
+    except NotPermitted as refusal:
+        chat.say(str(refusal))
+
+
+def has(name: str) -> bool:
+    return any((entry / "comm").read_text() == f"{name[:15]}\n" for entry in Path("/proc").iterdir()
+               if entry.name.isdigit() and (entry / "comm").exists())  # fmt: skip
+
+
+@pytest.mark.timeout(2 * SLOW)
+def test_an_upgrade_keeps_what_people_hold(broker: Service) -> None:
+    def carry(chat: Chat) -> None:
+        source, sink = open_fd("ttyS4"), open_fd("ttyS5")
+        for descriptor in (source, sink):
+            raw(descriptor)
+            os.set_blocking(descriptor, True)
+        for word in (b"before", b"afterwards"):
+            chat.say()
+            chat.hear(300)
+            os.write(source, word)
+            got = b""
+            while len(got) < len(word):
+                got += os.read(sink, 64)
+            chat.say(got)
+
+    holder = broker.child(BOB, carry)
+    holder.hear()
+    holder.say()
+    assert holder.hear() == b"before"
+    holder.hear()
+    before, was = broker.port("ttyS4").holder, broker.pid
+    assert before is not None and before.pid == holder.pid
+    install()
+    until("another daemon", lambda: broker.pid not in (0, was), told=broker.log)
+    assert broker.port("ttyS4").holder == before
+    holder.say()
+    assert holder.hear() == b"afterwards"
+    holder.wait()
+    until("the port to be free", lambda: not broker.held(), told=broker.log)
+
+
+def checked(body: bytes) -> bytes:
+    """An NMEA sentence."""
+    return b"$%s*%02X\r\n" % (body, reduce(int.__xor__, body, 0))
+
+
+@pytest.fixture
+def gps() -> Iterator[None]:
+    """The example, installed as it says itself."""
+    program = Path("/usr/local/bin/gps-reader")
+    unit = Path("/etc/systemd/system/gps-reader.service")
+    run("groupadd", "--system", "gps")
+    try:
+        shutil.copy(EXAMPLES / "gps-reader.py", program)
+        program.chmod(0o755)
+        shutil.copy(EXAMPLES / "gps-reader.service", unit)
+        run("systemctl", "daemon-reload")
+        yield
+    finally:
+        run("systemctl", "stop", "gps-reader")
+        program.unlink()
+        unit.unlink()
+        run("systemctl", "daemon-reload")
+        run("groupdel", "gps")
+
+
+def test_a_service_of_a_dynamic_user_reads_its_receiver(broker: Service, gps: None) -> None:
+    broker.policy('[[rule]]\nport = "gps"\ndevice = "/dev/ttyS4"\nallow = ["@gps"]\n')
+    run("systemctl", "start", "gps-reader")
+    try:
+        until("it to have the port", lambda: broker.held(), 60, broker.log)
+        (port,) = broker.held()
+        holder = port.holder
+        assert holder is not None and port.name == "gps"
+        status = Path(f"/proc/{holder.pid}/status").read_text().splitlines()
+        fields = dict(line.partition(":\t")[::2] for line in status)
+        assert int(fields["Uid"].split()[0]) == holder.uid and 61184 <= holder.uid <= 65519
+        assert os.stat("/dev/ttyS4").st_gid not in map(int, fields["Groups"].split())
+
+        def receiver(chat: Chat) -> None:
+            with open_tty("ttyS5", baudrate=4800) as port:
+                port.write(checked(POSITION) + checked(POSITION)[:-4] + b"00\r\n")
+                port.flush()
+                chat.say()
+                chat.hear(300)
+
+        broker.child(BOB, receiver).hear()
+
+        def log() -> str:
+            return run("journalctl", "--no-pager", "-o", "cat", "-u", "gps-reader.service")
+
+        until("a position", lambda: "4807.038 N 01131.000 E" in log(), 60, log)
+        assert log().count("4807.038") == 1  # the other's checksum is wrong
+    finally:
+        run("systemctl", "stop", "gps-reader")
+    until("the port to be free", lambda: not [p for p in broker.held() if p.name == "gps"])
