@@ -87,7 +87,7 @@ $(VENV)/test-needs: Makefile | $(VENV)/ready
 	@touch $@
 
 $(VENV)/attack-needs: pyproject.toml | $(VENV)/ready
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[root,dev,attack]'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[broker,dev,attack]'
 	@touch $@
 
 $(VENV)/lab-needs: Makefile | $(VENV)/ready

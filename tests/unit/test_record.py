@@ -14,7 +14,7 @@ from ttybrokerd.record import MAX_RECORD, NCCS, NoRecord, Record, decode, encode
 
 U32 = st.integers(0, 2**32 - 1)
 TIME = st.floats(allow_nan=False, allow_infinity=False)
-TEXT = st.text(st.characters(exclude_characters="\0"), max_size=40)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 NAME = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,63}", fullmatch=True)
 CHARACTERS = st.binary(min_size=NCCS, max_size=NCCS)
 SETTINGS = st.tuples(st.lists(U32, min_size=6, max_size=6), CHARACTERS).map(
