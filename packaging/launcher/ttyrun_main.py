@@ -80,9 +80,7 @@ def give_children_connections() -> None:
     import socket
 
     from ttybroker import client
-    from ttybroker.say import say
 
-    client.tell_why = say
     spare: list[client.Client] = []
 
     def before() -> None:
