@@ -69,15 +69,18 @@ def test_a_purge_leaves_nothing_and_an_install_is_ready(
     install()
     assert sorted(installed()) == sorted(purged)
     assert POLICY.read_bytes() == SHIPPED.read_bytes()
-    for unit in ("ttybroker.socket", "ttybroker-names.socket"):
-        assert run("systemctl", "show", "--value", "-p", "ActiveState", unit) == "active"
+    assert state("ttybroker.socket") == "active"
     assert run("systemctl", "is-enabled", "ttybroker.socket") == "enabled"
     assert broker.pid == 0  # until somebody asks
     launcher = os.stat("/usr/bin/ttyrun")
     assert stat.S_IMODE(launcher.st_mode) == 0o4755 and launcher.st_uid == 0
     assert broker.child(ALICE, ask).hear(60) == "granted"  # she is in dialout
     assert "no rule of the policy allows it" in broker.child(BOB, ask).hear(60)
-    assert broker.pid != 0
+    assert broker.pid != 0 and state("ttybroker-names.socket") == "active"
+
+
+def state(unit: str) -> str:
+    return run("systemctl", "show", "--value", "-p", "ActiveState", unit)
 
 
 def ask(chat: Chat) -> None:
@@ -156,9 +159,8 @@ def test_a_service_of_a_dynamic_user_reads_its_receiver(broker: Service, gps: No
     run("systemctl", "start", "gps-reader")
     try:
         until("it to have the port", lambda: broker.held(), 60, broker.log)
-        (port,) = broker.held()
-        holder = port.holder
-        assert holder is not None and port.name == "gps"
+        holder = broker.port("gps").holder
+        assert holder is not None
         status = Path(f"/proc/{holder.pid}/status").read_text().splitlines()
         fields = dict(line.partition(":\t")[::2] for line in status)
         assert int(fields["Uid"].split()[0]) == holder.uid and 61184 <= holder.uid <= 65519
