@@ -752,3 +752,4 @@ class Tables(RuleBasedStateMachine):
 
 TestTables = Tables.TestCase
 TestTables.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
+TestTables.pytestmark = [pytest.mark.timeout(600)]  # a minute, with its branches counted
