@@ -299,7 +299,8 @@ class Table:
             return []
         port.state = State.OPENING
         port.current = port.queue.popleft()
-        port.current.tell = now + SLOW  # what it waited for until now was no device
+        if port.current.tell is not None:  # it is told once
+            port.current.tell = now + SLOW  # what it waited for until now was no device
         self._settle(key)
         return [Start(key, port.current)]
 

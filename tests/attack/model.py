@@ -77,7 +77,7 @@ class Want:
         self.looked = False  # its port was looked at when it asked, and not again
         self.until = now + (wait if wait > 0 else OPEN_LIMIT)
         self.open_by = now + wait + OPEN_LIMIT
-        self.told_at: float | None = None
+        self.told_at: float | None = now + SLOW
         self.given_up = False
 
     def who(self, since: float | None = None) -> Who:
@@ -446,7 +446,8 @@ class Model:
             port.stage, port.current = "free", None
             return
         port.stage, port.current = "opening", port.queue.pop(0)
-        port.current.told_at = self.now + SLOW
+        if port.current.told_at is not None:
+            port.current.told_at = self.now + SLOW
         port.opens += 1
         self.jobs.append(Job("open", port, port.current))
 
