@@ -386,6 +386,15 @@ def test_a_device_that_does_not_open_is_refused_in_time_and_its_late_opening_clo
     assert table.closed(TTY, 0) == [Start(TTY, bob)]
 
 
+def test_who_waits_is_told_of_a_slow_device_once_over_all_its_tries() -> None:
+    table, ann = Table(), ask(wait=99)
+    table.ask(TTY, ann)
+    assert table.tick(SLOW) == [Tell(ann, SLOW_DEVICE)]
+    assert table.failed(TTY, OUTSIDER, SLOW) == []
+    assert table.tick(SLOW + RETRY) == [Start(TTY, ann)]
+    assert table.tick(SLOW + RETRY + SLOW) == []
+
+
 def test_a_short_wait_leaves_a_free_port_as_much_time_to_open_as_none() -> None:
     table, ann = Table(), ask(wait=0.001)
     table.ask(TTY, ann)
