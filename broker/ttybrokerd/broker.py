@@ -223,26 +223,27 @@ class Broker:
     def _list(self, client: Client, start: int) -> None:
         who = client.identity
         self._count_ghosts(who.uid)
-        table = {
-            key: report.Known(row.state.value, len(row.queue), row.holder())
-            for key, row in self.table.ports.items()
-        }
         job = partial(
             report.rows,
             self._devices,
             policy := self.policy,
             self._locks,
-            table,
+            frozenset(self.table.ports),
             frozenset(device for device, _, _ in self._ghosts),
             partial(policy.decide, who.uid, who.groups),
             policy.is_admin(who.uid, who.groups),
         )
         self._workers.submit(job, partial(self._listed, client, start))
 
-    def _listed(self, client: Client, start: int, ports: list[wire.Port]) -> None:
-        for row in ports:
+    def _listed(self, client: Client, start: int, rows: list[report.Row]) -> None:
+        """What the table knows goes in now: a lock seen meanwhile may be that of a request."""
+        for key, row in rows:
+            known = None if key is None else self.table.ports.get(key)
+            if known is not None:
+                row.state, row.waiting = known.state.value, len(known.queue)
+                row.holder = known.holder()
             self._name_user(row.holder)
-        self._clients.answer(client, report.part(ports, start))
+        self._clients.answer(client, report.part([row for _, row in rows], start))
         self._clients.done(client)
 
     def _revoke(self, client: Client, name: str) -> None:

@@ -13,25 +13,25 @@ from ttybrokerd.policy import Decision, Policy
 from ttybrokerd.refusal import Refusal
 
 
-class Known(NamedTuple):
-    """What the lease table knows of one port."""
+class Row(NamedTuple):
+    """A port as it looks to anybody; who leased it is the table's to say, by its device number."""
 
-    state: str
-    waiting: int
-    holder: wire.Holder | None
+    rdev: int | None  # None: no device, or none that may be opened
+    port: wire.Port
 
 
 def rows(
     devices: Devices,
     policy: Policy,
     lock_files: locks.LockFiles,
-    table: dict[int, Known],
+    ours: frozenset[int],
     ghosts: frozenset[int],
     allowed: Callable[[str], Decision],
     everything: bool,
-) -> list[wire.Port]:
+) -> list[Row]:
     """One row a port that the caller may use (or each one, if `everything`), aliases first.
-    On the devices `ghosts` a flock is that of a holder that was hung up, and means nothing.
+    The devices `ours` are in the table: their locks are no outsider's. On the devices `ghosts` a
+    flock is that of a holder that was hung up, and means nothing.
 
     Looks at nodes and lock files, opens no device. May be slow: not for the loop.
     """
@@ -39,7 +39,7 @@ def rows(
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):
-            found.append(_row(devices, policy, lock_files, table, ghosts, name, decision))
+            found.append(_row(devices, policy, lock_files, ours, ghosts, name, decision))
     return found
 
 
@@ -60,11 +60,11 @@ def _row(
     devices: Devices,
     policy: Policy,
     lock_files: locks.LockFiles,
-    table: dict[int, Known],
+    ours: frozenset[int],
     ghosts: frozenset[int],
     name: str,
     decision: Decision,
-) -> wire.Port:
+) -> Row:
     rule = str(decision.rule) if decision.rule else ""
     try:
         target = devices.target(name, decision)
@@ -73,16 +73,20 @@ def _row(
         seen = devices.look(target)
     except Refusal as refusal:
         state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
-        return wire.Port(name, decision.device or devices.path(name, None), state, rule)
+        path = decision.device or devices.path(name, None)
+        return Row(None, wire.Port(name, path, state, rule))
     try:
-        known = table.get(seen.rdev) or _outside(seen, lock_files, ghosts)
+        holder = None if seen.rdev in ours else _outsider(seen, lock_files, ghosts)
     finally:
         seen.close()
-    return wire.Port(name, seen.target.path, known.state, rule, known.waiting, known.holder)
+    state = "free" if holder is None else "busy"
+    return Row(seen.rdev, wire.Port(name, seen.target.path, state, rule, 0, holder))
 
 
-def _outside(seen: Seen, lock_files: locks.LockFiles, ghosts: frozenset[int]) -> Known:
+def _outsider(
+    seen: Seen, lock_files: locks.LockFiles, ghosts: frozenset[int]
+) -> wire.Holder | None:
     holder = lock_files.holder(seen.kernel_name) or logins.holder(seen.kernel_name, seen.rdev)
     if holder is None and seen.rdev not in ghosts:
         holder = locks.flock_holder(seen.node)
-    return Known("free" if holder is None else "busy", 0, holder)
+    return holder
