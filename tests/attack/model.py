@@ -101,7 +101,6 @@ class Port:
         self.name, self.rule = name, rule
         self.plugged = True
         self.stage = "free"
-        self.opens = 0  # how often somebody began to open it
         self.current: Want | None = None
         self.lease: Lease | None = None
         self.queue: list[Want] = []
@@ -339,9 +338,8 @@ class Model:
             self.open(who, name, *numbers)
         elif kind == "list":
             self.forget_dead()
-            before = {port.name: (port.stage, port.opens, len(port.queue), port.shown())
-                      for port in self.ports.values()}  # fmt: skip
-            self.jobs.append(Job("list", by=who, facts=(numbers[0], before)))
+            ours = {port.name for port in self.ports.values() if port.stage != "free"}
+            self.jobs.append(Job("list", by=who, facts=(numbers[0], ours)))
         elif kind == "revoke":
             self.revoke(who, name)
         elif kind == "check":
@@ -416,20 +414,19 @@ class Model:
         return None
 
     def listed(self, who: Connection, facts: object) -> None:
-        """LIST, as the thread saw it."""
+        """LIST: what the table knows now, and else what the thread saw of ports not in it then."""
         assert isinstance(facts, tuple)
-        start, before = facts
+        start, ours = facts
         rows: list[tuple[object, ...]] = []
         for port in self.ports.values():
             if not port.rule.decide(who.uid) and who.uid not in self.admins:
                 continue
-            stage, opens, waiting, holder = before[port.name]
             if not port.plugged:
                 rows.append((port.name, "gone", 0, None))
-            elif stage != "free":
-                rows.append((port.name, STATES[stage], waiting, holder))
-            elif port.opens != opens:  # taken since: by a lock of ours it looks like an outsider's
-                rows.append((port.name,))
+            elif port.stage != "free":
+                rows.append((port.name, STATES[port.stage], len(port.queue), port.shown()))
+            elif port.name in ours:
+                rows.append((port.name, "free", 0, None))
             else:
                 locked, outsider = self.locked_by(port, 0)
                 unnamed = Who(None, None, "lock file") if locked else None
@@ -448,7 +445,6 @@ class Model:
         port.stage, port.current = "opening", port.queue.pop(0)
         if port.current.told_at is not None:
             port.current.told_at = self.now + SLOW
-        port.opens += 1
         self.jobs.append(Job("open", port, port.current))
 
     def opened(self, port: Port, want: Want) -> None:
