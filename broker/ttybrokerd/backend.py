@@ -186,7 +186,8 @@ def _end(server: Server) -> NoReturn:
 
 
 def _forget_parent(keep: set[int]) -> None:
-    """Signals and descriptors as a fresh process has them; 0 and 1 are /dev/null."""
+    """Signals and descriptors as a fresh process has them; 0 to 2 are /dev/null, standard error
+    unless the log goes there: who waits for the end of a program's output must not wait for us."""
     signal.set_wakeup_fd(-1)
     status = confine.status()
     handled = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)  # bit 0 is signal 1
@@ -197,8 +198,8 @@ def _forget_parent(keep: set[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.setitimer(signal.ITIMER_REAL, 0)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    for number in {0, 1, 2} - keep:
+        os.dup2(null, number)
     for entry in os.listdir("/proc/self/fd"):
         descriptor = int(entry)
         if descriptor > 2 and descriptor not in keep:

@@ -219,7 +219,7 @@ def test_backend_is_out_of_the_callers_reach(port: Port) -> None:
         proc = Path(f"/proc/{backend}")
         assert os.readlink(proc / "cwd") == "/"
         assert os.getsid(backend) == backend or os.getsid(backend) != os.getsid(0)
-        assert [os.readlink(proc / f"fd/{fd}") for fd in (0, 1)] == ["/dev/null"] * 2
+        assert [os.readlink(proc / f"fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
         assert not [
             path for path in map(os.readlink, proc.glob("fd/*")) if path.startswith("/memfd:")
         ]
