@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from adapters import Adapters
 from figures import note
 from lines import far
+from real.support import TIMEOUT
 from service import BOB, Service, until
 
 pytestmark = pytest.mark.bare  # a minute or two, and none of it is systemd's
@@ -71,11 +73,26 @@ def minicom_receives(screen: pexpect.spawn) -> None:
 
 
 def cu_sends(screen: pexpect.spawn) -> None:
-    screen.send("\r~+sz -b -q file\r")
+    cu_runs(screen, "sz -b -q file")
 
 
 def cu_receives(screen: pexpect.spawn) -> None:
-    screen.send("\r~+rz -b -q -y\r")
+    cu_runs(screen, "rz -b -q -y")
+
+
+def cu_runs(screen: pexpect.spawn, command: str) -> None:
+    """With the line as its input and output: ~+, of which cu reads each part in another mode."""
+    until("cu to read keys", lambda: not cooked(screen))
+    screen.send("~")
+    screen.expect_exact("~")
+    screen.send("+")
+    until("cu to read a line", lambda: cooked(screen))
+    screen.send(f"{command}\r")
+
+
+def cooked(screen: pexpect.spawn) -> bool:
+    """Whether the program has its terminal read lines: termios(3)."""
+    return bool(termios.tcgetattr(screen.child_fd)[3] & termios.ICANON)
 
 
 PROGRAMS = {
@@ -142,8 +159,12 @@ def test_a_file_arrives(
             peer.wait()
         note("s for 256 KiB by zmodem", time.monotonic() - start)
         until("all of the file", lambda: (sink / "file").stat().st_size == SIZE)
+        until("the program to read keys", lambda: not cooked(screen))
         screen.send(program.leave)
+        left = time.monotonic()
         screen.expect(pexpect.EOF)
+        # pexpect says so at its time limit, too, once the program has ended
+        assert time.monotonic() - left < TIMEOUT, "somebody keeps its terminal"
         screen.wait()
         assert screen.exitstatus == 0
     finally:
