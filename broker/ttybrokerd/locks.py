@@ -334,21 +334,30 @@ def parse_pid(content: bytes) -> int | None:
     return pid if 0 < pid <= 0x7FFFFFFF else None
 
 
-def flock_holder(node: int) -> Holder | None:
-    """Who has an flock on the inode behind the O_PATH descriptor `node`: proc_locks(5).
+def flocks() -> dict[str, int]:
+    """Who took each flock that there is, by inode: proc_locks(5). That can take the kernel 20 ms
+    (fs/locks.c, locks_start: it keeps every processor from locking meanwhile)."""
+    taken: dict[str, int] = {}
+    for line in linux.read_file("/proc/locks").decode("ascii", "replace").splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == "FLOCK":
+            taken.setdefault(fields[5], int(fields[4]))
+    return taken
+
+
+def flock_holder(node: int, taken: dict[str, int] | None = None) -> Holder | None:
+    """Who has an flock on the inode behind the O_PATH descriptor `node`; `taken` is what flocks()
+    said, for who asks about many.
 
     The kernel names the process that took it. That may have ended since (as a broker that was
     started again), and then nobody can be named.
     """
     status = os.fstat(node)
     device, inode = status.st_dev, status.st_ino
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
-    for line in linux.read_file("/proc/locks").decode("ascii", "replace").splitlines():
-        fields = line.split()
-        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted:
-            pid = int(fields[4])
-            holder = process(pid) if pid > 0 else None
-            found = holder or Holder()
-            found.how = "flock"
-            return found
-    return None
+    taken = flocks() if taken is None else taken
+    pid = taken.get(f"{os.major(device):02x}:{os.minor(device):02x}:{inode}")
+    if pid is None:
+        return None
+    found = (process(pid) if pid > 0 else None) or Holder()
+    found.how = "flock"
+    return found

@@ -35,11 +35,11 @@ def rows(
 
     Looks at nodes and lock files, opens no device. May be slow: not for the loop.
     """
-    found = []
+    found, taken = [], locks.flocks()
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):
-            found.append(_row(devices, policy, lock_files, ours, ghosts, name, decision))
+            found.append(_row(devices, policy, lock_files, taken, ours, ghosts, name, decision))
     return found
 
 
@@ -60,6 +60,7 @@ def _row(
     devices: Devices,
     policy: Policy,
     lock_files: locks.LockFiles,
+    taken: dict[str, int],
     ours: frozenset[int],
     ghosts: frozenset[int],
     name: str,
@@ -76,7 +77,7 @@ def _row(
         path = decision.device or devices.path(name, None)
         return Row(None, wire.Port(name, path, state, rule))
     try:
-        holder = None if seen.rdev in ours else _outsider(seen, lock_files, ghosts)
+        holder = None if seen.rdev in ours else _outsider(seen, lock_files, taken, ghosts)
     finally:
         seen.close()
     state = "free" if holder is None else "busy"
@@ -84,9 +85,9 @@ def _row(
 
 
 def _outsider(
-    seen: Seen, lock_files: locks.LockFiles, ghosts: frozenset[int]
+    seen: Seen, lock_files: locks.LockFiles, taken: dict[str, int], ghosts: frozenset[int]
 ) -> wire.Holder | None:
     holder = lock_files.holder(seen.kernel_name) or logins.holder(seen.kernel_name, seen.rdev)
     if holder is None and seen.rdev not in ghosts:
-        holder = locks.flock_holder(seen.node)
+        holder = locks.flock_holder(seen.node, taken)
     return holder
