@@ -13,6 +13,7 @@ from pathlib import Path
 from real.support import TIMEOUT, Chat, Child, descriptors
 from ttybroker import client, wire
 
+PATIENT = 60.0  # seconds before a test gives up: it is a slow machine, and the host may be busy
 SOCKET = Path(wire.SOCKET)
 LOCKS = Path("/run/lock")
 POLICY = Path("/etc/ttybroker/policy.toml")
@@ -204,7 +205,7 @@ class SystemdService(Service):
         return run("journalctl", "--no-pager", "-o", "cat", "-u", "ttybroker.service")
 
 
-def run(*words: str, timeout: float = 4 * TIMEOUT) -> str:
+def run(*words: str, timeout: float = PATIENT) -> str:
     """A command's output, without the last newline. Raises AssertionError with all it said."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}"
@@ -219,7 +220,7 @@ def locks() -> list[str]:
 def until(
     what: str,
     true: Callable[[], object],
-    timeout: float = TIMEOUT,
+    timeout: float = PATIENT,
     told: Callable[[], object] = str,
 ) -> float:
     """Ask until it is so; the seconds that took. `told` is asked when it does not come."""

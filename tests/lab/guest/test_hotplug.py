@@ -12,8 +12,8 @@ import pytest
 from adapters import Adapters
 from figures import note
 from real.support import Chat, descriptors
-from service import ALICE, BOB, LOCKS, Service, locks, until
-from ttybroker import BrokerError, PortBusy, open_fd
+from service import ALICE, BOB, LOCKS, PATIENT, Service, locks, until
+from ttybroker import BrokerError, PortBusy, client, open_fd
 from ttybrokerd.device import Devices, Target
 from ttybrokerd.refusal import Refusal
 
@@ -24,31 +24,36 @@ BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
 
 
 def test_unplug_while_held(broker: Service, adapters: Adapters) -> None:
+    """From the moment at which the kernel hangs up, which the holder's blocked read tells: when
+    the lock file is gone, and when one can ask for the ports and be told right."""
     name = adapters.plug(ADAPTER)
 
     def hold(chat: Chat) -> None:
         descriptor = open_fd(name)
         os.set_blocking(descriptor, True)
         chat.say()
-        chat.say(os.read(descriptor, 1))
+        data = os.read(descriptor, 1)
+        chat.say((time.monotonic(), data))
         with pytest.raises(OSError) as caught:
             os.write(descriptor, b"x")
         chat.say(caught.value.errno)
+        chat.hear(PATIENT)
 
     holder = broker.child(BOB, hold)
     holder.hear()
     until("the lock", lambda: locks() == [f"LCK..{name}"])
-    adapters.pull(ADAPTER)
-    until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
-    start = time.monotonic()
-    until("the lock to go", lambda: not locks())
-    assert not broker.held()
-    took = note(
-        "ms from unplugging until lock file and table are right", 1000 * (time.monotonic() - start)
-    )
-    assert took < RIGHT
-    assert holder.hear() == b""
-    assert holder.hear() == errno.EIO
+    with client.connect() as connection:
+        adapters.pull(ADAPTER)
+        until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
+        until("the lock to go", lambda: not locks())
+        asked = time.monotonic()
+        ports = connection.ports()
+        note("ms for a list, while it is unplugged", 1000 * (time.monotonic() - asked))
+    assert name not in {port.name for port in ports} and not [port for port in ports if port.holder]
+    hung_up, data = holder.hear()
+    assert data == b"" and holder.hear() == errno.EIO
+    took = 1000 * (asked - hung_up)
+    assert note("ms from unplugging until port, lock file and table are right", took) < RIGHT
     adapters.pulled(ADAPTER)
 
 
