@@ -12,7 +12,6 @@ import resource  # noqa: F401
 import selectors  # noqa: F401
 import signal  # noqa: F401
 import socket  # noqa: F401
-import string  # noqa: F401
 import termios  # noqa: F401
 import tomllib  # noqa: F401
 

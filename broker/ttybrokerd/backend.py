@@ -16,7 +16,7 @@ import pwd
 import socket
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from ttybrokerd import confine, locks
+from ttybrokerd import confine, linux, locks
 from ttybrokerd.log import ERROR, INFO, Log
 from ttybrokerd.names import Names
 from ttybrokerd.peer import Identity
@@ -94,10 +94,7 @@ def _fork_backend(
     server.close()
     log.close()
     bounds.close()
-    try:
-        os.waitpid(middle, 0)
-    except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
-        pass
+    linux.reap(middle)
     return ours
 
 

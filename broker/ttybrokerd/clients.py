@@ -13,6 +13,7 @@ import socket
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from ttybroker import wire
@@ -80,6 +81,16 @@ class Clients:
         linux.refuse_descriptors(listener)
         self._loop.add(listener.fileno(), READ, partial(self._accept, listener))
 
+    def greet(self, listener: socket.socket) -> None:
+        """Accept who woke us and learn its name, which later takes a process and a thread; to be
+        served in the first turn."""
+        sock = self._next(listener)
+        if sock is None:
+            return
+        with suppress(OSError):  # the first turn finds out, too, and deals with it
+            self._users.look_up_early(linux.peer_credentials(sock)[1])
+        self._workers.soon(lambda: None, lambda _: self._take(sock))
+
     def adopt(self, sock: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair whose other end belongs to `identity`."""
         self._welcome(Client(sock, identity, forked=True))
@@ -134,12 +145,19 @@ class Clients:
         return None
 
     def _accept(self, listener: socket.socket) -> None:
+        sock = self._next(listener)
+        if sock is not None:
+            self._take(sock)
+
+    def _next(self, listener: socket.socket) -> socket.socket | None:
         try:
-            sock, _ = listener.accept()
+            return listener.accept()[0]
         except OSError as error:  # the peer is gone already, or we are out of something
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 self._log("accept-failed", WARNING, reason=error.strerror)
-            return
+            return None
+
+    def _take(self, sock: socket.socket) -> None:
         try:
             identity = peer.at_connect(sock)
             refusal = self._full(identity.uid)

@@ -104,7 +104,6 @@ def _serve(options: Options) -> NoReturn:
         raise CannotStart("needs root: start it by systemd, or with sudo")
     sockets, kept = _passed()
     names = NamesProcess(options.names)  # before there is anything that a child would inherit
-    # Systemd's has only now been told to start, and the first client waits for the policy.
     policy = load_policy(options.policy, Names() if options.names else names)
     log = Log()
     for warning in policy.warnings:
@@ -117,6 +116,7 @@ def _serve(options: Options) -> NoReturn:
     bounds = confine.prepare(places)
     asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy, names)))
     server.listen(listener)
+    names.connect()
     confine.confine(bounds)
 
     def finish() -> NoReturn:

@@ -97,6 +97,14 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
 
 
+def reap(child: int) -> None:
+    """Wait for the end of a child; where SIGCHLD is ignored the kernel has reaped it by then."""
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        pass
+
+
 def read_all(descriptor: int) -> bytes:
     """What can be read until its end."""
     parts = []

@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import socket
 import struct
 from typing import NoReturn
 
 import prctl
 
-from ttybrokerd import confine, locks
+from ttybrokerd import confine, linux, locks
 from ttybrokerd.nameservice import GROUP_ID, MAX_MESSAGE, USER_ID, USER_NAME, look_up, serve
 
 NOBODY = 65534  # the kernel's overflow uid and gid
 PATIENCE = 5  # seconds for an answer
+STARTING = 1.0  # and for that about who waits while we start
 MAX_NAME = 1024  # bytes; nobody has a longer one
+KIND = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
@@ -54,9 +57,10 @@ class NamesProcess(Names):
     """The same, asked in a process that has no rights: from any thread, and within PATIENCE."""
 
     def __init__(self, path: str | None = None) -> None:
-        """Connect to it at `path`, where it is started when it is needed, or fork it: then no
-        thread may run yet. Raises OSError if it does not start."""
-        self._sock = _fork() if path is None else _connect(path)
+        """Fork it, when no thread may run yet; or, with the path of its socket, `connect` later.
+        Raises OSError if it does not start."""
+        self._path = path
+        self._sock = socket.socket(*KIND) if path is not None else _fork()
         timeout = struct.pack("ll", PATIENCE, 0)  # struct timeval
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self._lock = _thread.allocate_lock()  # over the next two
@@ -64,6 +68,17 @@ class NamesProcess(Names):
         self._answered = 0  # and of the last answer
         if path is None:
             self._receive()  # its word that it has become nobody
+
+    def connect(self) -> None:
+        """Have systemd start it, unless it is a child: as late as can be, for the first client
+        waits for us and not for it. Raises OSError."""
+        if self._path is None:
+            return
+        try:
+            self._sock.connect(self._path)
+        except OSError as error:
+            what = f"no name service at {self._path}: {error.strerror}"
+            raise OSError(error.errno, f"{what}; is ttybroker-names.socket active?") from None
 
     def fileno(self) -> int:
         """Our end of the socket."""
@@ -95,25 +110,36 @@ class NamesProcess(Names):
         return answer
 
 
+def name_while_starting(uid: int) -> str | None:
+    """A user's name, asked by a child, which has STARTING seconds: who woke us shall not wait
+    until systemd has started yet another process. None: no answer. No thread may run yet."""
+    ours, theirs = socket.socketpair(*KIND)
+    child = os.fork()
+    if child == 0:
+        try:
+            theirs.send(b"0 " + look_up(USER_NAME, str(uid)))
+        finally:
+            os._exit(0)
+    theirs.close()
+    ours.settimeout(STARTING)
+    try:
+        asked, _, answer = ours.recv(MAX_MESSAGE).partition(b" ")
+    except TimeoutError:
+        asked = b""
+    ours.close()
+    os.kill(child, signal.SIGKILL)
+    linux.reap(child)
+    return locks.printable(answer) if asked else None
+
+
 def _number(answer: bytes) -> int | None:
     """A uid or gid; what is none is an answer of nobody's."""
     number = int(answer) if answer.isdigit() and len(answer) <= 10 else 0xFFFFFFFF
     return number if number < 0xFFFFFFFF else None
 
 
-def _connect(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        what = f"no name service at {path}: {error.strerror}; is ttybroker-names.socket active?"
-        raise OSError(error.errno, what) from None
-    return sock
-
-
 def _fork() -> socket.socket:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(*KIND)
     if os.fork() == 0:
         _answer(theirs)
     theirs.close()

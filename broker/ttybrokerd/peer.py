@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ttybroker.wire import Holder
 from ttybrokerd import linux, locks
-from ttybrokerd.names import Names, Unanswered
+from ttybrokerd.names import Names, Unanswered, name_while_starting
 from ttybrokerd.refusal import Refusal
 
 
@@ -56,6 +56,11 @@ class Users:
         except Unanswered as unanswered:
             return unanswered
         return None
+
+    def look_up_early(self, uid: int) -> None:
+        """The same before any thread runs and before the name service's own process is there."""
+        if (name := name_while_starting(uid)) is not None:
+            self._names[uid] = name
 
     def name(self, uid: int | None) -> str:
         """The remembered name, or ""."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import string
 import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -22,7 +21,7 @@ PATH = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.toml")
 MAX_BYTES = 1 << 20
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
-GLOB_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-*?[]!")
+GLOB = re.compile(r"[A-Za-z0-9_*?\[\]!-]+")
 KERNEL_NAME = re.compile(r"([A-Za-z]+)(0|[1-9][0-9]{0,4})")
 
 
@@ -252,7 +251,7 @@ class _Parser:
                 raise self.error("port", number, f"{port!r} is no alias: letters, digits, - and _")
             if not device.startswith("/") or "\0" in device:
                 raise self.error("device", number, "an absolute path")
-        elif not port or not set(port) <= GLOB_CHARACTERS:
+        elif not GLOB.fullmatch(port):
             raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
 
     def _max_lease(self, table: dict[str, object], number: int) -> float | None:

@@ -41,10 +41,7 @@ def program() -> Program:
     os.close(writing)
     made = linux.read_all(reading)
     os.close(reading)
-    try:
-        os.waitpid(child, 0)
-    except ChildProcessError:  # SIGCHLD is ignored: the kernel has reaped it
-        pass
+    linux.reap(child)
     number = int.from_bytes(made[:4], sys.byteorder)
     if number == 0:
         why = made[4:].decode("utf-8", "replace") or "its process has ended"

@@ -78,8 +78,9 @@ class Server:
         )
 
     def listen(self, listener: socket.socket) -> None:
-        """Serve whoever connects to `listener`."""
+        """Serve whoever connects to `listener`; who is waiting there already, first."""
         self._clients.listen(listener)
+        self._clients.greet(listener)
 
     def adopt(self, pair: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair."""

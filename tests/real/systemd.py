@@ -48,19 +48,19 @@ class Systemd:
         os.chmod(self.address, 0o777)
         self._lock = threading.RLock()
 
-    def start(self) -> Daemon:
+    def start(self, *options: str, hook: str = "") -> Daemon:
         """Start the service; it is ready when this returns."""
         with self._lock:
-            return self._start()
+            return self._start(options, hook)
 
-    def _start(self) -> Daemon:
+    def _start(self, options: tuple[str, ...], hook: str) -> Daemon:
         self.hear()
         passed = [("ttybroker.socket", self.listener.fileno()), *self.stored]
         numbers = [number for _, number in passed]
-        hook = HOOK.format(numbers=numbers, names=":".join(name for name, _ in passed))
+        hook += HOOK.format(numbers=numbers, names=":".join(name for name, _ in passed))
         self._rig.write_policy()
         return self._rig.daemon(
-            *self._rig.arguments, hook=hook, pass_fds=tuple(numbers), systemd=self
+            *self._rig.arguments, *options, hook=hook, pass_fds=tuple(numbers), systemd=self
         )
 
     def hear(self) -> None:

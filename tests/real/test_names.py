@@ -19,6 +19,7 @@ from real.support import (
     HERE,
     NOBODY,
     TIMEOUT,
+    Child,
     Daemon,
     Rig,
     as_user,
@@ -26,7 +27,9 @@ from real.support import (
     descriptors,
     name_of,
     python_path,
+    wait_readable,
 )
+from real.systemd import Systemd
 from ttybroker import NotPermitted, client, open_fd
 from ttybrokerd import nameservice
 
@@ -201,6 +204,49 @@ def test_with_systemds_it_needs_no_capability_but_those_it_keeps(
     assert daemon.record("grant").fields["user"] == "daemon"
     assert daemon.stop() == 0
     assert process.wait(TIMEOUT) == 0
+
+
+@pytest.fixture
+def systemd(rig: Rig) -> Iterator[Systemd]:
+    """It listens, and somebody waits there already."""
+    rig.port("ttyS0")
+    made = Systemd(rig)
+    yield made
+    for daemon in rig.daemons:
+        daemon.stop()
+    made.close()
+
+
+def woken(rig: Rig, systemd: Systemd, uid: int, hook: str = "") -> tuple[Daemon, Child]:
+    """A daemon that this user woke, whose names nobody will tell; and the holder."""
+    holder = rig.holder(uid, wait=20)
+    wait_readable(systemd.listener.fileno(), "somebody who wakes the daemon")
+    daemon = systemd.start("--names", str(rig.base / "names"), hook=hook)
+    return daemon, holder
+
+
+def test_who_wakes_the_daemon_waits_for_no_other_process(
+    rig: Rig, service: socket.socket, systemd: Systemd
+) -> None:
+    daemon, holder = woken(rig, systemd, NOBODY)
+    holder.hear()
+    assert daemon.record("grant").fields["user"] == "nobody"
+    assert children(daemon.pid) == set()
+    holder.say()
+    holder.result()
+
+
+def test_a_name_service_that_hangs_while_it_starts_does_not_keep_it_from_starting(
+    rig: Rig, service: socket.socket, systemd: Systemd
+) -> None:
+    hook = f"{QUICK}; names.STARTING = 0.1; import time; names.look_up = lambda *_: time.sleep(99)"
+    daemon, holder = woken(rig, systemd, NOBODY, hook)
+    daemon.record("no-name", uid=NOBODY)
+    holder.hear()
+    assert daemon.record("grant").fields["user"] == ""
+    assert children(daemon.pid) == set()
+    holder.say()
+    holder.result()
 
 
 def test_without_systemds_socket_it_does_not_start_and_says_why(rig: Rig) -> None:
