@@ -229,19 +229,24 @@ class Broker:
             policy := self.policy,
             self._locks,
             frozenset(self.table.ports),
-            frozenset(device for device, _, _ in self._ghosts),
             partial(policy.decide, who.uid, who.groups),
             policy.is_admin(who.uid, who.groups),
         )
-        self._workers.submit(job, partial(self._listed, client, start))
+        self._workers.submit(job, partial(self._listed, client, start, self._haunted()))
 
-    def _listed(self, client: Client, start: int, rows: list[report.Row]) -> None:
-        """What the table knows goes in now: a lock seen meanwhile may be that of a request."""
+    def _listed(
+        self, client: Client, start: int, haunted: set[int], rows: list[report.Row]
+    ) -> None:
+        """What the table knows goes in now: a lock seen meanwhile may be that of a request. And
+        where a holder was hung up, before or meanwhile, a flock is that one's and means nothing."""
+        haunted |= self._haunted()
         for key, row in rows:
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
                 row.state, row.waiting = known.state.value, len(known.queue)
                 row.holder = known.holder()
+            elif key in haunted and row.holder is not None and row.holder.how == "flock":
+                row.state, row.holder = "free", None
             self._name_user(row.holder)
         self._clients.answer(client, report.part([row for _, row in rows], start))
         self._clients.done(client)
@@ -350,8 +355,7 @@ class Broker:
                     self._end(key, job, reason)
 
     def _start(self, key: int, job: Job, seen: Seen | None) -> None:
-        ghosts = any(device == key for device, _, _ in self._ghosts)
-        work = partial(self._acquire, key, job, seen, ghosts)
+        work = partial(self._acquire, key, job, seen, key in self._haunted())
         self._workers.soon(work, partial(self._opened, key, job))
 
     def _acquire(
@@ -533,6 +537,10 @@ class Broker:
                 ghost[2].close()
                 self._ghosts.remove(ghost)
         return sum(owner == uid for _, owner, _ in self._ghosts)
+
+    def _haunted(self) -> set[int]:
+        """The devices of those."""
+        return {device for device, _, _ in self._ghosts}
 
     def _record(
         self,

@@ -25,13 +25,11 @@ def rows(
     policy: Policy,
     lock_files: locks.LockFiles,
     ours: frozenset[int],
-    ghosts: frozenset[int],
     allowed: Callable[[str], Decision],
     everything: bool,
 ) -> list[Row]:
     """One row a port that the caller may use (or each one, if `everything`), aliases first.
-    The devices `ours` are in the table: their locks are no outsider's. On the devices `ghosts` a
-    flock is that of a holder that was hung up, and means nothing.
+    The devices `ours` are in the table: their locks are no outsider's.
 
     Looks at nodes and lock files, opens no device. May be slow: not for the loop.
     """
@@ -39,7 +37,7 @@ def rows(
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):
-            found.append(_row(devices, policy, lock_files, taken, ours, ghosts, name, decision))
+            found.append(_row(devices, policy, lock_files, taken, ours, name, decision))
     return found
 
 
@@ -62,7 +60,6 @@ def _row(
     lock_files: locks.LockFiles,
     taken: dict[str, int],
     ours: frozenset[int],
-    ghosts: frozenset[int],
     name: str,
     decision: Decision,
 ) -> Row:
@@ -77,7 +74,7 @@ def _row(
         path = decision.device or devices.path(name, None)
         return Row(None, wire.Port(name, path, state, rule))
     try:
-        holder = None if seen.rdev in ours else _outsider(seen, lock_files, taken, ghosts)
+        holder = None if seen.rdev in ours else _outsider(seen, lock_files, taken)
     finally:
         seen.close()
     state = "free" if holder is None else "busy"
@@ -85,9 +82,10 @@ def _row(
 
 
 def _outsider(
-    seen: Seen, lock_files: locks.LockFiles, taken: dict[str, int], ghosts: frozenset[int]
+    seen: Seen, lock_files: locks.LockFiles, taken: dict[str, int]
 ) -> wire.Holder | None:
-    holder = lock_files.holder(seen.kernel_name) or logins.holder(seen.kernel_name, seen.rdev)
-    if holder is None and seen.rdev not in ghosts:
-        holder = locks.flock_holder(seen.node, taken)
-    return holder
+    return (
+        lock_files.holder(seen.kernel_name)
+        or logins.holder(seen.kernel_name, seen.rdev)
+        or locks.flock_holder(seen.node, taken)
+    )

@@ -1299,9 +1299,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a flock of a holder that was hung up means nothing to a list",
-        "broker/ttybrokerd/report.py",
-        "if holder is None and seen.rdev not in ghosts:",
-        "if holder is None:",
+        BROKER,
+        "elif key in haunted and row.holder",
+        "elif False and row.holder",
         (f"{PROTOCOL}::{AS_THE_ORACLE}",),
         "Different",
     ),

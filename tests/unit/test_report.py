@@ -40,7 +40,6 @@ def test_a_list_asks_once_for_the_flocks_of_all_ports(
             policy,
             lock_files,
             frozenset(),
-            frozenset(),
             lambda name: policy.decide(1000, frozenset(), name),
             everything=False,
         )
