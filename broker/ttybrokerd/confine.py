@@ -25,6 +25,7 @@ CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
 # by execve nor by setuid), NO_CAP_AMBIENT_RAISE, KEEP_CAPS not, and all four locked.
 SECUREBITS = 0x01 | 0x04 | 0x40 | 0x02 | 0x08 | 0x20 | 0x80
+AMBIENT = 0x40 | 0x80  # those of ambient capabilities, of which none is left to raise
 LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: fork is not there at all
     (resource.RLIMIT_NOFILE, 16384),  # clients and four a lease, with room
     (resource.RLIMIT_CORE, 0),
@@ -97,12 +98,7 @@ def confine(bounds: Bounds) -> None:
         _limit(what, value)
     if not _logs_to_a_file():
         _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
-    # Where systemd has left no CAP_SETPCAP nobody can change them, and no_new_privs has execve(2)
-    # give nothing back: cap_bprm_creds_from_file(), security/commoncap.c.
-    if int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1:
-        linux.set_securebits(SECUREBITS)
-        if (bits := linux.get_securebits()) != SECUREBITS:
-            raise NotConfined(f"the securebits are {bits:#x}, not {SECUREBITS:#x}")
+    _lock_securebits()
     _cut_bounding_set(CAPABILITIES)
     _cut_sets(CAPABILITIES)
     prctl.set_no_new_privs(1)
@@ -178,6 +174,19 @@ def _around(path: str) -> str:
     return path if directory in CROWDED else directory
 
 
+def _lock_securebits() -> None:
+    """Where systemd has left no CAP_SETPCAP it has locked them itself (SecureBits= of the unit),
+    all but those of ambient capabilities, which it does not know."""
+    wanted = SECUREBITS
+    if int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1:
+        linux.set_securebits(SECUREBITS)
+    else:
+        wanted &= ~AMBIENT
+    bits = linux.get_securebits()
+    if bits & wanted != wanted:
+        raise NotConfined(f"the securebits are {bits:#x}, not {wanted:#x}; is CAP_SETPCAP missing?")
+
+
 def _cut_bounding_set(keep: tuple[int, ...]) -> None:
     """What is in it by the kernel's word: python-prctl's list ends where its build did, and what
     systemd has cut already cannot be cut without CAP_SETPCAP."""
@@ -188,11 +197,6 @@ def _cut_bounding_set(keep: tuple[int, ...]) -> None:
 
 
 def _cut_sets(keep: tuple[int, ...]) -> None:
-    """Where systemd has done that its filter of system calls has no capset(2)."""
-    now = status()
-    wanted = sum(1 << number for number in keep)
-    if [int(now[name], 16) for name in ("CapInh", "CapPrm", "CapEff")] == [0, wanted, wanted]:
-        return
     sets = (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED)
     drop = [number for number in prctl.ALL_CAPS if number not in keep]
     inherit = (list(prctl.ALL_CAPS), (prctl.CAP_INHERITABLE,), False)

@@ -148,7 +148,9 @@ def test_it_ends_with_the_daemon(rig: Rig, number: signal.Signals) -> None:
 
 # what systemd starts for it instead: ttybroker-names.socket
 
-# As ttybroker.service does: no capability but those that are kept, so nothing can be cut or set.
+# As ttybroker.service does: no capability but those that are kept, so nothing can be cut or set,
+# and uid 0 brings none, which is locked (include/uapi/linux/securebits.h).
+LOCKED = "from ttybrokerd import linux; linux.set_securebits(0x01 | 0x02 | 0x04 | 0x08 | 0x20)"
 BOUND = """
 import prctl
 kept = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
@@ -190,7 +192,7 @@ def test_with_systemds_it_needs_no_capability_but_those_it_keeps(
 ) -> None:
     rig.port("ttyS0", 'allow = ["nobody"]')
     rig.write_policy()
-    daemon = rig.daemon(*rig.arguments, "--names", str(rig.base / "names"), hook=BOUND)
+    daemon = rig.daemon(*rig.arguments, "--names", str(rig.base / "names"), hook=LOCKED + BOUND)
     process = started(service)
     for name in ("CapPrm", "CapEff", "CapBnd"):
         assert int(fields(daemon.pid)[name], 16) == 1 << 21 | 1 << 1, name
@@ -249,9 +251,10 @@ def test_a_name_service_that_hangs_while_it_starts_does_not_keep_it_from_startin
     holder.result()
 
 
-def test_without_systemds_socket_it_does_not_start_and_says_why(rig: Rig) -> None:
+def not_started(rig: Rig, hook: str = "") -> str:
+    """What a daemon says that does not start."""
     rig.write_policy()
-    command = [sys.executable, HERE / "run_daemon.py", "--hook=", "--", *rig.arguments]
+    command = [sys.executable, HERE / "run_daemon.py", f"--hook={hook}", "--", *rig.arguments]
     done = subprocess.run(
         [*command, "--names", rig.base / "names"],
         env={**os.environ, **python_path()},
@@ -261,5 +264,16 @@ def test_without_systemds_socket_it_does_not_start_and_says_why(rig: Rig) -> Non
         check=False,
     )
     assert done.returncode == 1
-    assert f"no name service at {rig.base}/names: No such file or directory" in done.stderr
-    assert "ttybroker-names.socket" in done.stderr
+    return done.stderr
+
+
+def test_without_systemds_socket_it_does_not_start_and_says_why(rig: Rig) -> None:
+    said = not_started(rig)
+    assert f"no name service at {rig.base}/names: No such file or directory" in said
+    assert "ttybroker-names.socket" in said
+
+
+def test_where_uid_0_may_bring_capabilities_back_it_does_not_start_and_says_why(
+    rig: Rig, service: socket.socket
+) -> None:
+    assert "the securebits are 0x0, not 0x2f; is CAP_SETPCAP missing?" in not_started(rig, BOUND)
