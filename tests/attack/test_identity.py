@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 
+from attack.libc import CLONE_NEWPID, PR_SET_DUMPABLE, call, own_mounts
 from attack.support import LIST, answer, connect, cut_off, opening, refusal
 from real.support import (
     ALICE,
@@ -46,21 +47,11 @@ from ttybroker import BrokerError, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000  # linux/sched.h
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000  # sys/mount.h
-PR_SET_DUMPABLE = 4  # linux/prctl.h
+CLONE_NEWUSER = 0x10000000  # linux/sched.h
+MS_BIND = 0x1000  # sys/mount.h
 SYS_CLONE3 = 435  # asm-generic/unistd.h
 SYS_SETRESUID = {"x86_64": 117, "aarch64": 147}[os.uname().machine]
 
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def call(name: str, *arguments: object) -> int:
-    """A function of libc that returns -1 and errno."""
-    result = int(getattr(libc, name)(*arguments))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), name)
-    return result
 
 
 def fork_as(pid: int, body: Callable[[], None]) -> int:
@@ -382,8 +373,7 @@ def test_a_client_in_a_chroot_with_a_lookalike_dev_gets_the_real_port(rig: Rig) 
     (root / "socket").touch()
 
     def run(_chat: Chat) -> tuple[int, int]:
-        call("unshare", CLONE_NEWNS)
-        call("mount", None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+        own_mounts()
         paths = [os.fsencode(path) for path in (rig.socket, root / "socket")]
         call("mount", *paths, None, ctypes.c_ulong(MS_BIND), None)
         os.chroot(root)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from attack.libc import CLONE_NEWPID, PR_SET_DUMPABLE, call, own_mounts
 from launcher.test_launcher_trace import attack
 from launcher.test_launcher_whole import TALK, Port, children, orphans, port, wait_end
 from real.support import PR_SET_PDEATHSIG, Chat, Child, prctl
@@ -30,29 +31,12 @@ __all__ = ["orphans", "port"]
 pytestmark = pytest.mark.root
 
 CLONE_FS, CLONE_FILES, CLONE_VFORK = 0x200, 0x400, 0x4000  # linux/sched.h
-PR_SET_DUMPABLE = 4  # linux/prctl.h
-CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
-MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2  # sys/mount.h
+MNT_DETACH = 2  # sys/mount.h
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
 RESERVED_PIDS = 300  # kernel/pid.c: none below is given a second time
 LIMITS = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
 KEPT = 312  # bytes of struct kept in the memfd, before the environment
 
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def call(name: str, *arguments: object) -> int:
-    """A function of libc that returns -1 and errno."""
-    result = int(getattr(libc, name)(*arguments))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), name)
-    return result
-
-
-def own_mounts() -> None:
-    """A mount namespace of one's own."""
-    call("unshare", CLONE_NEWNS)
-    call("mount", None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
 
 
 def become(launcher: Launcher) -> None:

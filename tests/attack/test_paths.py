@@ -28,6 +28,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attack.libc import call, libc, own_mounts
 from attack.support import answer, connect, message
 from real.support import (
     ALICE,
@@ -49,29 +50,11 @@ from ttybrokerd.refusal import Refusal
 pytestmark = pytest.mark.root
 
 RENAME_EXCHANGE = 2  # linux/fs.h
-CLONE_NEWNS = 0x20000  # linux/sched.h
-MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x4, 0x1000, 0x4000, 0x40000  # sys/mount.h
+MS_NODEV, MS_BIND = 0x4, 0x1000  # sys/mount.h
 MNT_DETACH = 2
 IN_OPEN = 0x20  # sys/inotify.h
 PORT, BAIT = os.makedev(1, 3), os.makedev(1, 5)  # /dev/null and /dev/zero stand in: they open
 DRIVERS = "serial  /dev/null  1  3 serial\nunknown  /dev/zero  1  5 system\n"
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def call(name: str, *arguments: object) -> int:
-    """A function of libc that returns -1 and errno."""
-    result = int(getattr(libc, name)(*arguments))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"{name} {arguments}")
-    return result
-
-
-def own_mounts() -> None:
-    """A mount namespace of one's own."""
-    call("unshare", CLONE_NEWNS)
-    call("mount", None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
-
 
 def mount(source: Path | str, target: Path, kind: str | None, flags: int) -> None:
     """mount(2)."""
