@@ -39,16 +39,20 @@ class Program(NamedTuple):
 
 
 def picocom_sends(screen: pexpect.spawn) -> None:
-    screen.send("\x01\x13")
-    screen.expect_exact("*** file:")
-    screen.send("file\r")
-    screen.expect_exact("*** exit status: 0 ***")
+    picocom_runs(screen, "\x13", "file")
 
 
 def picocom_receives(screen: pexpect.spawn) -> None:
-    screen.send("\x01\x12")
+    picocom_runs(screen, "\x12", "")
+
+
+def picocom_runs(screen: pexpect.spawn, key: str, file: str) -> None:
+    """Not before it has shown the other side's first word: when that comes together with the key,
+    picocom remembers after the transfer that it was to read, and waits for more (its loop())."""
+    screen.expect_exact("**\x18B0")
+    screen.send(f"\x01{key}")
     screen.expect_exact("*** file:")
-    screen.send("\r")
+    screen.send(f"{file}\r")
     screen.expect_exact("*** exit status: 0 ***")
 
 
