@@ -34,6 +34,7 @@ else:  # without the enums around it, which cost every forked backend 0.06 MB
 
 PATIENCE = 0.005  # seconds
 WAKES = 8  # tries
+IDLE = 16  # threads that stay though nothing is to be done
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Workers:
     """Runs jobs; `fileno()` becomes readable when `finish()` has something to do."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: end
         self._soon: deque[Callable[[], Callable[[], None]]] = deque()
         self._finished: deque[Callable[[], None]] = deque()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -185,11 +186,14 @@ class Workers:
 
     def _count_off(self, then: Callable[[T], None], result: T) -> None:
         self.busy -= 1
+        if self._threads > self.busy + IDLE:
+            self._threads -= 1
+            self._jobs.put(None)
         then(result)
 
     def _work(self) -> None:
-        while True:
-            self._jobs.get()()
+        while (job := self._jobs.get()) is not None:
+            job()
 
 
 def _raise(error: Exception) -> None:

@@ -37,7 +37,6 @@ FIRST_UID = 60301
 WARM = 0.1  # of all leases; until then the daemon's memory may still grow to its size
 TOKEN = 10  # bytes: what, eight digits of who, a semicolon
 GROWTH = 1024  # KiB of memory that all the leases may cost for good, in fragments
-THREAD = 128  # KiB that a further thread may cost; there is one for each port closed at a time
 SLOT = struct.Struct("QQ")  # of each client in shared memory: leases so far, those that wrote
 FORK, EXIT, KILL, IN_FLIGHT, REVOKE, COPY, LATE = range(7)
 ODDS = {FORK: 0.004, EXIT: 0.001, KILL: 0.001, IN_FLIGHT: 0.01, REVOKE: 0.005, COPY: 0.1,
@@ -337,9 +336,9 @@ class Soak:
         assert after.locks == before.locks == [], after.locks
         assert after.descriptors == before.descriptors, (before.descriptors, after.descriptors)
         assert after.watches == before.watches == 0
-        assert after.threads <= max(before.threads, PORTS + 3), "threads"
-        more = GROWTH + THREAD * max(0, after.threads - before.threads)
-        assert after.memory <= before.memory + more, f"{before.memory} KiB to {after.memory}"
+        assert after.threads == before.threads, (before.threads, after.threads)
+        more = after.memory - before.memory
+        assert more <= GROWTH, f"{before.memory} KiB to {after.memory}"
         wrote = sum(SLOT.unpack_from(self.counts, at * SLOT.size)[1] for at in range(CLIENTS))
         seen = self.witness.seen["B"]
         print(f"attack soak: the witness saw {seen} of them", flush=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from ttybrokerd.workers import Workers
+from ttybrokerd.workers import IDLE, Workers
 
+TASKS = "/proc/self/task"
 LONG = 30  # seconds, for what must come at once
 
 
@@ -104,6 +107,22 @@ def test_many_stuck_jobs_delay_no_other(workers: Workers) -> None:
     until(workers, lambda: order == ["quick"])
     gate.set()
     until(workers, lambda: len(order) == 31)
+
+
+def test_after_a_rush_most_of_its_threads_end(workers: Workers) -> None:
+    before, gate, done = set(os.listdir(TASKS)), threading.Event(), []
+    for _ in range(3 * IDLE):
+        workers.submit(partial(gate.wait, LONG), done.append)
+    assert len(set(os.listdir(TASKS)) - before) == 3 * IDLE
+    gate.set()
+    until(workers, lambda: len(done) == 3 * IDLE)
+    end = time.monotonic() + LONG
+    while len(set(os.listdir(TASKS)) - before) > IDLE and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(set(os.listdir(TASKS)) - before) == IDLE
+    workers.submit(lambda: None, done.append)  # by one that is left
+    until(workers, lambda: done[-1] is None)
+    assert len(set(os.listdir(TASKS)) - before) == IDLE
 
 
 def test_idle_threads_are_used_again(workers: Workers) -> None:
