@@ -5,7 +5,8 @@
     make lab LAB_TESTS="-k revoke" LAB_FLAVOURS=bare      pytest's options; one flavour
 
 In the flavour `bare` process 1 is a shell script and the kernel makes the nodes; in `systemd` there
-are systemd, udev, logind and dbus. The guest's tests are ordinary pytest files, in guest/.
+are systemd, udev, logind and dbus. Each has one processor, and they run side by side. The guest's
+tests are ordinary pytest files, in guest/.
 
 What is kept in .lab comes from the package registries alone: the guest, and its booted state in
 either flavour, from which a run starts in some seconds. Its name is a digest of the recipe, so
@@ -17,40 +18,37 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.machine import FLAVOURS, Machine, MachineError
+from lab.machine import FLAVOURS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".lab"
+PACKAGES = ROOT / "dist"
 RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
-LIMIT = 900.0  # seconds for the tests of one flavour
 
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0, or 1 if anything failed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or QEMU would live on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     flavours = os.environ.get("LAB_FLAVOURS", " ".join(FLAVOURS)).split()
     started = time.monotonic()
     counts: Counter[str] = Counter()
     try:
-        image = _image()
-        states = {flavour: _state(image, flavour) for flavour in flavours}
-        packages = _packages()
-        for flavour in flavours:
-            counts += _test(image, states[flavour], flavour, packages, arguments)
-    except (MachineError, subprocess.CalledProcessError) as error:
+        with _build_packages() as packages:
+            image = _image()
+        if packages.returncode != 0:
+            raise subprocess.CalledProcessError(packages.returncode, "make deb")
+        counts = _test(image, flavours, arguments)
+    except subprocess.CalledProcessError as error:
         print(f"lab: {error}", flush=True)
         counts["failed"] += 1
     words = ", ".join(f"{number} {what}" for what, number in counts.items())
@@ -61,6 +59,12 @@ def main(arguments: list[str]) -> int:
 
 def _say(what: str) -> None:
     print(f"lab: {what}", flush=True)
+
+
+def _build_packages() -> subprocess.Popen[bytes]:
+    """ttybroker, as people install it; they are built while the guest is."""
+    _say("building its packages (half a minute)")
+    return subprocess.Popen(["make", "-s", "deb"], cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def _image() -> Path:
@@ -79,59 +83,38 @@ def _image() -> Path:
     return part.rename(image)
 
 
-def _state(image: Path, flavour: str) -> Path:
-    state = image / f"state.{flavour}"
-    if not state.exists():
-        _say(f"booting it, flavour {flavour} (half a minute)")
-        with _directory() as run, Machine(image, flavour, run, ROOT) as machine:
-            machine.save(state)
-    return state
-
-
-def _packages() -> list[Path]:
-    """ttybroker, as people install it."""
-    _say("building its packages (half a minute)")
-    subprocess.run(["make", "-s", "deb"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return sorted((ROOT / "dist").glob("*.deb"))
-
-
-def _test(
-    image: Path, state: Path, flavour: str, packages: list[Path], arguments: list[str]
-) -> Counter[str]:
-    """Run the tests; how many passed, failed, and so on, by pytest's own closing line."""
-    _say(f"testing in it, flavour {flavour}")
-    (other,) = set(FLAVOURS) - {flavour}
-    inside = [word.removeprefix("tests/lab/guest/") for word in arguments]
-    words = ["sh", "/project/tests/lab/guest/run.sh", "-m", f"not {other}", *inside]
-    printed = bytearray()
-
-    def output(data: bytes) -> None:
-        printed.extend(data)
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-    with _directory() as run:
-        for package in packages:
-            shutil.copy(package, run)
-        with Machine(image, flavour, run, ROOT, state) as machine:
-            status = machine.do(shlex.join(words), output, LIMIT)
+def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str]:
+    """Run the tests in all flavours at once; how many passed, failed, and so on."""
+    _say(f"testing in it: {' and '.join(flavours)}")
+    guests = []
+    for flavour in flavours:
+        words = [sys.executable, "-m", "lab.flavour", flavour, str(image), str(PACKAGES)]
+        guests.append(subprocess.Popen([*words, *arguments], stdout=subprocess.PIPE, text=True,
+                                       encoding="utf-8", errors="replace"))  # fmt: skip
     counts: Counter[str] = Counter()
-    closing = printed.decode("utf-8", "replace").rstrip().rpartition("\n")[2]
-    for number, what in re.findall(r"(\d+) ([a-z]+)", closing.partition(" in ")[0]):
-        counts[what] = int(number)
-    if status != 0 and not counts["failed"] + counts["error"] + counts["errors"]:
-        raise MachineError(f"flavour {flavour}: pytest ended with status {status}")
+    with ThreadPoolExecutor() as pool:
+        try:
+            for found in pool.map(_follow, flavours, guests):
+                counts += found
+        finally:
+            for guest in guests:
+                guest.terminate()
     return counts
 
 
-@contextmanager
-def _directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="ttybroker-lab-"))
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
+def _follow(flavour: str, guest: subprocess.Popen[str]) -> Counter[str]:
+    """Pass on what is said in a guest, line by line; its counts, by pytest's own closing line."""
+    assert guest.stdout is not None
+    line = ""
+    for line in guest.stdout:
+        print(f"{flavour:8}{line}", end="", flush=True)
+    counts: Counter[str] = Counter()
+    for number, what in re.findall(r"(\d+) ([a-z]+)", line.partition(" in ")[0]):
+        counts[what] = int(number)
+    if guest.wait() != 0 and not counts["failed"] + counts["error"] + counts["errors"]:
+        _say(f"flavour {flavour} ended with status {guest.returncode}")
+        counts["failed"] += 1
+    return counts
 
 
 if __name__ == "__main__":

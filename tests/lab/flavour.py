@@ -1,0 +1,69 @@
+"""python -m lab.flavour FLAVOUR IMAGE PACKAGES PYTEST-ARGUMENT...: the tests in one of the guests.
+
+Its standard output is that of pytest in the guest, to which the directory of PACKAGES goes first.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.machine import FLAVOURS, Machine, MachineError
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 900.0  # seconds for the tests
+
+
+def main(flavour: str, image: Path, packages: Path, arguments: list[str]) -> int:
+    """Exit status: that of pytest, or 1 with a line that says what failed instead."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or QEMU would live on
+    try:
+        return _test(image, _state(image, flavour), flavour, packages, arguments)
+    except MachineError as error:
+        print(f"lab: {error}", flush=True)
+        return 1
+
+
+def _state(image: Path, flavour: str) -> Path:
+    state = image / f"state.{flavour}"
+    if not state.exists():
+        print("lab: booting it (half a minute)", flush=True)
+        with _directory() as run, Machine(image, flavour, run, ROOT) as machine:
+            machine.save(state)
+    return state
+
+
+def _test(image: Path, state: Path, flavour: str, packages: Path, arguments: list[str]) -> int:
+    (other,) = set(FLAVOURS) - {flavour}
+    inside = [word.removeprefix("tests/lab/guest/") for word in arguments]
+    words = ["sh", "/project/tests/lab/guest/run.sh", "-m", f"not {other}", *inside]
+
+    def output(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    with _directory() as run:
+        for package in packages.glob("*.deb"):
+            shutil.copy(package, run)
+        with Machine(image, flavour, run, ROOT, state) as machine:
+            return machine.do(shlex.join(words), output, LIMIT)
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="ttybroker-lab-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
