@@ -13,7 +13,7 @@ import pytest
 
 from figures import note
 from real.support import Chat
-from service import BOB, Service, SystemdService, run, until
+from service import BOB, PATIENT, Service, SystemdService, run, until
 from ttybroker import open_fd
 
 ROUNDS = 5
@@ -46,6 +46,28 @@ def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
     ratio = note("first grant / python3 -I -c pass (medians)",
                  statistics.median(grants) / statistics.median(pythons))  # fmt: skip
     assert ratio <= 6
+
+
+@pytest.mark.systemd
+def test_the_first_grant_with_nothing_of_python_in_memory(broker: SystemdService) -> None:
+    """As after a boot. It has no limit, for most of that is the disk's."""
+
+    def ask(chat: Chat) -> None:
+        chat.say()
+        chat.hear(PATIENT)
+        start = time.monotonic()
+        os.close(open_fd("ttyS1"))
+        chat.say(time.monotonic() - start)
+
+    client = broker.child(BOB, ask)
+    client.hear()
+    run("systemctl", "stop", "ttybroker.service")
+    run("systemctl", "start", "ttybroker.socket")
+    assert not broker.pid
+    Path("/proc/sys/vm/drop_caches").write_text("3")  # sysctl/vm.rst: free page cache and slab
+    client.say()
+    note("ms for the first grant, from a disk nobody has read", 1000 * client.hear(PATIENT))
+    assert broker.pid
 
 
 def test_memory_at_rest(broker: Service) -> None:
