@@ -185,7 +185,14 @@ class Episode:
             self.loop.turn(0)
             self.model.turn()
         if self.model.ready:
-            raise Different(f"unread: {[told(who) for who in self.model.ready]}")
+            raise Different(f"unread: {[self.state(who) for who in self.model.ready]}")
+
+    def state(self, who: Connection) -> str:
+        """What the model knows of a connection that has news, and what the broker has."""
+        seen = [(client.identity.pid, client.busy, client.paused)
+                for client in self.clients._all.values() if client.identity.uid == who.uid]
+        return (f"{told(who)}: inbox {list(who.inbox)}, shut {who.shut}, reset {who.reset}, "
+                f"busy {who.busy}, paused {who.paused}; here are {seen}")  # fmt: skip
 
     def run(self, number: int) -> None:
         """One job, here and there."""
