@@ -516,7 +516,7 @@ class Rig:
         self.daemons: list[Daemon] = []
         self.traces: list[Path] | None = None  # where each daemon's system calls are written
         self.expected_locks: set[str] = set()  # left on purpose: by a killed daemon, an outsider
-        self._mounts = Path("/proc/self/mountinfo").read_text()
+        self._mounts = self._mounted()
         self._before = children()
         self._open = len(descriptors(os.getpid()))
 
@@ -525,6 +525,13 @@ class Rig:
         """The daemon's command line."""
         return ["--policy", str(self.policy), "--socket", str(self.socket),
                 "--lock-dir", str(self.locks)]  # fmt: skip
+
+    def _mounted(self) -> set[str]:
+        """What is mounted where a test mounts; elsewhere somebody else may do so meanwhile."""
+        places = ("/", "/dev", "/etc", "/proc", "/run", "/run/lock", "/sys", "/tmp")
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        points = ((line, line.split()[4]) for line in lines)
+        return {line for line, at in points if at in places or at.startswith(str(self.base))}
 
     def port(
         self, name: str, who: str = 'allow = ["*"]', extra: str = "", far: bool = False
@@ -633,8 +640,7 @@ class Rig:
                 problems.append(f"process left: {pid}")
         for trace in self.traces or []:
             trace.unlink(missing_ok=True)
-        if Path("/proc/self/mountinfo").read_text() != self._mounts:
-            problems.append("a mount is left")
+        problems += [f"a mount is left: {line}" for line in self._mounted() - self._mounts]
         left = set(os.listdir(self.base)) - {"lock", "policy.toml"}
         problems += [f"file left: {name}" for name in left] if self.daemons else []
         problems += [f"lock left: {name}" for name in self.lock_files()]
