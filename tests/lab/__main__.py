@@ -94,12 +94,26 @@ def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str
     counts: Counter[str] = Counter()
     with ThreadPoolExecutor() as pool:
         try:
-            for found in pool.map(_follow, flavours, guests):
-                counts += found
+            found = pool.map(_follow, flavours, guests)
+            for flavour, number in zip(flavours, found, strict=True):
+                counts += number
+                if flavour == "bare" and not arguments and not _boot(image):
+                    counts["failed"] += 1
         finally:
             for guest in guests:
                 guest.terminate()
     return counts
+
+
+def _boot(image: Path) -> bool:
+    """The time from the kernel's start to a grant; whether there is one. Not beside two others,
+    for it would be theirs."""
+    _say("booting one in which it is installed (a minute)")
+    with subprocess.Popen([sys.executable, "-m", "lab.boot", image, PACKAGES]) as boot:
+        try:
+            return boot.wait() == 0
+        finally:
+            boot.terminate()
 
 
 def _follow(flavour: str, guest: subprocess.Popen[str]) -> Counter[str]:

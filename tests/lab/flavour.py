@@ -9,12 +9,9 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from lab.machine import FLAVOURS, Machine, MachineError
+from lab.machine import FLAVOURS, Machine, MachineError, directory
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900.0  # seconds for the tests
@@ -34,7 +31,7 @@ def _state(image: Path, flavour: str) -> Path:
     state = image / f"state.{flavour}"
     if not state.exists():
         print("lab: booting it (half a minute)", flush=True)
-        with _directory() as run, Machine(image, flavour, run, ROOT) as machine:
+        with directory() as run, Machine(image, flavour, run, ROOT) as machine:
             machine.save(state)
     return state
 
@@ -48,21 +45,11 @@ def _test(image: Path, state: Path, flavour: str, packages: Path, arguments: lis
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
-    with _directory() as run:
+    with directory() as run:
         for package in packages.glob("*.deb"):
             shutil.copy(package, run)
-        with Machine(image, flavour, run, ROOT, state) as machine:
+        with Machine(image, flavour, run, ROOT, incoming=state) as machine:
             return machine.do(shlex.join(words), output, LIMIT)
-
-
-@contextmanager
-def _directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="ttybroker-lab-"))
-    path.chmod(0o755)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 if __name__ == "__main__":

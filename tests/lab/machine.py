@@ -15,11 +15,14 @@ to its back end until all is taken, and all of QEMU stands still for a UART nobo
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.qmp import Qmp
@@ -38,12 +41,14 @@ class MachineError(RuntimeError):
     """The guest did not do what it was to do; with what QEMU and its console said."""
 
 
-def command(image: Path, flavour: str, project: Path, incoming: Path | None) -> list[str]:
+def command(
+    image: Path, flavour: str, project: Path, incoming: Path | None, initramfs: Path
+) -> list[str]:
     """QEMU's command line; paths that are not absolute are in the run's own directory."""
     words = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]
     words += ["-M", "pc,usb=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
     words += ["-smp", "1", "-m", "1024"]
-    words += ["-kernel", f"{image}/vmlinux", "-initrd", f"{image}/initramfs"]
+    words += ["-kernel", f"{image}/vmlinux", "-initrd", str(initramfs)]
     words += ["-append", f"{_KERNEL} lab={flavour}"]
     words += ["-drive", f"file={image}/root.ext4,format=raw,if=virtio,readonly=on"]
     words += ["-device", "qemu-xhci,id=xhci"]
@@ -97,16 +102,35 @@ def _share(name: str, path: str, read_only: str) -> list[str]:
     return ["-fsdev", f"local,id={name},{options}", "-device", device]
 
 
+@contextmanager
+def directory() -> Iterator[Path]:
+    """One for a Machine to run in."""
+    path = Path(tempfile.mkdtemp(prefix="ttybroker-lab-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
 class Machine:
-    """A guest that runs in the directory `run`, which is also its /job; `with` ends it."""
+    """A guest that runs in the directory `run`, which is also its /job; `with` ends it. It goes
+    on from the saved state `incoming`, or else boots, with the image's initramfs or `initramfs`."""
 
     def __init__(
-        self, image: Path, flavour: str, run: Path, project: Path, incoming: Path | None = None
+        self,
+        image: Path,
+        flavour: str,
+        run: Path,
+        project: Path,
+        *,
+        incoming: Path | None = None,
+        initramfs: Path | None = None,
     ) -> None:
         self.run = run
         self._log = (run / "qemu").open("wb")
         self._process = subprocess.Popen(
-            command(image, flavour, project, incoming), cwd=run,
+            command(image, flavour, project, incoming, initramfs or image / "initramfs"), cwd=run,
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
         self._relays: list[Relay] = []
