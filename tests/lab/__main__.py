@@ -106,8 +106,8 @@ def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str
 
 
 def _boot(image: Path) -> bool:
-    """The time from the kernel's start to a grant; whether there is one. Not beside two others,
-    for it would be theirs."""
+    """Print the time from the kernel's start to a grant; whether there was one. Not while two
+    other guests run, or it would be theirs."""
     _say("booting one in which it is installed (a minute)")
     with subprocess.Popen([sys.executable, "-m", "lab.boot", image, PACKAGES]) as boot:
         try:

@@ -16,7 +16,7 @@ from ttybroker import open_fd
 
 SIZE, CHUNK, AHEAD = 64 * 1024, 1024, 16384  # bytes; test_uart.py says why not further ahead
 RATE = 11520  # bytes a second: 115200 baud, and a processor that has time for the broker
-RESTARTS = 4  # and a start limit of systemd's is five in ten seconds
+RESTARTS = 3  # and a start limit of systemd's is five in ten seconds
 
 
 def transfer(broker: Service) -> Child:
