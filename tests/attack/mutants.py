@@ -598,7 +598,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "securebits are set and locked",
         CONFINE,
         "        linux.set_securebits(SECUREBITS)\n",
-        "",
+        "        pass\n",
         (FORKED_CAPS,),
         "the securebits are",
     ),

