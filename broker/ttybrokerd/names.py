@@ -117,17 +117,15 @@ def name_while_starting(uid: int) -> str | None:
     child = os.fork()
     if child == 0:
         try:
+            # It ends itself: where SIGCHLD is ignored its pid may be another's by the time we know.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, STARTING)
             theirs.send(b"0 " + look_up(USER_NAME, str(uid)))
         finally:
             os._exit(0)
     theirs.close()
-    ours.settimeout(STARTING)
-    try:
+    with ours:
         asked, _, answer = ours.recv(MAX_MESSAGE).partition(b" ")
-    except TimeoutError:
-        asked = b""
-    ours.close()
-    os.kill(child, signal.SIGKILL)
     linux.reap(child)
     return locks.printable(answer) if asked else None
 

@@ -19,6 +19,7 @@ from real.support import (
     HERE,
     NOBODY,
     TIMEOUT,
+    Chat,
     Child,
     Daemon,
     Rig,
@@ -31,7 +32,7 @@ from real.support import (
 )
 from real.systemd import Systemd
 from ttybroker import NotPermitted, client, open_fd
-from ttybrokerd import nameservice
+from ttybrokerd import names, nameservice
 
 pytestmark = pytest.mark.root
 
@@ -236,6 +237,16 @@ def test_who_wakes_the_daemon_waits_for_no_other_process(
     assert children(daemon.pid) == set()
     holder.say()
     holder.result()
+
+
+def test_its_name_is_known_though_nobody_waits_for_children(rig: Rig) -> None:
+    """The daemon ignores SIGCHLD by then: a child's pid may be another's as soon as it ended."""
+
+    def run(_chat: Chat) -> list[str | None]:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        return [names.name_while_starting(0) for _ in range(100)]
+
+    assert rig.child(0, run).result() == ["root"] * 100
 
 
 def test_a_name_service_that_hangs_while_it_starts_does_not_keep_it_from_starting(
