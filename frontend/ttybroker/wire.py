@@ -248,7 +248,6 @@ class Running(_Value):
         self.dumpable = dumpable
 
 
-Request = Open | List | Revoke | Check | Connect | Status
 class Waiting(_Value):
     """Not yet: why an answer takes its time, for people. The answer itself comes after it."""
 
@@ -258,6 +257,7 @@ class Waiting(_Value):
         self.message = message
 
 
+Request = Open | List | Revoke | Check | Connect | Status
 Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting
 
 

@@ -29,7 +29,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
-from real.support import PR_SET_PDEATHSIG, Daemon, Rig, descriptors, prctl
+from real.support import PR_SET_PDEATHSIG, Daemon, Rig, descriptors, prctl, watches
 from ttybroker import client, wire
 
 CLIENTS, USERS, PORTS = 50, 5, 60
@@ -214,11 +214,7 @@ class Account:
     def __init__(self, rig: Rig, daemon: Daemon) -> None:
         pid = daemon.pid
         self.descriptors = Counter(what.split(":[")[0] for what in descriptors(pid).values())
-        self.watches = sum(
-            Path(f"/proc/{pid}/fdinfo/{number}").read_text().count("inotify wd:")
-            for number, what in descriptors(pid).items()
-            if what == "anon_inode:inotify"
-        )
+        self.watches = watches(pid)
         self.locks = rig.lock_files()
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
         self.memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))

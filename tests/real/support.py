@@ -72,6 +72,12 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
+def watches(pid: int) -> int:
+    """How many inotify watches a process has: proc_pid_fdinfo(5)."""
+    files = Path(f"/proc/{pid}/fdinfo").iterdir()
+    return sum(file.read_text().count("inotify wd:") for file in files)
+
+
 def children(of: int | None = None) -> set[int]:
     """The children of this process, with what it inherited as a subreaper, or of another."""
     with open(f"/proc/{of}/task/{of}/children" if of else "/proc/thread-self/children") as file:

@@ -212,6 +212,14 @@ def run(*words: str, timeout: float = PATIENT) -> str:
     return done.stdout.rstrip("\n")
 
 
+def heard(chat: Chat) -> bool:
+    """Whether the test has said something, in a child that goes on meanwhile."""
+    try:
+        return bool(chat.sock.recv(4096))
+    except BlockingIOError:
+        return False
+
+
 def locks() -> list[str]:
     """Lock files of ports, and what the broker may have made on the way to one."""
     return [name for name in os.listdir(LOCKS) if name.startswith(("LCK..", ".ttybroker"))]

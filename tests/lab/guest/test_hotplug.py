@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import time
-from pathlib import Path
 
 import pytest
 
 from adapters import Adapters
 from figures import note
-from real.support import Chat, descriptors
-from service import ALICE, BOB, LOCKS, PATIENT, Service, locks, until
+from real.support import Chat, descriptors, watches
+from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, until
 from ttybroker import BrokerError, PortBusy, client, open_fd
 from ttybrokerd.device import Devices, Target
 from ttybrokerd.refusal import Refusal
@@ -136,7 +135,7 @@ def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters
     def opens(chat: Chat) -> int:
         times = 0
         chat.sock.setblocking(False)
-        while not _word(chat):
+        while not heard(chat):
             os.close(open_fd("ttyS1", wait=10))
             times += 1
         return times
@@ -144,7 +143,7 @@ def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters
     def grabs(chat: Chat) -> None:
         """Hold each adapter that comes until it goes."""
         chat.sock.setblocking(False)
-        while not _word(chat):
+        while not heard(chat):
             try:
                 descriptor = open_fd("ttyUSB0")
             except PortBusy:  # nobody else wants it
@@ -157,7 +156,7 @@ def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters
             os.read(descriptor, 1)
             os.close(descriptor)
 
-    before, watches = descriptors(broker.pid), _watches(broker.pid)
+    before, watched = descriptors(broker.pid), watches(broker.pid)
     opener, grabber = broker.child(BOB, opens), broker.child(ALICE, grabs)
     start = time.monotonic()
     for _ in range(CYCLES):
@@ -174,17 +173,4 @@ def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters
     until("all to be given back", lambda: not broker.held() and not locks())
     until("no descriptor more", lambda: len(descriptors(broker.pid)) <= len(before),
           told=lambda: set(descriptors(broker.pid).items()) - set(before.items()))  # fmt: skip
-    assert _watches(broker.pid) == watches
-
-
-def _word(chat: Chat) -> bool:
-    try:
-        return bool(chat.sock.recv(4096))
-    except BlockingIOError:
-        return False
-
-
-def _watches(pid: int) -> int:
-    """How many inotify watches a process has: proc(5), fdinfo."""
-    files = Path(f"/proc/{pid}/fdinfo").iterdir()
-    return sum(file.read_text().count("inotify wd:") for file in files)
+    assert watches(broker.pid) == watched

@@ -11,7 +11,7 @@ import pytest
 from figures import note
 from lines import raw
 from real.support import Chat, Child
-from service import ALICE, BOB, Service, SystemdService, flavour, locks, run, until
+from service import ALICE, BOB, Service, SystemdService, flavour, heard, locks, run, until
 from ttybroker import open_fd
 
 SIZE, CHUNK, AHEAD = 64 * 1024, 1024, 16384  # bytes; test_uart.py says why not further ahead
@@ -56,14 +56,6 @@ def transfer(broker: Service) -> Child:
     child = broker.child(BOB, carry)
     child.hear()
     return child
-
-
-def heard(chat: Chat) -> bool:
-    """Whether the test has said something."""
-    try:
-        return bool(chat.sock.recv(4096))
-    except BlockingIOError:
-        return False
 
 
 def arrived(child: Child) -> None:
