@@ -31,12 +31,14 @@ from typing import NoReturn
 
 from real.support import PR_SET_PDEATHSIG, Daemon, Rig, descriptors, prctl, watches
 from ttybroker import client, wire
+from ttybrokerd.workers import IDLE
 
 CLIENTS, USERS, PORTS = 50, 5, 60
 FIRST_UID = 60301
 WARM = 0.1  # of all leases; until then the daemon's memory may still grow to its size
 TOKEN = 10  # bytes: what, eight digits of who, a semicolon
 GROWTH = 1024  # KiB of memory that all the leases may cost for good, in fragments
+THREADS = IDLE + 3  # of the daemon at rest: its first, the one in the loop, the one that stands by
 SLOT = struct.Struct("QQ")  # of each client in shared memory: leases so far, those that wrote
 FORK, EXIT, KILL, IN_FLIGHT, REVOKE, COPY, LATE = range(7)
 ODDS = {FORK: 0.004, EXIT: 0.001, KILL: 0.001, IN_FLIGHT: 0.01, REVOKE: 0.005, COPY: 0.1,
@@ -220,6 +222,14 @@ class Account:
         self.memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
         self.threads = next(int(line.split()[1]) for line in status if line.startswith("Threads"))
 
+    def left(self, begin: Account) -> str:
+        """What there is now that was not there in the beginning, "" if nothing."""
+        if self.threads > THREADS:
+            return f"{self.threads} threads"
+        if self.watches > begin.watches or self.locks != begin.locks:
+            return f"{self.watches} watches, the locks {self.locks}"
+        return ", ".join((self.descriptors - begin.descriptors).elements())
+
     def __str__(self) -> str:
         return (
             f"{self.descriptors.total()} descriptors, {self.watches} watches, "
@@ -245,27 +255,32 @@ class Soak:
 
     def run(self) -> None:
         """Until there were enough leases."""
+        self.asker.ports()  # what it opens for its first client it keeps
+        begin, warm = Account(self.rig, self.daemon), None
         for number in range(CLIENTS):
             self.spawn(number)
-        warm: Account | None = None
         while (done := self.done()) < self.leases:
             end = time.monotonic() + 0.25
             while time.monotonic() < end:
                 self.witness.look(0.05)
             self.reap(respawn=True)
             if warm is None and done >= self.leases * WARM:
-                self.pause()
-                warm = Account(self.rig, self.daemon)
+                warm = self.pause(begin)
                 print(f"attack soak: after {done} leases {warm}", flush=True)
                 for number in range(CLIENTS):
                     self.spawn(number)
             if time.monotonic() - self.said > 20:
                 self.say()
                 print(f"attack soak: now {Account(self.rig, self.daemon)}", flush=True)
-        self.pause()
+        end = self.pause(begin)
         self.say()
+        print(f"attack soak: in the end {end}", flush=True)
         assert warm is not None, "too few leases"
-        self.compare(warm, Account(self.rig, self.daemon))
+        assert end.memory - warm.memory <= GROWTH, f"{warm.memory} KiB to {end.memory}"
+        wrote = sum(SLOT.unpack_from(self.counts, at * SLOT.size)[1] for at in range(CLIENTS))
+        seen = self.witness.seen["B"]
+        print(f"attack soak: the witness saw {seen} of them", flush=True)
+        assert wrote / 2 < seen <= wrote + 2 * CLIENTS, (seen, wrote)
 
     def done(self) -> int:
         """Leases so far."""
@@ -313,32 +328,20 @@ class Soak:
             if respawn:
                 self.spawn(number)
 
-    def pause(self) -> None:
-        """Kill them all, wherever they are; read what they wrote; wait until all is in order."""
+    def pause(self, begin: Account) -> Account:
+        """Kill them all, wherever they are; read what they wrote; wait until the daemon has again
+        what it had at the beginning, and fails if that does not come."""
         for pid in self.clients:
             os.kill(pid, signal.SIGKILL)
         while self.clients:
             self.reap(respawn=False)
             self.witness.look(0.01)
         end = time.monotonic() + 30
-        while self.rig.lock_files() and time.monotonic() < end:
+        while (now := Account(self.rig, self.daemon)).left(begin) and time.monotonic() < end:
             self.witness.look(0.05)
-        self.witness.look(0.05)
-        self.asker.ports()  # it looks after dead descriptors when it is asked something
-
-    def compare(self, before: Account, after: Account) -> None:
-        """The same as at the start, and every lease was seen at the far end."""
-        print(f"attack soak: in the end {after}", flush=True)
-        assert after.locks == before.locks == [], after.locks
-        assert after.descriptors == before.descriptors, (before.descriptors, after.descriptors)
-        assert after.watches == before.watches == 0
-        assert after.threads == before.threads, (before.threads, after.threads)
-        more = after.memory - before.memory
-        assert more <= GROWTH, f"{before.memory} KiB to {after.memory}"
-        wrote = sum(SLOT.unpack_from(self.counts, at * SLOT.size)[1] for at in range(CLIENTS))
-        seen = self.witness.seen["B"]
-        print(f"attack soak: the witness saw {seen} of them", flush=True)
-        assert wrote / 2 < seen <= wrote + 2 * CLIENTS, (seen, wrote)
+            self.asker.ports()  # it looks after dead descriptors when it is asked something
+        assert not now.left(begin), now.left(begin)
+        return now
 
 
 def main() -> int:

@@ -74,8 +74,11 @@ def descriptors(pid: int) -> dict[int, str]:
 
 def watches(pid: int) -> int:
     """How many inotify watches a process has: proc_pid_fdinfo(5)."""
-    files = Path(f"/proc/{pid}/fdinfo").iterdir()
-    return sum(file.read_text().count("inotify wd:") for file in files)
+    found = 0
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += file.read_text().count("inotify wd:")
+    return found
 
 
 def children(of: int | None = None) -> set[int]:
