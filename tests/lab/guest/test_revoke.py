@@ -20,7 +20,8 @@ from service import ALICE, BOB, Service, until
 from ttybroker import client, open_fd
 from ttybrokerd.port import DRAIN_STALL
 
-AT_ONCE = 500.0  # ms, from the revoke to the next client's grant: no wait for output (DRAIN_STALL)
+AT_ONCE = 200.0  # ms, from the revoke to the next client's grant: no wait for output (DRAIN_STALL)
+ROUNDS = 3  # of a measurement on a machine that others use too: what is slow by itself is so in each
 XOFF, XON = b"\x13", b"\x11"
 
 
@@ -65,6 +66,11 @@ def stop(descriptor: int, chat: Chat) -> None:
 @pytest.mark.parametrize("act", [reading, polling, writing, stopped])
 def test_revoke(broker: Service, act: Callable[[int, Chat], None]) -> None:
     """The holder sees its end whatever it does, and the next client is served at once."""
+    assert min(revoked(broker, act) for _ in range(ROUNDS)) < AT_ONCE
+
+
+def revoked(broker: Service, act: Callable[[int, Chat], None]) -> float:
+    """Take the port from who does this with it; returns the ms until the next client has it."""
 
     def hold(chat: Chat) -> None:
         descriptor = open_fd("ttyS1")
@@ -89,8 +95,9 @@ def test_revoke(broker: Service, act: Callable[[int, Chat], None]) -> None:
         connection.revoke("ttyS1")
     took = note("ms from revoke to the next client's grant", 1000 * (waiting.hear() - start))
     assert holder.hear() == "over"
-    assert took < AT_ONCE
+    waiting.kill()
     os.close(end)
+    return took
 
 
 @pytest.mark.parametrize("hupcl", [True, False], ids=["hupcl", "-hupcl"])
@@ -134,16 +141,26 @@ def stuck(broker: Service, end: int) -> Child:
 def test_a_close_with_stuck_output_delays_nobody(broker: Service) -> None:
     """It is over at once for who closes; the next client has the port when it is clear that
     nobody takes the output any more."""
+    for _ in range(ROUNDS):
+        took, waited = closed_stuck(broker)
+        if took < 50 and waited < 1000 * DRAIN_STALL + 100:
+            return
+    pytest.fail(f"the close took {took:.1f} ms, the next grant {waited:.1f}, as before")
+
+
+def closed_stuck(broker: Service) -> tuple[float, float]:
+    """How many ms a close takes, and from there the next grant."""
     end = far("ttyS2")
     holder = stuck(broker, end)
     waiting = broker.holder(ALICE, "ttyS1", wait=60)
     until("alice to wait", lambda: broker.waiting("ttyS1"))
     holder.say()
     closed, took = holder.hear()
-    assert note("ms a close takes with 1000 bytes stuck behind XOFF", took) < 50
+    note("ms a close takes with 1000 bytes stuck behind XOFF", took)
     waited = note("ms from there to the next grant", 1000 * (waiting.hear() - closed))
-    assert waited < 1000 * DRAIN_STALL + 100
+    waiting.kill()
     os.close(end)
+    return took, waited
 
 
 def test_what_can_still_go_out_does(broker: Service) -> None:
@@ -205,7 +222,10 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
             times.append(1000 * (time.monotonic() - start))
         return times
 
-    usual = max(broker.child(BOB, others).result())
+    def worst() -> float:
+        return min(max(broker.child(BOB, others).result()) for _ in range(ROUNDS))
+
+    usual = worst()
     end = far("ttyS5")
     outsider = broker.child(0, close)
     outsider.hear()
@@ -215,7 +235,7 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
     told = waiting.hear()
     assert told.startswith("ttyS4: ") and "another program may be closing it" in told
     assert broker.port("ttyS4").state == "opening"
-    now = max(broker.child(BOB, others).result())
+    now = worst()
     note("ms for an open, the worst of 20", usual)
     note("ms for an open while the close of another port is stuck, the worst of 20", now)
     assert now - usual < 50
