@@ -21,7 +21,7 @@ from ttybroker import client, open_fd
 from ttybrokerd.port import DRAIN_STALL
 
 AT_ONCE = 200.0  # ms, from the revoke to the next client's grant: no wait for output (DRAIN_STALL)
-ROUNDS = 3  # of a measurement on a machine that others use too: what is slow by itself is so in each
+ROUNDS = 3  # of what others on the machine can slow: what is slow by itself is so in each
 XOFF, XON = b"\x13", b"\x11"
 
 
