@@ -18,7 +18,9 @@ from typing import Any
 from attack.model import Rule
 from real.support import PR_SET_PDEATHSIG, prctl
 
-ANN, BEN, CAT, EVE, OUT = 60201, 60202, 60203, 60204, 60205  # CAT is an admin, OUT no client
+# Users of this run alone, for a pid that is not as it was said may be a process of the run beside
+# it, and then that must be a stranger's. CAT is an admin, OUT no client.
+ANN, BEN, CAT, EVE, OUT = ((1 << 20) + 8 * os.getpid() + who for who in range(5))
 USERS = (ANN, BEN, CAT, EVE)
 RULES = {
     "p0": Rule(None),
