@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 collect_ignore = ["lab"]  # `make lab` runs those, in its guest
+
+
+def pytest_configure() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup(1) every program would ignore it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,6 +57,7 @@ with client.connection_for_child() as another:
 """
 
 Seen = tuple[str, tuple[int | None, ...]]  # a call and those of its arguments that are numbers
+LOADED = ("= 0", "<unfinished ...>")  # the second if another process's call came between
 _call = re.compile(r"(\d+) +(\w+)\((.*)$")
 _thread = re.compile(r"(\d+) +(?:<\.\.\. )?clone(?: resumed>.*|\(.*)= (\d+)$")
 
@@ -70,7 +71,7 @@ def calls(trace: str) -> set[Seen]:
             thread, name, rest = match.groups()
             if thread in threads:
                 found.add((name, numbers(name, rest)))
-            elif name == "seccomp" and "{len=" in rest and rest.endswith("= 0"):
+            elif name == "seccomp" and "{len=" in rest and rest.endswith(LOADED):
                 threads.add(thread)
         if (match := _thread.match(line)) and match[1] in threads:
             threads.add(match[2])
