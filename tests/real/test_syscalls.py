@@ -64,19 +64,18 @@ _thread = re.compile(r"(\d+) +(?:<\.\.\. )?clone(?: resumed>.*|\(.*)= (\d+)$")
 
 def calls(trace: str) -> set[Seen]:
     """What the threads of the confined process called, from its filter on."""
-    threads: set[str] = set()
-    found: set[Seen] = set()
-    for line in trace.splitlines():
-        if match := _call.match(line):
-            thread, name, rest = match.groups()
-            if thread in threads:
-                found.add((name, numbers(name, rest)))
-            elif name == "seccomp" and "{len=" in rest and rest.endswith(LOADED):
-                threads.add(thread)
-        if (match := _thread.match(line)) and match[1] in threads:
-            threads.add(match[2])
-    assert threads, "nothing was confined"
-    return found
+    lines = trace.splitlines()
+    begin: dict[str, int] = {}  # the line from which on a thread is confined
+    for at, line in enumerate(lines):
+        match = _call.match(line)
+        if match and match[2] == "seccomp" and "{len=" in line and line.endswith(LOADED):
+            begin.setdefault(match[1], at + 1)
+        elif (match := _thread.match(line)) and match[1] in begin:
+            begin[match[2]] = 0  # it may have called something before its parent's call returned
+    assert begin, "nothing was confined"
+    matches = [(at, match) for at, line in enumerate(lines) if (match := _call.match(line))]
+    return {(match[2], numbers(match[2], match[3]))
+            for at, match in matches if at >= begin.get(match[1], len(lines))}  # fmt: skip
 
 
 def numbers(name: str, rest: str) -> tuple[int | None, ...]:
