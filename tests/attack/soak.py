@@ -222,13 +222,11 @@ class Account:
         self.memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
         self.threads = next(int(line.split()[1]) for line in status if line.startswith("Threads"))
 
-    def left(self, begin: Account) -> str:
-        """What there is now that was not there in the beginning, "" if nothing."""
-        if self.threads > THREADS:
-            return f"{self.threads} threads"
-        if self.watches > begin.watches or self.locks != begin.locks:
-            return f"{self.watches} watches, the locks {self.locks}"
-        return ", ".join((self.descriptors - begin.descriptors).elements())
+    def as_at(self, begin: Account) -> bool:
+        """Whether there is again what there was in the beginning, and no thread too many."""
+        same = (self.descriptors, self.watches, self.locks) == (
+            begin.descriptors, begin.watches, begin.locks)  # fmt: skip
+        return same and self.threads <= THREADS
 
     def __str__(self) -> str:
         return (
@@ -255,8 +253,13 @@ class Soak:
 
     def run(self) -> None:
         """Until there were enough leases."""
-        self.asker.ports()  # what it opens for its first client it keeps
+        os.close(self.asker.open("s0"))  # with its first lease it has done what it does once
+        end = time.monotonic() + 30
+        while any(port.state != "free" for port in self.asker.ports()) and time.monotonic() < end:
+            pass
         begin, warm = Account(self.rig, self.daemon), None
+        assert begin.locks == [] and begin.watches == 0, begin
+        print(f"attack soak: at first {begin}", flush=True)
         for number in range(CLIENTS):
             self.spawn(number)
         while (done := self.done()) < self.leases:
@@ -272,11 +275,11 @@ class Soak:
             if time.monotonic() - self.said > 20:
                 self.say()
                 print(f"attack soak: now {Account(self.rig, self.daemon)}", flush=True)
-        end = self.pause(begin)
+        last = self.pause(begin)
         self.say()
-        print(f"attack soak: in the end {end}", flush=True)
+        print(f"attack soak: in the end {last}", flush=True)
         assert warm is not None, "too few leases"
-        assert end.memory - warm.memory <= GROWTH, f"{warm.memory} KiB to {end.memory}"
+        assert last.memory - warm.memory <= GROWTH, f"{warm.memory} KiB to {last.memory}"
         wrote = sum(SLOT.unpack_from(self.counts, at * SLOT.size)[1] for at in range(CLIENTS))
         seen = self.witness.seen["B"]
         print(f"attack soak: the witness saw {seen} of them", flush=True)
@@ -337,10 +340,13 @@ class Soak:
             self.reap(respawn=False)
             self.witness.look(0.01)
         end = time.monotonic() + 30
-        while (now := Account(self.rig, self.daemon)).left(begin) and time.monotonic() < end:
+        while not (now := Account(self.rig, self.daemon)).as_at(begin) and time.monotonic() < end:
             self.witness.look(0.05)
             self.asker.ports()  # it looks after dead descriptors when it is asked something
-        assert not now.left(begin), now.left(begin)
+        assert now.as_at(begin), (
+            f"{begin}, and then {now}: the locks {now.locks}, "
+            f"{begin.descriptors} and then {now.descriptors}"
+        )
         return now
 
 
