@@ -13,10 +13,9 @@ import errno
 import gc
 import os
 import pwd
-import socket
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ttybrokerd import confine, linux, locks
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple, signal, socket
 from ttybrokerd.log import ERROR, INFO, Log
 from ttybrokerd.names import Names
 from ttybrokerd.peer import Identity
@@ -24,9 +23,7 @@ from ttybrokerd.policy import Policy, load_policy
 from ttybrokerd.server import Server
 
 if TYPE_CHECKING:
-    import signal
-else:  # see workers.py
-    import _signal as signal
+    from typing import NoReturn
 
 READY = b"ready"
 
@@ -70,7 +67,7 @@ def init_backend(
     finally:
         _become(become)
     _hear(pair)
-    client.adopt_pair(pair)
+    client.adopt_pair(pair.detach())
 
 
 def _fork_backend(

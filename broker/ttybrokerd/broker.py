@@ -10,14 +10,12 @@ import errno
 import os
 import select
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 
 from ttybroker import wire
 from ttybrokerd import confine, linux, peer, port, report
 from ttybrokerd.clients import Client, Clients
 from ttybrokerd.device import Devices, Seen, Target
+from ttybrokerd.lean import TYPE_CHECKING, defaultdict, partial
 from ttybrokerd.lease import Ask, Effect, End, Refuse, Start, State, Table, Tell
 from ttybrokerd.locks import LockFiles
 from ttybrokerd.log import ERROR, INFO, NOTICE, Log
@@ -29,6 +27,9 @@ from ttybrokerd.record import Record
 from ttybrokerd.refusal import Refusal
 from ttybrokerd.store import Kept, Store
 from ttybrokerd.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Seconds after a close at which to look again whether it was the holder's last: the kernel tells
 # of a close just before it forgets the description (fs/file_table.c, __fput), and who closes may
@@ -243,7 +244,7 @@ class Broker:
         for key, row in rows:
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
-                row.state, row.waiting = known.state.value, len(known.queue)
+                row.state, row.waiting = known.state, len(known.queue)
                 row.holder = known.holder()
             elif key in haunted and row.holder is not None and row.holder.how == "flock":
                 row.state, row.holder = "free", None

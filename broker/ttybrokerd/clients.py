@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import errno
 import resource
-import socket
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 
 from ttybroker import wire
 from ttybrokerd import linux, locks, peer
+from ttybrokerd.lean import TYPE_CHECKING, defaultdict, partial, socket
 from ttybrokerd.log import NOTICE, WARNING, Log
 from ttybrokerd.loop import NOTHING, READ, Loop
 from ttybrokerd.names import Unanswered
 from ttybrokerd.peer import Identity, Users
 from ttybrokerd.refusal import Refusal
 from ttybrokerd.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLIENTS = 4096
 CLIENTS_PER_UID = 256
@@ -67,7 +66,7 @@ class Clients:
         self._users = users
         self._log = log
         self._all: dict[int, Client] = {}
-        self._per_uid: Counter[int] = Counter()
+        self._per_uid: dict[int, int] = {}
         self._unnamed: defaultdict[int, list[Client]] = defaultdict(list)
         self.serve: Callable[[Client, wire.Request], None]
         self.lost: Callable[[Client], None]
@@ -87,8 +86,10 @@ class Clients:
         sock = self._next(listener)
         if sock is None:
             return
-        with suppress(OSError):  # the first turn finds out, too, and deals with it
+        try:
             self._users.look_up_early(linux.peer_credentials(sock)[1])
+        except OSError:  # the first turn finds out, too, and deals with it
+            pass
         self._workers.soon(lambda: None, lambda _: self._take(sock))
 
     def adopt(self, sock: socket.socket, identity: Identity) -> None:
@@ -134,14 +135,15 @@ class Clients:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         linux.refuse_descriptors(ours)
         further = Client(ours, client.identity._replace(pid=0), forked=True)
-        with theirs:
-            try:
-                self._welcome(further)
-            except OSError:
-                ours.close()
-                raise
+        try:
+            self._welcome(further)
             if not self.answer(client, wire.Grant(), theirs.fileno()):
                 self._drop(further)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         return None
 
     def _accept(self, listener: socket.socket) -> None:
@@ -151,7 +153,7 @@ class Clients:
 
     def _next(self, listener: socket.socket) -> socket.socket | None:
         try:
-            return listener.accept()[0]
+            return linux.accept(listener)
         except OSError as error:  # the peer is gone already, or we are out of something
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 self._log("accept-failed", WARNING, reason=error.strerror)
@@ -181,7 +183,7 @@ class Clients:
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
         if len(self._all) >= most:
             return Refusal(errno.EDQUOT, f"{most} clients are connected already; try later")
-        if self._per_uid[uid] >= CLIENTS_PER_UID:
+        if self._per_uid.get(uid, 0) >= CLIENTS_PER_UID:
             what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
             return Refusal(errno.EDQUOT, what)
         return None
@@ -195,7 +197,7 @@ class Clients:
         self._loop.add(client.fd, READ, partial(self._on_news, client))
         self._all[client.fd] = client  # from here on nothing fails
         uid = client.identity.uid
-        self._per_uid[uid] += 1
+        self._per_uid[uid] = self._per_uid.get(uid, 0) + 1
         if not self._users.known(uid):
             client.busy = True
             self._name(uid, client)

@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Callable
-from typing import NamedTuple
 
 import prctl
 
 from ttybroker import landlock, wire
 from ttybrokerd import linux, logins, seccomp
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
@@ -197,6 +199,13 @@ def _cut_bounding_set(keep: tuple[int, ...]) -> None:
 
 
 def _cut_sets(keep: tuple[int, ...]) -> None:
+    """What systemd has cut already needs no capset(2), which the unit does not allow. Then the
+    inheritable set is as wide as what is kept, by which systemd gave that: capabilities(7)."""
+    linux.clear_ambient()
+    held, wanted = status(), sum(1 << number for number in keep)
+    much = int(held["CapInh"], 16) & ~wanted
+    if not much and int(held["CapPrm"], 16) == int(held["CapEff"], 16) == wanted:
+        return
     sets = (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED)
     drop = [number for number in prctl.ALL_CAPS if number not in keep]
     inherit = (list(prctl.ALL_CAPS), (prctl.CAP_INHERITABLE,), False)
@@ -211,7 +220,7 @@ def verify(*, permitted: int, bounding: int, filtered: bool = False) -> None:
             ("CapPrm", permitted),
             ("CapEff", permitted),
             ("CapBnd", bounding),
-            ("CapInh", 0),
+            ("CapInh", int(account["CapInh"], 16) & permitted),
             ("CapAmb", 0),
         ):
             if int(account[field], 16) != value:

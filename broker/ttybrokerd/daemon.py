@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import errno
-import getopt  # argparse brings compression libraries into a root process
 import os
-import signal
-import socket
 import stat
 import sys
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, NoReturn
 
 from ttybroker.wire import SOCKET
 from ttybrokerd import confine, locks
 from ttybrokerd.clients import BACKLOG
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple, partial, signal, socket
 from ttybrokerd.log import NOTICE, WARNING, Log
 from ttybrokerd.names import Names, NamesProcess
 from ttybrokerd.policy import PATH, Policy, PolicyError, files, load_policy
 from ttybrokerd.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 USAGE = (
@@ -48,6 +47,10 @@ class Options(NamedTuple):
     help: bool
 
 
+class Usage(Exception):
+    """What is wrong with the command line."""
+
+
 class CannotStart(Exception):
     """Why the daemon cannot start, and what to do about it."""
 
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0 ended by SIGTERM, 1 could not start, 2 usage."""
     try:
         options = _parse(sys.argv[1:] if argv is None else argv)
-    except getopt.GetoptError as error:
+    except Usage as error:
         print(f"ttybrokerd: {error}\n{USAGE}", file=sys.stderr)
         return 2
     if options.help:
@@ -73,12 +76,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> Options:
-    """Raises getopt.GetoptError, which says what is wrong."""
-    names = ["help", "policy=", "socket=", "lock-dir=", "names=", "check"]
-    given, rest = getopt.getopt(argv, "h", names)
-    if rest:
-        raise getopt.GetoptError(f"{rest[0]}: not an option")
-    options = dict(given)
+    """By hand: getopt brings gettext into a root process, argparse compression libraries as well.
+    Raises Usage."""
+    options: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in ("--policy", "--socket", "--lock-dir", "--names"):
+            argument = value if equals else next(words, None)
+            if argument is None:
+                raise Usage(f"{option}: its argument is missing")
+            options[option] = argument
+        elif word in ("--check", "--help", "-h"):
+            options[word] = ""
+        else:
+            raise Usage(f"{word}: not an option")
     policy = options.get("--policy")
     return Options(
         # absolute, for we go to / before these are used again
@@ -238,9 +250,10 @@ def _clear(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise CannotStart(f"{path} is there and is no socket: remove it or name another (--socket)")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
-        result = probe.connect_ex(path)
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    probe.setblocking(False)
+    result = probe.connect_ex(path)
+    probe.close()
     if result != errno.ECONNREFUSED:
         raise CannotStart(f"a daemon is listening at {path} already: stop it, or name another path")
     os.unlink(path)

@@ -6,13 +6,15 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
 
 from ttybroker.wire import valid_name
-from ttybrokerd import linux, trust
-from ttybrokerd.policy import KERNEL_NAME, Decision
+from ttybrokerd import linux, portname, trust
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.policy import Decision
 from ttybrokerd.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OPEN_FLAGS = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
@@ -184,9 +186,9 @@ class Devices:
         families = self.families()
         found = []
         for entry in os.listdir(self.directory):
-            match = KERNEL_NAME.fullmatch(entry) if valid_name(entry) else None
-            if match and match[1] in families and not self._absent(entry):
-                found.append((match[1], int(match[2])))
+            name = portname.split(entry) if valid_name(entry) else None
+            if name and name[0] in families and not self._absent(entry):
+                found.append(name)
         return [f"{family}{number}" for family, number in sorted(found)]
 
     def _absent(self, name: str) -> bool:

@@ -22,11 +22,9 @@ done about it, as effects in order; the server does it and reports back by anoth
 from __future__ import annotations
 
 import errno
-from collections import Counter, deque
-from enum import Enum
-from typing import NamedTuple
 
 from ttybroker.wire import Holder
+from ttybrokerd.lean import NamedTuple, deque
 from ttybrokerd.refusal import Refusal, busy
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
@@ -40,7 +38,7 @@ SLOW_DEVICE = (
 )
 
 
-class State(Enum):
+class State:
     """See the module."""
 
     OPENING = "opening"
@@ -140,8 +138,8 @@ class Table:
     def __init__(self) -> None:
         self.ports: dict[int, Port] = {}
         self._alarms: dict[int, float] = {}
-        self._waiting: Counter[int] = Counter()
-        self._leases: Counter[int] = Counter()
+        self._waiting: dict[int, int] = {}  # by uid, above 0
+        self._leases: dict[int, int] = {}
 
     def ask(self, key: int, ask: Ask, ghosts: int = 0) -> list[Effect]:
         """Somebody wants the port. `ghosts` counts the revoked descriptions that this user
@@ -149,7 +147,7 @@ class Table:
         refusal = self._over_limit(ask, ghosts) or self._unavailable(key, ask)
         if refusal is not None:
             return [Refuse(ask, refusal)]
-        self._waiting[ask.uid] += 1
+        _count_up(self._waiting, ask.uid)
         port = self.ports.get(key)
         if port is not None:
             port.queue.append(ask)
@@ -164,7 +162,7 @@ class Table:
         port = self._port(key, State.OPENING)
         port.state = State.HELD
         self._answered(port.current)
-        self._leases[port.current.uid] += 1
+        _count_up(self._leases, port.current.uid)
         if port.current.max_lease is not None:
             port.expires = now + port.current.max_lease
         self._settle(key)
@@ -177,7 +175,7 @@ class Table:
         port = self.ports[key] = Port(ask)
         port.state = State.HELD
         port.expires = expires
-        self._leases[ask.uid] += 1
+        _count_up(self._leases, ask.uid)
         self._settle(key)
 
     def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
@@ -282,10 +280,11 @@ class Table:
         return busy(port.current.holder)
 
     def _over_limit(self, ask: Ask, ghosts: int) -> Refusal | None:
-        if self._waiting[ask.uid] >= WAITS_PER_UID:
+        leases, waiting = self._leases.get(ask.uid, 0), self._waiting.get(ask.uid, 0)
+        if waiting >= WAITS_PER_UID:
             what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
             return Refusal(errno.EDQUOT, what)
-        if self._leases[ask.uid] + self._waiting[ask.uid] + ghosts >= LEASES_PER_UID:
+        if leases + waiting + ghosts >= LEASES_PER_UID:
             what = f"you have or want {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
         return None
@@ -325,13 +324,17 @@ class Table:
         else:
             self._alarms[key] = alarm
 
-    def _port(self, key: int, state: State) -> Port:
+    def _port(self, key: int, state: str) -> Port:
         port = self.ports[key]
         assert port.state is state, f"{port.state} where {state} was due"
         return port
 
 
-def _count_down(counts: Counter[int], uid: int) -> None:
+def _count_up(counts: dict[int, int], uid: int) -> None:
+    counts[uid] = counts.get(uid, 0) + 1
+
+
+def _count_down(counts: dict[int, int], uid: int) -> None:
     """One less, and no row for nothing: uids come and go."""
     counts[uid] -= 1
     if not counts[uid]:

@@ -9,11 +9,11 @@ import ctypes
 import errno
 import fcntl
 import os
-import re
 import select
-import socket
 import struct
 import termios
+
+from ttybrokerd.lean import socket
 
 # include/uapi/asm-generic/socket.h
 SO_PEERGROUPS = 59  # Linux 4.13
@@ -42,6 +42,8 @@ IN_Q_OVERFLOW = 0x4000
 PR_GET_DUMPABLE = 3
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # include/uapi/linux/memfd.h; Linux 6.3, which says so in its log when it is missing
 MFD_NOEXEC_SEAL = 0x8
@@ -56,7 +58,6 @@ PTY_SLAVES = range(136, 144)
 
 _UCRED = struct.Struct("iII")
 _INT = struct.Struct("i")
-_EPOLL_TARGET = re.compile(rb"^tfd:.* ino:([0-9a-f]+) sdev:([0-9a-f]+)$", re.MULTILINE)
 _INOTIFY = struct.Struct("iIII")
 CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)
 
@@ -123,6 +124,11 @@ def get_securebits() -> int:
     return _check(_libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "securebits")
 
 
+def clear_ambient() -> None:
+    """No capability goes with what this thread executes: capabilities(7)."""
+    _check(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient capabilities")
+
+
 def one_arena() -> None:
     """Have all threads share one heap: mallopt(3), M_ARENA_MAX; malloc.h. A thread for each port
     that is put in order at a time would get one of its own, up to eight a processor, and none is
@@ -169,6 +175,17 @@ def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
         woken.add(watch)
         at += _INOTIFY.size + size
     return woken, overflow
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """The next connection, a blocking socket: accept4(2). socket.accept() is in its other half."""
+    descriptor: int = listener._accept()[0]  # type: ignore[attr-defined]
+    try:
+        kind = (listener.family, listener.type, listener.proto)  # or it would ask the kernel
+        return socket.socket(*kind, fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
@@ -283,10 +300,14 @@ def is_epoll(descriptor: int) -> bool:
 
 def listed(watcher: int) -> list[tuple[int, int]]:
     """Device and inode, as in stat(2), of all that an epoll set lists: proc_pid_fdinfo(5)."""
-    found = _EPOLL_TARGET.findall(read_file(f"/proc/self/fdinfo/{watcher}"))
-    # the kernel's own device number has 20 bits for the minor: include/linux/kdev_t.h
-    numbers = ((int(device, 16), int(inode, 16)) for inode, device in found)
-    return [(os.makedev(device >> 20, device & 0xFFFFF), inode) for device, inode in numbers]
+    found = []
+    for line in read_file(f"/proc/self/fdinfo/{watcher}").splitlines():
+        if line.startswith(b"tfd:"):
+            _, _, numbers = line.partition(b" ino:")
+            inode, _, device = numbers.partition(b" sdev:")
+            number = int(device, 16)  # of which 20 bits are the minor: include/linux/kdev_t.h
+            found.append((os.makedev(number >> 20, number & 0xFFFFF), int(inode, 16)))
+    return found
 
 
 def pidfd_process(descriptor: int) -> int | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import struct
 import time
@@ -22,9 +21,8 @@ from ttybrokerd import linux
 from ttybrokerd.refusal import Refusal, busy
 
 DIRECTORY = "/run/lock"
+_PREFIX = ".ttybroker."  # of temporary files
 YOUNG = 10.0  # seconds; an empty or garbled file may still be being written for so long
-_TEMPORARY = re.compile(r"\.ttybroker\.([0-9]{1,10})\.[0-9a-f]{16}")
-_TEXT = re.compile(rb"\s{0,10}([0-9]{1,10})(\s|$)")
 
 
 def process(pid: int) -> Holder | None:
@@ -115,8 +113,8 @@ class LockFiles:
         """Remove what brokers left that were killed before us: their temporary files, and locks
         with such a name as well, which they had not finished."""
         for temporary in self._found:
-            match = _TEMPORARY.fullmatch(temporary)
-            if match and (int(match[1]) == os.getpid() or process(int(match[1])) is None):
+            maker = _maker(temporary)
+            if maker is not None and (maker == os.getpid() or process(maker) is None):
                 self._sweep_one(temporary)
         self._found = []
 
@@ -318,7 +316,18 @@ class LockFiles:
 
 
 def _unique() -> str:
-    return f".ttybroker.{os.getpid()}.{os.urandom(8).hex()}"
+    return f"{_PREFIX}{os.getpid()}.{os.urandom(8).hex()}"
+
+
+def _maker(name: str) -> int | None:
+    """The pid in a name that `_unique` made; None for any other."""
+    if not name.startswith(_PREFIX):
+        return None
+    pid, _, chance = name.removeprefix(_PREFIX).partition(".")
+    decimal = pid.isascii() and pid.isdigit() and len(pid) <= 10
+    if not decimal or len(chance) != 16 or set(chance) - set("0123456789abcdef"):
+        return None
+    return int(pid)
 
 
 def parse_pid(content: bytes) -> int | None:
@@ -329,8 +338,10 @@ def parse_pid(content: bytes) -> int | None:
     elif len(content) == struct.calcsize("l") and b"\0" in content:
         pid = int(struct.unpack("l", content)[0])
     else:
-        match = _TEXT.match(content)
-        pid = int(match[1]) if match else 0
+        text = content.lstrip()
+        word = text.split(maxsplit=1)[0] if text else b""
+        aligned = len(content) - len(text) <= 10
+        pid = int(word) if aligned and word.isdigit() and len(word) <= 10 else 0
     return pid if 0 < pid <= 0x7FFFFFFF else None
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import stat
 import sys
+
+from ttybrokerd.lean import socket
 
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"
@@ -106,8 +107,11 @@ class Log:
 
     def _write(self, data: bytes) -> None:
         if self._stderr_is_socket:
-            with socket.socket(fileno=os.dup(self._stderr)) as sock:
+            sock = socket.socket(fileno=os.dup(self._stderr))
+            try:
                 sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            finally:
+                sock.close()
         else:
             os.write(self._stderr, data)
 

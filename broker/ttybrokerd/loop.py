@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+
+from ttybrokerd.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT

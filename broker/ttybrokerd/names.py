@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import _thread
 import os
-import signal
-import socket
 import struct
-from typing import NoReturn
 
 import prctl
 
 from ttybrokerd import confine, linux, locks
+from ttybrokerd.lean import TYPE_CHECKING, signal, socket
 from ttybrokerd.nameservice import GROUP_ID, MAX_MESSAGE, USER_ID, USER_NAME, look_up, serve
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 NOBODY = 65534  # the kernel's overflow uid and gid
 PATIENCE = 5  # seconds for an answer
@@ -124,8 +125,8 @@ def name_while_starting(uid: int) -> str | None:
         finally:
             os._exit(0)
     theirs.close()
-    with ours:
-        asked, _, answer = ours.recv(MAX_MESSAGE).partition(b" ")
+    asked, _, answer = ours.recv(MAX_MESSAGE).partition(b" ")
+    ours.close()
     linux.reap(child)
     return locks.printable(answer) if asked else None
 

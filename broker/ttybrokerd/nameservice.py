@@ -7,10 +7,10 @@ It imports nothing of ours: as a script it is there in a moment and takes little
 
 from __future__ import annotations
 
+import _socket as socket  # see lean.py
 import grp
 import os
 import pwd
-import socket
 
 MAX_MESSAGE = 2048
 USER_ID, GROUP_ID, USER_NAME = "user", "group", "name"  # the questions

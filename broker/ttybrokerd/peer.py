@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from typing import NamedTuple
 
 from ttybroker.wire import Holder
 from ttybrokerd import linux, locks
+from ttybrokerd.lean import NamedTuple, socket
 from ttybrokerd.names import Names, Unanswered, name_while_starting
 from ttybrokerd.refusal import Refusal
 

@@ -7,22 +7,20 @@ gone when a client asks); afterwards deciding is a pure function of numbers and 
 from __future__ import annotations
 
 import os
-import re
-import tomllib
-from collections.abc import Callable
-from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from ttybroker.wire import valid_name
-from ttybrokerd import trust
+from ttybrokerd import portname, toml, trust
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
 from ttybrokerd.names import Names, Unanswered
+from ttybrokerd.toml import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATH = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy.toml")
 MAX_BYTES = 1 << 20
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
-GLOB = re.compile(r"[A-Za-z0-9_*?\[\]!-]+")
-KERNEL_NAME = re.compile(r"([A-Za-z]+)(0|[1-9][0-9]{0,4})")
 
 
 class PolicyError(ValueError):
@@ -39,6 +37,9 @@ class Subjects(NamedTuple):
     def name(self, uid: int, gids: frozenset[int]) -> bool:
         """Whether a caller with this uid and these groups is named."""
         return self.everybody or uid in self.uids or not self.gids.isdisjoint(gids)
+
+
+NOBODY = Subjects(False, frozenset(), frozenset())
 
 
 class Rule(NamedTuple):
@@ -100,7 +101,7 @@ class Policy(NamedTuple):
     def _matches(rule: Rule, name: str, device: str | None) -> bool:
         if device is not None:  # an alias is its own name: globs are over kernel names
             return rule.port == name
-        return KERNEL_NAME.fullmatch(name) is not None and fnmatchcase(name, rule.port)
+        return portname.split(name) is not None and portname.matches(name, rule.port)
 
 
 def load_policy(path: str | None, names: Names) -> Policy:
@@ -149,82 +150,80 @@ def load(path: str, names: Names) -> Policy:
 def parse(text: str, names: Names, path: str = "policy") -> Policy:
     """The policy in `text`; `path` is for messages alone. Raises PolicyError."""
     try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # not every one of tomllib's is TOMLDecodeError
+        document = toml.read(text)
+    except toml.TomlError as error:
         raise PolicyError(f"{path}: {error}") from None
-    return _Parser(text, names, path).policy(document)
+    return _Parser(names, path).policy(document)
 
 
 class _Parser:
-    """Turns a TOML document into a Policy, and finds the line to blame."""
+    """Turns a TOML document into a Policy."""
 
-    def __init__(self, text: str, names: Names, path: str) -> None:
-        self.lines = text.split("\n")  # as TOML; splitlines() splits at more
+    def __init__(self, names: Names, path: str) -> None:
         self.names = names
         self.path = path
         self.warnings: list[str] = []
-        header = re.compile(r"\s*\[\[\s*rule\s*\]\]")
-        self.headers = [n for n, line in enumerate(self.lines, 1) if header.match(line)]
 
-    def policy(self, document: dict[str, object]) -> Policy:
-        self._known_keys(document, {"admins", "rule"}, None)
+    def policy(self, document: Table) -> Policy:
+        self._known_keys(document, {"admins", "rule"})
         tables = document.get("rule", [])
-        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-            raise self.error("rule", None, "rules are tables: write [[rule]]")
-        admins = self.subjects(document.get("admins", []), "admins", None)
-        rules = tuple(self.rule(table, number) for number, table in enumerate(tables))
-        return Policy(rules, admins, self.aliases(rules), tuple(self.warnings))
+        if not isinstance(tables, list) or not all(isinstance(t, Table) for t in tables):
+            raise self.error(document, "rule", "rules are tables: write [[rule]]")
+        admins = self.subjects(document, "admins") if "admins" in document else NOBODY
+        rules = tuple(self.rule(table) for table in tables)
+        return Policy(rules, admins, self.aliases(tables, rules), tuple(self.warnings))
 
-    def rule(self, table: dict[str, object], number: int) -> Rule:
+    def rule(self, table: Table) -> Rule:
         keys = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
-        self._known_keys(table, keys, number)
-        port = self._string(table, "port", number)
-        device = self._string(table, "device", number) if "device" in table else None
-        self._check_port(port, device, number)
+        self._known_keys(table, keys)
+        port = self._string(table, "port")
+        device = self._string(table, "device") if "device" in table else None
+        self._check_port(table, port, device)
         if ("allow" in table) == ("deny" in table):
-            raise self.error("port", number, "a rule has either allow or deny")
+            raise self.error(table, "port", "a rule has either allow or deny")
         verb = "allow" if "allow" in table else "deny"
         return Rule(
-            self.line(None, number),
+            table.line,
             port,
             device,
             verb == "allow",
-            self.subjects(table[verb], verb, number),
-            self._max_lease(table, number),
-            self._flag(table, "console", number),
-            self._class(table, number),
+            self.subjects(table, verb),
+            self._max_lease(table),
+            self._flag(table, "console"),
+            self._class(table),
         )
 
-    def aliases(self, rules: tuple[Rule, ...]) -> dict[str, str]:
+    def aliases(self, tables: list[Table], rules: tuple[Rule, ...]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for number, rule in enumerate(rules):
+        for table, rule in zip(tables, rules, strict=True):
             if rule.device is not None and found.setdefault(rule.port, rule.device) != rule.device:
-                raise self.error("device", number, f"{rule.port} already means {found[rule.port]}")
-        for number, rule in enumerate(rules):
-            plain = valid_name(rule.port) and KERNEL_NAME.fullmatch(rule.port) is None
+                raise self.error(table, "device", f"{rule.port} already means {found[rule.port]}")
+        for table, rule in zip(tables, rules, strict=True):
+            plain = valid_name(rule.port) and portname.split(rule.port) is None
             if plain and rule.port not in found:
                 what = f"{rule.port} is no kernel name; an alias needs a device"
-                raise self.error("port", number, what)
+                raise self.error(table, "port", what)
         return found
 
-    def subjects(self, value: object, key: str, number: int | None) -> Subjects:
+    def subjects(self, table: Table, key: str) -> Subjects:
+        value = table[key]
         if not isinstance(value, list):
-            raise self.error(key, number, 'a list, such as ["@dialout", "alice", 1000]')
+            raise self.error(table, key, 'a list, such as ["@dialout", "alice", 1000]')
         everybody, uids, gids = False, set[int](), set[int]()
         for item in value:
             if item == "*":
                 everybody = True
             elif isinstance(item, int) and not isinstance(item, bool):
                 if not 0 <= item < 0xFFFFFFFF:
-                    raise self.error(key, number, "a uid is a number from 0 to 4294967294")
+                    raise self.error(table, key, "a uid is a number from 0 to 4294967294")
                 uids.add(item)
             elif isinstance(item, str) and item.startswith("@") and len(item) > 1:
-                self._resolve(self.names.group_id, item[1:], gids, key, number)
+                self._resolve(self.names.group_id, item[1:], gids, table, key)
             elif isinstance(item, str) and item and "*" not in item and item != "@":
-                self._resolve(self.names.user_id, item, uids, key, number)
+                self._resolve(self.names.user_id, item, uids, table, key)
             else:
                 shown = repr(item) if isinstance(item, str | float) else "what stands here"
-                raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
+                raise self.error(table, key, f'{shown} is not "@group", "user", a uid or "*"')
         return Subjects(everybody, frozenset(uids), frozenset(gids))
 
     def _resolve(
@@ -232,76 +231,62 @@ class _Parser:
         find: Callable[[str], int | None],
         name: str,
         into: set[int],
+        table: Table,
         key: str,
-        number: int | None,
     ) -> None:
         try:
             found = find(name)
         except Unanswered as unanswered:
-            raise self.error(key, number, f"{name!r}: {unanswered}") from None
+            raise self.error(table, key, f"{name!r}: {unanswered}") from None
         if found is not None:
             into.add(found)
             return
-        where = f"{self.path}:{self.line(key, number)}: {key}"
+        where = f"{self.path}:{table.lines[key]}: {key}"
         self.warnings.append(f"{where}: {name!r} does not exist here and names nobody")
 
-    def _check_port(self, port: str, device: str | None, number: int) -> None:
+    def _check_port(self, table: Table, port: str, device: str | None) -> None:
         if device is not None:
             if not valid_name(port):
-                raise self.error("port", number, f"{port!r} is no alias: letters, digits, - and _")
+                raise self.error(table, "port", f"{port!r} is no alias: letters, digits, - and _")
             if not device.startswith("/") or "\0" in device:
-                raise self.error("device", number, "an absolute path")
-        elif not GLOB.fullmatch(port):
-            raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
+                raise self.error(table, "device", "an absolute path")
+        elif not portname.is_glob(port):
+            raise self.error(table, "port", f"{port!r} is neither a name nor a glob over names")
 
-    def _max_lease(self, table: dict[str, object], number: int) -> float | None:
+    def _max_lease(self, table: Table) -> float | None:
         value = table.get("max_lease")
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error("max_lease", number, "a number of seconds")
+            raise self.error(table, "max_lease", "a number of seconds")
         if not 0 < value <= MAX_SECONDS:
-            raise self.error("max_lease", number, "a number of seconds above 0")
+            raise self.error(table, "max_lease", "a number of seconds above 0")
         return float(value)
 
-    def _flag(self, table: dict[str, object], key: str, number: int) -> bool:
+    def _flag(self, table: Table, key: str) -> bool:
         value = table.get(key, False)
         if not isinstance(value, bool):
-            raise self.error(key, number, "true or false")
+            raise self.error(table, key, "true or false")
         return value
 
-    def _class(self, table: dict[str, object], number: int) -> bool:
+    def _class(self, table: Table) -> bool:
         value = table.get("class", "serial")
         if value not in ("serial", "pty"):
-            raise self.error("class", number, 'the classes are "serial" and "pty"')
+            raise self.error(table, "class", 'the classes are "serial" and "pty"')
         return value == "pty"
 
-    def _string(self, table: dict[str, object], key: str, number: int) -> str:
+    def _string(self, table: Table, key: str) -> str:
         value = table.get(key)
         if not isinstance(value, str):
-            raise self.error(key, number, "missing" if value is None else "a string")
+            raise self.error(table, key, "missing" if value is None else "a string")
         return value
 
-    def _known_keys(self, table: dict[str, object], known: set[str], number: int | None) -> None:
+    def _known_keys(self, table: Table, known: set[str]) -> None:
         for key in table:
             if key not in known:
                 what = f"unknown key; known are {', '.join(sorted(known))}"
-                raise self.error(key, number, what)
+                raise self.error(table, key, what)
 
-    def error(self, key: str, number: int | None, what: str) -> PolicyError:
-        return PolicyError(f"{self.path}:{self.line(key, number)}: {key}: {what}")
-
-    def line(self, key: str | None, number: int | None) -> int:
-        """The line of `key` in rule `number` (None: above the rules), or that of its header.
-
-        tomllib keeps no positions; a key not found as written (quoted, inline) gets the header's.
-        """
-        first, end = 1, len(self.lines) + 1
-        if number is not None and number < len(self.headers):
-            first, end = [*self.headers, end][number : number + 2]
-        if key is not None:
-            start = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}[\"']?\s*[]=.]")
-            for at in range(first, end):
-                if start.match(self.lines[at - 1]):
-                    return at
-        return first
+    def error(self, table: Table, key: str, what: str) -> PolicyError:
+        """Of a key that is not there, it is the table's line."""
+        return PolicyError(f"{self.path}:{table.lines.get(key, table.line)}: {key}: {what}")

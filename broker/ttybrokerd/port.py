@@ -14,14 +14,17 @@ import os
 import select
 import termios
 import time
-from contextlib import suppress
 
 from ttybroker.wire import Holder
 from ttybrokerd import linux, logins
 from ttybrokerd.device import Devices, Seen, Target
+from ttybrokerd.lean import TYPE_CHECKING, partial
 from ttybrokerd.locks import LockFiles, flock_holder, process
 from ttybrokerd.record import Settings
 from ttybrokerd.refusal import Refusal, busy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
@@ -149,21 +152,21 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
     answers EIO to all of it; whichever step fails, the others are taken. Returns as
     OpenPort.close().
     """
-    failed = OSError, termios.error
-    with suppress(*failed):
-        if drain and port.target.pty:  # a kernel worker carries them: tty_buffer.c
-            time.sleep(PTY_SETTLE)
-        elif drain:
-            _drain(port.guard)
-    linux.end_loopback(port.guard)
-    with suppress(*failed):
-        termios.tcflush(port.guard, termios.TCIOFLUSH)
-    with suppress(*failed):
-        termios.tcsetattr(port.guard, termios.TCSANOW, port.settings)
-    with suppress(*failed):
-        fcntl.ioctl(port.guard, linux.TIOCNXCL)
-    with suppress(*failed):
-        fcntl.ioctl(port.guard, linux.TIOCVHANGUP)
+    pty, guard = port.target.pty, port.guard  # of a pty, a kernel worker carries it: tty_buffer.c
+    out = partial(time.sleep, PTY_SETTLE) if pty else partial(_drain, guard)
+    steps: list[Callable[[], object]] = [
+        *([out] if drain else []),
+        partial(linux.end_loopback, guard),
+        partial(termios.tcflush, guard, termios.TCIOFLUSH),
+        partial(termios.tcsetattr, guard, termios.TCSANOW, port.settings),
+        partial(fcntl.ioctl, guard, linux.TIOCNXCL),
+        partial(fcntl.ioctl, guard, linux.TIOCVHANGUP),
+    ]
+    for step in steps:
+        try:
+            step()
+        except (OSError, termios.error):
+            pass
     return port.close()
 
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import NamedTuple
 
 from ttybroker.wire import valid_name
+from ttybrokerd.lean import NamedTuple
 
 MAGIC = b"ttybroker lease\x01"
 MAX_RECORD = 4096  # bytes; confine.FILE_SIZE is no less

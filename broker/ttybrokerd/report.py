@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import NamedTuple
 
 from ttybroker import wire
 from ttybrokerd import locks, logins
 from ttybrokerd.device import Devices, Seen
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
 from ttybrokerd.policy import Decision, Policy
 from ttybrokerd.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Row(NamedTuple):

@@ -13,9 +13,12 @@ import errno
 import os
 import sys
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
 
 from ttybrokerd import linux
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 class Program(NamedTuple):

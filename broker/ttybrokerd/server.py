@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
 from types import TracebackType
-from typing import NoReturn
 
 from ttybrokerd import linux
 from ttybrokerd.broker import Broker
 from ttybrokerd.clients import Clients
 from ttybrokerd.confine import Places
 from ttybrokerd.device import Devices
+from ttybrokerd.lean import TYPE_CHECKING, partial, socket
 from ttybrokerd.locks import LockFiles
 from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.loop import READ, Loop
@@ -23,6 +20,10 @@ from ttybrokerd.peer import Identity, Users
 from ttybrokerd.policy import Policy, PolicyError
 from ttybrokerd.store import Store
 from ttybrokerd.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import NoReturn
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
 LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is over

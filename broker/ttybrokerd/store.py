@@ -12,22 +12,22 @@ piece fits the others.
 
 from __future__ import annotations
 
-import array
 import errno
 import fcntl
 import os
 import select
-import socket
 import stat
+import struct
 import time
-from collections import deque
-from collections.abc import Container, Iterable
-from typing import NamedTuple
 
 from ttybrokerd import linux, record
+from ttybrokerd.lean import TYPE_CHECKING, NamedTuple, deque, socket
 from ttybrokerd.log import NOTICE, WARNING, Log, connect
 from ttybrokerd.loop import WRITE, Loop
 from ttybrokerd.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
 
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -163,9 +163,10 @@ class Store:
         """Whether that is done with: sent, or failed for good, and said so."""
         if self._socket is None:
             return True
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))]
+        packed = struct.pack(f"{len(message.descriptors)}i", *message.descriptors)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
         try:
-            self._socket.sendmsg([message.text.encode()], rights if rights[0][2] else [], SEND)
+            self._socket.sendmsg([message.text.encode()], rights if packed else [], SEND)
         except BlockingIOError:
             return False
         except OSError as error:

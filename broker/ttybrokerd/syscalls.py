@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import mmap
-import socket
 import termios
-from typing import NamedTuple
 
 from ttybrokerd import linux
+from ttybrokerd.lean import NamedTuple, socket
 
 # include/uapi/linux/sched.h
 CLONE_VM, CLONE_THREAD, CLONE_PTRACE = 0x100, 0x10000, 0x2000

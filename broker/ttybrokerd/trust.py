@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
 
 MAX_LINKS = 40  # as the kernel: path_resolution(7)
+
+_directories: dict[str, str] = {}  # of aliases, for `_directory`: as many as policies name
 
 
 class Untrusted(PermissionError):
@@ -61,10 +62,11 @@ def _judge(path: str, status: os.stat_result) -> None:
         raise Untrusted(f"{path}: others than root may write (mode {mode:o}): chmod go-w {path}")
 
 
-@functools.lru_cache(maxsize=256)
 def _directory(path: str) -> str:
     """`path`, resolved, once for all: what only root can change does not change behind us."""
-    return resolve(path)
+    if path not in _directories:
+        _directories[path] = resolve(path)
+    return _directories[path]
 
 
 def resolve_device(path: str) -> str:

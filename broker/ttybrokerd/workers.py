@@ -22,22 +22,19 @@ import _thread  # not threading: to have it loaded costs every forked backend 0.
 import os
 import time
 from _queue import SimpleQueue
-from collections import deque
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from ttybrokerd.lean import TYPE_CHECKING, deque, partial, signal
 
 if TYPE_CHECKING:
-    import signal
-else:  # without the enums around it, which cost every forked backend 0.06 MB
-    import _signal as signal
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
+
+    T = TypeVar("T")
 
 PATIENCE = 0.005  # seconds
 WAKES = 8  # tries
 IDLE = 16  # threads that stay though nothing is to be done
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
-
-T = TypeVar("T")
 
 
 class LeftBehind(BaseException):

@@ -318,10 +318,10 @@ def _dial(path: str) -> socket.socket:
     return sock
 
 
-def adopt_pair(pair: socket.socket) -> None:
-    """From now on this process's broker is the backend at the other end of `pair`."""
+def adopt_pair(pair: int) -> None:
+    """From now on this process's broker is the backend at the other end of this socket."""
     global _pair, _pair_pid
-    _pair, _pair_pid = Client(pair), os.getpid()
+    _pair, _pair_pid = Client(socket.socket(fileno=pair)), os.getpid()
 
 
 def connection_for_child() -> socket.socket:

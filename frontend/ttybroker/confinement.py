@@ -62,6 +62,8 @@ def judge(
     for field, name in _SETS:
         kept = _KEPT if name in ("permitted", "effective", "bounding") else 0
         found = _found([_capabilities(int(thread[field], 16)) for thread in threads])
+        if name == "inheritable" and found == _capabilities(_KEPT):  # systemd gave them by it
+            kept = _KEPT
         facts.append(Fact(f"capabilities, {name}", found, _capabilities(kept)))
     seccomp = _found([_SECCOMP.get(thread["Seccomp"], "?") for thread in threads])
     privileges = _found([_yes(thread["NoNewPrivs"] == "1") for thread in threads])

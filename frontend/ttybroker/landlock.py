@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Mapping
-from typing import NamedTuple
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # include/uapi/asm-generic/unistd.h
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # Linux 5.13
@@ -75,12 +77,15 @@ def restrict(allowed: Mapping[str, int]) -> int:
     return rules.level
 
 
-class Ruleset(NamedTuple):
+class Ruleset:
     """What `restrict` says, made and not yet in force: the ABI level and the kernel's descriptor;
     0 and -1 where the kernel has no Landlock."""
 
-    level: int
-    descriptor: int
+    __slots__ = ("descriptor", "level")
+
+    def __init__(self, level: int, descriptor: int) -> None:
+        self.level = level
+        self.descriptor = descriptor
 
 
 def ruleset(allowed: Mapping[str, int]) -> Ruleset:

@@ -77,7 +77,6 @@ class Kept:
 def give_children_connections() -> None:
     """To the backend a connection is one process (SCM_CREDENTIALS), and who asks it may be a
     child: the supervisor is one. So every child finds one of its own, made before it was."""
-    import socket
 
     from ttybroker import client
 
@@ -95,7 +94,7 @@ def give_children_connections() -> None:
 
     def in_child() -> None:
         for own in spare:
-            client.adopt_pair(socket.socket(fileno=os.dup(own.fileno())))
+            client.adopt_pair(os.dup(own.fileno()))
         in_parent()
 
     os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)

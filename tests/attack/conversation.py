@@ -474,7 +474,7 @@ class Episode:
         for name, port in self.model.ports.items():
             row = table.ports.get(self.stage.devices[name].rdev)
             seen = None if row is None else (
-                row.state.value, whose(row.holder()), [whose(ask.holder) for ask in row.queue])
+                row.state, whose(row.holder()), [whose(ask.holder) for ask in row.queue])
             due = None if port.stage == "free" else (
                 model.STATES[port.stage], port.shown(), [want.who() for want in port.queue])
             if seen != due:

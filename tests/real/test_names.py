@@ -150,8 +150,15 @@ def test_it_ends_with_the_daemon(rig: Rig, number: signal.Signals) -> None:
 # what systemd starts for it instead: ttybroker-names.socket
 
 # As ttybroker.service does: no capability but those that are kept, so nothing can be cut or set,
-# and uid 0 brings none, which is locked (include/uapi/linux/securebits.h).
+# and uid 0 brings none, which is locked (include/uapi/linux/securebits.h). They came by the ambient
+# set; and capset(2) is not there.
 LOCKED = "from ttybrokerd import linux; linux.set_securebits(0x01 | 0x02 | 0x04 | 0x08 | 0x20)"
+AMBIENT = """
+prctl.set_caps((list(kept), (prctl.CAP_INHERITABLE,), True))
+for number in kept:
+    assert linux._libc.prctl(47, 2, number, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE, linux/prctl.h
+prctl.set_caps = None
+"""
 BOUND = """
 import prctl
 kept = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
@@ -193,10 +200,13 @@ def test_with_systemds_it_needs_no_capability_but_those_it_keeps(
 ) -> None:
     rig.port("ttyS0", 'allow = ["nobody"]')
     rig.write_policy()
-    daemon = rig.daemon(*rig.arguments, "--names", str(rig.base / "names"), hook=LOCKED + BOUND)
+    daemon = rig.daemon(
+        *rig.arguments, "--names", str(rig.base / "names"), hook=LOCKED + BOUND + AMBIENT
+    )
     process = started(service)
-    for name in ("CapPrm", "CapEff", "CapBnd"):
+    for name in ("CapPrm", "CapEff", "CapBnd", "CapInh"):
         assert int(fields(daemon.pid)[name], 16) == 1 << 21 | 1 << 1, name
+    assert int(fields(daemon.pid)["CapAmb"], 16) == 0
     assert children(daemon.pid) == set()
     take(rig, NOBODY)
     assert daemon.record("grant").fields["user"] == "nobody"

@@ -34,6 +34,13 @@ def test_what_must_be_is_accepted(says: dict[str, dict[str, str]]) -> None:
     verify(permitted=KEPT, bounding=KEPT)
 
 
+def test_what_is_inheritable_may_be_what_is_kept(says: dict[str, dict[str, str]]) -> None:
+    says["1"]["CapInh"] = says["2"]["CapInh"] = f"{KEPT:016x}"
+    verify(permitted=KEPT, bounding=KEPT)
+    with pytest.raises(NotConfined, match="CapPrm"):
+        verify(permitted=0, bounding=0)
+
+
 @pytest.mark.parametrize("thread", ["1", "2"])
 @pytest.mark.parametrize("field", ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"])
 @pytest.mark.parametrize("value", [f"{KEPT | 1 << 40:016x}", "0000000000000001", "f" * 16])

@@ -50,6 +50,12 @@ def test_one_thread_without_it_is_one_too_many(field: str, value: str, name: str
     assert missing([{**THREAD, field: value}, THREAD]) == [name]
 
 
+def test_what_systemd_gave_it_by_the_inheritable_set_is_no_more_than_it_has() -> None:
+    assert missing([{**THREAD, "CapInh": KEPT}] * 2) == []
+    for more in (f"{1 << 21 | 1 << 1 | 1 << 12:016x}", f"{1 << 12:016x}"):
+        assert missing([{**THREAD, "CapInh": more}] * 2) == ["capabilities, inheritable"]
+
+
 def test_a_broker_that_can_dump_its_memory_is_told_of() -> None:
     assert missing([THREAD], word=wire.Running(landlock.KNOWN, dumpable=True)) == ["dumpable"]
     assert missing([THREAD], limits=LIMITS.replace("0  ", "unl")) == ["limit of core files"]

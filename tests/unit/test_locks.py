@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import ttybroker
@@ -405,8 +406,12 @@ def test_what_others_call_like_a_brokers_file_is_theirs(
 
 
 @pytest.mark.parametrize(
-    "name", [".ttybroker.1", f".ttybroker.{DEAD}.x", f"x.ttybroker.{DEAD}.0123456789abcdef"]
-)
+    "name",
+    [".ttybroker.1", f".ttybroker.{DEAD}.x", f"x.ttybroker.{DEAD}.0123456789abcdef",
+     f"{DEAD}.0123456789abcdef", f".ttybroker.{DEAD}.0123456789abcdeF",
+     f".ttybroker.{DEAD}.0123456789abcdef0", f".ttybroker.-{DEAD}.0123456789abcdef",
+     f".ttybroker.{DEAD:011}.0123456789abcdef", ".ttybroker.\u0663.0123456789abcdef"],
+)  # fmt: skip
 def test_other_names_are_not_swept(directory: Path, name: str) -> None:
     (directory / name).touch()
     assert swept(directory) == [name]
@@ -724,6 +729,21 @@ def test_a_really_full_or_read_only_directory_is_refused_and_nothing_left_in_it(
 def test_any_bytes_are_a_pid_that_can_be_or_none(content: bytes) -> None:
     pid = parse_pid(content)
     assert pid is None or 0 < pid <= 0x7FFFFFFF
+
+
+BLANKS = st.text(" \t\n\v\f\r", max_size=12)
+
+
+@given(BLANKS, st.text("0123456789", max_size=12), BLANKS, st.text(max_size=3))
+@settings(deadline=None, max_examples=500)
+def test_a_pid_is_up_to_ten_digits_behind_up_to_ten_blanks(
+    before: str, digits: str, after: str, rest: str
+) -> None:
+    content = (before + digits + after + rest).encode()
+    match = re.match(rb"\s{0,10}([0-9]{1,10})(\s|$)", content)
+    pid = int(match[1]) if match else 0
+    assume(b"\0" not in content and len(content) != 4)  # numbers of a machine
+    assert parse_pid(content) == (pid if 0 < pid <= 0x7FFFFFFF else None)
 
 
 @given(st.integers(1, 0x7FFFFFFF))

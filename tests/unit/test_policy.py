@@ -149,12 +149,12 @@ BAD: list[tuple[str, str]] = [
     # lines are TOML's lines
     ("# a\u2028b\x85c\n" + GOOD + "console = 1\n", "p:5: console: true or false"),
     (GOOD.replace("\n", "\r\n") + "console = 1\r\n", "p:4: console: true or false"),
-    # keys in other clothes get the line of their rule
+    # keys in other clothes
     (GOOD + '  "console"  =  1\n', "p:4: console: true or false"),
     ('rule = [{port = "ttyS0", allow = ["*"], console = 1}]\n', "p:1: console: true or false"),
     (
         '\nrule = [{port = "a", allow = []}]',
-        "p:1: port: a is no kernel name; an alias needs a device",
+        "p:2: port: a is no kernel name; an alias needs a device",
     ),
 ]
 

@@ -1,0 +1,80 @@
+"""What names of ports look like: the kernel's, and a rule's globs over them.
+
+By hand and not with `re` and `fnmatch`, for which every start would pay more than for all of this
+side's other needs; tests/unit/test_portname.py holds it against them.
+"""
+
+from __future__ import annotations
+
+DIGITS = "0123456789"
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_IN_GLOBS = frozenset(DIGITS + LETTERS + "_*?[]!-")
+
+
+def split(name: str) -> tuple[str, int] | None:
+    """("ttyS", 0) of "ttyS0"; None of what is no kernel name of a port: letters, and a number of
+    up to five digits without leading zeros."""
+    family = name.rstrip(DIGITS)
+    number = name[len(family) :]
+    if not family or not family.isascii() or not family.isalpha() or not 0 < len(number) <= 5:
+        return None
+    if number[0] == "0" and number != "0":
+        return None
+    return family, int(number)
+
+
+def is_glob(text: str) -> bool:
+    """Whether it can be a glob over such names."""
+    return bool(text) and _IN_GLOBS.issuperset(text)
+
+
+def matches(name: str, glob: str) -> bool:
+    """As fnmatch.fnmatchcase(): * for any characters, ? for one, [a-z] for one of these and [!a-z]
+    for one that is none of these. It takes no longer than the product of both lengths."""
+    at, here = 0, 0  # in the name, in the glob
+    star, behind = -1, 0  # the last * met, and what of the name it stands before
+    while at < len(name):
+        if here < len(glob) and glob[here] == "*":
+            star, behind = here, at
+            here += 1
+            continue
+        after = _one(name[at], glob, here)
+        if after:
+            at, here = at + 1, after
+        elif star >= 0:  # it stands for one more
+            behind += 1
+            at, here = behind, star + 1
+        else:
+            return False
+    return not glob[here:].strip("*")
+
+
+def _one(char: str, glob: str, here: int) -> int:
+    """Where the glob goes on if its part at `here` stands for this character, or 0."""
+    if here >= len(glob):
+        return 0
+    end = _end_of_set(glob, here) if glob[here] == "[" else 0
+    if end:
+        return end if _in_set(char, glob[here + 1 : end - 1]) else 0
+    return here + 1 if glob[here] in (char, "?") else 0
+
+
+def _end_of_set(glob: str, here: int) -> int:
+    """Where a set that begins here ends; 0 where it does not, and [ is a [."""
+    first = here + 1
+    first += glob.startswith("!", first)
+    return glob.find("]", first + 1) + 1  # a ] in the first place is one of the characters
+
+
+def _in_set(char: str, inside: str) -> bool:
+    wanted = not inside.startswith("!")
+    at = 0 if wanted else 1
+    while at < len(inside):
+        low = high = inside[at]
+        if inside[at + 1 : at + 2] == "-" and at + 2 < len(inside):
+            high = inside[at + 2]
+            at += 2
+        at += 1
+        if low <= char <= high:
+            return wanted
+    return not wanted
