@@ -42,11 +42,13 @@ class MachineError(RuntimeError):
 
 
 def command(
-    image: Path, flavour: str, project: Path, incoming: Path | None, initramfs: Path
+    image: Path, flavour: str, project: Path, incoming: Path | None, initramfs: Path, count: bool
 ) -> list[str]:
     """QEMU's command line; paths that are not absolute are in the run's own directory."""
     words = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]
-    words += ["-M", "pc,usb=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
+    threads = "single" if count else "multi"
+    words += ["-M", "pc,usb=off", "-accel", f"tcg,thread={threads},tb-size=512", "-cpu", "max"]
+    words += ["-icount", "shift=3,sleep=off"] if count else []  # 8 ns each
     words += ["-smp", "1", "-m", "1024"]
     words += ["-kernel", f"{image}/vmlinux", "-initrd", str(initramfs)]
     words += ["-append", f"{_KERNEL} lab={flavour}"]
@@ -115,7 +117,9 @@ def directory() -> Iterator[Path]:
 
 class Machine:
     """A guest that runs in the directory `run`, which is also its /job; `with` ends it. It goes
-    on from the saved state `incoming`, or else boots, with the image's initramfs or `initramfs`."""
+    on from the saved state `incoming`, or else boots, with the image's initramfs or `initramfs`.
+    With `count` its clocks count instructions: what is measured by them is the same on any host,
+    however busy. (Where nothing is to be done, they go on at once to when there is.)"""
 
     def __init__(
         self,
@@ -126,12 +130,13 @@ class Machine:
         *,
         incoming: Path | None = None,
         initramfs: Path | None = None,
+        count: bool = False,
     ) -> None:
         self.run = run
         self._log = (run / "qemu").open("wb")
         self._process = subprocess.Popen(
-            command(image, flavour, project, incoming, initramfs or image / "initramfs"), cwd=run,
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            command(image, flavour, project, incoming, initramfs or image / "initramfs", count),
+            cwd=run, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
         )  # fmt: skip
         self._relays: list[Relay] = []
 

@@ -21,8 +21,8 @@ ROUNDS = 7
 
 @pytest.mark.systemd
 def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
-    """By its socket; in a dozen times what it takes to start Python itself. The most of that is
-    what systemd does for the sandbox, and what Python imports."""
+    """By its socket. The clocks here are the host's, who may be busy with something else, so the
+    limit is twice that of lab/boot.py, which counts instructions."""
 
     def ask(_chat: Chat) -> float:
         start = time.monotonic()
@@ -31,22 +31,27 @@ def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
         os.close(descriptor)
         return took
 
+    def python() -> float:
+        start = time.monotonic()
+        subprocess.run(["python3", "-I", "-c", "pass"], check=True)
+        return time.monotonic() - start
+
     grants, pythons = [], []
     for _ in range(ROUNDS):
         until("the port to be free", lambda: not broker.held())
         run("systemctl", "stop", "ttybroker.service")
         run("systemctl", "start", "ttybroker.socket")
         assert not broker.pid
+        pythons.append(python())
         grants.append(broker.child(BOB, ask).result())
         run("ttybroker", "list")  # till the name service answers it is starting, and in the way
-        start = time.monotonic()
-        subprocess.run(["python3", "-I", "-c", "pass"], check=True)
-        pythons.append(time.monotonic() - start)
-    for grant, python in zip(grants, pythons, strict=True):
+        pythons.append(python())
+    for grant in grants:
         note("ms for the first grant, which starts the daemon", 1000 * grant)
-        note("ms for python3 -I -c pass", 1000 * python)
-    ratios = [grant / python for grant, python in zip(grants, pythons, strict=True)]
-    assert note("first grant / python3 -I -c pass (median)", statistics.median(ratios)) <= 12
+    for one in pythons:
+        note("ms for python3 -I -c pass", 1000 * one)
+    ratio = statistics.median(grants) / statistics.median(pythons)
+    assert note("first grant / python3 -I -c pass (medians)", ratio) <= 12
 
 
 @pytest.mark.systemd
