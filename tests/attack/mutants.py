@@ -35,6 +35,8 @@ CALLS = "tests/real/test_seccomp_inside.py"
 LOCKS = "broker/ttybrokerd/locks.py"
 POLICY = "broker/ttybrokerd/policy.py"
 PORT = "broker/ttybrokerd/port.py"
+PORTNAME = "broker/ttybrokerd/portname.py"
+TOML = "broker/ttybrokerd/toml.py"
 WIRE = "frontend/ttybroker/wire.py"
 TTYRUN = "packaging/launcher/ttyrun.c"
 MAIN = "packaging/launcher/ttyrun_main.py"
@@ -563,6 +565,55 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # privilege
     Mutant(
+        "a kernel name has one spelling: no leading zeros",
+        PORTNAME,
+        'if number[0] == "0" and number != "0":',
+        "if False:",
+        ("tests/unit/test_portname.py::test_a_kernel_name_is_letters_and_a_number",),
+    ),
+    Mutant(
+        "a glob is matched to its end",
+        PORTNAME,
+        'return not glob[here:].strip("*")',
+        "return True",
+        ("tests/unit/test_portname.py::test_a_glob_matches_what_fnmatch_says",),
+    ),
+    Mutant(
+        "a set that begins with ! is of all others",
+        PORTNAME,
+        'wanted = not inside.startswith("!")',
+        "wanted = True",
+        ("tests/unit/test_portname.py::test_a_glob_matches_what_fnmatch_says",),
+    ),
+    Mutant(
+        "a policy says each thing once",
+        TOML,
+        "        if key in table:\n",
+        "        if False:\n",
+        (
+            "tests/unit/test_toml.py::test_whatever_the_text_tomllib_reads_the_same",
+            "tests/unit/test_policy.py::test_what_is_no_toml_is_refused_with_its_line",
+        ),
+        "tomllib refuses it|DID NOT RAISE",
+    ),
+    Mutant(
+        "a string ends where it ends, and what is behind it is refused",
+        TOML,
+        '        if self.at < len(self.text) and not self.take("\\n"):\n',
+        '        self.take("\\n")\n        if False:\n',
+        ("tests/unit/test_toml.py::test_what_it_cannot_read_it_says_where",),
+        "DID NOT RAISE|expected",
+    ),
+    Mutant(
+        "nothing is inheritable but what is kept",
+        CONFINE,
+        'int(account["CapInh"], 16) & permitted)',
+        'int(account["CapInh"], 16))',
+        (
+            "tests/unit/test_confine.py::test_one_capability_too_many_in_one_set_of_one_thread_is_the_end",
+        ),
+    ),
+    Mutant(
         "the bounding set is cut",
         CONFINE,
         "    _cut_bounding_set(CAPABILITIES)\n",
@@ -897,17 +948,23 @@ MUTANTS: tuple[Mutant, ...] = (
             FAILS,
         )
         for what, old, new in (
-            ("ioctl", "return Call(\"ioctl\", why, (Is(1, number),), unseen)",
-             "return Call(\"ioctl\", why, (), unseen)"),
-            ("kill", "A signal it is not\", (Is(1, 0),))", "A signal it is not\")"),
-            ("socketpair", "frontend\", (Is(0, socket.AF_UNIX),))", "frontend\")"),
+            (
+                "ioctl",
+                'return Call("ioctl", why, (Is(1, number),), unseen)',
+                'return Call("ioctl", why, (), unseen)',
+            ),
+            ("kill", 'A signal it is not", (Is(1, 0),))', 'A signal it is not")'),
+            ("socketpair", 'frontend", (Is(0, socket.AF_UNIX),))', 'frontend")'),
             ("clone", " | CLONE_PTRACE | CLONE_NEW),)", "),)"),
             ("mmap and mprotect", "NO_CODE = Is(2, 0, mmap.PROT_EXEC)", "NO_CODE = Is(2, 0, 0)"),
-            ("prlimit64", "no limit is set\", (Is(0, 0), Is(2, 0, 2**64 - 1)))",
-             "no limit is set\")"),
-            ("prctl", "dumpable?\", (Is(0, linux.PR_GET_DUMPABLE),))", "dumpable?\")"),
-            ("setsockopt", "what it sends\", (Is(2, socket.SO_PASSCRED),))", "what it sends\")"),
-            ("fcntl", "is it sealed?\", (Is(1, fcntl.F_GET_SEALS),))", "is it sealed?\")"),
+            (
+                "prlimit64",
+                'no limit is set", (Is(0, 0), Is(2, 0, 2**64 - 1)))',
+                'no limit is set")',
+            ),
+            ("prctl", 'dumpable?", (Is(0, linux.PR_GET_DUMPABLE),))', 'dumpable?")'),
+            ("setsockopt", 'what it sends", (Is(2, socket.SO_PASSCRED),))', 'what it sends")'),
+            ("fcntl", 'is it sealed?", (Is(1, fcntl.F_GET_SEALS),))', 'is it sealed?")'),
         )
     ),
     # Landlock
@@ -1227,8 +1284,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a connection that cannot be set up is the end of itself alone",
         CLIENTS,
-        "        except OSError as error:\n            self._log(\"cut-off\"",
-        "        except ZeroDivisionError as error:\n            self._log(\"cut-off\"",
+        '        except OSError as error:\n            self._log("cut-off"',
+        '        except ZeroDivisionError as error:\n            self._log("cut-off"',
         (f"{FAULTS}::{ON_THE_WAY}",),
         BROKEN,
     ),
