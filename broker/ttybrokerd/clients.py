@@ -13,7 +13,7 @@ import sys
 
 from ttybroker import wire
 from ttybrokerd import linux, locks, peer
-from ttybrokerd.lean import TYPE_CHECKING, defaultdict, partial, socket
+from ttybrokerd.lean import TYPE_CHECKING, Counter, defaultdict, partial, socket
 from ttybrokerd.log import NOTICE, WARNING, Log
 from ttybrokerd.loop import NOTHING, READ, Loop
 from ttybrokerd.names import Unanswered
@@ -66,7 +66,7 @@ class Clients:
         self._users = users
         self._log = log
         self._all: dict[int, Client] = {}
-        self._per_uid: dict[int, int] = {}
+        self._per_uid: Counter[int] = Counter()
         self._unnamed: defaultdict[int, list[Client]] = defaultdict(list)
         self.serve: Callable[[Client, wire.Request], None]
         self.lost: Callable[[Client], None]
@@ -183,7 +183,7 @@ class Clients:
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
         if len(self._all) >= most:
             return Refusal(errno.EDQUOT, f"{most} clients are connected already; try later")
-        if self._per_uid.get(uid, 0) >= CLIENTS_PER_UID:
+        if self._per_uid[uid] >= CLIENTS_PER_UID:
             what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
             return Refusal(errno.EDQUOT, what)
         return None
@@ -197,7 +197,7 @@ class Clients:
         self._loop.add(client.fd, READ, partial(self._on_news, client))
         self._all[client.fd] = client  # from here on nothing fails
         uid = client.identity.uid
-        self._per_uid[uid] = self._per_uid.get(uid, 0) + 1
+        self._per_uid[uid] += 1
         if not self._users.known(uid):
             client.busy = True
             self._name(uid, client)

@@ -111,7 +111,7 @@ def confine(bounds: Bounds) -> None:
         raise NotConfined("the process is still dumpable")
     _give_up_files(bounds.files)
     bounds.calls.load()
-    wanted = sum(1 << number for number in CAPABILITIES)
+    wanted = _mask(CAPABILITIES)
     verify(permitted=wanted, bounding=wanted, filtered=True)
 
 
@@ -189,6 +189,11 @@ def _lock_securebits() -> None:
         raise NotConfined(f"the securebits are {bits:#x}, not {wanted:#x}; is CAP_SETPCAP missing?")
 
 
+def _mask(capabilities: tuple[int, ...]) -> int:
+    """As the kernel shows a set of them."""
+    return sum(1 << number for number in capabilities)
+
+
 def _cut_bounding_set(keep: tuple[int, ...]) -> None:
     """What is in it by the kernel's word: python-prctl's list ends where its build did, and what
     systemd has cut already cannot be cut without CAP_SETPCAP."""
@@ -202,7 +207,7 @@ def _cut_sets(keep: tuple[int, ...]) -> None:
     """What systemd has cut already needs no capset(2), which the unit does not allow. Then the
     inheritable set is as wide as what is kept, by which systemd gave that: capabilities(7)."""
     linux.clear_ambient()
-    held, wanted = status(), sum(1 << number for number in keep)
+    held, wanted = status(), _mask(keep)
     much = int(held["CapInh"], 16) & ~wanted
     if not much and int(held["CapPrm"], 16) == int(held["CapEff"], 16) == wanted:
         return

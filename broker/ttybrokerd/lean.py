@@ -1,24 +1,32 @@
 """What the root side has of `socket`, `signal`, `functools`, `collections` and `typing`: their C
-halves, and a NamedTuple. The other halves are enums, annotations and classes written as text, which
-every start would pay for, and never use.
+halves, and a Counter and a NamedTuple that are no more than is used. The other halves are enums,
+annotations and classes written as text, which every start would pay for, and never use.
 """
 
 from __future__ import annotations
 
 import _socket as socket
 
-__all__ = ["TYPE_CHECKING", "NamedTuple", "defaultdict", "deque", "partial", "signal", "socket"]
+__all__ = [
+    "TYPE_CHECKING", "Counter", "NamedTuple", "defaultdict", "deque", "partial", "signal", "socket",
+]  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections import defaultdict, deque
+    from collections import Counter, defaultdict, deque
     from functools import partial
     from typing import NamedTuple
 else:
     import _signal as signal
     from _collections import _tuplegetter, defaultdict, deque
     from _functools import partial
+
+    class Counter(dict):
+        """As collections' for counting: what is not in it is 0, and to ask does not put it in."""
+
+        def __missing__(self, key):
+            return 0
 
     class NamedTuple(tuple):
         """As typing's: annotations are its fields, in their order; a value is a default."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import errno
 
 from ttybroker.wire import Holder
-from ttybrokerd.lean import NamedTuple, deque
+from ttybrokerd.lean import Counter, NamedTuple, deque
 from ttybrokerd.refusal import Refusal, busy
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
@@ -138,8 +138,8 @@ class Table:
     def __init__(self) -> None:
         self.ports: dict[int, Port] = {}
         self._alarms: dict[int, float] = {}
-        self._waiting: dict[int, int] = {}  # by uid, above 0
-        self._leases: dict[int, int] = {}
+        self._waiting: Counter[int] = Counter()
+        self._leases: Counter[int] = Counter()
 
     def ask(self, key: int, ask: Ask, ghosts: int = 0) -> list[Effect]:
         """Somebody wants the port. `ghosts` counts the revoked descriptions that this user
@@ -147,7 +147,7 @@ class Table:
         refusal = self._over_limit(ask, ghosts) or self._unavailable(key, ask)
         if refusal is not None:
             return [Refuse(ask, refusal)]
-        _count_up(self._waiting, ask.uid)
+        self._waiting[ask.uid] += 1
         port = self.ports.get(key)
         if port is not None:
             port.queue.append(ask)
@@ -162,7 +162,7 @@ class Table:
         port = self._port(key, State.OPENING)
         port.state = State.HELD
         self._answered(port.current)
-        _count_up(self._leases, port.current.uid)
+        self._leases[port.current.uid] += 1
         if port.current.max_lease is not None:
             port.expires = now + port.current.max_lease
         self._settle(key)
@@ -175,7 +175,7 @@ class Table:
         port = self.ports[key] = Port(ask)
         port.state = State.HELD
         port.expires = expires
-        _count_up(self._leases, ask.uid)
+        self._leases[ask.uid] += 1
         self._settle(key)
 
     def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
@@ -280,11 +280,10 @@ class Table:
         return busy(port.current.holder)
 
     def _over_limit(self, ask: Ask, ghosts: int) -> Refusal | None:
-        leases, waiting = self._leases.get(ask.uid, 0), self._waiting.get(ask.uid, 0)
-        if waiting >= WAITS_PER_UID:
+        if self._waiting[ask.uid] >= WAITS_PER_UID:
             what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
             return Refusal(errno.EDQUOT, what)
-        if leases + waiting + ghosts >= LEASES_PER_UID:
+        if self._leases[ask.uid] + self._waiting[ask.uid] + ghosts >= LEASES_PER_UID:
             what = f"you have or want {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
         return None
@@ -330,11 +329,7 @@ class Table:
         return port
 
 
-def _count_up(counts: dict[int, int], uid: int) -> None:
-    counts[uid] = counts.get(uid, 0) + 1
-
-
-def _count_down(counts: dict[int, int], uid: int) -> None:
+def _count_down(counts: Counter[int], uid: int) -> None:
     """One less, and no row for nothing: uids come and go."""
     counts[uid] -= 1
     if not counts[uid]:

@@ -125,8 +125,10 @@ def name_while_starting(uid: int) -> str | None:
         finally:
             os._exit(0)
     theirs.close()
-    asked, _, answer = ours.recv(MAX_MESSAGE).partition(b" ")
-    ours.close()
+    try:
+        asked, _, answer = ours.recv(MAX_MESSAGE).partition(b" ")
+    finally:
+        ours.close()
     linux.reap(child)
     return locks.printable(answer) if asked else None
 

@@ -1,14 +1,12 @@
 """What names of ports look like: the kernel's, and a rule's globs over them.
 
-By hand and not with `re` and `fnmatch`, for which every start would pay more than for all of this
-side's other needs; tests/unit/test_portname.py holds it against them.
+By hand, because `re` and `fnmatch` load enum, functools and collections at every start;
+tests/unit/test_portname.py holds it against them.
 """
 
 from __future__ import annotations
 
 DIGITS = "0123456789"
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_IN_GLOBS = frozenset(DIGITS + LETTERS + "_*?[]!-")
 
 
 def split(name: str) -> tuple[str, int] | None:
@@ -25,7 +23,7 @@ def split(name: str) -> tuple[str, int] | None:
 
 def is_glob(text: str) -> bool:
     """Whether it can be a glob over such names."""
-    return bool(text) and _IN_GLOBS.issuperset(text)
+    return text.isascii() and text != "" and all(c.isalnum() or c in "_*?[]!-" for c in text)
 
 
 def matches(name: str, glob: str) -> bool:

@@ -1,16 +1,15 @@
 """TOML as far as a policy is one, with the line of every key: https://toml.io/en/v1.0.0.
 
-tomllib keeps no lines, and with `typing` and `datetime` behind it was a fifth of what the root side
-loads. Refused here is what no policy can have, whatever its value: dates, dotted keys and tables of
-tables. tests/unit/test_toml.py holds this against tomllib: all else they read alike.
+tomllib keeps no lines, and loads re, typing and datetime at every start of the root side. Refused
+here is what no policy can have, whatever its value: dates, dotted keys and tables of tables.
+tests/unit/test_toml.py holds this against tomllib: all else they read alike.
 """
 
 from __future__ import annotations
 
 DEPTH = 8  # of arrays and inline tables in one another; a policy needs 3
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS = {"0x": "0123456789abcdefABCDEF", "0o": "01234567", "0b": "01", "": "0123456789"}
-_BARE = frozenset(_LETTERS + _DIGITS[""] + "_-")
+_BARE = frozenset(char for char in map(chr, range(128)) if char.isalnum() or char in "_-")
 _IN_NUMBERS = _BARE | {"+", "."}
 _SPACE = frozenset(" \t")
 _SPACE_OR_LINE = frozenset(" \t\n")

@@ -353,7 +353,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "waits of one user are bounded",
         "broker/ttybrokerd/lease.py",
-        "if waiting >= WAITS_PER_UID:",
+        "if self._waiting[ask.uid] >= WAITS_PER_UID:",
         "if False:",
         ("tests/unit/test_lease.py::test_nobody_can_fill_the_queue_and_others_still_can_wait",),
         FAILS + "|IndexError|ValueError",
@@ -563,7 +563,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{TEST_LOCKS}::test_what_is_shown_is_printable_ascii_of_the_same_length",),
         FAILS + "|Falsif|distinct failures",
     ),
-    # privilege
+    # names and the policy's text
     Mutant(
         "a kernel name has one spelling: no leading zeros",
         PORTNAME,
@@ -594,13 +594,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "tomllib refuses it",
     ),
     Mutant(
-        "a string ends where it ends, and what is behind it is refused",
+        "behind a value there is nothing but the end of its line",
         TOML,
         '        if self.at < len(self.text) and not self.take("\\n"):\n',
         '        self.take("\\n")\n        if False:\n',
         ("tests/unit/test_toml.py::test_what_it_cannot_read_it_says_where",),
         "DID NOT RAISE|expected",
     ),
+    # privilege
     Mutant(
         "nothing is inheritable but what is kept",
         CONFINE,
@@ -945,23 +946,17 @@ MUTANTS: tuple[Mutant, ...] = (
             FAILS,
         )
         for what, old, new in (
-            (
-                "ioctl",
-                'return Call("ioctl", why, (Is(1, number),), unseen)',
-                'return Call("ioctl", why, (), unseen)',
-            ),
-            ("kill", 'A signal it is not", (Is(1, 0),))', 'A signal it is not")'),
-            ("socketpair", 'frontend", (Is(0, socket.AF_UNIX),))', 'frontend")'),
+            ("ioctl", "return Call(\"ioctl\", why, (Is(1, number),), unseen)",
+             "return Call(\"ioctl\", why, (), unseen)"),
+            ("kill", "A signal it is not\", (Is(1, 0),))", "A signal it is not\")"),
+            ("socketpair", "frontend\", (Is(0, socket.AF_UNIX),))", "frontend\")"),
             ("clone", " | CLONE_PTRACE | CLONE_NEW),)", "),)"),
             ("mmap and mprotect", "NO_CODE = Is(2, 0, mmap.PROT_EXEC)", "NO_CODE = Is(2, 0, 0)"),
-            (
-                "prlimit64",
-                'no limit is set", (Is(0, 0), Is(2, 0, 2**64 - 1)))',
-                'no limit is set")',
-            ),
-            ("prctl", 'dumpable?", (Is(0, linux.PR_GET_DUMPABLE),))', 'dumpable?")'),
-            ("setsockopt", 'what it sends", (Is(2, socket.SO_PASSCRED),))', 'what it sends")'),
-            ("fcntl", 'is it sealed?", (Is(1, fcntl.F_GET_SEALS),))', 'is it sealed?")'),
+            ("prlimit64", "no limit is set\", (Is(0, 0), Is(2, 0, 2**64 - 1)))",
+             "no limit is set\")"),
+            ("prctl", "dumpable?\", (Is(0, linux.PR_GET_DUMPABLE),))", "dumpable?\")"),
+            ("setsockopt", "what it sends\", (Is(2, socket.SO_PASSCRED),))", "what it sends\")"),
+            ("fcntl", "is it sealed?\", (Is(1, fcntl.F_GET_SEALS),))", "is it sealed?\")"),
         )
     ),
     # Landlock
@@ -1281,8 +1276,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a connection that cannot be set up is the end of itself alone",
         CLIENTS,
-        '        except OSError as error:\n            self._log("cut-off"',
-        '        except ZeroDivisionError as error:\n            self._log("cut-off"',
+        "        except OSError as error:\n            self._log(\"cut-off\"",
+        "        except ZeroDivisionError as error:\n            self._log(\"cut-off\"",
         (f"{FAULTS}::{ON_THE_WAY}",),
         BROKEN,
     ),

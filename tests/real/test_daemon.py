@@ -317,7 +317,9 @@ def test_check_points_at_line_and_key(rig: Rig) -> None:
 
 
 def test_exit_codes() -> None:
-    assert command("--no-such-option").returncode == 2
+    for words in (["--no-such-option"], ["ttyS0"], ["--policy"], ["--check=yes"]):
+        done = command(*words)
+        assert done.returncode == 2 and done.stderr.startswith(f"ttybrokerd: {words[0]}: ")
     assert command("--help").returncode == 0
 
 

@@ -747,8 +747,8 @@ class Tables(RuleBasedStateMachine):
         for uid in (10, 11):
             assert self.count_waiting(uid) <= self.WAITS
             assert self.count_leases(uid) <= self.LEASES
-            assert self.table._waiting.get(uid, 0) == self.count_waiting(uid)
-            assert self.table._leases.get(uid, 0) == self.count_leases(uid)
+            assert self.table._waiting[uid] == self.count_waiting(uid)
+            assert self.table._leases[uid] == self.count_leases(uid)
 
     @invariant()
     def the_alarm_rings_for_everybody(self) -> None:
