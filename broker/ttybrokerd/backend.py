@@ -14,13 +14,13 @@ import gc
 import os
 import pwd
 
-from ttybrokerd import confine, linux, locks
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple, signal, socket
-from ttybrokerd.log import ERROR, INFO, Log
-from ttybrokerd.names import Names
-from ttybrokerd.peer import Identity
-from ttybrokerd.policy import Policy, load_policy
-from ttybrokerd.server import Server
+from ttybrokerd.prepare.names import Names
+from ttybrokerd.prepare.policy import Policy, load_policy
+from ttybrokerd.root import confine, linux, locks
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
+from ttybrokerd.root.log import ERROR, INFO, Log
+from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.server import Server
 
 if TYPE_CHECKING:
     from typing import NoReturn

@@ -8,13 +8,13 @@ import stat
 import sys
 
 from ttybroker.wire import SOCKET
-from ttybrokerd import confine, locks
-from ttybrokerd.clients import BACKLOG
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple, partial, signal, socket
-from ttybrokerd.log import NOTICE, WARNING, Log
-from ttybrokerd.names import Names, NamesProcess
-from ttybrokerd.policy import PATH, Policy, PolicyError, files, load_policy
-from ttybrokerd.server import Server
+from ttybrokerd.prepare.names import Names, NamesProcess
+from ttybrokerd.prepare.policy import PATH, Policy, PolicyError, files, load_policy
+from ttybrokerd.root import confine, locks
+from ttybrokerd.root.clients import BACKLOG
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, partial, signal, socket
+from ttybrokerd.root.log import NOTICE, WARNING, Log
+from ttybrokerd.root.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

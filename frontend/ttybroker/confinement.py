@@ -13,7 +13,7 @@ import os
 from ttybroker import client, landlock, wire
 from ttybroker.errors import BrokerUnavailable
 
-# linux/capability.h; what the root side keeps, and why, is in ttybrokerd/confine.py
+# linux/capability.h; what the root side keeps, and why, is in ttybrokerd/root/confine.py
 _CAPABILITIES = {1: "CAP_DAC_OVERRIDE", 21: "CAP_SYS_ADMIN"}
 _KEPT = sum(1 << number for number in _CAPABILITIES)
 _SETS = (("CapPrm", "permitted"), ("CapEff", "effective"), ("CapBnd", "bounding"),

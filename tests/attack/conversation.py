@@ -46,20 +46,20 @@ from attack.stage import (
 )
 from real.support import descriptors, lock_text
 from ttybroker import wire
-from ttybrokerd import broker as broker_module
-from ttybrokerd import clients as clients_module
-from ttybrokerd import lease as lease_module
-from ttybrokerd import linux
-from ttybrokerd import port as port_module
-from ttybrokerd.broker import Broker
-from ttybrokerd.clients import Clients
-from ttybrokerd.device import Devices
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.log import Log
-from ttybrokerd.loop import Loop
-from ttybrokerd.peer import Identity, Users
-from ttybrokerd.policy import load_policy
-from ttybrokerd.store import Store
+from ttybrokerd.prepare.policy import load_policy
+from ttybrokerd.root import broker as broker_module
+from ttybrokerd.root import clients as clients_module
+from ttybrokerd.root import lease as lease_module
+from ttybrokerd.root import linux
+from ttybrokerd.root import port as port_module
+from ttybrokerd.root.broker import Broker
+from ttybrokerd.root.clients import Clients
+from ttybrokerd.root.device import Devices
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.log import Log
+from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.peer import Identity, Users
+from ttybrokerd.root.store import Store
 
 EPISODE = 20_000  # messages
 VARIETY = 2000  # messages that an episode draws from, not counting the broken ones

@@ -19,7 +19,7 @@ from real.support import Daemon
 
 ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EINTR", "ENOMEM", "EAGAIN")
 # Traced, everything is slow: the loop would be taken over by another thread in the middle.
-HOOK = "from ttybrokerd import workers; workers.PATIENCE = 60"
+HOOK = "from ttybrokerd.root import workers; workers.PATIENCE = 60"
 # What waits does not fail; close() gives the descriptor back whatever it says: close(2).
 NEVER = {"futex", "epoll_wait", "rt_sigtimedwait", "clock_nanosleep", "close", "restart_syscall",
          "getrandom", "rt_sigreturn", "madvise", "munmap", "mmap", "mprotect", "brk", "exit",

@@ -24,19 +24,19 @@ class Mutant(NamedTuple):
     why: str = FAILS
 
 
-DEVICE = "broker/ttybrokerd/device.py"
-TRUST = "broker/ttybrokerd/trust.py"
+DEVICE = "broker/ttybrokerd/root/device.py"
+TRUST = "broker/ttybrokerd/root/trust.py"
 PATHS = "tests/attack/test_paths.py"
 BACKEND = "broker/ttybrokerd/backend.py"
-BROKER = "broker/ttybrokerd/broker.py"
-CONFINE = "broker/ttybrokerd/confine.py"
-SECCOMP = "broker/ttybrokerd/seccomp.py"
+BROKER = "broker/ttybrokerd/root/broker.py"
+CONFINE = "broker/ttybrokerd/root/confine.py"
+SECCOMP = "broker/ttybrokerd/root/seccomp.py"
 CALLS = "tests/real/test_seccomp_inside.py"
-LOCKS = "broker/ttybrokerd/locks.py"
-POLICY = "broker/ttybrokerd/policy.py"
-PORT = "broker/ttybrokerd/port.py"
-PORTNAME = "broker/ttybrokerd/portname.py"
-TOML = "broker/ttybrokerd/toml.py"
+LOCKS = "broker/ttybrokerd/root/locks.py"
+POLICY = "broker/ttybrokerd/prepare/policy.py"
+PORT = "broker/ttybrokerd/root/port.py"
+PORTNAME = "broker/ttybrokerd/root/portname.py"
+TOML = "broker/ttybrokerd/prepare/toml.py"
 WIRE = "frontend/ttybroker/wire.py"
 TTYRUN = "packaging/launcher/ttyrun.c"
 MAIN = "packaging/launcher/ttyrun_main.py"
@@ -46,14 +46,14 @@ LEASE = "tests/real/test_lease.py"
 TEST_LOCKS = "tests/unit/test_locks.py"
 FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
 FORKED_CAPS = "tests/real/test_forked.py::test_the_backend_holds_only_the_capabilities_of_its_job"
-STORE = "broker/ttybrokerd/store.py"
+STORE = "broker/ttybrokerd/root/store.py"
 KEPT = "tests/real/test_restart.py::test_what_does_not_fit_together_is_dropped_and_the_lock_tells"
-CLIENTS = "broker/ttybrokerd/clients.py"
+CLIENTS = "broker/ttybrokerd/root/clients.py"
 DESCRIPTORS = "tests/attack/test_descriptors.py"
 ATTACK_IDENTITY = "tests/attack/test_identity.py"
 IDENTITY = "tests/real/test_identity.py"
-LINUX = "broker/ttybrokerd/linux.py"
-TABLE = "broker/ttybrokerd/lease.py"
+LINUX = "broker/ttybrokerd/root/linux.py"
+TABLE = "broker/ttybrokerd/root/lease.py"
 FAULTS = "tests/attack/test_faults.py"
 LEASES = "tests/attack/test_leases.py"
 PROTOCOL = "tests/attack/test_protocol.py"
@@ -74,7 +74,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the control buffer has no room for descriptors",
-        "broker/ttybrokerd/linux.py",
+        "broker/ttybrokerd/root/linux.py",
         "CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)",
         "CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size) + 2048",
         (f"{DESCRIPTORS}::test_a_flood_of_descriptors_installs_none[before 6.16]",),
@@ -82,7 +82,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the kernel refuses descriptors at their sender",
-        "broker/ttybrokerd/linux.py",
+        "broker/ttybrokerd/root/linux.py",
         "socket.SOL_SOCKET, SO_PASSRIGHTS, 0)",
         "socket.SOL_SOCKET, SO_PASSRIGHTS, 1)",
         (f"{DESCRIPTORS}::test_on_this_kernel_no_descriptor_lies_behind_a_request_either",),
@@ -114,7 +114,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a message is its sender's by pid",
-        "broker/ttybrokerd/peer.py",
+        "broker/ttybrokerd/root/peer.py",
         "credentials == (self.pid, self.uid, self.gid)",
         "credentials[1:] == (self.uid, self.gid)",
         (
@@ -125,7 +125,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a message is its sender's by uid",
-        "broker/ttybrokerd/peer.py",
+        "broker/ttybrokerd/root/peer.py",
         "credentials == (self.pid, self.uid, self.gid)",
         "credentials[::2] == (self.pid, self.gid)",
         (f"{ATTACK_IDENTITY}::test_a_thread_that_becomes_another_user_is_cut_off",),
@@ -133,14 +133,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "who asks for another process must own it",
-        "broker/ttybrokerd/peer.py",
+        "broker/ttybrokerd/root/peer.py",
         "if not owns(caller.uid, pid):",
         "if False:",
         (f"{IDENTITY}::test_asking_for_another_process_is_for_ones_own_alone",),
     ),
     Mutant(
         "a pid is asked about again when the port is granted",
-        "broker/ttybrokerd/broker.py",
+        "broker/ttybrokerd/root/broker.py",
         "return job.pid if job.pid and peer.owns(job.uid, job.pid) else 0",
         "return job.pid",
         (
@@ -159,7 +159,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a name is of the grammar, or refused",
-        "broker/ttybrokerd/broker.py",
+        "broker/ttybrokerd/root/broker.py",
         "if not wire.valid_name(name):\n            what",
         "if False:\n            what",
         (f"{PATHS}::test_no_name_leads_anywhere_but_where_the_policy_says",),
@@ -337,7 +337,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "dead descriptors of one user are bounded",
-        "broker/ttybrokerd/lease.py",
+        "broker/ttybrokerd/root/lease.py",
         " + ghosts >=",
         " >=",
         (f"{LEASE}::test_who_revokes_for_ever_cannot_pile_up_dead_descriptors",),
@@ -345,14 +345,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "leases of one user are bounded",
-        "broker/ttybrokerd/lease.py",
+        "broker/ttybrokerd/root/lease.py",
         "LEASES_PER_UID = 64",
         "LEASES_PER_UID = 1 << 30",
         (f"{LEASE}::test_one_process_holds_many_ports_up_to_its_limit",),
     ),
     Mutant(
         "waits of one user are bounded",
-        "broker/ttybrokerd/lease.py",
+        "broker/ttybrokerd/root/lease.py",
         "if self._waiting[ask.uid] >= WAITS_PER_UID:",
         "if False:",
         ("tests/unit/test_lease.py::test_nobody_can_fill_the_queue_and_others_still_can_wait",),
@@ -478,7 +478,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a list shows one's own ports",
-        "broker/ttybrokerd/report.py",
+        "broker/ttybrokerd/root/report.py",
         "if decision.allowed or (everything and decision.known):",
         "if decision.known:",
         (f"{IDENTITY}::test_a_list_shows_ones_own_ports_and_everything_to_admins",),
@@ -757,14 +757,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "who asks for names has no rights",
-        "broker/ttybrokerd/names.py",
+        "broker/ttybrokerd/prepare/names.py",
         "        confine.give_up_everything(NOBODY, NOBODY, ())\n",
         "",
         ("tests/real/test_names.py::test_it_is_nobody_and_has_nothing_of_the_brokers",),
     ),
     Mutant(
         "who asks for names has no descriptor of the broker's",
-        "broker/ttybrokerd/names.py",
+        "broker/ttybrokerd/prepare/names.py",
         "        _leave_behind(sock.fileno())\n",
         "",
         ("tests/real/test_names.py::test_it_is_nobody_and_has_nothing_of_the_brokers",),
@@ -813,7 +813,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # leases, continued
     Mutant(
         "a time limit ends a lease",
-        "broker/ttybrokerd/lease.py",
+        "broker/ttybrokerd/root/lease.py",
         "        if port.current.max_lease is not None:\n",
         "        if False:\n",
         (f"{LEASE}::test_a_lease_with_a_time_limit_is_hung_up_when_it_is_over",),
@@ -853,7 +853,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a stuck device is left to another thread",
-        "broker/ttybrokerd/workers.py",
+        "broker/ttybrokerd/root/workers.py",
         "                signal.setitimer(signal.ITIMER_REAL, PATIENCE)\n",
         "                pass\n",
         (
@@ -872,7 +872,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # the log
     Mutant(
         "no value in the log makes a field or a line",
-        "broker/ttybrokerd/log.py",
+        "broker/ttybrokerd/root/log.py",
         "    if text.isascii() and text.isprintable() and",
         "    if True or",
         ("tests/unit/test_log.py::test_no_value_forges_a_field_or_a_line",),
@@ -939,7 +939,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *(
         Mutant(
             f"the arguments of {what} are looked at",
-            "broker/ttybrokerd/syscalls.py",
+            "broker/ttybrokerd/prepare/syscalls.py",
             old,
             new,
             (f"{CALLS}::test_what_is_there_is_there_for_what_it_is_for_alone",),

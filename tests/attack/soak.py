@@ -31,7 +31,7 @@ from typing import NoReturn
 
 from real.support import PR_SET_PDEATHSIG, Daemon, Rig, descriptors, prctl, watches
 from ttybroker import client, wire
-from ttybrokerd.workers import IDLE
+from ttybrokerd.root.workers import IDLE
 
 CLIENTS, USERS, PORTS = 50, 5, 60
 FIRST_UID = 60301

@@ -20,7 +20,7 @@ LEASE = Counter({"pty": 1, "eventpoll": 1, "pidfd": 1})  # guard, weak reference
 LIST = wire.encode_request(wire.List())
 
 # A daemon on a kernel before 6.16, which has no SO_PASSRIGHTS.
-OLD_KERNEL = "from ttybrokerd import linux; linux.refuse_descriptors = lambda sock: None"
+OLD_KERNEL = "from ttybrokerd.root import linux; linux.refuse_descriptors = lambda sock: None"
 
 
 def connect(rig: Rig) -> socket.socket:

@@ -39,7 +39,7 @@ from attack.support import (
 )
 from real.support import ALICE, BOB, CAROL, Chat, Child, Rig, as_user, descriptors
 from ttybroker import BrokerError, client, open_fd, wire
-from ttybrokerd import linux
+from ttybrokerd.root import linux
 
 pytestmark = pytest.mark.root
 

@@ -44,8 +44,8 @@ from real.support import (
     prctl,
 )
 from ttybroker import BrokerError, client, open_fd, wire
-from ttybrokerd.device import Devices, Target
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.root.device import Devices, Target
+from ttybrokerd.root.refusal import Refusal
 
 pytestmark = pytest.mark.root
 

@@ -158,8 +158,8 @@ def test_an_answer_read_byte_by_byte_is_one_message_and_nothing_waits_for_the_re
 
 SLOW = """
 import time
-from ttybrokerd import port
-from ttybrokerd.device import Devices
+from ttybrokerd.root import port
+from ttybrokerd.root.device import Devices
 port.PTY_SETTLE = 0.3
 opened = Devices.open
 def slow(self, seen):

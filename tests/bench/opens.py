@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import figures
 from real.support import Rig
 from ttybroker import client
-from ttybrokerd.locks import LockFiles
+from ttybrokerd.root.locks import LockFiles
 
 BURSTS = 40
 PORTS = 60  # opened one after the other in a burst, and closed together after it

@@ -28,7 +28,7 @@ CYCLES = 50  # of one child in one timing
 ROUNDS = 30
 STUCK = """
 import threading
-from ttybrokerd.device import Devices
+from ttybrokerd.root.device import Devices
 opened = Devices.open
 def stuck(self, seen):
     if seen.target.name == "stuck":

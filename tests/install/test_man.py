@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ttybroker import run
-from ttybrokerd import policy
-from ttybrokerd.names import Names
+from ttybrokerd.prepare import policy
+from ttybrokerd.prepare.names import Names
 
 PAGES = Path(__file__).parents[2] / "packaging" / "man"
 OPTION = re.compile(r"(?<![\w-])--?([a-z][a-z-]*)")

@@ -55,7 +55,8 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     unit = (prefix / "lib/systemd/system/ttybroker.service").read_text()
     assert "ExecStart=/opt/sbin/ttybrokerd --names" in unit
     unit = (prefix / "lib/systemd/system/ttybroker-names@.service").read_text()
-    assert "ExecStart=/usr/bin/python3 -ISB /opt/lib/ttybroker/ttybrokerd/nameservice.py\n" in unit
+    code = "/opt/lib/ttybroker/ttybrokerd/prepare/nameservice.py"
+    assert f"ExecStart=/usr/bin/python3 -ISB {code}\n" in unit
     make(own, "uninstall", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
     assert not code.exists()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.root
 
 SOURCE = Path(__file__).parents[2] / "packaging" / "launcher"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-# linux/capability.h: CAP_DAC_OVERRIDE and CAP_SYS_ADMIN, see ttybrokerd/confine.py
+# linux/capability.h: CAP_DAC_OVERRIDE and CAP_SYS_ADMIN, see ttybrokerd/root/confine.py
 BACKEND_CAPABILITIES = 1 << 1 | 1 << 21
 DEADLINE = 10.0  # seconds; nothing here takes one, it is for a broken build
 TALK = 'exec 5<>{0}; echo up >&5; read line <&5; echo "got $line" >&5; exit 7'

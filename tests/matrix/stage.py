@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from matrix.namespace import PORT, USER, Namespace
 from real.support import TIMEOUT, Rig, Watch, children, wait_readable
-from ttybrokerd.locks import parse_pid
+from ttybrokerd.root.locks import parse_pid
 
 PACKAGING = Path(__file__).parents[2] / "packaging" / "launcher"
 NODE = f"/dev/{PORT}"

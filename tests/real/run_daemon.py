@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from ttybrokerd import daemon, log
+from ttybrokerd import daemon
+from ttybrokerd.root import log
 
 
 def main() -> int:

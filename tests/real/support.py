@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ttybroker import client
 from ttybrokerd import backend, init_backend
-from ttybrokerd.log import Log
+from ttybrokerd.root.log import Log
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

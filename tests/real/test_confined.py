@@ -102,7 +102,7 @@ def test_a_log_that_is_a_file_may_grow(rig: Rig) -> None:
 
 WITHOUT = """
 import prctl
-from ttybrokerd import confine
+from ttybrokerd.root import confine
 confine.CAPABILITIES = tuple(set(confine.CAPABILITIES) - {{prctl.{0}}})
 """
 

@@ -16,8 +16,8 @@ import pytest
 
 from real.support import Chat, Rig
 from ttybroker import landlock
-from ttybrokerd import confine, linux
-from ttybrokerd.confine import NotConfined, Places
+from ttybrokerd.root import confine, linux
+from ttybrokerd.root.confine import NotConfined, Places
 
 pytestmark = pytest.mark.root
 

@@ -171,7 +171,7 @@ def test_an_alias_that_somebody_else_could_redirect_is_refused(rig: Rig) -> None
 
 SLOW = """
 import os
-from ttybrokerd.device import Devices
+from ttybrokerd.root.device import Devices
 told = os.open("{told}", os.O_WRONLY | os.O_CLOEXEC)  # now: it will be out of reach
 gate = os.open("{gate}", os.O_RDONLY | os.O_CLOEXEC)
 true = Devices.open

@@ -13,7 +13,7 @@ import pytest
 from real.support import ALICE, NOBODY, Chat, Rig, Watch, as_user, lock_text, prctl
 from ttybroker import BrokerUnavailable, PortBusy, open_fd
 from ttybrokerd import init_backend
-from ttybrokerd.policy import PolicyError
+from ttybrokerd.prepare.policy import PolicyError
 
 pytestmark = pytest.mark.root
 

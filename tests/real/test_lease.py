@@ -332,7 +332,7 @@ def test_a_close_is_noticed_though_the_kernel_tells_of_it_too_early(rig: Rig) ->
 
 
 TOO_EARLY = """
-from ttybrokerd import linux
+from ttybrokerd.root import linux
 true_read, true_open, early = linux.read_watches, linux.still_open, [False]
 def read_watches(*arguments):
     news = true_read(*arguments)

@@ -32,11 +32,11 @@ from real.support import (
 )
 from real.systemd import Systemd
 from ttybroker import NotPermitted, client, open_fd
-from ttybrokerd import names, nameservice
+from ttybrokerd.prepare import names, nameservice
 
 pytestmark = pytest.mark.root
 
-QUICK = "from ttybrokerd import names; names.PATIENCE = 1"
+QUICK = "from ttybrokerd.prepare import names; names.PATIENCE = 1"
 
 
 def take(rig: Rig, uid: int = ALICE) -> None:
@@ -152,7 +152,7 @@ def test_it_ends_with_the_daemon(rig: Rig, number: signal.Signals) -> None:
 # As ttybroker.service does: no capability but those that are kept, so nothing can be cut or set,
 # and uid 0 brings none, which is locked (include/uapi/linux/securebits.h). They came by the ambient
 # set; and capset(2) is not there.
-LOCKED = "from ttybrokerd import linux; linux.set_securebits(0x01 | 0x02 | 0x04 | 0x08 | 0x20)"
+LOCKED = "from ttybrokerd.root import linux; linux.set_securebits(0x01 | 0x02 | 0x04 | 0x08 | 0x20)"
 AMBIENT = """
 prctl.set_caps((list(kept), (prctl.CAP_INHERITABLE,), True))
 for number in kept:

@@ -16,7 +16,7 @@ import pytest
 from real.support import ALICE, NOBODY, TIMEOUT, Chat, Child, Rig, Watch, as_user, lock_text
 from real.systemd import Systemd
 from ttybroker import PortBusy, client, open_fd, wire
-from ttybrokerd import linux, record, store
+from ttybrokerd.root import linux, record, store
 
 pytestmark = pytest.mark.root
 

@@ -20,8 +20,9 @@ import pyseccomp
 import pytest
 
 from real.support import Chat, Rig, python_path
-from ttybrokerd import confine, seccomp, syscalls
-from ttybrokerd.confine import Places
+from ttybrokerd.prepare import syscalls
+from ttybrokerd.root import confine, seccomp
+from ttybrokerd.root.confine import Places
 
 pytestmark = pytest.mark.root
 
@@ -162,7 +163,7 @@ def test_without_libseccomp_it_does_not_start(rig: Rig) -> None:
 
 def test_libseccomps_own_bindings_make_the_same_program() -> None:
     """python3-seccomp, which the Debian package depends on, where the tests have pyseccomp."""
-    code = "from ttybrokerd import seccomp; print(repr(seccomp.program()), seccomp._bindings())"
+    code = "from ttybrokerd.root import seccomp as s; print(repr(s.program()), s._bindings())"
     said = [
         subprocess.run(
             [sys.executable, "-c", code],

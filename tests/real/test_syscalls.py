@@ -27,14 +27,14 @@ from real.support import (
 from real.systemd import Systemd
 from real.test_devices import Slow, ask_for
 from ttybroker import PortBusy, client, open_fd
-from ttybrokerd import syscalls
-from ttybrokerd.syscalls import Call
+from ttybrokerd.prepare import syscalls
+from ttybrokerd.prepare.syscalls import Call
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
 # A pty is let go of as a real port is: its queue and its chip are asked.
 DRAINS = """
-from ttybrokerd import port
+from ttybrokerd.root import port
 let_go = port.release
 def release(held, drain):
     held.target = held.target._replace(pty=False)

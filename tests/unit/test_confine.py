@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from ttybrokerd import confine
-from ttybrokerd.confine import NotConfined, verify
+from ttybrokerd.root import confine
+from ttybrokerd.root.confine import NotConfined, verify
 
 KEPT = 1 << 21 | 1 << 1
 GOOD = {

@@ -14,10 +14,17 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from ttybrokerd import device
-from ttybrokerd.device import CLOSING_TRIES, OPEN_FLAGS, Devices, Drivers, Target, parse_drivers
-from ttybrokerd.policy import Decision, Rule, Subjects
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.prepare.policy import Decision, Rule, Subjects
+from ttybrokerd.root import device
+from ttybrokerd.root.device import (
+    CLOSING_TRIES,
+    OPEN_FLAGS,
+    Devices,
+    Drivers,
+    Target,
+    parse_drivers,
+)
+from ttybrokerd.root.refusal import Refusal
 
 pytestmark = pytest.mark.usefixtures("no_leak")
 root = pytest.mark.root

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ttybrokerd import lean
+from ttybrokerd.root import lean
 
 if TYPE_CHECKING:
     from typing import NamedTuple as Base

@@ -1,7 +1,7 @@
 """The lease table: plain data in, plain effects out.
 
 All branches of the module, without a socket:
-    pytest tests/unit/test_lease.py --cov=ttybrokerd.lease --cov-branch --cov-fail-under=100
+    pytest tests/unit/test_lease.py --cov=ttybrokerd.root.lease --cov-branch --cov-fail-under=100
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 
 from ttybroker.wire import Holder
-from ttybrokerd import lease
-from ttybrokerd.lease import (
+from ttybrokerd.root import lease
+from ttybrokerd.root.lease import (
     OPEN_LIMIT,
     RETRY,
     SLOW,
@@ -36,7 +36,7 @@ from ttybrokerd.lease import (
     Table,
     Tell,
 )
-from ttybrokerd.refusal import Refusal, busy
+from ttybrokerd.root.refusal import Refusal, busy
 
 TTY, OTHER = 0x440, 0x441
 OUTSIDER = busy(Holder(5, "eve", 666, "minicom", how="lock file"))

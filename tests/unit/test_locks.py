@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 import ttybroker
 import ttybrokerd
-from ttybrokerd import linux, locks
-from ttybrokerd.locks import YOUNG, LockFiles, flock_holder, parse_pid, printable, process
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.root import linux, locks
+from ttybrokerd.root.locks import YOUNG, LockFiles, flock_holder, parse_pid, printable, process
+from ttybrokerd.root.refusal import Refusal
 from unit.helpers import dead_pid, descriptors
 from unit.helpers import process as helper
 
@@ -425,8 +425,8 @@ def test_of_two_who_find_a_stale_lock_one_gets_it(directory: Path) -> None:
     code = """
 import json, os
 sys.path[:0] = sys.argv[2:]
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.refusal import Refusal
 files = LockFiles(sys.argv[1])
 print(flush=True)
 for line in sys.stdin:
@@ -675,8 +675,8 @@ def test_a_lock_that_cannot_be_signed_again_stays_as_it_was(
 
 IN_NAMESPACE = """
 import json, os, sys
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.refusal import Refusal
 directory = sys.argv[1]
 before = sorted(os.listdir(directory))
 files = LockFiles(directory)

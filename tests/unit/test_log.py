@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ttybrokerd.log import MAX_VALUE, NOTICE, Log, escape, line
+from ttybrokerd.root.log import MAX_VALUE, NOTICE, Log, escape, line
 
 PART = re.compile(r'([a-z_]+)=("[^"]*"|[^" =]+)(?: |$)')
 values = st.text() | st.text('x"\\\n\r\t =\0\x1b\x85\u2028\udcff', max_size=40) | st.integers()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ttybrokerd import logins
+from ttybrokerd.root import logins
 
 LOGIN_PROCESS, DEAD_PROCESS = 6, 8
 

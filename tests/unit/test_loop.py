@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ttybrokerd.loop import NOTHING, READ, Loop
+from ttybrokerd.root.loop import NOTHING, READ, Loop
 
 
 @pytest.fixture

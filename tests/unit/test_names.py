@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ttybrokerd.names import MAX_NAME, Names, NamesProcess
+from ttybrokerd.prepare.names import MAX_NAME, Names, NamesProcess
 
 
 class Says(Names):

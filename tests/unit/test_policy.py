@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ttybrokerd.policy
+import ttybrokerd.prepare.policy
 from ttybroker.wire import valid_name
-from ttybrokerd.names import Names, Unanswered
-from ttybrokerd.policy import Decision, Policy, PolicyError, load, parse
+from ttybrokerd.prepare.names import Names, Unanswered
+from ttybrokerd.prepare.policy import Decision, Policy, PolicyError, load, parse
 
-SHIPPED = Path(ttybrokerd.policy.__file__).with_name("policy.toml")
+SHIPPED = Path(ttybrokerd.prepare.policy.__file__).with_name("policy.toml")
 USERS = {"root": 0, "alice": 1000, "bob": 1001, "5": 1005}
 GROUPS = {"dialout": 20, "adm": 4, "alice": 1000}
 NOBODY: frozenset[int] = frozenset()

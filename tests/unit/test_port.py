@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from ttybrokerd import linux, port
-from ttybrokerd.device import Devices, Seen, Target
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.root import linux, port
+from ttybrokerd.root.device import Devices, Seen, Target
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.refusal import Refusal
 
 DEAD = OSError(errno.EIO, "Input/output error")
 
@@ -83,11 +83,11 @@ def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
 @pytest.mark.parametrize(
     ("where", "error"),
     [
-        ("ttybrokerd.linux.is_exclusive", DEAD),
-        ("ttybrokerd.port.termios.tcgetattr", termios.error(errno.EIO, "Input/output error")),
-        ("ttybrokerd.port.fcntl.flock", DEAD),
-        ("ttybrokerd.port.fcntl.ioctl", DEAD),
-        ("ttybrokerd.linux.weak_reference", OSError(errno.EMFILE, "Too many open files")),
+        ("ttybrokerd.root.linux.is_exclusive", DEAD),
+        ("ttybrokerd.root.port.termios.tcgetattr", termios.error(errno.EIO, "Input/output error")),
+        ("ttybrokerd.root.port.fcntl.flock", DEAD),
+        ("ttybrokerd.root.port.fcntl.ioctl", DEAD),
+        ("ttybrokerd.root.linux.weak_reference", OSError(errno.EMFILE, "Too many open files")),
     ],
 )
 def test_whatever_step_fails_the_refusal_has_its_cause_and_nothing_is_left(
@@ -118,8 +118,8 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
     held.listen(descriptor, os.getpid())
     os.close(descriptor)
     for call in ("fcntl.ioctl", "termios.tcflush", "termios.tcsetattr"):
-        mocker.patch(f"ttybrokerd.port.{call}", side_effect=DEAD)
-    mocker.patch("ttybrokerd.linux.unsent", side_effect=DEAD)
+        mocker.patch(f"ttybrokerd.root.port.{call}", side_effect=DEAD)
+    mocker.patch("ttybrokerd.root.linux.unsent", side_effect=DEAD)
     assert port.release(held, drain=True) is None
     assert open_descriptors() == before
     assert os.listdir(locks.path) == []
@@ -142,7 +142,7 @@ def test_settings_are_put_back_and_what_was_not_read_is_gone(
     fcntl.ioctl(descriptor, termios.TIOCSTI, b"x")
     assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) != bytes(4)
     os.close(descriptor)
-    mocker.patch("ttybrokerd.linux.TIOCVHANGUP", 0)
+    mocker.patch("ttybrokerd.root.linux.TIOCVHANGUP", 0)
     assert port.release(held, drain=False) is None
     assert termios.tcgetattr(keeper) == before
     assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) == bytes(4)
@@ -164,10 +164,10 @@ def test_unsent_output_is_waited_for_as_long_as_it_gets_less_and_not_for_ever(
     queue: list[int], chip: list[bool], looks: int, mocker: MockerFixture
 ) -> None:
     now = [0.0]
-    clock = mocker.patch("ttybrokerd.port.time")
+    clock = mocker.patch("ttybrokerd.root.port.time")
     clock.monotonic.side_effect = lambda: now[0]
     clock.sleep.side_effect = lambda _: now.__setitem__(0, now[0] + 0.5)
-    unsent = mocker.patch("ttybrokerd.linux.unsent", side_effect=queue)
-    mocker.patch("ttybrokerd.linux.transmitting", side_effect=chip)
+    unsent = mocker.patch("ttybrokerd.root.linux.unsent", side_effect=queue)
+    mocker.patch("ttybrokerd.root.linux.transmitting", side_effect=chip)
     port._drain(-1)
     assert unsent.call_count == looks

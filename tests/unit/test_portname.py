@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from ttybrokerd.portname import is_glob, matches, split
+from ttybrokerd.root.portname import is_glob, matches, split
 
 KERNEL_NAME = re.compile(r"([A-Za-z]+)(0|[1-9][0-9]{0,4})")
 GLOB = re.compile(r"[A-Za-z0-9_*?\[\]!-]+")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttybrokerd.record import MAX_RECORD, NCCS, NoRecord, Record, decode, encode
+from ttybrokerd.root.record import MAX_RECORD, NCCS, NoRecord, Record, decode, encode
 
 U32 = st.integers(0, 2**32 - 1)
 TIME = st.floats(allow_nan=False, allow_infinity=False)

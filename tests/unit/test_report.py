@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ttybrokerd import linux, report
-from ttybrokerd.device import Devices
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.names import Names
-from ttybrokerd.policy import parse
+from ttybrokerd.prepare.names import Names
+from ttybrokerd.prepare.policy import parse
+from ttybrokerd.root import linux, report
+from ttybrokerd.root.device import Devices
+from ttybrokerd.root.locks import LockFiles
 
 PORTS = 3
 RULE = '[[rule]]\nport = "pty{}"\ndevice = "{}"\nclass = "pty"\nallow = ["*"]\n'

@@ -8,7 +8,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from ttybrokerd.workers import Workers
+from ttybrokerd.root.workers import Workers
 
 LONG = 30  # seconds, for what must come at once
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ttybrokerd import toml
-from ttybrokerd.toml import Table, TomlError
+from ttybrokerd.prepare import toml
+from ttybrokerd.prepare.toml import Table, TomlError
 
 OURS = ("a policy has no dotted keys", "nested too deep")  # refused though it is TOML
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ttybrokerd import trust
-from ttybrokerd.trust import Untrusted, read, resolve, resolve_device
+from ttybrokerd.root import trust
+from ttybrokerd.root.trust import Untrusted, read, resolve, resolve_device
 
 pytestmark = pytest.mark.root
 

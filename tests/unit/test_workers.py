@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from ttybrokerd.workers import IDLE, Workers
+from ttybrokerd.root.workers import IDLE, Workers
 
 TASKS = "/proc/self/task"
 LONG = 30  # seconds, for what must come at once

@@ -13,8 +13,8 @@ from figures import note
 from real.support import Chat, descriptors, watches
 from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, until
 from ttybroker import BrokerError, PortBusy, client, open_fd
-from ttybrokerd.device import Devices, Target
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.root.device import Devices, Target
+from ttybrokerd.root.refusal import Refusal
 
 RIGHT = 200.0  # ms
 ADAPTER = 2  # wired to nothing

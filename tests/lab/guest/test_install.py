@@ -21,7 +21,7 @@ pytestmark = pytest.mark.systemd
 
 PACKAGES = Path(os.environ.get("PACKAGES", "."))
 EXAMPLES = Path("/project/packaging/examples")
-SHIPPED = Path("/project/broker/ttybrokerd/policy.toml")
+SHIPPED = Path("/project/broker/ttybrokerd/prepare/policy.toml")
 NAMES = ("ttybroker", "python3-ttybroker")
 PLACES = ("/etc/ttybroker", "/run/ttybroker", "/usr/lib/ttybroker",
           "/usr/lib/python3/dist-packages/ttybroker",

@@ -18,7 +18,7 @@ from lines import far, lines, raw, unsent
 from real.support import Chat, Child
 from service import ALICE, BOB, Service, until
 from ttybroker import client, open_fd
-from ttybrokerd.port import DRAIN_STALL
+from ttybrokerd.root.port import DRAIN_STALL
 
 AT_ONCE = 200.0  # ms, from the revoke to the next client's grant: no wait for output (DRAIN_STALL)
 ROUNDS = 3  # of what others on the machine can slow: what is slow by itself is so in each

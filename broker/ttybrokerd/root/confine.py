@@ -17,8 +17,8 @@ import stat
 import prctl
 
 from ttybroker import landlock, wire
-from ttybrokerd import linux, logins, seccomp
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.root import linux, logins, seccomp
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,21 +12,21 @@ import select
 import time
 
 from ttybroker import wire
-from ttybrokerd import confine, linux, peer, port, report
-from ttybrokerd.clients import Client, Clients
-from ttybrokerd.device import Devices, Seen, Target
-from ttybrokerd.lean import TYPE_CHECKING, defaultdict, partial
-from ttybrokerd.lease import Ask, Effect, End, Refuse, Start, State, Table, Tell
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.log import ERROR, INFO, NOTICE, Log
-from ttybrokerd.loop import NOTHING, READ, Loop
-from ttybrokerd.peer import Users
-from ttybrokerd.policy import Decision, Policy
-from ttybrokerd.port import OpenPort
-from ttybrokerd.record import Record
-from ttybrokerd.refusal import Refusal
-from ttybrokerd.store import Kept, Store
-from ttybrokerd.workers import Workers
+from ttybrokerd.prepare.policy import Decision, Policy
+from ttybrokerd.root import confine, linux, peer, port, report
+from ttybrokerd.root.clients import Client, Clients
+from ttybrokerd.root.device import Devices, Seen, Target
+from ttybrokerd.root.lean import TYPE_CHECKING, defaultdict, partial
+from ttybrokerd.root.lease import Ask, Effect, End, Refuse, Start, State, Table, Tell
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.log import ERROR, INFO, NOTICE, Log
+from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.peer import Users
+from ttybrokerd.root.port import OpenPort
+from ttybrokerd.root.record import Record
+from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.store import Kept, Store
+from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ import os
 import struct
 
 from ttybroker.wire import Holder
-from ttybrokerd import linux
-from ttybrokerd.locks import process
+from ttybrokerd.root import linux
+from ttybrokerd.root.locks import process
 
 UTMP = "/run/utmp"
 INIT_PROCESS, LOGIN_PROCESS, USER_PROCESS = 5, 6, 7  # a getty starting; waiting; somebody is in

@@ -23,7 +23,7 @@ import os
 import time
 from _queue import SimpleQueue
 
-from ttybrokerd.lean import TYPE_CHECKING, deque, partial, signal
+from ttybrokerd.root.lean import TYPE_CHECKING, deque, partial, signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,14 +12,14 @@ import resource
 import sys
 
 from ttybroker import wire
-from ttybrokerd import linux, locks, peer
-from ttybrokerd.lean import TYPE_CHECKING, Counter, defaultdict, partial, socket
-from ttybrokerd.log import NOTICE, WARNING, Log
-from ttybrokerd.loop import NOTHING, READ, Loop
-from ttybrokerd.names import Unanswered
-from ttybrokerd.peer import Identity, Users
-from ttybrokerd.refusal import Refusal
-from ttybrokerd.workers import Workers
+from ttybrokerd.prepare.names import Unanswered
+from ttybrokerd.root import linux, locks, peer
+from ttybrokerd.root.lean import TYPE_CHECKING, Counter, defaultdict, partial, socket
+from ttybrokerd.root.log import NOTICE, WARNING, Log
+from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.peer import Identity, Users
+from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,20 +6,20 @@ import os
 import time
 from types import TracebackType
 
-from ttybrokerd import linux
-from ttybrokerd.broker import Broker
-from ttybrokerd.clients import Clients
-from ttybrokerd.confine import Places
-from ttybrokerd.device import Devices
-from ttybrokerd.lean import TYPE_CHECKING, partial, socket
-from ttybrokerd.locks import LockFiles
-from ttybrokerd.log import ERROR, NOTICE, WARNING, Log
-from ttybrokerd.loop import READ, Loop
-from ttybrokerd.names import Names
-from ttybrokerd.peer import Identity, Users
-from ttybrokerd.policy import Policy, PolicyError
-from ttybrokerd.store import Store
-from ttybrokerd.workers import Workers
+from ttybrokerd.prepare.names import Names
+from ttybrokerd.prepare.policy import Policy, PolicyError
+from ttybrokerd.root import linux
+from ttybrokerd.root.broker import Broker
+from ttybrokerd.root.clients import Clients
+from ttybrokerd.root.confine import Places
+from ttybrokerd.root.device import Devices
+from ttybrokerd.root.lean import TYPE_CHECKING, partial, socket
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
+from ttybrokerd.root.loop import READ, Loop
+from ttybrokerd.root.peer import Identity, Users
+from ttybrokerd.root.store import Store
+from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

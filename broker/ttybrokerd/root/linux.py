@@ -13,7 +13,7 @@ import select
 import struct
 import termios
 
-from ttybrokerd.lean import socket
+from ttybrokerd.root.lean import socket
 
 # include/uapi/asm-generic/socket.h
 SO_PEERGROUPS = 59  # Linux 4.13

@@ -24,8 +24,8 @@ from __future__ import annotations
 import errno
 
 from ttybroker.wire import Holder
-from ttybrokerd.lean import Counter, NamedTuple, deque
-from ttybrokerd.refusal import Refusal, busy
+from ttybrokerd.root.lean import Counter, NamedTuple, deque
+from ttybrokerd.root.refusal import Refusal, busy
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
 RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits

@@ -18,7 +18,7 @@ import math
 import struct
 
 from ttybroker.wire import valid_name
-from ttybrokerd.lean import NamedTuple
+from ttybrokerd.root.lean import NamedTuple
 
 MAGIC = b"ttybroker lease\x01"
 MAX_RECORD = 4096  # bytes; confine.FILE_SIZE is no less

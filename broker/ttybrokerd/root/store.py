@@ -20,11 +20,11 @@ import stat
 import struct
 import time
 
-from ttybrokerd import linux, record
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple, deque, socket
-from ttybrokerd.log import NOTICE, WARNING, Log, connect
-from ttybrokerd.loop import WRITE, Loop
-from ttybrokerd.record import Record
+from ttybrokerd.root import linux, record
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, deque, socket
+from ttybrokerd.root.log import NOTICE, WARNING, Log, connect
+from ttybrokerd.root.loop import WRITE, Loop
+from ttybrokerd.root.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable

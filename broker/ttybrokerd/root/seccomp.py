@@ -14,8 +14,8 @@ import os
 import sys
 from types import ModuleType
 
-from ttybrokerd import linux
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.root import linux
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -68,7 +68,7 @@ def _make(writing: int) -> NoReturn:
 
 def _built(library: Any) -> Any:
     """The rules, in libseccomp's hands."""
-    from ttybrokerd import syscalls  # a table of which the broker has no further use
+    from ttybrokerd.prepare import syscalls  # a table of which the broker has no further use
 
     denied = library.ERRNO(errno.EPERM) if sys.flags.dev_mode else library.KILL_PROCESS
     rules = library.SyscallFilter(denied)

@@ -17,8 +17,8 @@ import struct
 import time
 
 from ttybroker.wire import Holder
-from ttybrokerd import linux
-from ttybrokerd.refusal import Refusal, busy
+from ttybrokerd.root import linux
+from ttybrokerd.root.refusal import Refusal, busy
 
 DIRECTORY = "/run/lock"
 _PREFIX = ".ttybroker."  # of temporary files

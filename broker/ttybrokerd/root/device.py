@@ -8,10 +8,10 @@ import stat
 import time
 
 from ttybroker.wire import valid_name
-from ttybrokerd import linux, portname, trust
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
-from ttybrokerd.policy import Decision
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.prepare.policy import Decision
+from ttybrokerd.root import linux, portname, trust
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,9 +16,9 @@ import struct
 
 import prctl
 
-from ttybrokerd import confine, linux, locks
-from ttybrokerd.lean import TYPE_CHECKING, signal, socket
-from ttybrokerd.nameservice import GROUP_ID, MAX_MESSAGE, USER_ID, USER_NAME, look_up, serve
+from ttybrokerd.prepare.nameservice import GROUP_ID, MAX_MESSAGE, USER_ID, USER_NAME, look_up, serve
+from ttybrokerd.root import confine, linux, locks
+from ttybrokerd.root.lean import TYPE_CHECKING, signal, socket
 
 if TYPE_CHECKING:
     from typing import NoReturn

@@ -16,12 +16,12 @@ import termios
 import time
 
 from ttybroker.wire import Holder
-from ttybrokerd import linux, logins
-from ttybrokerd.device import Devices, Seen, Target
-from ttybrokerd.lean import TYPE_CHECKING, partial
-from ttybrokerd.locks import LockFiles, flock_holder, process
-from ttybrokerd.record import Settings
-from ttybrokerd.refusal import Refusal, busy
+from ttybrokerd.root import linux, logins
+from ttybrokerd.root.device import Devices, Seen, Target
+from ttybrokerd.root.lean import TYPE_CHECKING, partial
+from ttybrokerd.root.locks import LockFiles, flock_holder, process
+from ttybrokerd.root.record import Settings
+from ttybrokerd.root.refusal import Refusal, busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import fcntl
 import mmap
 import termios
 
-from ttybrokerd import linux
-from ttybrokerd.lean import NamedTuple, socket
+from ttybrokerd.root import linux
+from ttybrokerd.root.lean import NamedTuple, socket
 
 # include/uapi/linux/sched.h
 CLONE_VM, CLONE_THREAD, CLONE_PTRACE = 0x100, 0x10000, 0x2000

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 
 from ttybroker.wire import valid_name
-from ttybrokerd import portname, toml, trust
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
-from ttybrokerd.names import Names, Unanswered
-from ttybrokerd.toml import Table
+from ttybrokerd.prepare import toml
+from ttybrokerd.prepare.names import Names, Unanswered
+from ttybrokerd.prepare.toml import Table
+from ttybrokerd.root import portname, trust
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,10 +6,10 @@ import errno
 import os
 
 from ttybroker.wire import Holder
-from ttybrokerd import linux, locks
-from ttybrokerd.lean import NamedTuple, socket
-from ttybrokerd.names import Names, Unanswered, name_while_starting
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.prepare.names import Names, Unanswered, name_while_starting
+from ttybrokerd.root import linux, locks
+from ttybrokerd.root.lean import NamedTuple, socket
+from ttybrokerd.root.refusal import Refusal
 
 
 class Identity(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 
 from ttybroker import wire
-from ttybrokerd import locks, logins
-from ttybrokerd.device import Devices, Seen
-from ttybrokerd.lean import TYPE_CHECKING, NamedTuple
-from ttybrokerd.policy import Decision, Policy
-from ttybrokerd.refusal import Refusal
+from ttybrokerd.prepare.policy import Decision, Policy
+from ttybrokerd.root import locks, logins
+from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

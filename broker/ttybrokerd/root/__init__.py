@@ -1,0 +1,1 @@
+"""The process that stays root while it serves: audit this folder."""
