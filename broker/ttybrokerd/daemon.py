@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 USAGE = (
     "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--names PATH] [--check]"
 )
@@ -114,6 +115,8 @@ def _check(path: str | None) -> int:
 def _serve(options: Options) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
+    # Until the handlers are there: SIGHUP would end a daemon that listens already.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     sockets, kept = _passed()
     names = NamesProcess(options.names)  # before there is anything that a child would inherit
     policy = load_policy(options.policy, Names() if options.names else names)
@@ -178,11 +181,12 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
                 asked.append(number)
 
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # names.py's, should it die
     server.hear(read, on_signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return asked
 
 

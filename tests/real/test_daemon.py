@@ -274,6 +274,21 @@ def test_sighup_reads_the_policy_again_and_a_bad_one_changes_nothing(rig: Rig) -
         as_user(ALICE, (), lambda: take(rig))
 
 
+EARLY_HUP = """
+import os, signal
+from ttybrokerd import daemon
+listening = daemon._own_session
+daemon._own_session = lambda: (os.kill(os.getpid(), signal.SIGHUP), listening())
+"""
+
+
+def test_sighup_as_soon_as_it_listens_is_a_reload_and_not_its_end(rig: Rig) -> None:
+    rig.port("ttyS0", 'allow = ["*"]')
+    daemon = rig.daemon(hook=EARLY_HUP)
+    daemon.record("reload")
+    as_user(BOB, (), lambda: take(rig))
+
+
 def test_a_policy_that_others_may_change_is_refused(rig: Rig) -> None:
     rig.write_policy()
     os.chmod(rig.policy, 0o666)
