@@ -65,7 +65,7 @@ def init_backend(
     try:
         pair = _fork_backend(policy, lock_dir, become, quiet)
     finally:
-        _become(become)
+        _become(become)  # guard: give-up-after-a-failed-start
     _hear(pair)
     client.adopt_pair(pair.detach())
 
@@ -102,7 +102,7 @@ def _leave(pair: socket.socket) -> None:
         if os.fork() == 0:
             return
     except OSError as error:
-        pair.send(str(error).encode())
+        pair.send(str(error).encode())  # guard: child-never-returns
     os._exit(0)
 
 
@@ -115,10 +115,10 @@ def _become(user: _User) -> None:
 
 
 def _check_caller() -> None:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0:  # guard: backend-needs-root
         what = "init_backend() needs root: start the program as root or setuid root, or use the "
         raise PermissionError(errno.EPERM, f"{what}daemon (ttybrokerd) and no backend of your own")
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(os.listdir("/proc/self/task")) > 1:  # guard: backend-before-threads
         what = "init_backend() comes too late: threads are running; call it first of all"
         raise RuntimeError(what)
 
@@ -132,7 +132,7 @@ def _whom(user: str | int | None) -> _User:
         entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
     except KeyError:
         raise ValueError(f"no such user: {user}") from None
-    if entry.pw_uid == 0:
+    if entry.pw_uid == 0:  # guard: frontend-is-not-root
         raise ValueError("the frontend must not stay root: name another user")
     groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
     return _User(entry.pw_uid, entry.pw_gid, groups)
@@ -154,10 +154,11 @@ def _serve(
     try:
         os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
         keep = {pair.fileno(), bounds.files.descriptor}
+        # guard: close-the-parents-files
         _forget_parent(keep | server.descriptors | log.descriptors)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        os.setgroups([])
+        os.setgroups([])  # guard: drop-the-parents-groups
         confine.confine(bounds)
         groups = frozenset(become.groups) | {become.gid}
         server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))

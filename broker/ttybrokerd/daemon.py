@@ -252,13 +252,13 @@ def _clear(path: str) -> None:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(mode):
+    if not stat.S_ISSOCK(mode):  # guard: foreign-file
         raise CannotStart(f"{path} is there and is no socket: remove it or name another (--socket)")
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     probe.setblocking(False)
     result = probe.connect_ex(path)
     probe.close()
-    if result != errno.ECONNREFUSED:
+    if result != errno.ECONNREFUSED:  # guard: live-socket
         raise CannotStart(f"a daemon is listening at {path} already: stop it, or name another path")
     os.unlink(path)
 

@@ -96,6 +96,7 @@ def ruleset(allowed: Mapping[str, int]) -> Ruleset:
     handled = 0
     for since, access in _ACCESS.items():
         handled |= access if since <= level else 0
+    # guard: landlock-scopes
     wanted = _Ruleset(handled, _NETWORK if level >= 4 else 0, _SCOPES if level >= 6 else 0)
     size = 8 if level < 4 else 16 if level < 6 else 24  # what the kernel of that time knew
     made = _call(_CREATE_RULESET, ctypes.byref(wanted), size, 0)
@@ -115,7 +116,7 @@ def enforce(rules: Ruleset) -> None:
     try:
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "no_new_privs")
-        _call(_RESTRICT_SELF, rules.descriptor, 0)
+        _call(_RESTRICT_SELF, rules.descriptor, 0)  # guard: landlock-restrict
     finally:
         os.close(rules.descriptor)
 

@@ -55,7 +55,7 @@ def valid_name(name: str) -> bool:
     """Whether `name` matches `[A-Za-z][A-Za-z0-9_-]{0,63}` as a whole, in ASCII."""
     return (
         0 < len(name) <= MAX_NAME
-        and name.isascii()
+        and name.isascii()  # guard: ascii-name
         and name[0].isalpha()
         and name.replace("_", "a").replace("-", "a").isalnum()
     )
@@ -298,7 +298,7 @@ class _Reader:
         return self.take(len(self.data) - self.at).decode("utf-8", "surrogateescape")
 
     def end(self) -> None:
-        if self.at != len(self.data):
+        if self.at != len(self.data):  # guard: trailing-bytes
             raise Malformed("message too long")
 
 
@@ -310,9 +310,9 @@ def _read_head(data: bytes) -> tuple[int, _Reader]:
     if len(data) < _HEAD.size:
         raise Malformed("message too short")
     version, kind, zero = _HEAD.unpack_from(data)
-    if version != VERSION:
+    if version != VERSION:  # guard: protocol-version
         raise Malformed(f"protocol version {version}, not {VERSION}")
-    if zero:
+    if zero:  # guard: reserved-bytes
         raise Malformed("reserved bytes are not zero")
     return kind, _Reader(data, _HEAD.size)
 
@@ -339,7 +339,7 @@ def encode_request(request: Request) -> bytes:
 
 def decode_request(data: bytes) -> Request:
     """The request in `data`; raises Malformed. Whether the name is valid is not judged here."""
-    if len(data) > MAX_REQUEST:
+    if len(data) > MAX_REQUEST:  # guard: request-size
         raise Malformed("message too long")
     kind, body = _read_head(data)
     request: Request
@@ -362,7 +362,7 @@ def decode_request(data: bytes) -> Request:
 
 def _decode_check(body: _Reader) -> Check:
     uid, count = body.integers(_CHECK)
-    if count > MAX_GROUPS:
+    if count > MAX_GROUPS:  # guard: group-count
         raise Malformed("too many groups")
     groups = struct.unpack(f"<{count}I", body.take(4 * count))
     return Check(body.name(), None if uid == NOBODY else uid, groups)

@@ -44,7 +44,8 @@
 static const struct { int resource; rlim_t soft; } limits[] = {
 	{ RLIMIT_CPU, RLIM_INFINITY }, { RLIMIT_FSIZE, RLIM_INFINITY },
 	{ RLIMIT_DATA, RLIM_INFINITY }, { RLIMIT_AS, RLIM_INFINITY },
-	{ RLIMIT_STACK, 8 << 20 }, { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 1024 },
+	{ RLIMIT_STACK, 8 << 20 }, { RLIMIT_NOFILE, 1024 },
+	{ RLIMIT_CORE, 0 }, /* guard: ttyrun-no-core */
 };
 
 /* What the memfd, descriptor 3, begins with (ttyrun_main.py reads it); /proc/PID/environ follows */
@@ -62,8 +63,9 @@ check(const char *path, const struct stat *st, int type, struct FTW *ftw)
 	(void)ftw;
 	if (type == FTW_NS || type == FTW_DNR)
 		DIE(1, "%s: cannot be read: install ttyrun again", path);
-	if (S_ISLNK(st->st_mode))
+	if (S_ISLNK(st->st_mode)) /* guard: ttyrun-no-link */
 		DIE(1, "%s: is a symbolic link: build ttyrun with the path it leads to", path);
+	/* guard: ttyrun-writable-by-others */
 	if (st->st_uid != 0 || st->st_mode & (S_IWGRP | S_IWOTH))
 		DIE(1, "%s: others than root can change it (owner %u, mode %o): "
 		    "chown root and chmod go-w it", path, st->st_uid, st->st_mode & 07777);
@@ -77,7 +79,7 @@ check_path(const char *path)
 	char part[PATH_MAX];
 	struct stat st;
 
-	if (path[0] != '/')
+	if (path[0] != '/') /* guard: ttyrun-absolute-path */
 		DIE(1, "%s: not an absolute path: build ttyrun again", path);
 	for (size_t i = 0; i == 0 || path[i - 1] != '\0'; i++) {
 		if (path[i] != '/' && path[i] != '\0')
@@ -131,6 +133,7 @@ reset_signals(void)
 	}
 	sigemptyset(&mask);
 	sigprocmask(SIG_SETMASK, &mask, NULL);
+	/* guard: ttyrun-parent-death-signal */
 	prctl(PR_SET_PDEATHSIG, 0); /* execve(2) clears it, but not for a caller who is root */
 }
 
@@ -170,40 +173,44 @@ keep(void)
 		if (write(fd, buffer, (size_t)n) != n)
 			return -1;
 	return n ? -1 : fcntl(fd, F_ADD_SEALS,
-	    F_SEAL_SEAL | F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK);
+	    /* guard: ttyrun-seal-what-is-kept */
+	    F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE);
 }
 
 int
 main(int argc, char **argv)
 {
 	char *environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL };
+	/* guard: ttyrun-isolated-python */
 	char *python[] = { PYTHON, "-ISB", "-Xutf8", CODE "/ttyrun_main.py" };
 	const size_t n = sizeof python / sizeof *python;
 	char **args;
 
 	/* Before anything is opened, or a file of ours becomes somebody's standard error. */
-	for (int fd = 0; fd <= 2; fd++)
+	for (int fd = 0; fd <= 2; fd++) /* guard: ttyrun-standard-descriptors */
 		if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd)
 			_exit(1);
-	if (argc < 1 || argv[0] == NULL || argv[0][0] == '\0')
+	if (argc < 1 || argv[0] == NULL || argv[0][0] == '\0') /* guard: ttyrun-has-a-name */
 		DIE(2, "started without a name (argv[0]): start it as ttyrun PORT... -- PROGRAM");
-	if (geteuid() != 0)
+	if (geteuid() != 0) /* guard: ttyrun-is-root */
 		DIE(1, "not running as root: ttyrun needs owner root and mode 4755; "
 		    "`ttybroker run` needs neither where a ttybrokerd runs");
-	closefrom(3);
-	reset_limits();
-	reset_signals();
-	reset_scheduling();
-	kept.umask = umask(022);
-	check_path(PYTHON);
+	closefrom(3); /* guard: ttyrun-close-descriptors */
+	reset_limits(); /* guard: ttyrun-reset-limits */
+	reset_signals(); /* guard: ttyrun-reset-signals */
+	reset_scheduling(); /* guard: ttyrun-reset-scheduling */
+	kept.umask = umask(022); /* guard: ttyrun-umask */
+	check_path(PYTHON); /* guard: ttyrun-trusted-python */
+	/* guard: ttyrun-trusted-library */
 	check_path(STDLIB); /* its files come from where libc comes from */
 #ifdef LIBRARY
 	check_path(LIBRARY); /* likewise */
 #endif
+	/* guard: ttyrun-trusted-code-path */
 	check_path(CODE);   /* its files were copied here, maybe with a stranger's owner and mode */
-	if (nftw(CODE, check, 16, FTW_PHYS) == -1)
+	if (nftw(CODE, check, 16, FTW_PHYS) == -1) /* guard: ttyrun-trusted-code */
 		DIE(1, "%s: %s: install ttyrun again", CODE, strerror(errno));
-	if (keep() == -1)
+	if (keep() == -1) /* guard: ttyrun-needs-proc */
 		DIE(1, "cannot keep the environment: %s: is /proc mounted?", strerror(errno));
 
 	/* Python looks at nothing behind the script's name, so the caller's arguments come last. */
@@ -211,6 +218,6 @@ main(int argc, char **argv)
 		DIE(1, "%s", strerror(errno));
 	memcpy(args, python, sizeof python);
 	memcpy(args + n, argv + 1, (size_t)argc * sizeof *args); /* with its NULL */
-	execve(PYTHON, args, environment);
+	execve(PYTHON, args, environment); /* guard: ttyrun-own-environment */
 	DIE(1, "%s: %s", PYTHON, strerror(errno));
 }

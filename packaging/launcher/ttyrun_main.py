@@ -103,7 +103,7 @@ def main() -> int:
     """0 to 255, for exit(3)."""
     # Python makes Ctrl-C an exception that may come anywhere; here it had better end us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if os.getuid() == 0:
+    if os.getuid() == 0:  # guard: ttyrun-caller-is-not-root
         print(
             "ttyrun: started by root: there is no user to become; start it as the user whose "
             "program it is, or the program without it",
@@ -120,7 +120,7 @@ def main() -> int:
     with open(KEPT_FD, "rb") as file:
         file.seek(0)
         kept = Kept(file.read())
-    kept.give_back_rights()
+    kept.give_back_rights()  # guard: ttyrun-frontend-limits
     give_children_connections()
     from ttybroker.run import main as run
 

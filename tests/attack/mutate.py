@@ -1,6 +1,6 @@
 """Is each guard needed? Take one away at a time and see its tests fail: make attack MUTATE=1
 
-    python -m attack.mutate [WORD...]      of those whose name or file holds one of the words
+    python -m attack.mutate [WORD...]      of those whose text or file holds one of the words
 
 In a copy of the tree, and in namespaces of its own, so that nothing of a broken broker is left on
 the machine. A test counts as red only if what it says is what the mutant's `why` expects: a
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+from attack import anchors
+from attack.anchors import Anchor
 from attack.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -90,23 +92,37 @@ def healthy(copy: Path, mutants: list[Mutant]) -> bool:
     return not bad
 
 
-def attack(copy: Path, mutant: Mutant) -> list[str]:
+def attack(copy: Path, mutant: Mutant, places: list[Anchor]) -> list[str]:
     """Take the guard away, run its tests, put it back; what is not proven."""
-    path = copy / mutant.file
-    text = path.read_text()
-    if text.count(mutant.old) != 1:
-        return [f"{mutant.file} holds {text.count(mutant.old)} times: {mutant.old!r}"]
-    path.write_text(text.replace(mutant.old, mutant.new))
+    whole = {place.path: place.path.read_text() for place in places}
     try:
+        for path in whole:
+            path.write_text(without(path, mutant, places))
         return run(copy, list(mutant.tests)).unproven(mutant)
     finally:
-        path.write_text(text)
+        for path, text in whole.items():
+            path.write_text(text)
+
+
+def without(path: Path, mutant: Mutant, places: list[Anchor]) -> str:
+    """Return the file's text without the guard; the last anchor first, so that lines keep."""
+    text = path.read_text()
+    for line in sorted((place.line for place in places if place.path == path), reverse=True):
+        text = anchors.apply(text, line, mutant.do, python=path.suffix == ".py")
+    return text
+
+
+def described(mutant: Mutant, places: list[Anchor]) -> str:
+    """Return in one line which guard it is and where."""
+    return f"{places[0].path.name}: {mutant.name}: {mutant.guard}"
 
 
 def main() -> int:
     """0: each guard's tests went red without it."""
     words = sys.argv[1:]
-    mutants = [m for m in MUTANTS if not words or any(w in m.guard + m.file for w in words)]
+    found = anchors.find(ROOT)
+    mutants = [mutant for mutant in MUTANTS
+               if not words or any(word in described(mutant, found[mutant.name]) for word in words)]
     if not mutants:
         print("no such guard", file=sys.stderr)
         return 2
@@ -123,14 +139,15 @@ def main() -> int:
         if not healthy(copy, mutants):
             return 1
         survivors = 0
+        found = anchors.find(copy)
         for number, mutant in enumerate(mutants, 1):
             begin = time.monotonic()
-            problems = attack(copy, mutant)
+            problems = attack(copy, mutant, found[mutant.name])
             survivors += bool(problems)
             word = "SURVIVES" if problems else "red"
             seconds = time.monotonic() - begin
-            print(f"[{number}/{len(mutants)}] {word:8} {seconds:5.1f} s  {mutant.file}: "
-                  f"{mutant.guard}", flush=True)  # fmt: skip
+            print(f"[{number}/{len(mutants)}] {word:8} {seconds:5.1f} s  "
+                  f"{described(mutant, found[mutant.name])}", flush=True)  # fmt: skip
             for problem in problems:
                 print("    " + problem.replace("\n", "\n    "), flush=True)
     print(f"{len(mutants) - survivors} of {len(mutants)} guards: without it, its tests fail")

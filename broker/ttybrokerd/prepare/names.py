@@ -150,8 +150,8 @@ def _fork() -> socket.socket:
 def _answer(sock: socket.socket) -> NoReturn:
     """The child: become nobody, say so, answer until the broker is gone."""
     try:
-        _leave_behind(sock.fileno())
-        confine.give_up_everything(NOBODY, NOBODY, ())
+        _leave_behind(sock.fileno())  # guard: names-child-has-no-descriptors
+        confine.give_up_everything(NOBODY, NOBODY, ())  # guard: names-child-has-no-rights
         prctl.set_dumpable(0)  # what else runs as nobody shall not speak for it
         prctl.set_name("ttybroker-names")
         sock.send(b"0 ")

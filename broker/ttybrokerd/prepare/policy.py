@@ -85,9 +85,9 @@ class Policy(NamedTuple):
         device = self.aliases.get(name)
         matching = [rule for rule in self.rules if self._matches(rule, name, device)]
         for rule in matching:
-            if rule.subjects.name(uid, gids):
+            if rule.subjects.name(uid, gids):  # guard: first-matching-rule
                 return Decision(rule.allows, True, rule, device)
-        return Decision(False, bool(matching), None, device)
+        return Decision(False, bool(matching), None, device)  # guard: no-rule-no-access
 
     def is_pty(self, name: str) -> bool:
         """Whether some rule says that this name means a pty."""

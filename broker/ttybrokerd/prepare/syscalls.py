@@ -36,19 +36,21 @@ class Call(NamedTuple):
 
 
 def _ioctl(number: int, why: str, *, unseen: bool = False) -> Call:
-    return Call("ioctl", why, (Is(1, number),), unseen)
+    return Call("ioctl", why, (Is(1, number),), unseen)  # guard: ioctl-arguments
 
 
-NO_CODE = Is(2, 0, mmap.PROT_EXEC)
+NO_CODE = Is(2, 0, mmap.PROT_EXEC)  # guard: no-executable-memory
 
 CALLS = (
     # clients
     Call("accept4", "a client connects"),
     Call("getsockopt", "who it is", (Is(1, socket.SOL_SOCKET),)),
     Call("getsockname", "Python looks at each socket that it makes an object of"),
+    # guard: setsockopt-arguments
     Call("setsockopt", "have it sign what it sends", (Is(2, socket.SO_PASSCRED),)),
     Call("setsockopt", "and send no descriptors", (Is(2, linux.SO_PASSRIGHTS),)),
     _ioctl(0x5421, "FIONBIO: do not wait for it"),
+    # guard: socketpair-arguments
     Call("socketpair", "a further connection of a forked frontend", (Is(0, socket.AF_UNIX),)),
     Call("recvmsg", "a request and its sender"),
     Call("sendmsg", "an answer, maybe with a descriptor"),
@@ -79,7 +81,7 @@ CALLS = (
     # systemd's descriptor store
     Call("memfd_create", "what a lease is, for the next daemon"),
     Call("fcntl", "and sealed", (Is(1, fcntl.F_ADD_SEALS),)),
-    Call("fcntl", "is it sealed?", (Is(1, fcntl.F_GET_SEALS),)),
+    Call("fcntl", "is it sealed?", (Is(1, fcntl.F_GET_SEALS),)),  # guard: fcntl-arguments
     Call("pread64", "what is in it"),
     Call("poll", "has the holder's process ended?"),
     Call("ppoll", "poll and pause where they are not there: aarch64", unseen=True),
@@ -102,6 +104,7 @@ CALLS = (
     Call("inotify_add_watch", "hear of its close"),
     Call("inotify_rm_watch", "no more"),
     Call("pidfd_open", "hear of its process's end"),
+    # guard: kill-arguments
     Call("kill", "does the process in a lock file live? A signal it is not", (Is(1, 0),)),
     # time, signals, threads
     Call("setitimer", "watch over a job that may block"),
@@ -113,6 +116,7 @@ CALLS = (
     Call("pause", "a main thread that was left behind has nothing to do"),
     Call("clock_nanosleep", "between two looks"),
     Call("clock_gettime", "where the clock is not in the vDSO: some machines", unseen=True),
+    # guard: clone-arguments
     Call("clone", "a thread, and no process or namespace: clone3 is not there",
          (Is(0, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD | CLONE_PTRACE | CLONE_NEW),)),
     Call("set_robust_list", "a thread begins"),
@@ -134,7 +138,9 @@ CALLS = (
     Call("getpid", "whose lock a lock is"),
     Call("geteuid", "what to say of a policy that cannot be read"),
     Call("getrandom", "a temporary lock's name"),
+    # guard: prlimit64-arguments
     Call("prlimit64", "how many clients fit; no limit is set", (Is(0, 0), Is(2, 0, 2**64 - 1))),
+    # guard: prctl-arguments
     Call("prctl", "`ttybroker check --broker`: dumpable?", (Is(0, linux.PR_GET_DUMPABLE),)),
 )  # fmt: skip
 # The C library then uses clone, whose flags can be seen: clone3 has them in memory.

@@ -90,7 +90,7 @@ class _Reader:
         self.add(table, key, self.value(depth), line)
 
     def add(self, table: Table, key: str, value: object, line: int) -> None:
-        if key in table:
+        if key in table:  # guard: duplicate-key
             raise self.error(f"{key} is there already, in line {table.lines[key]}")
         table[key] = value
         table.lines[key] = line
@@ -249,7 +249,7 @@ class _Reader:
     def expect_end(self) -> None:
         self.span(_SPACE)
         self.comment()
-        if self.at < len(self.text) and not self.take("\n"):
+        if self.at < len(self.text) and not self.take("\n"):  # guard: end-of-value
             raise self.error("expected the end of the line")
 
     def line(self) -> int:

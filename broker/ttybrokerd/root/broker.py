@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Seconds after a close at which to look again whether it was the holder's last: the kernel tells
 # of a close just before it forgets the description (fs/file_table.c, __fput), and who closes may
 # lose its processor in between.
-LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)
+LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)  # guard: look-again-for-a-close
 
 
 class Job(Ask):
@@ -166,7 +166,7 @@ class Broker:
         """A client is gone: what it waited for it does not want any more."""
         if client in self._jobs:
             key, job = self._jobs.pop(client)
-            self._do(self.table.withdraw(key, job))
+            self._do(self.table.withdraw(key, job))  # guard: withdraw-a-lost-client
 
     def idle(self) -> bool:
         """Whether no port is leased, opened or put in order."""
@@ -246,6 +246,7 @@ class Broker:
             if known is not None:
                 row.state, row.waiting = known.state, len(known.queue)
                 row.holder = known.holder()
+            # guard: flock-after-a-hang-up
             elif key in haunted and row.holder is not None and row.holder.how == "flock":
                 row.state, row.holder = "free", None
             self._name_user(row.holder)
@@ -257,6 +258,7 @@ class Broker:
         decision = self._decide(client, name)
         key = self._leased(name, decision)
         own = key is not None and self._leases[key][0].uid == who.uid
+        # guard: revoke-is-for-holder-and-admins
         if not own and not self.policy.is_admin(who.uid, who.groups):
             what = "only its holder, root and the policy's admins may take a port back"
             raise Refusal(errno.EACCES, what)
@@ -271,8 +273,8 @@ class Broker:
     def _check(self, client: Client, request: wire.Check) -> None:
         who = client.identity
         uid, gids = who.uid, who.groups
-        if request.uid is not None and request.uid != uid:
-            if not self.policy.is_admin(uid, gids):
+        if request.uid is not None and request.uid != uid:  # guard: claimed-groups
+            if not self.policy.is_admin(uid, gids):  # guard: check-others-is-for-admins
                 what = "only root and the policy's admins may ask about other users"
                 raise Refusal(errno.EACCES, what)
             uid, gids = request.uid, frozenset(request.groups)
@@ -286,7 +288,7 @@ class Broker:
     # what the requests have in common
 
     def _check_name(self, name: str) -> None:
-        if not wire.valid_name(name):
+        if not wire.valid_name(name):  # guard: valid-name
             what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
             raise Refusal(errno.EINVAL, what)
 
@@ -298,7 +300,7 @@ class Broker:
         """The decision, if it is yes. Raises Refusal EINVAL, EACCES, or ENOENT for a name that
         can mean no port at all."""
         decision = self._decide(client, name)
-        if not decision.allowed:
+        if not decision.allowed:  # guard: ask-the-policy
             rule = None if decision.rule is None else str(decision.rule)
             raise Refusal(errno.EACCES, _denied(decision), rule=rule)
         return decision
@@ -369,7 +371,7 @@ class Broker:
             return refusal
         except OSError as error:
             return _out_of_means(error)
-        if seen.rdev != key:
+        if seen.rdev != key:  # guard: renamed-device
             seen.close()
             return Refusal(errno.ENODEV, "another device has this name now; ask again")
         pid = self._process(job)
@@ -378,7 +380,7 @@ class Broker:
     def _process(self, job: Job) -> int:
         """The pid that the lock is to name: who asked may have ended while it waited, and then
         its pid may be another's, with a lock of his own. 0: nobody's."""
-        return job.pid if job.pid and peer.owns(job.uid, job.pid) else 0
+        return job.pid if job.pid and peer.owns(job.uid, job.pid) else 0  # guard: pid-at-the-grant
 
     def _opened(self, key: int, job: Job, result: tuple[OpenPort, int] | Refusal) -> None:
         if isinstance(result, Refusal):
@@ -448,10 +450,11 @@ class Broker:
         the end of must not be: it is over at once."""
         try:
             listen()
+            # guard: watch-for-unplugging
             self._loop.add(held.guard, NOTHING, partial(self._on_hangup, key))
             if held.exit_fd >= 0:
                 self._loop.add(held.exit_fd, READ, partial(self._on_exit, key))
-        except OSError as error:
+        except OSError as error:  # guard: end-an-unwatched-lease
             self._record("watch-failed", None, job.name, ERROR, holder=job.holder,
                          reason=error.strerror)  # fmt: skip
             return self.table.end(key, "cannot be watched")
@@ -521,7 +524,7 @@ class Broker:
             self._watches.pop(held.watch, None)
         if ghost is not None:
             self._ghosts.append((key, job.uid, ghost))
-        self._store.forget(key)
+        self._store.forget(key)  # guard: forget-the-kept-lease
         self._record("release", None, job.name, INFO, device=held.target.path, rule=job.rule,
                      holder=job.holder, reason=reason)  # fmt: skip
         if held.lock_left is not None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENTS = 4096
-CLIENTS_PER_UID = 256
+CLIENTS_PER_UID = 256  # guard: clients-per-user
 BACKLOG = 128
 
 # Plain numbers: an operation on socket's enum flags costs more than the system call it is for.
@@ -108,7 +108,7 @@ class Clients:
         try:
             client.sock.sendmsg([wire.encode_reply(reply)], rights, SEND)
         except BlockingIOError:
-            self._cut_off(client, "it does not read its answers")
+            self._cut_off(client, "it does not read its answers")  # guard: cut-off-a-stuck-reader
             return False
         except OSError:
             self._drop(client)
@@ -125,7 +125,7 @@ class Clients:
     def connect(self, client: Client) -> Refusal | None:
         """Give a forked frontend a further connection. A refusal is returned."""
         refusal = self._full(client.identity.uid)
-        if not client.forked:
+        if not client.forked:  # guard: only-forked-clients-connect-again
             refusal = Refusal(errno.EPROTO, "connect to the socket again instead")
         if refusal is not None:
             return refusal
@@ -166,7 +166,7 @@ class Clients:
             if refusal is None:
                 self._welcome(Client(sock, identity, forked=False))
                 return
-        except OSError as error:
+        except OSError as error:  # guard: failed-setup-ends-one-client
             self._log("cut-off", WARNING, reason=f"cannot be served: {error.strerror}")
             sock.close()
             return
@@ -180,8 +180,9 @@ class Clients:
 
     def _full(self, uid: int) -> Refusal | None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # guard: descriptors-for-ports
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
-        if len(self._all) >= most:
+        if len(self._all) >= most:  # guard: client-limit
             return Refusal(errno.EDQUOT, f"{most} clients are connected already; try later")
         if self._per_uid[uid] >= CLIENTS_PER_UID:
             what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
@@ -192,6 +193,7 @@ class Clients:
         """Read the client once its user's name is known for the log. Raises OSError, and then
         nothing has begun."""
         client.sock.setblocking(False)
+        # guard: ask-for-credentials
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         linux.refuse_descriptors(client.sock)
         self._loop.add(client.fd, READ, partial(self._on_news, client))
@@ -238,7 +240,7 @@ class Clients:
             return
         except OSError:
             left, got = True, 0
-        if got & TRUNCATED:
+        if got & TRUNCATED:  # guard: waiting-client-with-descriptors
             self._cut_off(client, "it sent descriptors along")
             return
         if left:
@@ -265,7 +267,7 @@ class Clients:
         if not data and not ancillary:
             self._drop(client)
             return None
-        if got & TRUNCATED:
+        if got & TRUNCATED:  # guard: message-with-descriptors
             raise BrokenPeer("it sent descriptors along")
         self._check_sender(client, linux.message_credentials(ancillary))
         try:
@@ -279,7 +281,7 @@ class Clients:
         if client.forked and client.identity.pid == 0 != sender[0]:
             client.identity = client.identity._replace(pid=sender[0])
             client.program = locks.program(sender[0])
-        if not client.identity.sent(sender):
+        if not client.identity.sent(sender):  # guard: message-credentials
             pid, uid, gid = sender
             raise BrokenPeer(f"its identity changed to pid {pid}, uid {uid}, gid {gid}")
 

@@ -29,9 +29,10 @@ CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 SECUREBITS = 0x01 | 0x04 | 0x40 | 0x02 | 0x08 | 0x20 | 0x80
 AMBIENT = 0x40 | 0x80  # those of ambient capabilities, of which none is left to raise
 LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: fork is not there at all
+    # guard: descriptor-limit
     (resource.RLIMIT_NOFILE, 16384),  # clients and four a lease, with room
-    (resource.RLIMIT_CORE, 0),
-    (resource.RLIMIT_MEMLOCK, 0),
+    (resource.RLIMIT_CORE, 0),  # guard: no-core
+    (resource.RLIMIT_MEMLOCK, 0),  # guard: no-locked-memory
 )
 FILE_SIZE = 4096  # bytes; a lock file has 11
 
@@ -92,25 +93,25 @@ def prepare(places: Places) -> Bounds:
 
 def confine(bounds: Bounds) -> None:
     """Shrink this process for good. Raises NotConfined or OSError; then it must not go on."""
-    if len(os.listdir("/proc/self/task")) != 1:
+    if len(os.listdir("/proc/self/task")) != 1:  # guard: one-thread-when-confined
         raise NotConfined("threads are running: what follows binds the one that does it alone")
-    os.umask(0o077)
-    os.chdir("/")
+    os.umask(0o077)  # guard: umask
+    os.chdir("/")  # guard: working-directory
     for what, value in LIMITS:
         _limit(what, value)
     if not _logs_to_a_file():
-        _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
+        _limit(resource.RLIMIT_FSIZE, FILE_SIZE)  # guard: file-size-limit
     _lock_securebits()
-    _cut_bounding_set(CAPABILITIES)
-    _cut_sets(CAPABILITIES)
-    prctl.set_no_new_privs(1)
+    _cut_bounding_set(CAPABILITIES)  # guard: cut-the-bounding-set
+    _cut_sets(CAPABILITIES)  # guard: cut-capabilities
+    prctl.set_no_new_privs(1)  # guard: no-new-privs
     if not prctl.get_no_new_privs():
         raise NotConfined("no_new_privs is not set")
-    prctl.set_dumpable(0)
+    prctl.set_dumpable(0)  # guard: not-dumpable
     if prctl.get_dumpable() != 0:
         raise NotConfined("the process is still dumpable")
     _give_up_files(bounds.files)
-    bounds.calls.load()
+    bounds.calls.load()  # guard: load-seccomp
     wanted = _mask(CAPABILITIES)
     verify(permitted=wanted, bounding=wanted, filtered=True)
 
@@ -125,11 +126,11 @@ def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:
 
     Raises NotConfined if the kernel still gives anything; then the process must end.
     """
-    os.setgroups(groups)
+    os.setgroups(groups)  # guard: frontend-groups
     os.setresgid(gid, gid, gid)
     _cut_bounding_set(())
-    os.setresuid(uid, uid, uid)
-    _cut_sets(())
+    os.setresuid(uid, uid, uid)  # guard: frontend-uid
+    _cut_sets(())  # guard: frontend-capabilities
     prctl.set_no_new_privs(1)
     verify(permitted=0, bounding=0)
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
@@ -153,13 +154,14 @@ def _prove_no_way_back() -> None:
             way()
         except PermissionError:
             continue
+        # guard: frontend-cannot-come-back
         raise NotConfined("privilege came back after it was given up")
 
 
 def _give_up_files(rules: landlock.Ruleset) -> None:
     """By Landlock, with signals to others and abstract sockets, as far as the kernel has it."""
     global _landlock
-    landlock.enforce(rules)
+    landlock.enforce(rules)  # guard: enforce-landlock
     _landlock = rules.level
     if _landlock == 0:
         return
@@ -167,13 +169,13 @@ def _give_up_files(rules: landlock.Ruleset) -> None:
         os.close(os.open(FORBIDDEN, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except PermissionError:
         return
-    raise NotConfined(f"{FORBIDDEN} can still be read")
+    raise NotConfined(f"{FORBIDDEN} can still be read")  # guard: landlock-tried
 
 
 def _around(path: str) -> str:
     """The directory of a file that may be replaced; of a crowded one, the file as it is now."""
     directory = os.path.dirname(path)
-    return path if directory in CROWDED else directory
+    return path if directory in CROWDED else directory  # guard: crowded-directories
 
 
 def _lock_securebits() -> None:
@@ -181,7 +183,7 @@ def _lock_securebits() -> None:
     all but those of ambient capabilities, which it does not know."""
     wanted = SECUREBITS
     if int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1:
-        linux.set_securebits(SECUREBITS)
+        linux.set_securebits(SECUREBITS)  # guard: lock-securebits
     else:
         wanted &= ~AMBIENT
     bits = linux.get_securebits()
@@ -225,13 +227,14 @@ def verify(*, permitted: int, bounding: int, filtered: bool = False) -> None:
             ("CapPrm", permitted),
             ("CapEff", permitted),
             ("CapBnd", bounding),
-            ("CapInh", int(account["CapInh"], 16) & permitted),
+            ("CapInh", int(account["CapInh"], 16) & permitted),  # guard: inheritable-read-back
             ("CapAmb", 0),
         ):
-            if int(account[field], 16) != value:
+            if int(account[field], 16) != value:  # guard: capabilities-read-back
                 raise NotConfined(f"{field} is {account[field]}, not {value:016x}")
-        if account["NoNewPrivs"] != "1":
+        if account["NoNewPrivs"] != "1":  # guard: no-new-privs-read-back
             raise NotConfined("no_new_privs is not set")
+        # guard: seccomp-read-back
         if filtered and account["Seccomp"] != "2":  # SECCOMP_MODE_FILTER
             raise NotConfined("system calls are not filtered")
 
@@ -257,4 +260,4 @@ def _limit(what: int, value: int) -> None:
     allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(what, (allowed, allowed))
     if resource.getrlimit(what) != (allowed, allowed):
-        raise NotConfined(f"resource limit {what} was not taken")
+        raise NotConfined(f"resource limit {what} was not taken")  # guard: limit-read-back

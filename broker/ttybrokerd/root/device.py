@@ -16,6 +16,7 @@ from ttybrokerd.root.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# guard: no-link-at-the-open, no-controlling-terminal
 OPEN_FLAGS = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
 CLOSING_PAUSE = 0.05  # seconds
@@ -135,6 +136,7 @@ class Devices:
         except OSError as error:
             raise _not_found(error, parent) from None
         try:
+            # guard: no-link-at-the-look
             node = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         except OSError as error:
             os.close(directory)
@@ -145,8 +147,8 @@ class Devices:
             kernel_name = target.name if target.pty else self._kernel_name(status.st_rdev, base)
             self._judge(target, kernel_name, status)
         except BaseException:
-            os.close(directory)
-            os.close(node)
+            os.close(directory)  # guard: close-after-a-failed-look
+            os.close(node)  # guard: close-after-a-failed-look
             raise
         return Seen(target, kernel_name, directory, node, status.st_rdev)
 
@@ -160,6 +162,7 @@ class Devices:
         base = seen.target.path.rpartition("/")[2]
         for attempt in range(CLOSING_TRIES):
             try:
+                # guard: same-directory-at-the-open
                 descriptor = os.open(base, OPEN_FLAGS, dir_fd=seen.directory)
                 break
             except OSError as error:
@@ -168,11 +171,12 @@ class Devices:
                 time.sleep(CLOSING_PAUSE)
         try:
             # By inode: an adapter that is plugged in gets the number of the one pulled before it.
+            # guard: same-device-at-the-open
             if not os.path.samestat(os.fstat(descriptor), os.fstat(seen.node)):
                 what = "the device changed while it was being opened; try again"
                 raise Refusal(errno.ENODEV, what)
         except BaseException:
-            os.close(descriptor)
+            os.close(descriptor)  # guard: close-after-a-failed-open
             raise
         return descriptor
 
@@ -207,18 +211,18 @@ class Devices:
         return link.rpartition("/")[2]
 
     def _judge(self, target: Target, kernel_name: str, status: os.stat_result) -> None:
-        if not stat.S_ISCHR(status.st_mode):
+        if not stat.S_ISCHR(status.st_mode):  # guard: character-device
             what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no character device"
             raise Refusal(errno.ENOENT, f"not a serial port: {target.path} is {what}")
         if target.pty:  # and nothing else: it is locked by its alias
-            if os.major(status.st_rdev) not in linux.PTY_SLAVES:
+            if os.major(status.st_rdev) not in linux.PTY_SLAVES:  # guard: pty-rule
                 what = f'{target.path} is no pty, and its rule says class = "pty"'
                 raise Refusal(errno.ENOENT, f"not a serial port: {what}")
             return
-        if not self._serial(status.st_rdev):
+        if not self._serial(status.st_rdev):  # guard: serial-driver
             what = f"{target.path} belongs to no serial driver (/proc/tty/drivers)"
             raise Refusal(errno.ENOENT, f"not a serial port: {what}")
-        if not target.console and kernel_name in self._consoles():
+        if not target.console and kernel_name in self._consoles():  # guard: active-console
             what = f"{target.path} is the active console; a rule may permit that: console = true"
             raise Refusal(errno.EACCES, what)
 

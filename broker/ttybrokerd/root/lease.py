@@ -30,7 +30,7 @@ from ttybrokerd.root.refusal import Refusal, busy
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
 RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits
 SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
-LEASES_PER_UID = 64
+LEASES_PER_UID = 64  # guard: leases-per-user
 WAITS_PER_UID = 32
 SLOW_DEVICE = (
     "the device does not open yet: another program may be closing it, which takes up to 30 s "
@@ -150,7 +150,7 @@ class Table:
         self._waiting[ask.uid] += 1
         port = self.ports.get(key)
         if port is not None:
-            port.queue.append(ask)
+            port.queue.append(ask)  # guard: first-come-first-served
             self._settle(key)
             return []
         self.ports[key] = Port(ask)
@@ -163,7 +163,7 @@ class Table:
         port.state = State.HELD
         self._answered(port.current)
         self._leases[port.current.uid] += 1
-        if port.current.max_lease is not None:
+        if port.current.max_lease is not None:  # guard: time-limit
             port.expires = now + port.current.max_lease
         self._settle(key)
         return self.end(key, "client gone") if port.current.withdrawn else []
@@ -205,7 +205,7 @@ class Table:
 
     def closed(self, key: int, now: float) -> list[Effect]:
         """The device is in order again."""
-        port = self._port(key, State.CLOSING)
+        port = self._port(key, State.CLOSING)  # guard: keep-the-queue
         _count_down(self._leases, port.current.uid)
         return self._next(key, now)
 
@@ -280,9 +280,10 @@ class Table:
         return busy(port.current.holder)
 
     def _over_limit(self, ask: Ask, ghosts: int) -> Refusal | None:
-        if self._waiting[ask.uid] >= WAITS_PER_UID:
+        if self._waiting[ask.uid] >= WAITS_PER_UID:  # guard: waits-per-user
             what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
             return Refusal(errno.EDQUOT, what)
+        # guard: count-dead-descriptors
         if self._leases[ask.uid] + self._waiting[ask.uid] + ghosts >= LEASES_PER_UID:
             what = f"you have or want {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)

@@ -59,7 +59,7 @@ PTY_SLAVES = range(136, 144)
 _UCRED = struct.Struct("iII")
 _INT = struct.Struct("i")
 _INOTIFY = struct.Struct("iIII")
-CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)
+CREDENTIALS_SPACE = socket.CMSG_SPACE(_UCRED.size)  # guard: control-buffer-size
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -164,7 +164,7 @@ def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
         data = os.read(inotify_fd, 65536)
     except BlockingIOError:
         return set(), False
-    except OSError:
+    except OSError:  # guard: unreadable-queue
         return set(), True
     woken: set[int] = set()
     overflow = False
@@ -230,7 +230,7 @@ def refuse_descriptors(sock: socket.socket) -> None:
     they lie in the queue until it is read, and one of them may be the connection itself, which
     then outlives all its processes. Sockets accepted later are so too."""
     try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)  # guard: no-descriptors-to-the-broker
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise
@@ -282,7 +282,7 @@ def still_open(watcher: select.epoll) -> bool:
     that cannot be told just now, for want of descriptors or memory."""
     try:
         return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
-    except OSError:
+    except OSError:  # guard: unreadable-description
         return True
 
 

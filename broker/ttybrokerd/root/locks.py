@@ -56,6 +56,7 @@ def program(pid: int) -> str:
 
 def printable(raw: bytes) -> str:
     """`raw` with everything but printable ASCII replaced by a question mark."""
+    # guard: printable-process-name
     return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in raw)
 
 
@@ -125,6 +126,7 @@ class LockFiles:
         for name in self._found:
             if name.startswith("LCK..") and left.st_nlink == 2:
                 status = self._status(name)
+                # guard: sweep-unfinished-lock
                 if status is not None and status.st_ino == left.st_ino:
                     self._unlink(name)
         self._unlink(temporary)
@@ -166,7 +168,7 @@ class LockFiles:
         """
         self.finish(device)
         name = f"LCK..{device}"
-        if self._pid(name) == pid:
+        if self._pid(name) == pid:  # guard: remove-own-lock-only
             try:
                 self._unlink(name)
             except OSError as error:
@@ -183,7 +185,7 @@ class LockFiles:
         """Make the lock; its other name, None if there is a lock."""
         temporary = self._temporary(pid)
         try:
-            self._link(temporary, name)
+            self._link(temporary, name)  # guard: link-replaces-nothing
             return temporary
         except FileExistsError:
             self._forget(temporary)
@@ -202,10 +204,12 @@ class LockFiles:
     def _link(self, source: str, name: str) -> None:
         """link(2), which does not replace; a link that somebody put in our file's place is not
         followed."""
+        # guard: do-not-follow-a-temporary-link
         os.link(source, name, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
 
     def _temporary(self, pid: int) -> str:
         name = _unique()
+        # guard: new-temporary-lock
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             descriptor = os.open(name, flags, 0o644, dir_fd=self._fd)
@@ -236,6 +240,7 @@ class LockFiles:
 
         Raises Refusal EBUSY if the name is no regular file: nobody who locks made that.
         """
+        # guard: do-not-read-a-linked-lock
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             descriptor = os.open(name, flags, dir_fd=self._fd)
@@ -245,7 +250,7 @@ class LockFiles:
             raise self._no_lock(name, os.strerror(error.errno or 0)) from None
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):  # guard: lock-is-a-regular-file
                 raise self._no_lock(name, "not a regular file")
             return os.read(descriptor, 64), status
         finally:
@@ -292,7 +297,7 @@ class LockFiles:
         except OSError as error:
             raise self._failed(error) from None
         try:
-            if self._judge(aside) is not None:
+            if self._judge(aside) is not None:  # guard: judge-the-lock-moved-aside
                 self._link(aside, name)
         except Refusal:
             self._put_back(aside, name)

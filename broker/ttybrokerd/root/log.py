@@ -27,6 +27,7 @@ def escape(value: object) -> str:
     """`value` as at most MAX_VALUE characters of printable ASCII without quotes; whatever else
     it has, backslashes too, is escaped as in Python, so that no two values look alike."""
     text = str(value)[:MAX_VALUE]
+    # guard: escape-log-values
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
     shown = ""

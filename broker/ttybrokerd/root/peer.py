@@ -23,7 +23,7 @@ class Identity(NamedTuple):
 
     def sent(self, credentials: tuple[int, int, int]) -> bool:
         """Whether a message with these SCM_CREDENTIALS (pid, uid, gid) is this caller's."""
-        return credentials == (self.pid, self.uid, self.gid)
+        return credentials == (self.pid, self.uid, self.gid)  # guard: sender-pid, sender-uid
 
 
 def at_connect(sock: socket.socket) -> Identity:
@@ -71,7 +71,7 @@ def acts_for(caller: Identity, pid: int) -> Holder:
 
     Raises Refusal EACCES otherwise.
     """
-    if not owns(caller.uid, pid):
+    if not owns(caller.uid, pid):  # guard: owner-of-the-named-process
         raise Refusal(errno.EACCES, f"process {pid} is not yours to ask for, or has ended")
     return Holder(caller.uid, "", pid, locks.program(pid))
 

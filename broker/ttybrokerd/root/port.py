@@ -79,6 +79,7 @@ class OpenPort:
 
     def held(self) -> bool:
         """Whether any copy of the holder's descriptor is open anywhere."""
+        # guard: watch-the-last-copy
         return self.watcher is not None and linux.still_open(self.watcher)
 
     def sign(self, pid: int) -> None:
@@ -86,7 +87,7 @@ class OpenPort:
         the lock. Raises Refusal EIO if the directory is full or read-only."""
         if self.lock_pid is not None and self.lock_pid != pid:
             self.locks.sign(self.lock_name, pid, instead_of=self.lock_pid)
-            self.lock_pid = pid
+            self.lock_pid = pid  # guard: broker-signs-for-the-dead
 
     def close(self) -> select.epoll | None:
         """Let go of everything. What is left of a holder that was hung up is returned: its
@@ -104,7 +105,7 @@ class OpenPort:
         if self.lock_pid is not None:
             try:
                 self.locks.release(self.lock_name, self.lock_pid)
-            except Refusal as refusal:
+            except Refusal as refusal:  # guard: lock-left-is-logged
                 self.lock_left = refusal
         return ghost
 
@@ -126,11 +127,11 @@ def acquire(
         if (login := logins.holder(seen.kernel_name, seen.rdev)) is not None:
             raise busy(login)
         port.guard = devices.open(seen)
-        if linux.is_exclusive(port.guard) and not ghosts:
+        if linux.is_exclusive(port.guard) and not ghosts:  # guard: exclusive-port-is-busy
             raise busy(flock_holder(seen.node) or Holder(how="exclusive"))
         port.settings = termios.tcgetattr(port.guard)
         holder = devices.open(seen)
-        port.watcher = linux.weak_reference(holder)
+        port.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if port.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
             port.lock_pid = pid  # of a broker that was killed before it answered, or later
         _lock(holder, seen, ghosts)  # last: TIOCEXCL may outlive us
@@ -157,10 +158,11 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
     steps: list[Callable[[], object]] = [
         *([out] if drain else []),
         partial(linux.end_loopback, guard),
-        partial(termios.tcflush, guard, termios.TCIOFLUSH),
+        partial(termios.tcflush, guard, termios.TCIOFLUSH),  # guard: flush-unread-input
+        # guard: restore-settings
         partial(termios.tcsetattr, guard, termios.TCSANOW, port.settings),
-        partial(fcntl.ioctl, guard, linux.TIOCNXCL),
-        partial(fcntl.ioctl, guard, linux.TIOCVHANGUP),
+        partial(fcntl.ioctl, guard, linux.TIOCNXCL),  # guard: end-exclusive-use
+        partial(fcntl.ioctl, guard, linux.TIOCVHANGUP),  # guard: hang-up-at-the-end
     ]
     for step in steps:
         try:
@@ -172,11 +174,11 @@ def release(port: OpenPort, drain: bool) -> select.epoll | None:
 
 def _lock(holder: int, seen: Seen, ghosts: bool) -> None:
     try:
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
     except BlockingIOError:
-        if not ghosts:
+        if not ghosts:  # guard: flocked-port-is-busy
             raise busy(flock_holder(seen.node) or Holder(how="flock")) from None
-    fcntl.ioctl(holder, linux.TIOCEXCL)
+    fcntl.ioctl(holder, linux.TIOCEXCL)  # guard: make-the-port-exclusive
 
 
 def _exit_fd(pid: int) -> int:

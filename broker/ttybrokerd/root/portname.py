@@ -16,7 +16,7 @@ def split(name: str) -> tuple[str, int] | None:
     number = name[len(family) :]
     if not family or not family.isascii() or not family.isalpha() or not 0 < len(number) <= 5:
         return None
-    if number[0] == "0" and number != "0":
+    if number[0] == "0" and number != "0":  # guard: no-leading-zeros
         return None
     return family, int(number)
 
@@ -44,7 +44,7 @@ def matches(name: str, glob: str) -> bool:
             at, here = behind, star + 1
         else:
             return False
-    return not glob[here:].strip("*")
+    return not glob[here:].strip("*")  # guard: glob-to-the-end
 
 
 def _one(char: str, glob: str, here: int) -> int:
@@ -65,7 +65,7 @@ def _end_of_set(glob: str, here: int) -> int:
 
 
 def _in_set(char: str, inside: str) -> bool:
-    wanted = not inside.startswith("!")
+    wanted = not inside.startswith("!")  # guard: negated-set
     at = 0 if wanted else 1
     while at < len(inside):
         low = high = inside[at]

@@ -38,7 +38,7 @@ def rows(
     found, taken = [], locks.flocks()
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
-        if decision.allowed or (everything and decision.known):
+        if decision.allowed or (everything and decision.known):  # guard: list-own-ports
             found.append(_row(devices, policy, lock_files, taken, ours, name, decision))
     return found
 

@@ -70,9 +70,10 @@ def _built(library: Any) -> Any:
     """The rules, in libseccomp's hands."""
     from ttybrokerd.prepare import syscalls  # a table of which the broker has no further use
 
+    # guard: kill-unlisted-calls, developer-error
     denied = library.ERRNO(errno.EPERM) if sys.flags.dev_mode else library.KILL_PROCESS
     rules = library.SyscallFilter(denied)
-    rules.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
+    rules.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)  # guard: kill-other-abis
     for call in syscalls.CALLS:
         needs = [library.Arg(a, library.MASKED_EQ, mask, value) for a, value, mask in call.needs]
         rules.add_rule(library.ALLOW, call.name, *needs)

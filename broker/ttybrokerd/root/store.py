@@ -194,6 +194,7 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
             watcher = descriptor
         elif linux.pidfd_process(descriptor) is not None and exit_fd < 0:
             exit_fd = descriptor
+        # guard: kept-record-is-sealed
         elif linux.seals(descriptor) & SEALS == SEALS and memory < 0:
             memory = descriptor
         else:
@@ -205,7 +206,7 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
     except record.NoRecord as error:
         raise NotKept(f"no record: {error}") from None
     _check(lease, guard, watcher, exit_fd)
-    if lease.rdev in others:
+    if lease.rdev in others:  # guard: one-kept-lease-a-port
         raise NotKept("its port has another lease")
     os.close(memory)
     return Kept(name, lease, guard, select.epoll.fromfd(watcher), exit_fd)
@@ -214,9 +215,11 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
 def _check(lease: Record, guard: int, watcher: int, exit_fd: int) -> None:
     """Whether the pieces belong together. Raises NotKept."""
     status = os.fstat(guard)
-    if status.st_rdev != lease.rdev:
+    if status.st_rdev != lease.rdev:  # guard: kept-guard-matches-record
         raise NotKept("the guard is of another device")
+    # guard: kept-pidfd-matches-record
     if exit_fd >= 0 and linux.pidfd_process(exit_fd) not in (lease.pid, -1):  # -1: reaped
         raise NotKept("the pidfd is of another process")
+    # guard: kept-watcher-lists-the-port
     if not set(linux.listed(watcher)) <= {(status.st_dev, status.st_ino)}:
         raise NotKept("the watcher lists something else than the port")

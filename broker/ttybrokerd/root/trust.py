@@ -55,9 +55,9 @@ def resolve(path: str) -> str:
 def _judge(path: str, status: os.stat_result) -> None:
     if stat.S_ISCHR(status.st_mode):
         return
-    if status.st_uid != 0:
+    if status.st_uid != 0:  # guard: root-owned-path
         raise Untrusted(f"{path}: owned by uid {status.st_uid}, not root: chown root {path}")
-    if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):
+    if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):  # guard: writable-by-others
         mode = stat.S_IMODE(status.st_mode)
         raise Untrusted(f"{path}: others than root may write (mode {mode:o}): chmod go-w {path}")
 
@@ -75,7 +75,7 @@ def resolve_device(path: str) -> str:
     """
     parent, _, base = path.rpartition("/")
     here = f"{_directory(parent or '/').rstrip('/')}/{base}"
-    return resolve(here) if stat.S_ISLNK(os.lstat(here).st_mode) else here
+    return resolve(here) if stat.S_ISLNK(os.lstat(here).st_mode) else here  # guard: judge-each-link
 
 
 def read(path: str, limit: int) -> str:
@@ -84,7 +84,7 @@ def read(path: str, limit: int) -> str:
     Raises Untrusted or OSError as `resolve`, ValueError if it is not a regular file, too
     large, or not UTF-8.
     """
-    resolved = resolve(path)
+    resolved = resolve(path)  # guard: trusted-policy-path
     if not stat.S_ISREG(os.lstat(resolved).st_mode):  # before it is opened: a device would notice
         raise ValueError(f"{path}: not a regular file")
     with open(resolved, "rb") as file:

@@ -127,7 +127,7 @@ class Workers:
                 self._started = time.monotonic()
                 watched, self._watched = self._watched, True
             if not watched:
-                signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+                signal.setitimer(signal.ITIMER_REAL, PATIENCE)  # guard: watch-a-stuck-open
             then = work()
             with self._lock:
                 left_behind = self._generation != generation
