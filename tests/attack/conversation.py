@@ -47,18 +47,21 @@ from attack.stage import (
 from real.support import descriptors, lock_text
 from ttybroker import wire
 from ttybrokerd.prepare.policy import load_policy
-from ttybrokerd.root import broker as broker_module
 from ttybrokerd.root import clients as clients_module
-from ttybrokerd.root import lease as lease_module
+from ttybrokerd.root import connection as connection_module
+from ttybrokerd.root import leases as leases_module
 from ttybrokerd.root import linux
 from ttybrokerd.root import port as port_module
-from ttybrokerd.root.broker import Broker
+from ttybrokerd.root import table as table_module
+from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import Log
 from ttybrokerd.root.loop import Loop
-from ttybrokerd.root.peer import Identity, Users
+from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.requests import Requests
 from ttybrokerd.root.store import Store
 
 EPISODE = 20_000  # messages
@@ -100,25 +103,27 @@ class Episode:
         self.clock.sleep = lambda _seconds: None
         refuse: Any = (lambda _sock: None) if self.old else REFUSE
         vars(linux)["refuse_descriptors"] = refuse
-        vars(broker_module)["time"] = self.clock
+        vars(connection_module)["time"] = self.clock
+        vars(leases_module)["time"] = self.clock
         vars(port_module)["time"] = self.clock
-        vars(lease_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases)
+        vars(table_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases)
         vars(clients_module)["CLIENTS_PER_UID"] = LIMITS.clients
         self.loop = Loop()
         self.epoll = Counted(self.loop._epoll)
         vars(self.loop)["_epoll"] = self.epoll
         self.hands = Hands()
         names: Any = SimpleNamespace(user_name=lambda uid: f"user{uid}")  # really a process
-        self.users = Users(names)
         self.log = Log(journal="/nonexistent", quiet=True, syslog="/nonexistent")
         log: Any = self.log if self.dice.random() < 0.1 else lambda *_, **__: None  # it is slow
         self.locks = LockFiles(str(stage.base / "lock"))
         hands: Any = self.hands
-        self.clients = Clients(self.loop, hands, self.users, log)
         devices = Devices(directory=str(stage.base / "dev"))
         policy = load_policy(str(stage.policy), names)
-        self.broker = Broker(self.loop, hands, self.clients, self.users, policy, devices,
-                             self.locks, Store(self.loop, log, ""), log)  # fmt: skip
+        answers = Answers(log)
+        self.leases = Leases(self.loop, hands, devices, self.locks, Store(self.loop, log, ""),
+                             answers)  # fmt: skip
+        requests = Requests(policy, devices, self.locks, self.leases, answers, hands)
+        self.clients = Clients(self.loop, log, requests.serve, requests.lost)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")
         self.listener.bind(self.address)
@@ -179,8 +184,8 @@ class Episode:
         business, so the model is told."""
         self.epoll.news = True
         while self.epoll.news:
-            first = [self.names[key] for key in self.broker.table._alarms]
-            self.broker.tick()
+            first = [self.names[key] for key in self.leases.table._alarms]
+            self.leases.tick()
             self.model.clock(self.clock.now, first)
             self.loop.turn(0)
             self.model.turn()
@@ -470,7 +475,7 @@ class Episode:
 
     def compare(self) -> None:
         """Table, locks and descriptors are what the model says."""
-        table = self.broker.table
+        table = self.leases.table
         for name, port in self.model.ports.items():
             row = table.ports.get(self.stage.devices[name].rdev)
             seen = None if row is None else (
@@ -514,7 +519,7 @@ class Episode:
 
     def compare_descriptors(self) -> None:
         """As many of each kind as leases, connections and jobs explain, and no more."""
-        self.broker._count_ghosts(0)
+        self.leases.revoked()
         self.model.forget_dead()
         ports = self.model.ports.values()
         leased = sum(port.stage in ("held", "closing") for port in ports)
@@ -525,7 +530,7 @@ class Episode:
             "guards and copies": leased + len(self.copies) - pairs + looks,
             "watchers": leased + len(self.model.dead),
             "sockets": len(self.model.connections) + len(self.socks) + 2 * pairs,
-            "pidfds": sum(held.exit_fd >= 0 for _, held in self.broker._leases.values()),
+            "pidfds": sum(held.exit_fd >= 0 for held in self.leases._all.values()),
             "directories": looks,
             "masters": sum(port.plugged for port in ports) - len(ports),
         })  # fmt: skip
@@ -549,15 +554,15 @@ class Episode:
                 device = self.stage.devices[port.name]
                 port.plugged = device.plug(wanted=device.number)
         self.compare()
-        left = [self.broker._jobs, self.broker._leases, self.broker._watches, self.broker._ghosts,
-                self.broker._revokers, self.clients._all, self.clients._per_uid,
-                self.clients._unnamed, self.hands.jobs, self.broker.table._alarms]  # fmt: skip
+        left = [self.leases._all, self.leases._watched, self.leases._looking, self.leases._copies,
+                self.clients._all, self.clients._per_uid, self.hands.jobs,
+                self.leases.table._alarms]  # fmt: skip
         if any(left):
             raise Different(f"left over: {left}")
-        watches = Path(f"/proc/self/fdinfo/{self.broker.fileno()}").read_text().count("inotify wd")
+        watches = Path(f"/proc/self/fdinfo/{self.leases.fileno()}").read_text().count("inotify wd")
         if watches or len(self.loop._handlers) != 2:
             raise Different(f"{watches} watches, handlers {self.loop._handlers}")
-        for part in (self.loop, self.locks, self.broker, self.listener, self.log):
+        for part in (self.loop, self.locks, self.leases, self.listener, self.log):
             part.close()
         os.unlink(self.address)
         for entry in (self.stage.base / "lock").iterdir():  # the outsiders'

@@ -115,7 +115,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "pid-at-the-grant",
         "a pid is asked about again when the port is granted",
-        "return job.pid",
+        "return lease.pid",
         (
             f"{ATTACK_IDENTITY}::test_a_lock_is_not_taken_for_ones_own_because_a_pid_came_again",
             f"{ATTACK_IDENTITY}::test_a_lock_does_not_name_who_got_a_dead_clients_pid",
@@ -305,7 +305,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "waits-per-user",
         "waits of one user are bounded",
         NEVER,
-        ("tests/unit/test_lease.py::test_nobody_can_fill_the_queue_and_others_still_can_wait",),
+        ("tests/unit/test_table.py::test_nobody_can_fill_the_queue_and_others_still_can_wait",),
         FAILS + "|IndexError|ValueError",
     ),
     Mutant(
@@ -721,7 +721,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "watch-for-unplugging",
         "an unplugged device ends its lease",
-        "self._loop.add(held.guard, NOTHING, lambda: None)",
+        "self._loop.add(lease.guard, NOTHING, lambda: None)",
         (f"{LEASE}::test_a_lost_device_frees_port_and_lock_at_once",),
         FAILS + "|waited|Timeout",
     ),
@@ -1138,7 +1138,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "exclusive-is-the-last-step",
         "nothing of a grant fails after TIOCEXCL",
         "_lock(holder, seen, ghosts)\n"
-        "port.watcher = linux.weak_reference(holder)",
+        "lease.watcher = linux.weak_reference(holder)",
         (f"{FAULTS}::{ON_THE_WAY}",),
         "is stuck",
     ),

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
+from ttybroker.wire import Holder
 from ttybrokerd.root import linux, port
 from ttybrokerd.root.device import Devices, Seen, Target
+from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.table import Ask
 
 DEAD = OSError(errno.EIO, "Input/output error")
 
@@ -49,9 +52,12 @@ def look(devices: Devices, path: str) -> Seen:
     return devices.look(Target("gps", path, pty=True, console=False))
 
 
-def acquire(path: str, locks: LockFiles, watches: int) -> tuple[port.OpenPort, int] | Refusal:
+def acquire(path: str, locks: LockFiles, watches: int) -> tuple[Lease, int] | Refusal:
     devices = Devices()
-    return port.acquire(devices, look(devices, path), locks, watches, os.getpid(), ghosts=False)
+    seen = look(devices, path)
+    ask = Ask(0, Holder(0), now=0, wait=0)
+    lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks, watches)
+    return port.acquire(lease, devices, seen, locks, os.getpid(), ghosts=False)
 
 
 def open_descriptors() -> list[str]:

@@ -1,337 +1,185 @@
-"""Who has which port and who waits: the one table that is the truth. Pure data, no I/O, no clock.
+"""A lease: one port, its holder, and all that the broker keeps of it while it lasts.
 
-A port (its key is the device number) is in one of these states; one nobody asks for is not
-in the table at all:
-
-    OPENING   it is being opened for `current`
-    HELD      `current` has it
-    CLOSING   its lease is over and a worker puts the device in order
-    OUTSIDE   a program that is no client of ours has it; the head of the queue tries again
-
-      ask            opened            end            closed
-    -------> OPENING ------> HELD ----------> CLOSING ------> next in the queue, or gone
-                |             ^
-                |             +-- adopt, from a broker that is no more
-                | failed (busy) and patient
-                +--------> OUTSIDE --tick--> OPENING
-
-Rule 1: everything that changes a state is in this file. Each method returns what has to be
-done about it, as effects in order; the server does it and reports back by another method.
+The device is opened twice. The holder's descriptor is passed on and closed here. The guard's is
+never read or written and stays as long as the lease: with it the holder's close cannot block, an
+unplug shows as a hang-up on it, and taking the port back needs no new open.
 """
 
 from __future__ import annotations
 
-import errno
+import os
+import select
 
 from ttybroker.wire import Holder
-from ttybrokerd.root.lean import Counter, NamedTuple, deque
-from ttybrokerd.root.refusal import Refusal, busy
+from ttybrokerd.root import linux
+from ttybrokerd.root.device import Target
+from ttybrokerd.root.lean import TYPE_CHECKING
+from ttybrokerd.root.locks import LockFiles, process
+from ttybrokerd.root.record import Record, Settings
+from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.table import Ask
 
-OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
-RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits
-SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
-LEASES_PER_UID = 64  # guard: leases-per-user
-WAITS_PER_UID = 32
-SLOW_DEVICE = (
-    "the device does not open yet: another program may be closing it, which takes up to 30 s "
-    "with output that cannot go out"
-)
+if TYPE_CHECKING:
+    from ttybrokerd.root.connection import Connection
+    from ttybrokerd.root.store import Kept
 
-
-class State:
-    """See the module."""
-
-    OPENING = "opening"
-    HELD = "busy"
-    CLOSING = "closing"
-    OUTSIDE = "busy elsewhere"
+# Seconds after a close at which to look again whether it was the holder's last: the kernel tells
+# of a close just before it forgets the description (fs/file_table.c, __fput), and who closes may
+# lose its processor in between.
+LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)  # guard: look-again-for-a-close
 
 
-class Ask:
-    """One request for a port. `patient` is whether it asked to wait for a busy port; on the
-    caller's clock, in seconds, it waits in the queue until `deadline`, and for a port that is
-    being opened for it until `opens_by`: the wait is for others, not for the device. At `tell`
-    it is told so, once."""
+class Lease:
+    """One lease, from the first lock to the last.
 
-    __slots__ = ("deadline", "holder", "max_lease", "opens_by", "patient", "tell", "uid",
-                 "withdrawn")  # fmt: skip
+    In the kernel: `guard` is the second description. `watcher` is an epoll set that lists the
+    holder's descriptions until their last copies are closed. `exit_fd` is a pidfd of the holder,
+    -1 where it has ended or is not known. `watch` is the node's inotify watch.
+    In the lock directory: `lock_name`, and `lock_pid`, the process that the file names; None
+    where the file is the holder's own.
+    `looks`: when to look again whether the holder still has it. `revokers`: who waits for its
+    end. `kept`: its name in systemd's descriptor store. `lock_left`: why the lock file could not
+    be removed.
+    """
+
+    __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key",
+                 "lock_left", "lock_name", "lock_pid", "looks", "pid", "revokers", "rule",
+                 "settings", "target", "uid", "watch", "watcher")  # fmt: skip
 
     def __init__(
-        self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
+        self,
+        key: int,
+        ask: Ask,
+        target: Target,
+        rule: str,
+        pid: int,
+        lock_name: str,
+        locks: LockFiles,
+        inotify: int,
     ) -> None:
-        self.uid = uid
-        self.holder = holder
-        self.patient = wait > 0
-        self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
-        self.opens_by = now + wait + OPEN_LIMIT
-        self.tell: float | None = now + SLOW
-        self.max_lease = max_lease
-        self.withdrawn = False
+        self.key = key
+        self.ask = ask
+        self.uid = ask.uid
+        self.holder: Holder = ask.holder
+        self.target = target
+        self.rule = rule
+        self.pid = pid
+        self.lock_name = lock_name
+        self.lock_pid: int | None = None
+        self.lock_left: Refusal | None = None
+        self.guard = -1
+        self.exit_fd = -1
+        self.watch: int | None = None
+        self.watcher: select.epoll | None = None
+        self.settings: Settings = []
+        self.looks: list[float] = []
+        self.revokers: list[Connection] = []
+        self.kept = ""
+        self._locks = locks
+        self._inotify = inotify
 
+    @classmethod
+    def adopted(cls, kept: Kept, locks: LockFiles, inotify: int, now: float) -> Lease:
+        """Make the lease that an earlier broker kept in systemd's store."""
+        was = kept.record
+        holder = Holder(was.uid, "", was.pid or None, was.program, was.since)
+        target = Target(was.name, was.path, was.pty, was.console)
+        ask = Ask(was.uid, holder, now=now, wait=0)
+        lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks, inotify)
+        lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
+        lease.settings = was.settings
+        lease.kept = kept.name
+        return lease
 
-class Start(NamedTuple):
-    """Open the port for this request, then report `opened` or `failed`."""
+    @property
+    def name(self) -> str:
+        """The port's name, as it was asked for."""
+        return self.target.name
 
-    key: int
-    ask: Ask
+    def record(self, expires: float | None) -> Record:
+        """Return what of the lease no descriptor tells, for the next broker."""
+        target, holder = self.target, self.holder
+        locked = self.lock_pid is not None
+        return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
+                      holder.since or 0, expires, self.settings, target.name, target.path,
+                      self.lock_name, self.rule, "", holder.program)  # fmt: skip
 
+    def pieces(self) -> tuple[int, ...]:
+        """Return the descriptors that the lease is made of."""
+        watcher = -1 if self.watcher is None else self.watcher.fileno()
+        return tuple(piece for piece in (self.guard, watcher, self.exit_fd) if piece >= 0)
 
-class Refuse(NamedTuple):
-    """Tell the asker no."""
+    def listen(self, descriptor: int, pid: int) -> None:
+        """Have the kernel tell of closes, and of the end of the process `pid` (0: unknown).
 
-    ask: Ask
-    refusal: Refusal
+        `descriptor` is the broker's own copy of the holder's: while it is open nothing can be
+        missed. Blocks on no device. Raises OSError when the kernel is out of watches: inotify(7).
+        """
+        self.watch = linux.watch_closes(self._inotify, descriptor)
+        self.exit_fd = _exit_fd(pid)
 
+    def listen_again(self) -> None:
+        """Do the same for an adopted lease, which has its pidfd. The watch is on the guard's
+        node, which is the holder's. `held` tells what was missed before that."""
+        self.watch = linux.watch_closes(self._inotify, self.guard)
 
-class Tell(NamedTuple):
-    """Tell the asker why it waits; the answer is still to come."""
+    def held(self) -> bool:
+        """Return whether any copy of the holder's descriptors is open anywhere."""
+        # guard: watch-the-last-copy
+        return self.watcher is not None and linux.still_open(self.watcher)
 
-    ask: Ask
-    message: str
+    def lock_again(self) -> None:
+        """Make sure of the lock that an earlier broker took.
 
-
-class End(NamedTuple):
-    """Put the port in order, then report `closed`."""
-
-    key: int
-    ask: Ask
-    reason: str
-
-
-Effect = Start | Refuse | Tell | End
-
-
-class Port:
-    """One row of the table."""
-
-    __slots__ = ("current", "expires", "outsider", "queue", "retry", "state")
-
-    def __init__(self, ask: Ask) -> None:
-        self.state = State.OPENING
-        self.current = ask
-        self.queue: deque[Ask] = deque()
-        self.expires: float | None = None
-        self.retry: float | None = None
-        self.outsider: Refusal | None = None
-
-    def holder(self) -> Holder | None:
-        """Who has the port, or is about to; None while it is being put in order."""
-        if self.state is State.OUTSIDE:
-            return None if self.outsider is None else self.outsider.holder
-        return None if self.state is State.CLOSING else self.current.holder
-
-    def alarm(self) -> float | None:
-        """When the port needs a `tick`, if ever."""
-        times = [ask.deadline for ask in self.queue]
-        if self.state is State.OPENING and not self.current.withdrawn:
-            times.append(self.current.tell or self.current.opens_by)
-        if self.expires is not None:
-            times.append(self.expires)
-        if self.retry is not None:
-            times.append(self.retry)
-        return min(times, default=None)
-
-
-class Table:
-    """All ports that anybody has or wants."""
-
-    def __init__(self) -> None:
-        self.ports: dict[int, Port] = {}
-        self._alarms: dict[int, float] = {}
-        self._waiting: Counter[int] = Counter()
-        self._leases: Counter[int] = Counter()
-
-    def ask(self, key: int, ask: Ask, ghosts: int = 0) -> list[Effect]:
-        """Somebody wants the port. `ghosts` counts the revoked descriptions that this user
-        still keeps open: they cost a descriptor here as a lease does."""
-        refusal = self._over_limit(ask, ghosts) or self._unavailable(key, ask)
-        if refusal is not None:
-            return [Refuse(ask, refusal)]
-        self._waiting[ask.uid] += 1
-        port = self.ports.get(key)
-        if port is not None:
-            port.queue.append(ask)  # guard: first-come-first-served
-            self._settle(key)
-            return []
-        self.ports[key] = Port(ask)
-        self._settle(key)
-        return [Start(key, ask)]
-
-    def opened(self, key: int, now: float) -> list[Effect]:
-        """The port is open for `current`, who has it from now on."""
-        port = self._port(key, State.OPENING)
-        port.state = State.HELD
-        self._answered(port.current)
-        self._leases[port.current.uid] += 1
-        if port.current.max_lease is not None:  # guard: time-limit
-            port.expires = now + port.current.max_lease
-        self._settle(key)
-        return self.end(key, "client gone") if port.current.withdrawn else []
-
-    def adopt(self, key: int, ask: Ask, expires: float | None) -> None:
-        """`ask` has the port already, from a broker that is no more: before anybody asks here.
-        It may be one more than would be granted now."""
-        assert key not in self.ports
-        port = self.ports[key] = Port(ask)
-        port.state = State.HELD
-        port.expires = expires
-        self._leases[ask.uid] += 1
-        self._settle(key)
-
-    def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
-        """The port could not be opened for `current`."""
-        port = self._port(key, State.OPENING)
-        ask = port.current
-        if refusal.number == errno.EBUSY and ask.patient and not ask.withdrawn:
-            port.state = State.OUTSIDE
-            port.outsider = refusal
-            port.retry = now + RETRY
-            port.queue.appendleft(ask)
-            self._settle(key)
-            return []
-        self._answered(ask)
-        told: list[Effect] = [] if ask.withdrawn else [Refuse(ask, refusal)]
-        return told + self._next(key, now)
-
-    def end(self, key: int, reason: str) -> list[Effect]:
-        """The lease is over, whatever the reason; the first one counts."""
-        port = self.ports.get(key)
-        if port is None or port.state is not State.HELD:
-            return []
-        port.state = State.CLOSING
-        port.expires = None
-        self._settle(key)
-        return [End(key, port.current, reason)]
-
-    def closed(self, key: int, now: float) -> list[Effect]:
-        """The device is in order again."""
-        port = self._port(key, State.CLOSING)  # guard: keep-the-queue
-        _count_down(self._leases, port.current.uid)
-        return self._next(key, now)
-
-    def withdraw(self, key: int, ask: Ask) -> list[Effect]:
-        """The asker went away while it waited. (What it holds ends by the kernel's word.)"""
-        port = self.ports.get(key)
-        if port is None:
-            return []
-        if ask in port.queue:
-            self._leave_queue(key, port, ask)
-            return []
-        if port.current is ask and port.state is State.OPENING:
-            ask.withdrawn = True
-            self._settle(key)
-        return []
-
-    def tick(self, now: float) -> list[Effect]:
-        """Time has passed: end what is over, refuse who waited long enough, try again."""
-        effects: list[Effect] = []
-        for key in [key for key, alarm in self._alarms.items() if alarm <= now]:
-            effects += self._tick_port(key, self.ports[key], now)
-        return effects
-
-    def next_alarm(self) -> float | None:
-        """When to `tick`, if ever."""
-        return min(self._alarms.values(), default=None)
-
-    def _tick_port(self, key: int, port: Port, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        if port.expires is not None and port.expires <= now:
-            effects += self.end(key, "time limit")
-        current = port.current
-        opening = port.state is State.OPENING and not current.withdrawn
-        if opening and current.tell is not None and current.tell <= now:
-            current.tell = None
-            effects.append(Tell(current, SLOW_DEVICE))
-        if opening and current.opens_by <= now:
-            current.withdrawn = True
-            what = "the device does not open; is it plugged in?"
-            effects.append(Refuse(current, Refusal(errno.EIO, what)))
-        for ask in [ask for ask in port.queue if ask.deadline <= now]:
-            refusal = self._timeout(port, ask)
-            effects.append(Refuse(ask, refusal))
-            self._leave_queue(key, port, ask)
-        if port.retry is not None and port.retry <= now and port.queue:
-            effects += self._next(key, now)
-        if key in self.ports:
-            self._settle(key)
-        return effects
-
-    def _timeout(self, port: Port, ask: Ask) -> Refusal:
-        if port.state is State.CLOSING and port.queue[0] is ask:
-            what = "waited in vain: it is still being put in order after its last lease"
-            return Refusal(errno.ETIMEDOUT, what)
-        now_busy = self._busy(port)
-        what = f"waited in vain: {now_busy.reason.removeprefix('busy: ')}"
-        return Refusal(errno.ETIMEDOUT, what, now_busy.holder)
-
-    def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
-        """Why this request cannot even wait, if so. A port that is only being put in order
-        after its last lease is worth waiting for by anybody: it is free for who asks now."""
-        port = self.ports.get(key)
-        if port is None or ask.patient or (port.state is State.CLOSING and not port.queue):
-            return None
-        return self._busy(port)
-
-    def _busy(self, port: Port) -> Refusal:
-        if port.state is State.OUTSIDE and port.outsider is not None:
-            return port.outsider
-        if port.state is State.CLOSING and port.queue:
-            return busy(port.queue[0].holder)
-        return busy(port.current.holder)
-
-    def _over_limit(self, ask: Ask, ghosts: int) -> Refusal | None:
-        if self._waiting[ask.uid] >= WAITS_PER_UID:  # guard: waits-per-user
-            what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
-            return Refusal(errno.EDQUOT, what)
-        # guard: count-dead-descriptors
-        if self._leases[ask.uid] + self._waiting[ask.uid] + ghosts >= LEASES_PER_UID:
-            what = f"you have or want {LEASES_PER_UID} ports already; close some first"
-            return Refusal(errno.EDQUOT, what)
-        return None
-
-    def _next(self, key: int, now: float) -> list[Effect]:
-        """The port is nobody's: open it for the head of the queue, or forget it."""
-        port = self.ports[key]
-        port.retry = port.outsider = None
-        if not port.queue:
-            self._forget(key)
-            return []
-        port.state = State.OPENING
-        port.current = port.queue.popleft()
-        if port.current.tell is not None:  # it is told once
-            port.current.tell = now + SLOW  # what it waited for until now was no device
-        self._settle(key)
-        return [Start(key, port.current)]
-
-    def _leave_queue(self, key: int, port: Port, ask: Ask) -> None:
-        port.queue.remove(ask)
-        self._answered(ask)
-        self._settle(key)
-        if port.state is State.OUTSIDE and not port.queue:
-            self._forget(key)
-
-    def _forget(self, key: int) -> None:
-        del self.ports[key]
-        self._alarms.pop(key, None)
-
-    def _answered(self, ask: Ask) -> None:
-        _count_down(self._waiting, ask.uid)
-
-    def _settle(self, key: int) -> None:
-        alarm = self.ports[key].alarm()
-        if alarm is None:
-            self._alarms.pop(key, None)
+        It names the holder's process or, if that has ended, the earlier broker, which signed for
+        it. Then this broker signs. Raises Refusal as LockFiles.take().
+        """
+        lives = self.exit_fd >= 0 and not linux.ended(self.exit_fd)
+        signer = self.pid if lives else os.getpid()
+        named = self._locks.named(self.lock_name)
+        if named is not None and (named == self.pid or process(named) is None):
+            self._locks.sign(self.lock_name, signer, instead_of=named)
         else:
-            self._alarms[key] = alarm
+            self._locks.take(self.lock_name, signer)
+        self.lock_pid = signer
 
-    def _port(self, key: int, state: str) -> Port:
-        port = self.ports[key]
-        assert port.state is state, f"{port.state} where {state} was due"
-        return port
+    def sign(self, pid: int) -> None:
+        """Put `pid` (the broker's) into the lock: the holder's process has ended, but a copy of
+        its descriptor lives on. Raises Refusal EIO if the directory is full or read-only."""
+        if self.lock_pid is not None and self.lock_pid != pid:
+            self._locks.sign(self.lock_name, pid, instead_of=self.lock_pid)
+            self.lock_pid = pid  # guard: broker-signs-for-the-dead
+
+    def finish_lock(self) -> None:
+        """Make the lock one for good: whoever it names has the port from now on."""
+        self._locks.finish(self.lock_name)
+
+    def close(self) -> select.epoll | None:
+        """Let go of everything.
+
+        Returns the watcher of a holder that was hung up and still keeps its descriptor.
+        """
+        copies = self.watcher if self.held() else None
+        if self.watcher is not None and copies is None:
+            self.watcher.close()
+        self.watcher = None
+        if self.watch is not None:
+            linux.unwatch(self._inotify, self.watch)
+        for descriptor in (self.guard, self.exit_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.guard = self.exit_fd = -1
+        if self.lock_pid is not None:
+            try:
+                self._locks.release(self.lock_name, self.lock_pid)
+            except Refusal as refusal:  # guard: lock-left-is-logged
+                self.lock_left = refusal
+        return copies
 
 
-def _count_down(counts: Counter[int], uid: int) -> None:
-    """One less, and no row for nothing: uids come and go."""
-    counts[uid] -= 1
-    if not counts[uid]:
-        del counts[uid]
+def _exit_fd(pid: int) -> int:
+    """Return a pidfd; -1 when the process has ended already or is in another pid namespace."""
+    try:
+        return os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return -1

@@ -21,6 +21,11 @@ class Refusal(Exception):
         self.holder = holder
         self.rule = rule
 
+    @classmethod
+    def out_of_means(cls, error: OSError) -> Refusal:
+        """Return a refusal because the broker is out of descriptors, memory or the like."""
+        return cls(error.errno or errno.EIO, f"the broker cannot: {error.strerror}; try later")
+
 
 def busy(holder: Holder) -> Refusal:
     """EBUSY, naming who has the port."""

@@ -9,15 +9,17 @@ from types import TracebackType
 from ttybrokerd.prepare.names import Names
 from ttybrokerd.prepare.policy import Policy, PolicyError
 from ttybrokerd.root import linux
-from ttybrokerd.root.broker import Broker
+from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.lean import TYPE_CHECKING, partial, socket
+from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.peer import Identity, Users
+from ttybrokerd.root.requests import Requests
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.workers import Workers
 
@@ -43,45 +45,41 @@ class Server:
         self._workers = Workers()
         self._log = log
         self._reloads = 0
-        self.users = users = Users(names)
-        self._clients = Clients(self._loop, self._workers, users, log)
+        self.users = Users(names)
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
-        self.broker = Broker(
-            self._loop,
-            self._workers,
-            self._clients,
-            users,
-            policy,
-            self._devices,
-            self._locks,
-            self.store,
-            log,
+        answers = Answers(log)
+        self._leases = Leases(
+            self._loop, self._workers, self._devices, self._locks, self.store, answers
         )
+        self._requests = Requests(
+            policy, self._devices, self._locks, self._leases, answers, self._workers
+        )
+        self._clients = Clients(self._loop, log, self._requests.serve, self._requests.lost)
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
 
     @property
     def descriptors(self) -> set[int]:
         """What must stay open for it to work, before it serves anybody."""
-        return {part.fileno() for part in (self._loop, self._workers, self._locks, self.broker)}
+        return {part.fileno() for part in (self._loop, self._workers, self._locks, self._leases)}
 
     def close(self) -> None:
         """Close those, in a process that is not to serve."""
-        for part in (self._loop, self._workers, self._locks, self.broker):
+        for part in (self._loop, self._workers, self._locks, self._leases):
             part.close()
 
     def places(self) -> Places:
         """Where it does its job in the file system."""
         return Places(
             self._locks.path,
-            self._devices.nodes(self.broker.policy.aliases),
+            self._devices.nodes(self._requests.policy.aliases),
         )
 
     def listen(self, listener: socket.socket) -> None:
         """Serve whoever connects to `listener`; who is waiting there already, first."""
         self._clients.listen(listener)
-        self._clients.greet(listener)
+        self._workers.soon(lambda: None, lambda _: self._clients.accept(listener))
 
     def adopt(self, pair: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair."""
@@ -93,7 +91,7 @@ class Server:
         kept = self.store.take_back(passed)
 
         def adopt(_: None) -> None:
-            self.broker.adopt(kept)
+            self._leases.adopt(kept)
             then()
 
         self._workers.soon(lambda: None, adopt)
@@ -112,7 +110,7 @@ class Server:
             return
         for warning in policy.warnings:
             self._log("policy", WARNING, reason=warning)
-        self.broker.policy = policy
+        self._requests.policy = policy
         self._log("reload", NOTICE, reason=f"{len(policy.rules)} rules")
 
     def hear(self, descriptor: int, handler: Callable[[], None]) -> None:
@@ -126,7 +124,7 @@ class Server:
     @property
     def deserted(self) -> bool:
         """Whether no client is connected and nobody has a port."""
-        return len(self._clients) == 0 and not self.broker.leasing()
+        return len(self._clients) == 0 and not self._leases.leasing()
 
     def run(self, over: Callable[[], bool], finish: Callable[[], NoReturn]) -> NoReturn:
         """Serve until `over()`, and then do `finish()`, which ends the process by os._exit().
@@ -155,7 +153,7 @@ class Server:
 
         What a holder still has it keeps: descriptor, flock, and the lock file with its pid.
         """
-        over = self.broker.idle if leases else self.broker.in_order
+        over = self._leases.idle if leases else self._leases.in_order
         end = time.monotonic() + LAST_WORDS
         while not (over() and self.store.settled) and (left := end - time.monotonic()) > 0:
             self._turn(left)
@@ -164,7 +162,7 @@ class Server:
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
-        times = [seconds for seconds in (self.broker.tick(), timeout) if seconds is not None]
+        times = [seconds for seconds in (self._leases.tick(), timeout) if seconds is not None]
         if self._workers.eager:
             times.append(0)
         self._loop.turn(min(times, default=None))

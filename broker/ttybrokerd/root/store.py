@@ -58,21 +58,15 @@ class _Message(NamedTuple):
 
 
 class Store:
-    """The way to systemd: one socket, and what is in its store. `address` is $NOTIFY_SOCKET;
+    """The way to systemd: one socket. `address` is $NOTIFY_SOCKET;
     where that is empty, or nobody listens there, everything here does nothing."""
 
     def __init__(self, loop: Loop, log: Log, address: str) -> None:
         self._loop = loop
         self._log = log
-        self._names: dict[int, str] = {}  # of what is in the store, by device number
         self._unsent: deque[_Message] = deque()  # at most one for each lease that is or was kept
         path = "\0" + address[1:] if address.startswith("@") else address
         self._socket = connect(path) if address else None
-
-    @property
-    def open(self) -> bool:
-        """Whether there is anybody to tell."""
-        return self._socket is not None
 
     @property
     def settled(self) -> bool:
@@ -83,30 +77,34 @@ class Store:
         """Say something else: READY=1, STOPPING=1."""
         self._send(_Message(state, "", ()))
 
-    def keep(self, lease: Record, descriptors: tuple[int, ...]) -> None:
-        """Have a new lease kept: what it is, and the descriptors that it is made of."""
+    def keep(self, lease: Record, descriptors: tuple[int, ...]) -> str:
+        """Have a new lease kept: what it is, and the descriptors that it is made of.
+
+        Returns its name in the store, for `forget`; "" where it is not kept.
+        """
+        if self._socket is None:
+            return ""
         name = f"{lease.lock_name[:32].replace(':', '_')}.{time.monotonic_ns():x}"
         try:
             memory = linux.sealed_memory("ttybroker-lease", record.encode(lease), SEALS)
         except (OSError, record.NoRecord) as error:
             self._log("store-failed", WARNING, port=lease.name, reason=str(error))
-            return
-        self._names[lease.rdev] = name
+            return ""
         try:
             text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"
             self._send(_Message(text, name, (memory, *descriptors)))
         finally:
             os.close(memory)
+        return name
 
-    def forget(self, rdev: int) -> None:
-        """The lease is over: nothing of it is kept any more."""
-        name = self._names.pop(rdev, None)
+    def forget(self, name: str) -> None:
+        """Keep nothing more of the lease with this name: it is over."""
         for message in [message for message in self._unsent if message.name == name]:
             self._unsent.remove(message)
             _close(message.descriptors)
             self._rest()
-            name = None
-        if name is not None:
+            name = ""
+        if name:
             self._remove(name)
 
     def take_back(self, passed: Iterable[tuple[int, str]]) -> list[Kept]:
@@ -125,7 +123,6 @@ class Store:
                 self._remove(name)
                 continue
             found[lease.record.rdev] = lease
-            self._names[lease.record.rdev] = name
         return list(found.values())
 
     def _remove(self, name: str) -> None:

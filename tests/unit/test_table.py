@@ -1,7 +1,7 @@
 """The lease table: plain data in, plain effects out.
 
 All branches of the module, without a socket:
-    pytest tests/unit/test_lease.py --cov=ttybrokerd.root.lease --cov-branch --cov-fail-under=100
+    pytest tests/unit/test_table.py --cov=ttybrokerd.root.table --cov-branch --cov-fail-under=100
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from hypothesis.stateful import (
 )
 
 from ttybroker.wire import Holder
-from ttybrokerd.root import lease
-from ttybrokerd.root.lease import (
+from ttybrokerd.root import table as limits
+from ttybrokerd.root.refusal import Refusal, busy
+from ttybrokerd.root.table import (
     OPEN_LIMIT,
     RETRY,
     SLOW,
@@ -36,7 +37,6 @@ from ttybrokerd.root.lease import (
     Table,
     Tell,
 )
-from ttybrokerd.root.refusal import Refusal, busy
 
 TTY, OTHER = 0x440, 0x441
 OUTSIDER = busy(Holder(5, "eve", 666, "minicom", how="lock file"))
@@ -174,7 +174,7 @@ def test_an_adopted_leases_time_is_the_one_it_was_granted() -> None:
 
 def test_adopted_leases_count_for_their_user_and_may_be_more_than_would_be_granted() -> None:
     table = Table()
-    for key in range(lease.LEASES_PER_UID + 1):
+    for key in range(limits.LEASES_PER_UID + 1):
         table.adopt(key, ask(1), None)
     eve = ask(1)
     assert refused(table.ask(1000, eve), eve).number == errno.EDQUOT
@@ -456,7 +456,7 @@ def test_the_next_alarm_is_the_earliest_of_all_ports() -> None:
 
 def test_nobody_can_fill_the_queue_and_others_still_can_wait() -> None:
     table = held_by(ask(1))
-    for _ in range(lease.WAITS_PER_UID):
+    for _ in range(limits.WAITS_PER_UID):
         assert table.ask(TTY, ask(2, wait=9)) == []
     one_more, other = ask(2, wait=9), ask(3, wait=9)
     assert refused(table.ask(TTY, one_more), one_more).number == errno.EDQUOT
@@ -465,7 +465,7 @@ def test_nobody_can_fill_the_queue_and_others_still_can_wait() -> None:
 
 def test_a_request_counts_until_it_is_answered() -> None:
     table = held_by(ask(1))
-    waiting = [ask(2, wait=9) for _ in range(lease.WAITS_PER_UID)]
+    waiting = [ask(2, wait=9) for _ in range(limits.WAITS_PER_UID)]
     for one in waiting:
         table.ask(TTY, one)
     table.withdraw(TTY, waiting[3])
@@ -474,7 +474,7 @@ def test_a_request_counts_until_it_is_answered() -> None:
 
 def test_one_who_leaves_while_its_port_is_stuck_opening_does_not_get_to_stick_another() -> None:
     table = Table()
-    for key in range(lease.WAITS_PER_UID):
+    for key in range(limits.WAITS_PER_UID):
         one = ask(2)
         assert table.ask(key, one) == [Start(key, one)]
         table.withdraw(key, one)
@@ -492,7 +492,7 @@ def fill(table: Table, uid: int, count: int) -> None:
 
 def test_nobody_can_lease_every_port() -> None:
     table = Table()
-    fill(table, 2, lease.LEASES_PER_UID)
+    fill(table, 2, limits.LEASES_PER_UID)
     one_more, other = ask(2), ask(3)
     assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
     assert table.ask(999, other) == [Start(999, other)]
@@ -500,7 +500,7 @@ def test_nobody_can_lease_every_port() -> None:
 
 def test_a_lease_counts_until_its_port_is_in_order_again() -> None:
     table = Table()
-    fill(table, 2, lease.LEASES_PER_UID)
+    fill(table, 2, limits.LEASES_PER_UID)
     one_more = ask(2)
     table.end(0, "closed")
     assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
@@ -510,7 +510,7 @@ def test_a_lease_counts_until_its_port_is_in_order_again() -> None:
 
 def test_what_one_waits_for_counts_towards_what_one_may_lease() -> None:
     table = Table()
-    fill(table, 2, lease.LEASES_PER_UID - 1)
+    fill(table, 2, limits.LEASES_PER_UID - 1)
     assert table.ask(998, ask(2)) != []
     one_more = ask(2, wait=9)
     assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
@@ -518,9 +518,9 @@ def test_what_one_waits_for_counts_towards_what_one_may_lease() -> None:
 
 def test_descriptors_kept_open_after_a_revoke_count_as_leases() -> None:
     table, ann = Table(), ask()
-    told = refused(table.ask(TTY, ann, ghosts=lease.LEASES_PER_UID), ann)
+    told = refused(table.ask(TTY, ann, ghosts=limits.LEASES_PER_UID), ann)
     assert told.number == errno.EDQUOT
-    assert table.ask(TTY, ann, ghosts=lease.LEASES_PER_UID - 1) == [Start(TTY, ann)]
+    assert table.ask(TTY, ann, ghosts=limits.LEASES_PER_UID - 1) == [Start(TTY, ann)]
 
 
 # every order of everything
@@ -537,7 +537,7 @@ class Tables(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.limits = mock.patch.multiple(
-            lease, WAITS_PER_UID=self.WAITS, LEASES_PER_UID=self.LEASES
+            limits, WAITS_PER_UID=self.WAITS, LEASES_PER_UID=self.LEASES
         )
         self.limits.start()
         self.table = Table()

@@ -1,0 +1,209 @@
+"""One connection: its socket, its peer by the kernel's word, and the request under way.
+
+Until a request is answered the socket is not read again. What a client piles up lies in its own
+socket buffer and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+
+from ttybroker import wire
+from ttybrokerd.root import linux, locks
+from ttybrokerd.root.device import Target
+from ttybrokerd.root.lean import TYPE_CHECKING, socket
+from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.table import Ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Plain numbers: an operation on socket's enum flags costs more than the system call it is for.
+SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+PEEK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+TRUNCATED = int(socket.MSG_CTRUNC)
+
+
+class BrokenPeer(Exception):
+    """This client does not keep the protocol; the text says how."""
+
+
+class Gone(Exception):
+    """The client has left."""
+
+
+class Connection:
+    """A client that is connected.
+
+    `busy`: a request of it is under way. `paused`: it has sent the next one already, which must
+    wait. `forked`: it is one end of a pair, whose sender's pid is learnt from its first message.
+    `request`: its request for a port that is not answered yet. `gone`: it is closed.
+    """
+
+    __slots__ = ("_ended", "_loop", "busy", "fd", "forked", "gone", "identity", "paused",
+                 "program", "request", "sock")  # fmt: skip
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        identity: Identity,
+        forked: bool,
+        loop: Loop,
+        ended: Callable[[Connection, str], None],
+    ) -> None:
+        """`ended` is called once, with how the client broke the protocol, or "" if it left."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.identity = identity
+        self.forked = forked
+        self.program = locks.program(identity.pid) if identity.pid else ""
+        self.busy = False
+        self.paused = False
+        self.gone = False
+        self.request: OpenRequest | None = None
+        self._loop = loop
+        self._ended = ended
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        """Begin to hear of it. Raises OSError, and then nothing has begun."""
+        self.sock.setblocking(False)
+        # guard: ask-for-credentials
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        linux.refuse_descriptors(self.sock)
+        self._loop.add(self.fd, READ, on_news)
+
+    def answer(self, reply: wire.Reply, descriptor: int | None = None) -> bool:
+        """Send a reply to the request under way; return whether it was sent.
+
+        A client that does not read is cut off: it has one request at a time, so its buffer is
+        full on purpose.
+        """
+        if self.gone:
+            return False
+        rights: list[tuple[int, int, bytes]] = []
+        if descriptor is not None:
+            packed = descriptor.to_bytes(4, sys.byteorder)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
+        try:
+            self.sock.sendmsg([wire.encode_reply(reply)], rights, SEND)
+        except BlockingIOError:
+            # guard: cut-off-a-stuck-reader
+            self._ended(self, "it does not read its answers")
+            return False
+        except OSError:
+            self._ended(self, "")
+            return False
+        return True
+
+    def done(self) -> None:
+        """Listen to the client again: the request under way is answered."""
+        self.busy = False
+        if self.paused and not self.gone:
+            self.paused = False
+            self._loop.change(self.fd, READ)
+
+    def finish(self, reply: wire.Reply) -> None:
+        """Send the last reply to the request under way, and listen again."""
+        if self.answer(reply):
+            self.done()
+
+    def receive(self) -> wire.Request | None:
+        """Return the next request, None if there is none. Raises BrokenPeer or Gone.
+
+        The control buffer has room for credentials and for nothing else, so that the kernel
+        installs no descriptor here and says MSG_CTRUNC: net/core/scm.c, scm_detach_fds().
+        """
+        try:
+            data, ancillary, got, _ = self.sock.recvmsg(
+                wire.MAX_REQUEST + 1, linux.CREDENTIALS_SPACE, RECEIVE
+            )
+        except BlockingIOError:
+            return None
+        except OSError:
+            raise Gone from None
+        if not data and not ancillary:
+            raise Gone
+        if got & TRUNCATED:  # guard: message-with-descriptors
+            raise BrokenPeer("it sent descriptors along")
+        self._check_sender(linux.message_credentials(ancillary))
+        try:
+            return wire.decode_request(data)
+        except wire.Malformed as malformed:
+            raise BrokenPeer(str(malformed)) from None
+
+    def peek(self) -> None:
+        """Look at news while a request is under way. Raises BrokenPeer or Gone.
+
+        An empty message has credentials, the end of the connection has not.
+        """
+        try:
+            data, ancillary, got, _ = self.sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            raise Gone from None
+        if got & TRUNCATED:  # guard: waiting-client-with-descriptors
+            raise BrokenPeer("it sent descriptors along")
+        if self.paused or not (data or ancillary):
+            raise Gone
+        self.paused = True
+        self._loop.change(self.fd, NOTHING)  # but a hang-up is always told
+
+    def _check_sender(self, sender: tuple[int, int, int] | None) -> None:
+        if sender is None:
+            raise BrokenPeer("a message without credentials")
+        if self.forked and self.identity.pid == 0 != sender[0]:
+            self.identity = self.identity._replace(pid=sender[0])
+            self.program = locks.program(sender[0])
+        if not self.identity.sent(sender):  # guard: message-credentials
+            pid, uid, gid = sender
+            raise BrokenPeer(f"its identity changed to pid {pid}, uid {uid}, gid {gid}")
+
+    def close(self, last_word: str = "") -> None:
+        """Close it; where the client broke the protocol it is told how."""
+        if last_word:
+            told = wire.encode_reply(wire.Refused(errno.EPROTO, f"cut off: {last_word}"))
+            try:
+                self.sock.send(told, SEND)
+            except OSError:
+                pass
+        self.gone = True
+        self._loop.remove(self.fd)
+        self.sock.close()
+
+
+class OpenRequest(Ask):
+    """A client's request for a port.
+
+    `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
+    it waits for, once that is known.
+    """
+
+    __slots__ = ("client", "key", "pid", "rule", "target")
+
+    def __init__(
+        self,
+        client: Connection,
+        holder: wire.Holder,
+        target: Target,
+        rule: str,
+        *,
+        wait: float = 0,
+        max_lease: float | None = None,
+    ) -> None:
+        uid = client.identity.uid
+        super().__init__(uid, holder, now=time.monotonic(), wait=wait, max_lease=max_lease)
+        self.client = client
+        self.key = 0
+        self.pid = holder.pid or 0
+        self.target = target
+        self.rule = rule
+
+    @property
+    def name(self) -> str:
+        """The port's name, as it was asked for."""
+        return self.target.name

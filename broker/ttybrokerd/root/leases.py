@@ -1,0 +1,373 @@
+"""What becomes of each lease: granted, watched, ended, taken back, adopted.
+
+The table decides who has which port (`table`). The device is touched in workers (`port`). Here
+is what happens in between: each step that the table asks for, and what the kernel says of a lease.
+
+Where a lease ends: `_look_after` (its last copy was closed), `_on_hangup` (unplugged, or hung up
+by somebody else), `revoke`, the table's time limit, and `_watch` (it cannot be watched). Each
+comes by `Table.end` to `_end`, and when the device is in order to `_closed`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+
+from ttybroker import wire
+from ttybrokerd.root import linux, peer, port
+from ttybrokerd.root.answers import Answers
+from ttybrokerd.root.connection import Connection, OpenRequest
+from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.lean import TYPE_CHECKING, partial
+from ttybrokerd.root.lease import LOOK_AGAIN, Lease
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.log import ERROR, INFO, NOTICE
+from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.store import Store
+from ttybrokerd.root.table import Effect, End, Refuse, Start, State, Table, Tell
+from ttybrokerd.root.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ttybrokerd.root.report import Row
+    from ttybrokerd.root.store import Kept
+
+
+class DeadCopy:
+    """A holder that was hung up and still keeps its descriptor: of which device, whose."""
+
+    __slots__ = ("key", "uid", "watcher")
+
+    def __init__(self, key: int, uid: int, watcher: select.epoll) -> None:
+        self.key = key
+        self.uid = uid
+        self.watcher = watcher
+
+
+class Leases:
+    """All leases, and the table of who has and who waits."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        workers: Workers,
+        devices: Devices,
+        locks: LockFiles,
+        store: Store,
+        answers: Answers,
+    ) -> None:
+        self.table = Table()
+        self._loop = loop
+        self._workers = workers
+        self._devices = devices
+        self._locks = locks
+        self._store = store
+        self._answers = answers
+        self._all: dict[int, Lease] = {}  # by device number, like the table
+        self._watched: dict[int, Lease] = {}  # by inotify watch
+        self._looking: dict[Lease, None] = {}  # those with `looks`, in order
+        self._copies: list[DeadCopy] = []
+        self._inotify = linux.inotify()
+        loop.add(self._inotify, READ, self._on_closes)
+
+    def fileno(self) -> int:
+        """Return the inotify descriptor."""
+        return self._inotify
+
+    def close(self) -> None:
+        """Give the inotify descriptor back, where nothing was ever leased."""
+        os.close(self._inotify)
+
+    # what requests ask for
+
+    def ask(self, request: OpenRequest, seen: Seen) -> None:
+        """Open the port for this request, or queue it, or refuse it. Takes `seen` over."""
+        key = request.key = seen.rdev
+        self._look_after(key)
+        effects = self.table.ask(key, request, self._count_copies(request.uid))
+        if effects and isinstance(effects[0], Start):
+            self._start(key, request, seen)
+            return
+        seen.close()
+        self._do(effects)
+
+    def withdraw(self, request: OpenRequest) -> None:
+        """Forget a request whose client is gone."""
+        self._do(self.table.withdraw(request.key, request))  # guard: withdraw-a-lost-client
+
+    def find(self, path: str) -> Lease | None:
+        """Return the lease of the port with this node, if somebody has it now."""
+        for key, lease in self._all.items():
+            if lease.target.path == path and self._held(key):
+                return lease
+        return None
+
+    def revoke(self, lease: Lease, client: Connection) -> None:
+        """Take the port back; the client is answered when it is free."""
+        lease.revokers.append(client)
+        self._do(self.table.end(lease.key, "revoked"))
+
+    def keys(self) -> frozenset[int]:
+        """Return the devices in the table: their locks are no outsider's."""
+        return frozenset(self.table.ports)
+
+    def revoked(self) -> set[int]:
+        """Return the devices of which a revoked holder still keeps its descriptor."""
+        self._forget_copies()
+        return {copy.key for copy in self._copies}
+
+    def fill_in(self, rows: list[Row], revoked: set[int]) -> None:
+        """Put into the rows of a list what the table knows now."""
+        revoked |= {copy.key for copy in self._copies}
+        for key, row in rows:
+            known = None if key is None else self.table.ports.get(key)
+            if known is not None:
+                row.state, row.waiting = known.state, len(known.queue)
+                row.holder = known.holder()
+            # guard: flock-after-a-hang-up
+            elif key in revoked and row.holder is not None and row.holder.how == "flock":
+                row.state, row.holder = "free", None
+
+    # what the server asks for
+
+    def adopt(self, kept: list[Kept]) -> None:
+        """Go on with leases that an earlier broker granted, before anybody is served. One whose
+        end was missed, or whose time is over, ends now, as any lease does."""
+        for one in kept:
+            self._adopt(one)
+
+    def idle(self) -> bool:
+        """Return whether no port is leased, opened or put in order."""
+        return not self.table.ports
+
+    def leasing(self) -> bool:
+        """Return whether anybody has a port."""
+        return bool(self._all)
+
+    def in_order(self) -> bool:
+        """Return whether no port is being opened or put in order: each is free, or held."""
+        for key in list(self._all):
+            self._look_after(key)
+        return all(row.state in (State.HELD, State.OUTSIDE) for row in self.table.ports.values())
+
+    def tick(self) -> float | None:
+        """Do what the clock asks for; return the seconds until it may ask again, if ever."""
+        now = time.monotonic()
+        for lease in [lease for lease in self._looking if lease.looks[0] <= now]:
+            self._look_again(lease)
+        alarm = self.table.next_alarm()
+        if alarm is not None and alarm <= now:
+            self._do(self.table.tick(now))
+            alarm = self.table.next_alarm()
+        alarms = [lease.looks[0] for lease in self._looking]
+        alarms += [] if alarm is None else [alarm]
+        return max(0.0, min(alarms) - time.monotonic()) if alarms else None
+
+    # what the table asks for
+
+    def _do(self, effects: list[Effect]) -> None:
+        """Carry out what the table says; the outcome comes back to it by `_opened`, `_closed`."""
+        for effect in effects:
+            match effect:
+                case Start(key, OpenRequest() as request):
+                    self._start(key, request, None)
+                case Refuse(OpenRequest() as request, refusal):
+                    self._answers.refuse(request.client, request.name, refusal, request.rule)
+                case Tell(OpenRequest() as request, message):
+                    self._answers.record("slow", request.client, request.name, NOTICE,
+                                         reason=message)  # fmt: skip
+                    request.client.answer(wire.Waiting(f"{request.name}: {message}"))
+                case End(key, _, reason):
+                    self._end(self._all[key], reason)
+
+    def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
+        work = partial(self._acquire, key, request, seen, key in self.revoked())
+        self._workers.soon(work, partial(self._opened, key, request))
+
+    def _acquire(
+        self, key: int, request: OpenRequest, seen: Seen | None, copies: bool
+    ) -> tuple[Lease, int] | Refusal:
+        """Open the port, in a worker. Who waited gets a fresh look: the node may be another."""
+        try:
+            seen = seen or self._devices.look(self._devices.renew(request.target))
+        except Refusal as refusal:
+            return refusal
+        except OSError as error:
+            return Refusal.out_of_means(error)
+        if seen.rdev != key:  # guard: renamed-device
+            seen.close()
+            return Refusal(errno.ENODEV, "another device has this name now; ask again")
+        lease = Lease(key, request, seen.target, request.rule, request.pid, seen.kernel_name,
+                      self._locks, self._inotify)  # fmt: skip
+        return port.acquire(lease, self._devices, seen, self._locks, _live(lease), copies)
+
+    def _opened(
+        self, key: int, request: OpenRequest, result: tuple[Lease, int] | Refusal
+    ) -> None:
+        if isinstance(result, Refusal):
+            self._do(self.table.failed(key, result, time.monotonic()))
+            return
+        lease, descriptor = result
+        lease.holder.since = time.time()
+        self._all[key] = lease
+        effects = self.table.opened(key, time.monotonic())
+        if not effects:
+            effects = self._grant(lease, request.client, descriptor)
+        os.close(descriptor)
+        self._do(effects)
+
+    def _grant(self, lease: Lease, client: Connection, descriptor: int) -> list[Effect]:
+        """Hear of the lease's end, have systemd keep it, and answer: in this order.
+
+        Whenever the broker is killed, the lease is known to the next one, or nobody got the port.
+        """
+        effects = self._watch(lease, partial(lease.listen, descriptor, _live(lease)))
+        if self._held(lease.key):
+            lease.kept = self._store.keep(
+                lease.record(self.table.ports[lease.key].expires), lease.pieces()
+            )
+        lease.finish_lock()
+        if client.answer(wire.Grant(), descriptor):
+            self._record("grant", client, lease, INFO, device=lease.target.path, rule=lease.rule)
+        client.request = None
+        client.done()
+        return effects
+
+    def _end(self, lease: Lease, reason: str) -> None:
+        self._loop.remove(lease.guard)
+        if lease.exit_fd >= 0:
+            self._loop.remove(lease.exit_fd)
+        self._looking.pop(lease, None)
+        work = partial(port.release, lease, reason == "closed")
+        self._workers.submit(work, partial(self._closed, lease, reason))
+
+    def _closed(self, lease: Lease, reason: str, watcher: select.epoll | None) -> None:
+        """The device is in order again: the port goes to the next in the queue."""
+        del self._all[lease.key]
+        if lease.watch is not None:
+            self._watched.pop(lease.watch, None)
+        if watcher is not None:
+            self._copies.append(DeadCopy(lease.key, lease.uid, watcher))
+        self._store.forget(lease.kept)  # guard: forget-the-kept-lease
+        self._record("release", None, lease, INFO, device=lease.target.path, rule=lease.rule,
+                     reason=reason)  # fmt: skip
+        if lease.lock_left is not None:
+            self._record("lock-failed", None, lease, ERROR, reason=lease.lock_left.reason)
+        for client in lease.revokers:
+            client.finish(wire.Done())
+        self._do(self.table.closed(lease.key, time.monotonic()))
+
+    # what the kernel says
+
+    def _adopt(self, kept: Kept) -> None:
+        lease = Lease.adopted(kept, self._locks, self._inotify, time.monotonic())
+        self._all[lease.key] = lease
+        self.table.adopt(lease.key, lease.ask, kept.record.expires)
+        self._record("adopt", None, lease, INFO, device=lease.target.path, rule=lease.rule)
+        if kept.record.locked:
+            self._lock(lease, lease.lock_again)
+        self._do(self._watch(lease, lease.listen_again))
+        self._look_after(lease.key)
+
+    def _watch(self, lease: Lease, listen: Callable[[], None]) -> list[Effect]:
+        """Hear from now on what the kernel says of the lease. A lease whose end would not be
+        heard must not be: it is over at once."""
+        try:
+            listen()
+            # guard: watch-for-unplugging
+            self._loop.add(lease.guard, NOTHING, partial(self._on_hangup, lease))
+            if lease.exit_fd >= 0:
+                self._loop.add(lease.exit_fd, READ, partial(self._on_exit, lease))
+        except OSError as error:  # guard: end-an-unwatched-lease
+            self._record("watch-failed", None, lease, ERROR, reason=error.strerror)
+            return self.table.end(lease.key, "cannot be watched")
+        if lease.watch is not None:
+            self._watched[lease.watch] = lease
+        if lease.exit_fd < 0 and lease.pid:  # it ended while the port was being opened
+            self._on_exit(lease)
+        return []
+
+    def _on_closes(self) -> None:
+        """Somebody closed a leased node: if it was the holder's last copy, the lease is over."""
+        woken, overflow = linux.read_watches(self._inotify)
+        leases = [self._watched[watch] for watch in woken if watch in self._watched]
+        now = time.monotonic()
+        for lease in list(self._all.values()) if overflow else leases:
+            self._look_after(lease.key)
+            if self._held(lease.key):
+                lease.looks = [now + pause for pause in LOOK_AGAIN]
+                self._looking[lease] = None
+
+    def _look_again(self, lease: Lease) -> None:
+        lease.looks.pop(0)
+        if not lease.looks:
+            self._looking.pop(lease, None)
+        self._look_after(lease.key)
+
+    def _held(self, key: int) -> bool:
+        row = self.table.ports.get(key)
+        return row is not None and row.state is State.HELD
+
+    def _look_after(self, key: int) -> None:
+        """End the lease of this port if the holder's last copy is closed."""
+        if self._held(key) and not self._all[key].held():
+            self._do(self.table.end(key, "closed"))
+
+    def _on_hangup(self, lease: Lease) -> None:
+        """The guard is hung up: unplugged, or somebody else's vhangup."""
+        self._loop.remove(lease.guard)
+        self._do(self.table.end(lease.key, "hung up or unplugged"))
+
+    def _on_exit(self, lease: Lease) -> None:
+        """The holder's process ended. If a copy of its descriptor lives on, so does the lease,
+        and the lock file needs a live pid."""
+        if lease.exit_fd >= 0:
+            self._loop.remove(lease.exit_fd)
+        self._look_after(lease.key)
+        if self._held(lease.key):
+            self._lock(lease, partial(lease.sign, os.getpid()))
+
+    def _lock(self, lease: Lease, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Refusal as refusal:
+            self._record("lock-failed", None, lease, ERROR, reason=refusal.reason)
+
+    # copies that revoked holders keep
+
+    def _count_copies(self, uid: int) -> int:
+        """Return how many revoked descriptions this user still keeps open."""
+        self._forget_copies()
+        return sum(copy.uid == uid for copy in self._copies)
+
+    def _forget_copies(self) -> None:
+        """Forget those that are closed."""
+        for copy in list(self._copies):
+            if not linux.still_open(copy.watcher):
+                copy.watcher.close()
+                self._copies.remove(copy)
+
+    def _record(
+        self,
+        event: str,
+        client: Connection | None,
+        lease: Lease,
+        level: int,
+        *,
+        device: str | None = None,
+        rule: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self._answers.record(event, client, lease.name, level, device=device, rule=rule,
+                             holder=lease.holder, reason=reason)  # fmt: skip
+
+
+def _live(lease: Lease) -> int:
+    """Return the pid that the lock is to name, 0 for nobody's: the process may have ended while
+    it waited, and then its pid may be another's, with a lock of his own."""
+    # guard: pid-at-the-grant
+    return lease.pid if lease.pid and peer.owns(lease.uid, lease.pid) else 0
