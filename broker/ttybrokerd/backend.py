@@ -14,7 +14,6 @@ import gc
 import os
 import pwd
 
-from ttybrokerd.prepare.names import Names
 from ttybrokerd.prepare.policy import Policy, load_policy
 from ttybrokerd.root import confine, linux, locks
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
@@ -74,11 +73,9 @@ def _fork_backend(
     policy: str | Policy | None, lock_dir: str, become: _User, quiet: bool
 ) -> socket.socket:
     """Our end of the pair. What can be made before the fork is: its memory stays shared."""
-    names = Names()  # asked now for all that the backend will ever want to know
-    rules = policy if isinstance(policy, Policy) else load_policy(policy, names)
+    rules = policy if isinstance(policy, Policy) else load_policy(policy)
     log = Log(quiet=quiet)
-    server = Server(rules, lock_dir, log, names)
-    server.users.look_up(become.uid)
+    server = Server(rules, lock_dir, log)
     bounds = confine.prepare(server.places())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gc.collect()

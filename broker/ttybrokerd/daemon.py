@@ -8,7 +8,7 @@ import stat
 import sys
 
 from ttybroker.wire import SOCKET
-from ttybrokerd.prepare.names import Names, NamesProcess
+from ttybrokerd.prepare import names
 from ttybrokerd.prepare.policy import PATH, Policy, PolicyError, files, load_policy
 from ttybrokerd.root import confine, locks
 from ttybrokerd.root.clients import BACKLOG
@@ -22,16 +22,13 @@ if TYPE_CHECKING:
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-USAGE = (
-    "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--names PATH] [--check]"
-)
+USAGE = "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--check]"
 HELP = f"""
 Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
 
   --policy FILE   who may use what; default {PATH}, or as shipped
   --socket PATH   where to listen; default {SOCKET}
   --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
-  --names PATH    where nameservice.py answers, as systemd starts it; default a child
   --check         check the policy and exit
 
 SIGHUP reads the policy again, SIGTERM ends it: who has a port keeps it."""
@@ -43,7 +40,6 @@ class Options(NamedTuple):
     policy: str | None
     socket: str
     lock_dir: str
-    names: str | None
     check: bool
     help: bool
 
@@ -83,7 +79,7 @@ def _parse(argv: list[str]) -> Options:
     words = iter(argv)
     for word in words:
         option, equals, value = word.partition("=")
-        if option in ("--policy", "--socket", "--lock-dir", "--names"):
+        if option in ("--policy", "--socket", "--lock-dir"):
             argument = value if equals else next(words, None)
             if argument is None:
                 raise Usage(f"{option}: its argument is missing")
@@ -98,14 +94,13 @@ def _parse(argv: list[str]) -> Options:
         None if policy is None else os.path.abspath(policy),
         os.path.abspath(options.get("--socket", SOCKET)),
         options.get("--lock-dir", locks.DIRECTORY),
-        options.get("--names"),
         "--check" in options,
         "--help" in options or "-h" in options,
     )
 
 
 def _check(path: str | None) -> int:
-    policy = load_policy(path, Names())
+    policy = load_policy(path)
     for warning in policy.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{path or PATH}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
@@ -118,20 +113,19 @@ def _serve(options: Options) -> NoReturn:
     # Until the handlers are there: SIGHUP would end a daemon that listens already.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     sockets, kept = _passed()
-    names = NamesProcess(options.names)  # before there is anything that a child would inherit
-    policy = load_policy(options.policy, Names() if options.names else names)
+    policy = load_policy(options.policy)
     log = Log()
     for warning in policy.warnings:
         log("policy", WARNING, reason=warning)
     systemd = os.environ.get("NOTIFY_SOCKET", "")
-    server = Server(policy, options.lock_dir, log, names, systemd)  # may fail: no socket yet
+    server = Server(policy, options.lock_dir, log, systemd)  # may fail: no socket yet
     listener, own_path = _listener(options.socket, sockets)
     _own_session()
     places = server.places()._replace(policy=files(options.policy), socket=own_path)
     bounds = confine.prepare(places)
-    asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy, names)))
+    asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy)))
     server.listen(listener)
-    names.connect()
+    names.close()  # guard: no-new-name-at-a-reload
     confine.confine(bounds)
 
     def finish() -> NoReturn:
@@ -153,9 +147,9 @@ def _serve(options: Options) -> NoReturn:
     server.run(lambda: bool(asked), finish)
 
 
-def _load(path: str | None, names: Names) -> Policy | PolicyError:
+def _load(path: str | None) -> Policy | PolicyError:
     try:
-        return load_policy(path, names)
+        return load_policy(path)
     except PolicyError as error:
         return error
 
@@ -184,7 +178,6 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
     for number in SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # names.py's, should it die
     server.hear(read, on_signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return asked

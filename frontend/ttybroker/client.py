@@ -76,6 +76,7 @@ class Client:
     def __init__(self, sock: socket.socket, path: str | None = None) -> None:
         self._sock = sock
         self._path = path
+        self._port = ""  # that was asked for last
 
     def __enter__(self) -> Client:
         return self
@@ -113,7 +114,8 @@ class Client:
         """The first half of `open`: ask, and do not wait for the answer."""
         if not 0 <= pid <= MAX_PID:
             raise ValueError(f"pid is that of a process, or 0, not {pid}")
-        self._send(wire.Open(_checked(name), _milliseconds(wait), pid))
+        self._port = _checked(name)
+        self._send(wire.Open(name, _milliseconds(wait), pid))
 
     def take_descriptor(self) -> int:
         """The second half of `open`: wait for the answer and take the descriptor."""
@@ -130,7 +132,7 @@ class Client:
         if descriptor is not None:
             os.close(descriptor)
         if not isinstance(reply, wire.Waiting):
-            raise _unexpected(reply)
+            raise _unexpected(reply, self._port)
         tell_why(reply.message)
         return None
 
@@ -387,10 +389,11 @@ def _decode(data: bytes) -> wire.Reply:
         raise ProtocolError(errno.EPROTO, what) from None
 
 
-def _unexpected(reply: wire.Reply) -> BrokerError:
+def _unexpected(reply: wire.Reply, port: str = "") -> BrokerError:
+    """The error for an answer that grants nothing; `port`: the one that was to be opened."""
     if isinstance(reply, wire.Refused):
         kind = BY_ERRNO.get(reply.errno, BrokerError)
-        return kind(reply.errno, reply.message, reply.holder)
+        return kind(reply.errno, reply.message, reply.holder, port)
     return ProtocolError(errno.EPROTO, f"the broker answered with {type(reply).__name__}")
 
 

@@ -10,6 +10,8 @@ import errno
 
 from serial import SerialException
 
+from ttybroker.wire import held_by
+
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.wire import Holder
@@ -18,17 +20,49 @@ if TYPE_CHECKING:
 class BrokerError(SerialException):
     """The broker, or the way to it, said no.
 
-    `errno` is an errno(3) number; `str()` names the port, the cause and the next step.
-    `holder` says who has the port, as far as is known and the caller may know it.
+    `errno` is an errno(3) number; `str()` and `message` name the port, the cause and the next
+    step. `strerror` is what the broker said, which knows no user's name.
     """
 
-    def __init__(self, number: int, message: str, holder: Holder | None = None) -> None:
+    def __init__(
+        self, number: int, message: str, holder: Holder | None = None, port: str = ""
+    ) -> None:
+        """`holder` and `port`, where both are known, are what `message` tells of."""
         super().__init__(number, message)
-        self.message = message
-        self.holder = holder
+        self._said = message
+        self._holder = holder
+        self._port = port
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has the port, as far as is known and the caller may know it.
+
+        The user's name is looked up when this is read: getpwuid(3) may take its time.
+        """
+        from ttybroker.users import named  # here, for most programs never ask
+
+        return None if self._holder is None else named(self._holder)
+
+    @property
+    def message(self) -> str:
+        """The port, the cause and the next step, for people."""
+        return self._said
 
     def __str__(self) -> str:
         return self.message
+
+
+class _Held(BrokerError):
+    """Somebody has the port: the user's name is known here, and not to the broker."""
+
+    _cause = ""
+
+    @property
+    def message(self) -> str:
+        holder = self.holder
+        if holder is None or not self._port:
+            return self._said
+        return f"{self._port}: {self._cause}: {held_by(holder)}"
 
 
 class InvalidName(BrokerError):
@@ -43,16 +77,20 @@ class NotPermitted(BrokerError):
     """EACCES: the policy does not let this caller do this."""
 
 
-class PortBusy(BrokerError):
+class PortBusy(_Held):
     """EBUSY: somebody has the port; `holder` says who, as far as is known."""
+
+    _cause = "busy"
 
 
 class DeviceGone(BrokerError):
     """ENODEV or EIO: the device vanished or does not answer."""
 
 
-class WaitTimeout(BrokerError):
+class WaitTimeout(_Held):
     """ETIMEDOUT: still busy after `wait` seconds; `holder` as in PortBusy."""
+
+    _cause = "waited in vain"
 
 
 class BrokerUnavailable(BrokerError):

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from ttybroker.users import named
 from ttybroker.wire import Holder, Port
 
 _TITLES = ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION")
@@ -91,7 +92,7 @@ def describe(device: str) -> str:
 def _holder(holder: Holder | None) -> str:
     if holder is None:
         return ""
-    who = holder.user or ("?" if holder.uid is None else f"uid {holder.uid}")
+    who = named(holder).user or ("?" if holder.uid is None else f"uid {holder.uid}")
     what = " ".join(filter(None, (holder.program, f"({holder.pid})" if holder.pid else "")))
     how = "" if holder.how == "lease" else f"[{holder.how}]"
     return " ".join(filter(None, (who, what, how)))
@@ -120,7 +121,7 @@ def _record(port: Port) -> dict[str, object]:
         if holder is None
         else {
             "uid": holder.uid,
-            "user": holder.user or None,
+            "user": named(holder).user or None,
             "pid": holder.pid,
             "program": holder.program or None,
             "since": holder.since,

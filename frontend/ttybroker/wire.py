@@ -82,6 +82,7 @@ class _Value:
 class Holder(_Value):
     """Who has a port. `since` is seconds of the epoch; unknown: None, or "" in a text.
 
+    The broker knows no user's name and sends "". `users.named` fills it in on the other side.
     `how` is "lease" for a client of the broker, else what gave the holder away:
     "lock file", "flock", "exclusive" or "login".
     """
@@ -105,14 +106,25 @@ class Holder(_Value):
         self.how = how
 
     def __str__(self) -> str:
-        who = self.user or ("somebody" if self.uid is None else "a user")
-        if self.uid is not None:
-            who += f" (uid {self.uid})"
+        uid = "somebody" if self.uid is None else f"uid {self.uid}"
+        who = f"{self.user} ({uid})" if self.user else uid
         if self.program:
             who += f" with {self.program}"
         if self.pid is not None:
             who += f" (pid {self.pid})"
         return who if self.how == "lease" else f"{who}, by {self.how}"
+
+
+def held_by(holder: Holder) -> str:
+    """Say who has a port, and what to do about it: a part of a refusal, for people.
+
+    The broker says it with the uid alone, for a client that shows its message as it is. A client
+    that knows the name says it anew.
+    """
+    advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
+    if holder.how == "lease":
+        advice += ", or have it taken back (ttybroker revoke)"
+    return f"held by {holder}; {advice}"
 
 
 class Port(_Value):

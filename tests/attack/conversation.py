@@ -92,9 +92,6 @@ class Episode:
         self.sayings = [self.message() for _ in range(VARIETY)]
         self.socks: dict[Connection, socket.socket] = {}
         self.copies: list[tuple[Lease, Any]] = []  # descriptors, and sockets with one in flight
-        for uid in (ANN, BEN, CAT):
-            self.users.look_up(uid)
-            self.model.known.add(uid)
 
     def _start(self) -> None:
         stage = self.stage
@@ -112,13 +109,12 @@ class Episode:
         self.epoll = Counted(self.loop._epoll)
         vars(self.loop)["_epoll"] = self.epoll
         self.hands = Hands()
-        names: Any = SimpleNamespace(user_name=lambda uid: f"user{uid}")  # really a process
         self.log = Log(journal="/nonexistent", quiet=True, syslog="/nonexistent")
         log: Any = self.log if self.dice.random() < 0.1 else lambda *_, **__: None  # it is slow
         self.locks = LockFiles(str(stage.base / "lock"))
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
-        policy = load_policy(str(stage.policy), names)
+        policy = load_policy(str(stage.policy))
         answers = Answers(log)
         self.leases = Leases(self.loop, hands, devices, self.locks, Store(self.loop, log, ""),
                              answers)  # fmt: skip
@@ -208,10 +204,8 @@ class Episode:
         job = self.model.jobs[number]
         if job.port is not None:
             tag: tuple[str, object] = (job.kind, self.stage.devices[job.port.name].rdev)
-        elif job.by is not None:
-            tag = self.hands.list_job([job for job in self.model.jobs if job.by].index(job))
         else:
-            tag = ("name", job.facts)
+            tag = self.hands.list_job([job for job in self.model.jobs if job.by].index(job))
         if tag not in self.hands.jobs:
             raise Different(f"no job {tag}, but {list(self.hands.jobs)}")
         self.hands.run(tag)

@@ -55,7 +55,6 @@ class Dialogue:
                       for uid in (ALICE, BOB, CAROL, ALICE)]  # fmt: skip
         self.uids = dict(zip(self.users, (ALICE, BOB, CAROL, ALICE), strict=True))
         self.model.owners = {child.pid: uid for child, uid in self.uids.items()}
-        self.model.known.update(self.uids.values())
         self.socks: dict[Connection, socket.socket] = {}
         self.copies: list[tuple[Lease, int]] = []
         self.control = self.connect(self.users[2])

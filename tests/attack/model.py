@@ -161,8 +161,6 @@ class Model:
         self.waits, self.leases, self.clients = limits
         self.own_pid = own_pid
         self.owners: dict[int, int] = {}  # live processes and their users
-        self.known: set[int] = set()  # users whose names were looked up
-        self.unnamed: dict[int, list[Connection]] = {}
         self.connections: list[Connection] = []
         self.jobs: list[Job] = []
         self.ready: list[Connection] = []  # whose inbox the broker looks into next, in order
@@ -177,12 +175,6 @@ class Model:
     def connect(self, who: Connection) -> None:
         """A connection was accepted."""
         self.connections.append(who)
-        if who.uid not in self.known:
-            who.busy = True
-            waiting = self.unnamed.setdefault(who.uid, [])
-            waiting.append(who)
-            if len(waiting) == 1:
-                self.jobs.append(Job("name", facts=who.uid))
 
     def send(
         self, who: Connection, data: bytes, sender: tuple[int, int, int], passes: bool
@@ -249,14 +241,9 @@ class Model:
         elif job.kind == "release":
             assert job.port is not None
             self.released(job.port)
-        elif job.kind == "list":
+        else:
             assert job.by is not None
             self.listed(job.by, job.facts)
-        else:
-            assert isinstance(job.facts, int)
-            self.known.add(job.facts)
-            for who in self.unnamed.pop(job.facts):
-                self.done(who)
 
     # connections
 

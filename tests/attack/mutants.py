@@ -649,16 +649,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_confine.py::test_a_way_back_that_works_is_the_end",),
     ),
     Mutant(
-        "names-child-has-no-rights",
-        "who asks for names has no rights",
+        "no-new-name-at-a-reload",
+        "a confined daemon looks up no name",
         REMOVE,
-        ("tests/real/test_names.py::test_it_is_nobody_and_has_nothing_of_the_brokers",),
-    ),
-    Mutant(
-        "names-child-has-no-descriptors",
-        "who asks for names has no descriptor of the broker's",
-        REMOVE,
-        ("tests/real/test_names.py::test_it_is_nobody_and_has_nothing_of_the_brokers",),
+        ("tests/real/test_names.py::test_a_reload_takes_no_name_that_is_new",),
+        "ttybrokerd: reload|log record reload-failed",
     ),
     Mutant(
         "backend-needs-root",

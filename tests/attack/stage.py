@@ -52,10 +52,9 @@ class Hands:
             tag: tuple[str, object] = ("open", arguments[0])
         elif name == "release":
             tag = ("release", then.args[0])
-        elif name == "rows":
-            tag = ("list", self._lists)
         else:
-            tag = ("name", arguments[0])
+            assert name == "rows", name
+            tag = ("list", self._lists)
         self._lists += 1
         if tag in self.jobs:
             raise Different(f"two jobs at a time: {tag}")

@@ -53,10 +53,7 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     for page in ("man1/ttybroker.1", "man1/ttyrun.1", "man5/ttybroker-policy.5"):
         assert (prefix / "share/man" / page).is_file()
     unit = (prefix / "lib/systemd/system/ttybroker.service").read_text()
-    assert "ExecStart=/opt/sbin/ttybrokerd --names" in unit
-    unit = (prefix / "lib/systemd/system/ttybroker-names@.service").read_text()
-    code = "/opt/lib/ttybroker/ttybrokerd/prepare/nameservice.py"
-    assert f"ExecStart=/usr/bin/python3 -ISB {code}\n" in unit
+    assert "ExecStart=/opt/sbin/ttybrokerd\n" in unit
     make(own, "uninstall", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
     assert not code.exists()

@@ -37,7 +37,6 @@ ROOT = HERE.parents[1]
 NOBODY = 65534
 ALICE, BOB, CAROL = 60101, 60102, 60103  # uids that no account has
 TIMEOUT = 15.0
-NAMES = "ttybroker-names"  # the daemon's child that asks the name service
 
 IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x8, 0x40, 0x80  # sys/inotify.h
 IN_CREATE, IN_DELETE = 0x100, 0x200
@@ -395,7 +394,6 @@ class Daemon:
         os.close(write)
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
-        self.names = 0
         rig.daemons.append(self)
         if systemd is None:
             with notify:
@@ -406,9 +404,6 @@ class Daemon:
             while not systemd.ready(self.pid):
                 self._wait_for(notify)
         self.baseline = descriptors(self.pid)
-        if "--names" not in arguments:
-            (self.names,) = [pid for pid in children(self.pid) if name_of(pid) == NAMES]
-            self._names_end = os.pidfd_open(self.names)
 
     def _wait_for(self, notify: socket.socket) -> None:
         poll = select.poll()
@@ -494,13 +489,6 @@ class Daemon:
     def _close(self) -> None:
         self._read()
         self.ended = True
-        if self.names:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.names, signal.SIGCONT)  # a test may have failed while it was stopped
-            wait_readable(self._names_end, "the end of the process that asks for names")
-            os.close(self._names_end)
-            with contextlib.suppress(ChildProcessError):  # init has it
-                os.waitpid(self.names, 0)
         os.close(self.pidfd)
         os.close(self._log)
         self._log = -1
@@ -643,7 +631,7 @@ class Rig:
         for pty in self.ports.values():
             pty.close()
         for pid in children() - self._before:
-            if name_of(pid) in (NAMES, "strace"):  # of a daemon that did not get ready
+            if name_of(pid) == "strace":  # of a daemon that did not get ready
                 Orphan(pid).wait()
             else:
                 problems.append(f"process left: {pid}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from real.support import ALICE, HERE, NOBODY, Chat, Rig, as_user, python_path
+from real.support import ALICE, HERE, NOBODY, TIMEOUT, Chat, Rig, as_user, python_path
 from ttybroker import BrokerError, NotPermitted, client, open_fd
 
 pytestmark = pytest.mark.root
@@ -204,3 +204,48 @@ def test_a_policy_in_a_new_place_waits_for_a_restart_and_says_so(rig: Rig) -> No
     for directory in (first, second):
         (directory / "policy.toml").unlink()
         directory.rmdir()
+
+
+# As ttybroker.service does: no capability but those that are kept, so nothing can be cut or set,
+# and uid 0 brings none, which is locked (include/uapi/linux/securebits.h). They came by the ambient
+# set; and capset(2) is not there.
+LOCKED = "from ttybrokerd.root import linux; linux.set_securebits(0x01 | 0x02 | 0x04 | 0x08 | 0x20)"
+AMBIENT = """
+prctl.set_caps((list(kept), (prctl.CAP_INHERITABLE,), True))
+for number in kept:
+    assert linux._libc.prctl(47, 2, number, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE, linux/prctl.h
+prctl.set_caps = None
+"""
+CUT = """
+import prctl
+kept = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
+dropped = [number for number in prctl.ALL_CAPS if number not in kept]
+for number in dropped:
+    prctl.capbset_drop(number)
+prctl.set_caps((dropped, (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED), False))
+"""
+
+
+def test_as_the_unit_starts_it_it_needs_no_capability_but_those_it_keeps(rig: Rig) -> None:
+    rig.port("ttyS0")
+    daemon = rig.daemon(hook=LOCKED + CUT + AMBIENT)
+    for account in accounts(daemon.pid):
+        for name in ("CapPrm", "CapEff", "CapBnd", "CapInh"):
+            assert int(account[name], 16) == SYS_ADMIN | DAC_OVERRIDE, name
+        assert int(account["CapAmb"], 16) == 0
+    as_user(NOBODY, (), lambda: os.close(open_fd("ttyS0", broker=str(rig.socket))))
+
+
+def test_where_uid_0_may_bring_capabilities_back_it_does_not_start_and_says_why(rig: Rig) -> None:
+    rig.write_policy()
+    command = [sys.executable, HERE / "run_daemon.py", f"--hook={CUT}", "--", *rig.arguments]
+    done = subprocess.run(
+        command,
+        env={**os.environ, **python_path()},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the securebits are 0x0, not 0x2f; is CAP_SETPCAP missing?" in done.stderr

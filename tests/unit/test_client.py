@@ -204,7 +204,21 @@ def test_a_refusal_is_raised_by_its_cause_with_errno_message_and_holder(
     assert type(error) is kind
     assert isinstance(error, serial.SerialException)
     assert isinstance(error, OSError)
-    assert (error.errno, str(error), error.holder) == (number, "ttyS0: no, because", HOLDER)
+    assert (error.errno, error.strerror, error.holder) == (number, "ttyS0: no, because", HOLDER)
+    if kind not in (PortBusy, WaitTimeout):  # whose holder is told of: test_users.py
+        assert str(error) == "ttyS0: no, because"
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(errno.EBUSY, "busy"), (errno.ETIMEDOUT, "waited in vain")]
+)
+def test_a_refusal_to_open_names_the_port_that_was_asked_for_and_its_holder(
+    asker: Client, broker: FakeBroker, number: int, cause: str
+) -> None:
+    broker.says(wire.Refused(number, "the broker's own words", HOLDER))
+    with pytest.raises(BrokerError) as caught:
+        asker.open("gps")
+    assert str(caught.value) == f"gps: {cause}: {wire.held_by(HOLDER)}"
 
 
 # a broker that is none

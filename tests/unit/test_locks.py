@@ -114,7 +114,7 @@ def test_the_second_is_refused_and_told_who_holds_the_lock(files: LockFiles, oth
     assert (told.holder.pid, told.holder.uid, told.holder.how) == (other, os.getuid(), "lock file")
     assert told.holder.program.startswith("python")
     assert told.holder.since == pytest.approx(time.time(), abs=60)
-    assert told.reason.startswith("busy: held by a user")
+    assert told.reason.startswith(f"busy: held by uid {os.getuid()} with python")
 
 
 def test_a_lock_that_the_asking_process_holds_already_is_accepted_and_stays_its_own(

@@ -1,48 +1,34 @@
-"""What the name service says is a number or a printable name, or it is nothing."""
+"""A user or group of the policy is a number, or nobody; and none is looked up while serving."""
 
 from __future__ import annotations
 
 import pytest
 
-from ttybrokerd.prepare.names import MAX_NAME, Names, NamesProcess
+from ttybrokerd.prepare import names
 
 
-class Says(Names):
-    """A name service that gives the same answer to every question."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-
-    def _ask(self, question: str, about: str) -> bytes:
-        return self.answer
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_users", {})
+    monkeypatch.setattr(names, "_groups", {})
+    monkeypatch.setattr(names, "_closed", False)
 
 
-@pytest.mark.parametrize(
-    ("answer", "number"),
-    [(b"0", 0), (b"1000", 1000), (b"4294967294", 4294967294)]
-    + [(bad, None) for bad in (b"", b"-1", b"4294967295", b"1e3", b" 7", b"99999999999", b"0x1")],
-)
-def test_an_id_is_a_number_that_an_id_can_be(answer: bytes, number: int | None) -> None:
-    assert Says(answer).user_id("alice") == number
-    assert Says(answer).group_id("alice") == number
-
-
-def test_a_name_is_printable() -> None:
-    assert Says(b"al\x1b[2J\xffe\n").user_name(1000) == "al?[2J?e?"
-
-
-def test_who_is_known_is_found_and_who_is_not_is_nobody() -> None:
-    here = Names()
-    assert here.user_id("root") == here.group_id("root") == 0
-    assert here.user_name(0) == "root"
-    assert here.user_name(60199) == ""
+def test_a_name_is_a_number_or_nobody() -> None:
+    assert names.user_id("root") == names.group_id("root") == 0
     for name in ("no-such-user", "", "a\0b", "x" * 5000):
-        assert here.user_id(name) is None
-        assert here.group_id(name) is None
+        assert names.user_id(name) is None
+        assert names.group_id(name) is None
 
 
-@pytest.mark.parametrize("name", ["a\0b", "x" * (MAX_NAME + 1), "é" * MAX_NAME])
-def test_what_can_be_no_name_is_not_asked(name: str) -> None:
-    process = NamesProcess.__new__(NamesProcess)  # without a process: to ask would fail
-    assert process.user_id(name) is None
-    assert process.group_id(name) is None
+def test_after_the_close_the_answers_of_before_stay_and_a_new_name_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (names.user_id("root"), names.group_id("no-such-group")) == (0, None)
+    names.close()
+    monkeypatch.setattr("pwd.getpwnam", None)  # to call it would fail
+    monkeypatch.setattr("grp.getgrnam", None)
+    assert (names.user_id("root"), names.group_id("no-such-group")) == (0, None)
+    for look_up in (names.user_id, names.group_id):
+        with pytest.raises(names.Unanswered, match="restart it, or write the number"):
+            look_up("daemon")

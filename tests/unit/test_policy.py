@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ttybrokerd.prepare.policy
 from ttybroker.wire import valid_name
-from ttybrokerd.prepare.names import Names, Unanswered
+from ttybrokerd.prepare import names
 from ttybrokerd.prepare.policy import Decision, Policy, PolicyError, load, parse
 
 SHIPPED = Path(ttybrokerd.prepare.policy.__file__).with_name("policy.toml")
@@ -27,13 +27,15 @@ DIALOUT, ADM = frozenset({20}), frozenset({4})
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     """The users and groups above, and no others."""
+    monkeypatch.setattr(names, "_users", {})
+    monkeypatch.setattr(names, "_groups", {})
     monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid=USERS[name]))
     monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GROUPS[name]))
 
 
 def read(text: str, path: str = "policy") -> Policy:
     """The policy in `text`, with the users and groups above."""
-    return parse(text, Names(), path)
+    return parse(text, path)
 
 
 def rules(*texts: str) -> Policy:
@@ -391,10 +393,13 @@ def test_names_that_nobody_has_are_warned_of_and_name_nobody() -> None:
     assert not allowed(policy, "ttyS0", ALICE)
 
 
-def test_a_name_service_that_does_not_answer_is_an_error_and_not_nobody() -> None:
-    service = mock.Mock(user_id=mock.Mock(side_effect=Unanswered("it does not answer")))
-    with pytest.raises(PolicyError, match=r"^p:3: allow: 'bob': it does not answer$"):
-        parse('[[rule]]\nport = "ttyS0"\nallow = ["bob"]', service, "p")
+def test_a_name_that_cannot_be_looked_up_is_an_error_and_not_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unanswered = mock.Mock(side_effect=names.Unanswered("not now"))
+    monkeypatch.setattr(names, "user_id", unanswered)
+    with pytest.raises(PolicyError, match=r"^p:3: allow: 'bob': not now$"):
+        parse('[[rule]]\nport = "ttyS0"\nallow = ["bob"]', "p")
 
 
 @pytest.mark.parametrize(
@@ -421,10 +426,10 @@ root = pytest.mark.root
 def test_a_policy_is_read_from_a_file_and_blamed_by_its_name(safe_dir: Path) -> None:
     path = safe_dir / "policy.toml"
     path.write_text(GOOD)
-    assert allowed(load(str(path), Names()), "ttyS0")
+    assert allowed(load(str(path)), "ttyS0")
     path.write_text(GOOD + "console = 1\n")
     with pytest.raises(PolicyError) as caught:
-        load(str(path), Names())
+        load(str(path))
     assert str(caught.value) == f"{path}:4: console: true or false"
 
 
@@ -445,11 +450,11 @@ def test_a_file_that_cannot_be_the_policy_is_refused(safe_dir: Path, make: Any, 
     path = safe_dir / "policy.toml"
     make(path)
     with pytest.raises(PolicyError) as caught:
-        load(str(path), Names())
+        load(str(path))
     assert str(caught.value).startswith(f"{path}: ")
     assert re.search(why, str(caught.value), re.IGNORECASE)
 
 
 def test_a_path_with_a_nul_is_a_policy_error() -> None:
     with pytest.raises(PolicyError):
-        load("/etc/a\0b", Names())
+        load("/etc/a\0b")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ttybrokerd.prepare.names import Names
 from ttybrokerd.prepare.policy import parse
 from ttybrokerd.root import linux, report
 from ttybrokerd.root.device import Devices
@@ -24,7 +23,7 @@ def test_a_list_asks_once_for_the_flocks_of_all_ports(
     """Each time can cost the kernel 20 ms."""
     ends = [os.openpty() for _ in range(PORTS)]
     rules = [RULE.format(number, os.ttyname(slave)) for number, (_, slave) in enumerate(ends)]
-    policy = parse("".join(rules), Names())
+    policy = parse("".join(rules))
     fcntl.flock(ends[1][1], fcntl.LOCK_EX)
     asked, read_file = [], linux.read_file
 

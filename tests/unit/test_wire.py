@@ -397,7 +397,7 @@ def test_values_show_their_fields() -> None:
     ("holder", "shown"),
     [
         (Holder(1000, "ann", 42, "picocom", 1.0), "ann (uid 1000) with picocom (pid 42)"),
-        (Holder(1000, "", 42), "a user (uid 1000) (pid 42)"),
+        (Holder(1000, "", 42), "uid 1000 (pid 42)"),
         (Holder(), "somebody"),
         (Holder(pid=7, program="cu", how="lock file"), "somebody with cu (pid 7), by lock file"),
         (Holder(0, "root", how="flock"), "root (uid 0), by flock"),

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from ttybroker.wire import valid_name
-from ttybrokerd.prepare import toml
-from ttybrokerd.prepare.names import Names, Unanswered
+from ttybrokerd.prepare import names, toml
 from ttybrokerd.prepare.toml import Table
 from ttybrokerd.root import portname, trust
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
@@ -105,15 +104,15 @@ class Policy(NamedTuple):
         return portname.split(name) is not None and portname.matches(name, rule.port)
 
 
-def load_policy(path: str | None, names: Names) -> Policy:
+def load_policy(path: str | None) -> Policy:
     """The policy at `path`; without one, /etc/ttybroker/policy.toml or else the shipped default.
 
     Raises PolicyError.
     """
     if path is None and not os.path.lexists(PATH):
         with open(SHIPPED, encoding="utf-8") as file:
-            return parse(file.read(), names, SHIPPED)
-    return load(PATH if path is None else path, names)
+            return parse(file.read(), SHIPPED)
+    return load(PATH if path is None else path)
 
 
 def files(path: str | None) -> tuple[str, ...]:
@@ -126,7 +125,7 @@ def files(path: str | None) -> tuple[str, ...]:
         return (path,)
 
 
-def load(path: str, names: Names) -> Policy:
+def load(path: str) -> Policy:
     """The policy in the file `path`, which only root may be able to change.
 
     Raises PolicyError, naming file, line and key.
@@ -145,23 +144,22 @@ def load(path: str, names: Names) -> Policy:
         raise PolicyError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise PolicyError(str(error)) from None
-    return parse(text, names, path)
+    return parse(text, path)
 
 
-def parse(text: str, names: Names, path: str = "policy") -> Policy:
+def parse(text: str, path: str = "policy") -> Policy:
     """The policy in `text`; `path` is for messages alone. Raises PolicyError."""
     try:
         document = toml.read(text)
     except toml.TomlError as error:
         raise PolicyError(f"{path}: {error}") from None
-    return _Parser(names, path).policy(document)
+    return _Parser(path).policy(document)
 
 
 class _Parser:
     """Turns a TOML document into a Policy."""
 
-    def __init__(self, names: Names, path: str) -> None:
-        self.names = names
+    def __init__(self, path: str) -> None:
         self.path = path
         self.warnings: list[str] = []
 
@@ -219,9 +217,9 @@ class _Parser:
                     raise self.error(table, key, "a uid is a number from 0 to 4294967294")
                 uids.add(item)
             elif isinstance(item, str) and item.startswith("@") and len(item) > 1:
-                self._resolve(self.names.group_id, item[1:], gids, table, key)
+                self._resolve(names.group_id, item[1:], gids, table, key)
             elif isinstance(item, str) and item and "*" not in item and item != "@":
-                self._resolve(self.names.user_id, item, uids, table, key)
+                self._resolve(names.user_id, item, uids, table, key)
             else:
                 shown = repr(item) if isinstance(item, str | float) else "what stands here"
                 raise self.error(table, key, f'{shown} is not "@group", "user", a uid or "*"')
@@ -237,7 +235,7 @@ class _Parser:
     ) -> None:
         try:
             found = find(name)
-        except Unanswered as unanswered:
+        except names.Unanswered as unanswered:
             raise self.error(table, key, f"{name!r}: {unanswered}") from None
         if found is not None:
             into.add(found)

@@ -54,8 +54,7 @@ CALLS = (
     Call("socketpair", "a further connection of a forked frontend", (Is(0, socket.AF_UNIX),)),
     Call("recvmsg", "a request and its sender"),
     Call("sendmsg", "an answer, maybe with a descriptor"),
-    Call("sendto", "the log, systemd, a last word, a question to names.py"),
-    Call("recvfrom", "an answer of names.py"),
+    Call("sendto", "the log, systemd, a last word"),
     # the loop
     Call("epoll_wait", "wait for news"),
     Call("epoll_pwait", "the same where there is no epoll_wait: aarch64", unseen=True),

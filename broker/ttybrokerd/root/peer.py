@@ -6,7 +6,6 @@ import errno
 import os
 
 from ttybroker.wire import Holder
-from ttybrokerd.prepare.names import Names, Unanswered, name_while_starting
 from ttybrokerd.root import linux, locks
 from ttybrokerd.root.lean import NamedTuple, socket
 from ttybrokerd.root.refusal import Refusal
@@ -34,36 +33,6 @@ def at_connect(sock: socket.socket) -> Identity:
     pid, uid, gid = linux.peer_credentials(sock)
     groups = frozenset(linux.peer_groups(sock)) | {gid}
     return Identity(uid, gid, groups, pid)
-
-
-class Users:
-    """User names by uid, remembered: the name service may be slow, and is asked in a worker."""
-
-    def __init__(self, service: Names) -> None:
-        self._service = service
-        self._names: dict[int, str] = {}
-
-    def known(self, uid: int) -> bool:
-        """Whether `name` will answer without asking the name service."""
-        return uid in self._names
-
-    def look_up(self, uid: int) -> Unanswered | None:
-        """Ask the name service, and remember what it says. May block; if there is no answer
-        that is returned, and asked again next time."""
-        try:
-            self._names[uid] = self._service.user_name(uid)
-        except Unanswered as unanswered:
-            return unanswered
-        return None
-
-    def look_up_early(self, uid: int) -> None:
-        """The same before any thread runs and before the name service's own process is there."""
-        if (name := name_while_starting(uid)) is not None:
-            self._names[uid] = name
-
-    def name(self, uid: int | None) -> str:
-        """The remembered name, or ""."""
-        return "" if uid is None else self._names.get(uid, "")
 
 
 def acts_for(caller: Identity, pid: int) -> Holder:

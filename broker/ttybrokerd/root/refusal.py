@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ttybroker.wire import Holder
+from ttybroker.wire import Holder, held_by
 
 
 class Refusal(Exception):
@@ -29,7 +29,4 @@ class Refusal(Exception):
 
 def busy(holder: Holder) -> Refusal:
     """EBUSY, naming who has the port."""
-    advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
-    if holder.how == "lease":
-        advice += ", or have it taken back (ttybroker revoke)"
-    return Refusal(errno.EBUSY, f"busy: held by {holder}; {advice}", holder)
+    return Refusal(errno.EBUSY, f"busy: {held_by(holder)}", holder)

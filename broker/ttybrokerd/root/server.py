@@ -6,7 +6,6 @@ import os
 import time
 from types import TracebackType
 
-from ttybrokerd.prepare.names import Names
 from ttybrokerd.prepare.policy import Policy, PolicyError
 from ttybrokerd.root import linux
 from ttybrokerd.root.answers import Answers
@@ -18,7 +17,7 @@ from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
-from ttybrokerd.root.peer import Identity, Users
+from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.requests import Requests
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.workers import Workers
@@ -34,9 +33,7 @@ LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is ov
 class Server:
     """Serves clients until whoever made it says that it is over."""
 
-    def __init__(
-        self, policy: Policy, lock_dir: str, log: Log, names: Names, systemd: str = ""
-    ) -> None:
+    def __init__(self, policy: Policy, lock_dir: str, log: Log, systemd: str = "") -> None:
         """`systemd` is $NOTIFY_SOCKET. Raises OSError if the lock directory cannot be used.
 
         No thread runs and no client is served before the first `turn`: it may be forked till then.
@@ -45,7 +42,6 @@ class Server:
         self._workers = Workers()
         self._log = log
         self._reloads = 0
-        self.users = Users(names)
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
@@ -77,9 +73,8 @@ class Server:
         )
 
     def listen(self, listener: socket.socket) -> None:
-        """Serve whoever connects to `listener`; who is waiting there already, first."""
+        """Serve whoever connects to `listener`."""
         self._clients.listen(listener)
-        self._workers.soon(lambda: None, lambda _: self._clients.accept(listener))
 
     def adopt(self, pair: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair."""
@@ -97,8 +92,8 @@ class Server:
         self._workers.soon(lambda: None, adopt)
 
     def reload(self, load: Callable[[], Policy | PolicyError]) -> None:
-        """Take another policy, which `load` reads in a thread, for it may ask the name service;
-        one that is bad is logged, and the old one stays."""
+        """Take another policy, which `load` reads in a thread. A bad one is logged, and the old
+        one stays."""
         self._reloads += 1
         self._workers.submit(load, partial(self._loaded, self._reloads))
 

@@ -4,7 +4,7 @@ A device can keep open() or close() for 30 seconds. Two ways to deal with that, 
 ever wait for a device while clients wait for it:
 
 `submit`: in a thread of its own, for what is likely to take its time: ending a lease, looking
-through all ports, asking the name service.
+through all ports, reading the policy again.
 
 `soon`: in the loop's thread, between two turns. Opening a port is over in some microseconds as
 a rule, and handing it to another thread and back would cost twice as much as doing it. The

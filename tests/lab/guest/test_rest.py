@@ -44,7 +44,7 @@ def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
         assert not broker.pid
         pythons.append(python())
         grants.append(broker.child(BOB, ask).result())
-        run("ttybroker", "list")  # till the name service answers it is starting, and in the way
+        run("ttybroker", "list")
         pythons.append(python())
     for grant in grants:
         note("ms for the first grant, which starts the daemon", 1000 * grant)
