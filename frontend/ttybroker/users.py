@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing costs every start 5 ms
-if TYPE_CHECKING:
-    from ttybroker.wire import Holder
+from ttybroker.wire import Holder
 
 
 def named(holder: Holder) -> Holder:
-    """Fill in the name of the holder's user, where it is missing and known here.
+    """Return the holder with the name of its user, where that is missing and known here.
 
-    Returns the holder itself. May block as long as the name service does: getpwuid(3),
-    nsswitch.conf(5). So it is called where a holder is shown, and nowhere before.
+    May block as long as the name service does: getpwuid(3), nsswitch.conf(5). So it is called
+    where a holder is shown, and nowhere before.
     """
-    if holder.uid is not None and not holder.user:
-        holder.user = _name(holder.uid)
-    return holder
+    if holder.uid is None or holder.user:
+        return holder
+    user = _name(holder.uid)
+    return Holder(holder.uid, user, holder.pid, holder.program, holder.since, holder.how)
 
 
 def _name(uid: int) -> str:

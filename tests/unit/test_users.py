@@ -30,8 +30,10 @@ def passwd(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_missing_name_is_filled_in_where_this_machine_knows_it(passwd: list[int]) -> None:
-    assert named(Holder(1000)).user == "alice"
-    assert named(Holder(7)).user == ""
+    holder = Holder(1000, "", 12, "picocom", 5.0, "flock")
+    assert named(holder) == Holder(1000, "alice", 12, "picocom", 5.0, "flock")
+    assert holder.user == ""
+    assert named(Holder(7)) == Holder(7)
     assert passwd == [1000, 7]
 
 

@@ -11,6 +11,7 @@ import pytest
 from real.support import Chat
 from service import BOB, Service, until
 from ttybroker import NotPermitted, PortBusy, open_fd
+from ttybroker.users import named
 from ttybroker.wire import Holder
 
 
@@ -48,5 +49,6 @@ def test_a_getty_is_the_holder_of_its_port(broker: Service, getty: subprocess.Po
     holder = broker.child(BOB, attempt).result()
     assert holder is not None
     assert (holder.pid, holder.uid, holder.program) == (getty.pid, 0, "agetty")
-    assert broker.port("ttyS7").holder == holder
+    seen = broker.port("ttyS7").holder
+    assert seen is not None and named(seen) == holder
     assert getty.poll() is None
