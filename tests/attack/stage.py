@@ -51,7 +51,7 @@ class Hands:
         if name == "_acquire":
             tag: tuple[str, object] = ("open", arguments[0])
         elif name == "release":
-            tag = ("release", then.args[0])
+            tag = ("release", then.args[0].key)
         else:
             assert name == "rows", name
             tag = ("list", self._lists)

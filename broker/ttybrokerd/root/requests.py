@@ -71,11 +71,12 @@ class Requests:
 
     def _open(self, client: Connection, request: wire.Open) -> None:
         decision = self._allowed(client, request.name)
+        target = self._devices.target(request.name, decision)
         rule = decision.rule
         asked = OpenRequest(
             client,
             _holder(client, request.pid),
-            self._devices.target(request.name, decision),
+            target,
             str(rule),
             wait=request.wait / 1000,
             max_lease=None if rule is None else rule.max_lease,
