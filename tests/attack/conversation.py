@@ -56,6 +56,7 @@ from ttybrokerd.root import table as table_module
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import Log
@@ -115,10 +116,10 @@ class Episode:
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
         policy = load_policy(str(stage.policy))
-        answers = Answers(log)
+        judge, answers = Judge(policy, devices), Answers(log)
         self.leases = Leases(self.loop, hands, devices, self.locks, Store(self.loop, log, ""),
-                             answers)  # fmt: skip
-        requests = Requests(policy, devices, self.locks, self.leases, answers, hands)
+                             judge, answers)  # fmt: skip
+        requests = Requests(judge, devices, self.locks, self.leases, answers, hands)
         self.clients = Clients(self.loop, log, requests.serve, requests.lost)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")

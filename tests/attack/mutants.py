@@ -1194,4 +1194,36 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{LEASE}::test_a_close_is_noticed_though_the_kernel_tells_of_it_too_early",),
         "waited",
     ),
+    Mutant(
+        "judge-who-waited",
+        "whoever waited is judged by the policy in force when the port is free",
+        "refusal = None",
+        (
+            "tests/real/test_judged.py::test_a_request_that_waits_is_judged_by_the_groups_of_the_grant",
+        ),
+        FAILS + "|Failed",
+    ),
+    Mutant(
+        "judge-what-waits-at-a-reload",
+        "a reload goes through the queues",
+        REMOVE,
+        ("tests/real/test_judged.py::test_a_reload_refuses_what_waits_and_is_not_allowed_any_more",),
+        FAILS + "|Timeout|timed out|waited",
+    ),
+    Mutant(
+        "deny-every-name",
+        "a device that is denied under one name is denied under all",
+        NEVER,
+        (
+            "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all",
+        ),
+        "DID NOT RAISE|Failed",
+    ),
+    Mutant(
+        "groups-as-they-are-now",
+        "a connection that lives long has the groups that its process has now",
+        "return caller",
+        ("tests/real/test_judged.py::test_a_long_connection_is_judged_by_the_groups_of_now",),
+        FAILS + "|Failed",
+    ),
 )

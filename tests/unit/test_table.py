@@ -451,6 +451,18 @@ def test_the_next_alarm_is_the_earliest_of_all_ports() -> None:
     assert table.next_alarm() == 3 + OPEN_LIMIT
 
 
+def test_one_that_waits_can_be_refused_and_the_others_keep_their_places() -> None:
+    table = held_by(ask(1))
+    bob, eve = ask(2, wait=9), ask(3, wait=9)
+    table.ask(TTY, bob)
+    table.ask(TTY, eve)
+    assert table.waiting() == [(TTY, bob), (TTY, eve)]
+    assert table.refuse(TTY, bob, BROKEN) == [Refuse(bob, BROKEN)]
+    assert table.waiting() == [(TTY, eve)]
+    table.end(TTY, "closed")
+    assert table.closed(TTY, 0) == [Start(TTY, eve)]
+
+
 # limits of number
 
 

@@ -15,7 +15,7 @@ from ttybrokerd.root import linux, locks
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.lean import TYPE_CHECKING, socket
 from ttybrokerd.root.loop import NOTHING, READ, Loop
-from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.peer import Identity, groups_now
 from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ class Connection:
 
     `busy`: a request of it is under way. `paused`: it has sent the next one already, which must
     wait. `forked`: it is one end of a pair, whose sender's pid is learnt from its first message.
+    `served`: it has had an answer, so that its groups may not be those of the connect any more.
     `request`: its request for a port that is not answered yet. `gone`: it is closed.
     """
 
     __slots__ = ("_ended", "_loop", "busy", "fd", "forked", "gone", "identity", "paused",
-                 "program", "request", "sock")  # fmt: skip
+                 "program", "request", "served", "sock")  # fmt: skip
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Connection:
         self.busy = False
         self.paused = False
         self.gone = False
+        self.served = False
         self.request: OpenRequest | None = None
         self._loop = loop
         self._ended = ended
@@ -102,9 +104,15 @@ class Connection:
     def done(self) -> None:
         """Listen to the client again: the request under way is answered."""
         self.busy = False
+        self.served = True
         if self.paused and not self.gone:
             self.paused = False
             self._loop.change(self.fd, READ)
+
+    def look_up_groups(self) -> None:
+        """Learn the groups that the client has now, for it may be connected for days."""
+        if not self.forked and self.identity.pid:
+            self.identity = groups_now(self.sock, self.identity)
 
     def finish(self, reply: wire.Reply) -> None:
         """Send the last reply to the request under way, and listen again."""
@@ -180,10 +188,10 @@ class OpenRequest(Ask):
     """A client's request for a port.
 
     `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
-    it waits for, once that is known.
+    it waits for, once that is known. `judged`: by which version of the policy.
     """
 
-    __slots__ = ("client", "key", "pid", "rule", "target")
+    __slots__ = ("client", "judged", "key", "pid", "rule", "target")
 
     def __init__(
         self,
@@ -199,6 +207,7 @@ class OpenRequest(Ask):
         super().__init__(uid, holder, now=time.monotonic(), wait=wait, max_lease=max_lease)
         self.client = client
         self.key = 0
+        self.judged = 0
         self.pid = holder.pid or 0
         self.target = target
         self.rule = rule

@@ -99,10 +99,8 @@ class Devices:
         return Target(name, self.path(name, decision.device), pty, console, decision.device)
 
     def renew(self, target: Target) -> Target:
-        """What the same name means now: behind its alias may be another node than there was.
+        """What the same name means now: behind an alias may be another node than there was.
         Raises Refusal as `path`."""
-        if target.alias is None:
-            return target
         return target._replace(path=self.path(target.name, target.alias))
 
     def path(self, name: str, alias: str | None) -> str:

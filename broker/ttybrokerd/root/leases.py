@@ -20,7 +20,8 @@ from ttybrokerd.root import linux, peer, port
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices, Seen
-from ttybrokerd.root.lean import TYPE_CHECKING, partial
+from ttybrokerd.root.judge import Judge
+from ttybrokerd.root.lean import TYPE_CHECKING, deque, partial
 from ttybrokerd.root.lease import LOOK_AGAIN, Lease
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
@@ -58,6 +59,7 @@ class Leases:
         devices: Devices,
         locks: LockFiles,
         store: Store,
+        judge: Judge,
         answers: Answers,
     ) -> None:
         self.table = Table()
@@ -66,6 +68,7 @@ class Leases:
         self._devices = devices
         self._locks = locks
         self._store = store
+        self._judge = judge
         self._answers = answers
         self._all: dict[int, Lease] = {}  # by device number, like the table
         self._watched: dict[int, Lease] = {}  # by inotify watch
@@ -134,6 +137,27 @@ class Leases:
 
     # what the server asks for
 
+    def judge_again(self) -> None:
+        """Refuse all that waits and that the policy in force does not allow."""
+        for key, ask in self.table.waiting():
+            if isinstance(ask, OpenRequest) and (refusal := self._judge_again(ask)) is not None:
+                self._do(self.table.refuse(key, ask, refusal))
+
+    def _judge_again(self, request: OpenRequest) -> Refusal | None:
+        """Go by the policy in force, with its rule's limits; return why it says no, if it does."""
+        try:
+            decision = self._judge.allowed(request.client.identity, request.name)
+        except Refusal as refusal:
+            return refusal
+        rule = decision.rule
+        assert rule is not None  # a rule allows it
+        request.rule, request.max_lease = str(rule), rule.max_lease
+        request.target = request.target._replace(
+            alias=decision.device, pty=rule.pty, console=rule.console
+        )
+        request.judged = self._judge.version
+        return None
+
     def adopt(self, kept: list[Kept]) -> None:
         """Go on with leases that an earlier broker granted, before anybody is served. One whose
         end was missed, or whose time is over, ends now, as any lease does."""
@@ -171,10 +195,11 @@ class Leases:
 
     def _do(self, effects: list[Effect]) -> None:
         """Carry out what the table says; the outcome comes back to it by `_opened`, `_closed`."""
-        for effect in effects:
-            match effect:
+        due = deque(effects)
+        while due:
+            match due.popleft():
                 case Start(key, OpenRequest() as request):
-                    self._start(key, request, None)
+                    due += self._start_waiting(key, request)
                 case Refuse(OpenRequest() as request, refusal):
                     self._answers.refuse(request.client, request.name, refusal, request.rule)
                 case Tell(OpenRequest() as request, message):
@@ -183,6 +208,15 @@ class Leases:
                     request.client.answer(wire.Waiting(f"{request.name}: {message}"))
                 case End(key, _, reason):
                     self._end(self._all[key], reason)
+
+    def _start_waiting(self, key: int, request: OpenRequest) -> list[Effect]:
+        """Open the port for one that waited, if it still may have it."""
+        request.client.look_up_groups()
+        refusal = self._judge_again(request)  # guard: judge-who-waited
+        if refusal is not None:
+            return self.table.failed(key, refusal, time.monotonic())
+        self._start(key, request, None)
+        return []
 
     def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
         work = partial(self._acquire, key, request, seen, key in self.revoked())
@@ -193,7 +227,13 @@ class Leases:
     ) -> tuple[Lease, int] | Refusal:
         """Open the port, in a worker. Who waited gets a fresh look: the node may be another."""
         try:
-            seen = seen or self._devices.look(self._devices.renew(request.target))
+            if seen is None:
+                seen = self._devices.look(self._devices.renew(request.target))
+                try:
+                    self._judge.check_other_names(request.client.identity, seen)
+                except Refusal:
+                    seen.close()
+                    raise
         except Refusal as refusal:
             return refusal
         except OSError as error:
@@ -212,6 +252,11 @@ class Leases:
             self._do(self.table.failed(key, result, time.monotonic()))
             return
         lease, descriptor = result
+        if request.judged != self._judge.version and not request.withdrawn:
+            refusal = self._judge_again(request)
+            if refusal is not None:
+                request.withdrawn = True
+                self._answers.refuse(request.client, request.name, refusal)
         lease.holder.since = time.time()
         self._all[key] = lease
         effects = self.table.opened(key, time.monotonic())

@@ -195,6 +195,13 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
+def peer_pidfd(sock: socket.socket) -> int:
+    """A pidfd of the peer's process at connect time. Raises OSError where the kernel has none, or
+    the process is reaped."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size)
+    return int(_INT.unpack(raw)[0])
+
+
 def peer_groups(sock: socket.socket) -> tuple[int, ...]:
     """The peer's supplementary groups at connect time; at most NGROUPS_MAX (65536)."""
     try:

@@ -35,6 +35,26 @@ def at_connect(sock: socket.socket) -> Identity:
     return Identity(uid, gid, groups, pid)
 
 
+def groups_now(sock: socket.socket, caller: Identity) -> Identity:
+    """Return the caller with the groups that its process has now, which may be others than at
+    connect: proc_pid_status(5).
+
+    The peer's pidfd (unix(7), SO_PEERPIDFD, Linux 6.5) guards against a pid that has come again.
+    Without it, and for a peer of another pid namespace, the groups stay those of the connect.
+    """
+    try:
+        pidfd = linux.peer_pidfd(sock)
+    except OSError:
+        return caller
+    try:
+        groups = _groups(caller.pid)
+        if not groups or linux.ended(pidfd):
+            return caller
+        return caller._replace(groups=groups | {caller.gid})  # guard: groups-as-they-are-now
+    finally:
+        os.close(pidfd)
+
+
 def acts_for(caller: Identity, pid: int) -> Holder:
     """The process on whose behalf a caller asks: it must be a live one of the caller's own uid.
 
@@ -60,6 +80,15 @@ def _owner(pid: int) -> int | None:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
+
+
+def _groups(pid: int) -> frozenset[int]:
+    try:
+        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return frozenset()
+    found = [line.split()[1:] for line in lines if line.startswith((b"Groups:", b"Gid:"))]
+    return frozenset(int(gid) for line in found for gid in line)
 
 
 def _ids(pid: int) -> list[int]:

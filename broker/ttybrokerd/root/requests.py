@@ -1,6 +1,6 @@
 """What each request means: one function for each kind.
 
-The decisions are elsewhere (`policy`, `device`, `table`), and so is what becomes of a lease
+The decisions are elsewhere (`judge`, `device`, `table`), and so is what becomes of a lease
 (`leases`). Here they are put in order.
 """
 
@@ -13,6 +13,7 @@ from ttybrokerd.root import confine, peer, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.judge import Judge, check_name, denied
 from ttybrokerd.root.lean import TYPE_CHECKING, partial
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
@@ -21,22 +22,22 @@ from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
-    from ttybrokerd.prepare.policy import Decision, Policy
+    from ttybrokerd.prepare.policy import Decision
 
 
 class Requests:
-    """Serves what clients ask. `policy` is replaced at a reload."""
+    """Serves what clients ask."""
 
     def __init__(
         self,
-        policy: Policy,
+        judge: Judge,
         devices: Devices,
         locks: LockFiles,
         leases: Leases,
         answers: Answers,
         workers: Workers,
     ) -> None:
-        self.policy = policy
+        self._judge = judge
         self._devices = devices
         self._locks = locks
         self._leases = leases
@@ -46,6 +47,8 @@ class Requests:
     def serve(self, client: Connection, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
         name = getattr(request, "name", "")
+        if client.served:
+            client.look_up_groups()
         try:
             match request:
                 case wire.Open():
@@ -70,7 +73,7 @@ class Requests:
             client.request = None
 
     def _open(self, client: Connection, request: wire.Open) -> None:
-        decision = self._allowed(client, request.name)
+        decision = self._judge.allowed(client.identity, request.name)
         target = self._devices.target(request.name, decision)
         rule = decision.rule
         asked = OpenRequest(
@@ -81,7 +84,13 @@ class Requests:
             wait=request.wait / 1000,
             max_lease=None if rule is None else rule.max_lease,
         )
-        seen = self._devices.look(asked.target)
+        asked.judged = self._judge.version
+        seen = self._devices.look(target)
+        try:
+            self._judge.check_other_names(client.identity, seen)
+        except Refusal:
+            seen.close()
+            raise
         client.request = asked
         self._leases.ask(asked, seen)
 
@@ -90,11 +99,11 @@ class Requests:
         job = partial(
             report.rows,
             self._devices,
-            self.policy,
+            self._judge.policy,
             self._locks,
             self._leases.keys(),
-            partial(self.policy.decide, who.uid, who.groups),
-            self.policy.is_admin(who.uid, who.groups),
+            partial(self._judge.policy.decide, who.uid, who.groups),
+            self._judge.is_admin(who),
         )
         revoked = self._leases.revoked()
         self._workers.submit(job, partial(self._listed, client, start, revoked))
@@ -112,11 +121,10 @@ class Requests:
 
     def _revoke(self, client: Connection, name: str) -> None:
         who = client.identity
-        decision = self._decide(client, name)
+        decision = self._judge.decide(who, name)
         lease = self._leases.find(self._path(name, decision))
         own = lease is not None and lease.uid == who.uid
-        # guard: revoke-is-for-holder-and-admins
-        if not own and not self.policy.is_admin(who.uid, who.groups):
+        if not own and not self._judge.is_admin(who):  # guard: revoke-is-for-holder-and-admins
             what = "only its holder, root and the policy's admins may take a port back"
             raise Refusal(errno.EACCES, what)
         if lease is None:
@@ -129,27 +137,15 @@ class Requests:
         who = client.identity
         uid, gids = who.uid, who.groups
         if request.uid is not None and request.uid != uid:  # guard: claimed-groups
-            if not self.policy.is_admin(uid, gids):  # guard: check-others-is-for-admins
+            if not self._judge.is_admin(who):  # guard: check-others-is-for-admins
                 what = "only root and the policy's admins may ask about other users"
                 raise Refusal(errno.EACCES, what)
             uid, gids = request.uid, frozenset(request.groups)
-        _check_name(request.name)
-        decision = self.policy.decide(uid, gids, request.name)
+        check_name(request.name)
+        decision = self._judge.policy.decide(uid, gids, request.name)
         rule = "" if decision.rule is None else str(decision.rule)
-        message = "allowed" if decision.allowed else _denied(decision)
+        message = "allowed" if decision.allowed else denied(decision)
         client.finish(wire.Verdict(decision.allowed, decision.known, rule, message))
-
-    def _decide(self, client: Connection, name: str) -> Decision:
-        _check_name(name)
-        return self.policy.decide(client.identity.uid, client.identity.groups, name)
-
-    def _allowed(self, client: Connection, name: str) -> Decision:
-        """Return the decision, if it is yes. Raises Refusal EINVAL or EACCES."""
-        decision = self._decide(client, name)
-        if not decision.allowed:  # guard: ask-the-policy
-            rule = None if decision.rule is None else str(decision.rule)
-            raise Refusal(errno.EACCES, _denied(decision), rule=rule)
-        return decision
 
     def _path(self, name: str, decision: Decision) -> str:
         """Return the node that the name means, "" where it leads nowhere."""
@@ -159,12 +155,6 @@ class Requests:
             return ""
 
 
-def _check_name(name: str) -> None:
-    if not wire.valid_name(name):  # guard: valid-name
-        what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
-        raise Refusal(errno.EINVAL, what)
-
-
 def _holder(client: Connection, pid: int) -> wire.Holder:
     """Return whom the port is for: the client, or the process `pid` of the same user. Raises
     Refusal EACCES for another's."""
@@ -172,11 +162,3 @@ def _holder(client: Connection, pid: int) -> wire.Holder:
     if pid in (0, who.pid):
         return wire.Holder(who.uid, "", who.pid or None, client.program)
     return peer.acts_for(who, pid)
-
-
-def _denied(decision: Decision) -> str:
-    if decision.rule is not None:
-        return f"not permitted: rule {decision.rule} of the policy denies it"
-    if decision.known:
-        return "not permitted: no rule of the policy allows it to you; ask the administrator"
-    return "not permitted: no rule of the policy is about it; ask the administrator for one"

@@ -12,6 +12,7 @@ from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.lean import TYPE_CHECKING, partial, socket
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
@@ -45,14 +46,21 @@ class Server:
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
+        self._judge = Judge(policy, self._devices)
         answers = Answers(log)
         self._leases = Leases(
-            self._loop, self._workers, self._devices, self._locks, self.store, answers
+            self._loop,
+            self._workers,
+            self._devices,
+            self._locks,
+            self.store,
+            self._judge,
+            answers,
         )
-        self._requests = Requests(
-            policy, self._devices, self._locks, self._leases, answers, self._workers
+        requests = Requests(
+            self._judge, self._devices, self._locks, self._leases, answers, self._workers
         )
-        self._clients = Clients(self._loop, log, self._requests.serve, self._requests.lost)
+        self._clients = Clients(self._loop, log, requests.serve, requests.lost)
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
 
     @property
@@ -69,7 +77,7 @@ class Server:
         """Where it does its job in the file system."""
         return Places(
             self._locks.path,
-            self._devices.nodes(self._requests.policy.aliases),
+            self._devices.nodes(self._judge.policy.aliases),
         )
 
     def listen(self, listener: socket.socket) -> None:
@@ -105,7 +113,8 @@ class Server:
             return
         for warning in policy.warnings:
             self._log("policy", WARNING, reason=warning)
-        self._requests.policy = policy
+        self._judge.replace(policy)
+        self._leases.judge_again()  # guard: judge-what-waits-at-a-reload
         self._log("reload", NOTICE, reason=f"{len(policy.rules)} rules")
 
     def hear(self, descriptor: int, handler: Callable[[], None]) -> None:

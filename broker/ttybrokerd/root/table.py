@@ -222,6 +222,15 @@ class Table:
             self._settle(key)
         return []
 
+    def waiting(self) -> list[tuple[int, Ask]]:
+        """Who waits in a queue, and for which port."""
+        return [(key, ask) for key, port in self.ports.items() for ask in port.queue]
+
+    def refuse(self, key: int, ask: Ask, refusal: Refusal) -> list[Effect]:
+        """One that waits in the queue may not any more."""
+        self._leave_queue(key, self.ports[key], ask)
+        return [Refuse(ask, refusal)]
+
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: end what is over, refuse who waited long enough, try again."""
         effects: list[Effect] = []

@@ -1,0 +1,90 @@
+"""The policy in force, and what it says of one caller and one port."""
+
+from __future__ import annotations
+
+import errno
+
+from ttybroker import wire
+from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.lean import TYPE_CHECKING
+from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.refusal import Refusal
+
+if TYPE_CHECKING:
+    from ttybrokerd.prepare.policy import Decision, Policy
+
+
+class Judge:
+    """Asks the policy. `version` counts its reloads: what was judged by an earlier one is judged
+    again before it is granted."""
+
+    def __init__(self, policy: Policy, devices: Devices) -> None:
+        self._devices = devices
+        self.version = 0
+        self.replace(policy)
+
+    def replace(self, policy: Policy) -> None:
+        """Go by another policy from now on."""
+        self.policy = policy
+        self.version += 1
+        rules = [rule for rule in policy.rules if rule.device is not None and not rule.allows]
+        self._denying = {rule.port: rule.device for rule in rules}  # aliases that deny somebody
+
+    def is_admin(self, who: Identity) -> bool:
+        """Return whether the caller may list everything and revoke."""
+        return self.policy.is_admin(who.uid, who.groups)
+
+    def decide(self, who: Identity, name: str) -> Decision:
+        """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
+        check_name(name)
+        return self.policy.decide(who.uid, who.groups, name)
+
+    def allowed(self, who: Identity, name: str) -> Decision:
+        """Return the decision, if it is yes. Raises Refusal EINVAL or EACCES."""
+        decision = self.decide(who, name)
+        if not decision.allowed:  # guard: ask-the-policy
+            raise _refusal(decision)
+        return decision
+
+    def check_other_names(self, who: Identity, seen: Seen) -> None:
+        """Raise Refusal EACCES if the device is denied under another of its names.
+
+        Its kernel name and each alias that leads to it are names of one device.
+        """
+        name = seen.target.name
+        others = [alias for alias, device in self._denying.items()
+                  if alias != name and self._leads_to(alias, device, seen)]  # fmt: skip
+        if seen.kernel_name not in (name, *others) and not seen.target.pty:
+            others.append(seen.kernel_name)
+        for other in others:
+            decision = self.policy.decide(who.uid, who.groups, other)
+            # guard: deny-every-name
+            if decision.rule is not None and not decision.rule.allows:
+                raise _refusal(decision)
+
+    def _leads_to(self, alias: str, device: str | None, seen: Seen) -> bool:
+        try:
+            return self._devices.path(alias, device) == seen.target.path
+        except Refusal:
+            return False
+
+
+def check_name(name: str) -> None:
+    """Raise Refusal EINVAL for what is no port's name."""
+    if not wire.valid_name(name):  # guard: valid-name
+        what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
+        raise Refusal(errno.EINVAL, what)
+
+
+def denied(decision: Decision) -> str:
+    """Return why the policy says no, for people."""
+    if decision.rule is not None:
+        return f"not permitted: rule {decision.rule} of the policy denies it"
+    if decision.known:
+        return "not permitted: no rule of the policy allows it to you; ask the administrator"
+    return "not permitted: no rule of the policy is about it; ask the administrator for one"
+
+
+def _refusal(decision: Decision) -> Refusal:
+    rule = None if decision.rule is None else str(decision.rule)
+    return Refusal(errno.EACCES, denied(decision), rule=rule)

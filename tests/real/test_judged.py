@@ -1,0 +1,116 @@
+"""The policy decides when a port is granted, and not when it was asked for."""
+
+from __future__ import annotations
+
+import grp
+import os
+import signal
+import time
+
+import pytest
+
+from real.support import ALICE, BOB, TIMEOUT, Chat, Rig, as_user
+from ttybroker import NotPermitted, client, open_fd
+
+pytestmark = pytest.mark.root
+
+
+def until_waiting(rig: Rig, number: int, name: str = "ttyS0") -> None:
+    """Come back when so many requests wait for the port."""
+    end = time.monotonic() + TIMEOUT
+    with client.connect(str(rig.socket)) as connection:
+        while time.monotonic() < end:
+            if any(p.name == name and p.waiting == number for p in connection.ports()):
+                return
+    raise AssertionError(f"{number} requests should wait for {name}")
+
+
+def ask_and_be_refused(rig: Rig, name: str = "ttyS0") -> str:
+    with pytest.raises(NotPermitted) as caught:
+        open_fd(name, broker=str(rig.socket), wait=60)
+    return str(caught.value)
+
+
+def test_a_reload_refuses_what_waits_and_is_not_allowed_any_more(rig: Rig) -> None:
+    rig.port("ttyS0", f"allow = [{ALICE}, {BOB}]")
+    daemon = rig.daemon()
+    bob = rig.holder(BOB)
+    alice = rig.child(ALICE, lambda _: ask_and_be_refused(rig))
+    until_waiting(rig, 1)
+    rig.write_policy(rig.policy.read_text().replace(f"{ALICE}, ", ""))
+    daemon.process.send_signal(signal.SIGHUP)
+    assert "not permitted" in str(alice.result())
+    bob.say()
+    bob.result()
+    daemon.record("release", port="ttyS0", uid=BOB)
+    daemon.settled()
+
+
+def test_the_limits_of_the_new_rule_hold_for_what_waited(rig: Rig) -> None:
+    rig.port("ttyS0", 'allow = ["*"]')
+    daemon = rig.daemon()
+    bob = rig.holder(BOB)
+    alice = rig.holder(ALICE, wait=60)
+    until_waiting(rig, 1)
+    rig.write_policy(rig.policy.read_text() + "max_lease = 0.2\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.record("reload")
+    bob.say()
+    bob.result()
+    alice.hear()
+    daemon.record("release", port="ttyS0", uid=ALICE, reason="time limit")
+    alice.say()
+    alice.result()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_device_denied_under_one_of_its_names_is_denied_under_all(rig: Rig, first: bool) -> None:
+    pty = rig.port("ttyS0", 'allow = ["*"]')
+    deny = f'[[rule]]\nport = "modem"\ndevice = "{pty.path}"\nclass = "pty"\ndeny = [{ALICE}]\n'
+    rig.rules.insert(0 if first else 1, deny)
+    rig.daemon()
+    told = as_user(ALICE, (), lambda: ask_and_be_refused(rig))
+    assert "modem (line" in str(told)
+    as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
+
+
+GAMES = grp.getgrnam("games").gr_gid
+
+
+def test_a_long_connection_is_judged_by_the_groups_of_now(rig: Rig) -> None:
+    rig.port("ttyS0", 'allow = ["@games"]')
+    rig.daemon()
+
+    def take_twice(_: Chat) -> str:
+        with client.connect(str(rig.socket)) as connection:
+            os.close(connection.open("ttyS0"))
+            os.setgroups([])
+            with pytest.raises(NotPermitted) as caught:
+                connection.open("ttyS0", wait=60)
+            return str(caught.value)
+
+    assert "not permitted" in rig.child(0, take_twice, groups=[GAMES]).result()
+
+
+def test_a_request_that_waits_is_judged_by_the_groups_of_the_grant(rig: Rig) -> None:
+    rig.port("ttyS0", f'allow = ["@games", {BOB}]')
+    rig.daemon()
+    bob = rig.holder(BOB)
+
+    def wait(chat: Chat) -> str:
+        with client.connect(str(rig.socket)) as connection:
+            connection.ask_open("ttyS0", wait=60)
+            chat.hear()
+            os.setgroups([])
+            chat.say()
+            with pytest.raises(NotPermitted) as caught:
+                connection.take_descriptor()
+            return str(caught.value)
+
+    waits = rig.child(0, wait, groups=[GAMES])
+    until_waiting(rig, 1)
+    waits.say()
+    waits.hear()
+    bob.say()
+    bob.result()
+    assert "not permitted" in waits.result()
