@@ -14,7 +14,7 @@ import pytest
 from attack import results
 from attack.results import Results
 from launcher.conftest import bases, built, launcher, mine, own
-from real.conftest import daemon, rig
+from support.fixtures import daemon, rig
 
 __all__ = ["bases", "built", "daemon", "launcher", "mine", "own", "rig"]
 

@@ -44,7 +44,8 @@ from attack.stage import (
     Hands,
     Stage,
 )
-from real.support import descriptors, lock_text
+from support.processes import descriptors
+from support.rig import lock_text
 from ttybroker import wire
 from ttybrokerd.prepare.policy import load_policy
 from ttybrokerd.root import clients as clients_module

@@ -16,7 +16,10 @@ import time
 from attack.answers import read_answer, receive, same
 from attack.model import Answer, Connection, Lease, Limits, Model, Rule, Who
 from attack.stage import Different
-from real.support import ALICE, BOB, CAROL, TIMEOUT, Chat, Child, Rig, wait_readable
+from support.children import Chat, Child
+from support.rig import Rig
+from support.users import ALICE, BOB, CAROL
+from support.waiting import TIMEOUT, wait_readable
 from ttybroker import wire
 
 RULES = {"p0": Rule(None), "p1": Rule(None), "p2": Rule(None), "p3": Rule(None),

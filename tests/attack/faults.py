@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from real.support import Daemon
+from support.daemon import Daemon
 
 ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EINTR", "ENOMEM", "EAGAIN")
 # Traced, everything is slow: the loop would be taken over by another thread in the middle.

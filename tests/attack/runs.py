@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from real.support import ROOT, python_path
+from support.processes import ROOT, python_path
 
 TESTS = Path(__file__).parents[1]
 

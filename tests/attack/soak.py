@@ -29,7 +29,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
-from real.support import PR_SET_PDEATHSIG, Daemon, Rig, descriptors, prctl, watches
+from support.daemon import Daemon
+from support.processes import PR_SET_PDEATHSIG, descriptors, prctl, watches
+from support.rig import Rig
 from ttybroker import client, wire
 from ttybrokerd.root.workers import IDLE
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attack.model import Rule
-from real.support import PR_SET_PDEATHSIG, prctl
+from support.processes import PR_SET_PDEATHSIG, prctl
 
 # Users of this run alone, for a pid that is not as it was said may be a process of the run beside
 # it, and then that must be a stranger's. CAT is an admin, OUT no client.

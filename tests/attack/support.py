@@ -1,4 +1,4 @@
-"""What several attacks use, beside tests/real/support.py."""
+"""What several attacks use, beside tests/support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import struct
 import time
 from collections import Counter
 
-from real.support import BOB, Daemon, Rig, as_user, descriptors
+from support.children import as_user
+from support.daemon import Daemon
+from support.processes import descriptors
+from support.rig import Rig
+from support.users import BOB
 from ttybroker import open_fd, wire
 
 IN_TIME = 1.0  # seconds for a bystander's lease; some milliseconds on an idle machine

@@ -37,7 +37,10 @@ from attack.support import (
     opening,
     others_are_served,
 )
-from real.support import ALICE, BOB, CAROL, Chat, Child, Rig, as_user, descriptors
+from support.children import Chat, Child, as_user
+from support.processes import descriptors
+from support.rig import Rig
+from support.users import ALICE, BOB, CAROL
 from ttybroker import BrokerError, client, open_fd, wire
 from ttybrokerd.root import linux
 

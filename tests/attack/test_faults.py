@@ -16,7 +16,11 @@ from functools import partial
 import pytest
 
 from attack.faults import ERRORS, HOOK, Call, calls, failing, killed_before, spread, traced
-from real.support import ALICE, Chat, Daemon, Rig, lock_text, wait_readable
+from support.children import Chat
+from support.daemon import Daemon
+from support.rig import Rig, lock_text
+from support.users import ALICE
+from support.waiting import wait_readable
 from ttybroker import BrokerError, BrokerUnavailable, PortBusy, client
 
 pytestmark = pytest.mark.root

@@ -27,22 +27,12 @@ import pytest
 
 from attack.libc import CLONE_NEWPID, PR_SET_DUMPABLE, call, own_mounts
 from attack.support import LIST, answer, connect, cut_off, opening, refusal
-from real.support import (
-    ALICE,
-    BOB,
-    HERE,
-    IN_CREATE,
-    Chat,
-    Child,
-    Orphan,
-    Rig,
-    Watch,
-    children,
-    lock_text,
-    prctl,
-    python_path,
-    wait_readable,
-)
+from support.children import Chat, Child, Orphan
+from support.daemon import RUN_DAEMON
+from support.processes import children, prctl, python_path
+from support.rig import Rig, lock_text
+from support.users import ALICE, BOB
+from support.waiting import IN_CREATE, Watch, wait_readable
 from ttybroker import BrokerError, client, open_fd, wire
 
 pytestmark = pytest.mark.root
@@ -307,7 +297,7 @@ def far_daemon(rig: Rig) -> Iterator[int]:
     private_rules(rig)
     rig.write_policy()
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
-    command += [str(HERE / "run_daemon.py"), "--hook=", "--", *rig.arguments]
+    command += [RUN_DAEMON, "--hook=", "--", *rig.arguments]
     with (
         Watch(rig.base) as watch,
         subprocess.Popen(

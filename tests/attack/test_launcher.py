@@ -22,7 +22,8 @@ import pytest
 from attack.libc import CLONE_NEWPID, PR_SET_DUMPABLE, call, own_mounts
 from launcher.test_launcher_trace import attack
 from launcher.test_launcher_whole import TALK, Port, children, orphans, port, wait_end
-from real.support import PR_SET_PDEATHSIG, Chat, Child, prctl
+from support.children import Chat, Child
+from support.processes import PR_SET_PDEATHSIG, prctl
 
 if TYPE_CHECKING:
     from launcher.conftest import Launcher

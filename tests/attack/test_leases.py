@@ -21,8 +21,12 @@ from collections.abc import Callable
 import pytest
 
 from attack import uring
-from real.support import TIMEOUT, Chat, Child, Daemon, Rig, Watch, as_user, prctl
 from real.test_lease import AT_ONCE, TIOCNXCL, TIOCSCTTY, fetch
+from support.children import Chat, Child, as_user
+from support.daemon import Daemon
+from support.processes import prctl
+from support.rig import Rig
+from support.waiting import TIMEOUT, Watch
 from ttybroker import PortBusy, client
 
 pytestmark = pytest.mark.root

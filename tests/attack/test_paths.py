@@ -30,19 +30,11 @@ from hypothesis import strategies as st
 
 from attack.libc import call, libc, own_mounts
 from attack.support import answer, connect, message
-from real.support import (
-    ALICE,
-    BOB,
-    CAROL,
-    PR_SET_PDEATHSIG,
-    Chat,
-    Child,
-    Pty,
-    Rig,
-    as_user,
-    descriptors,
-    prctl,
-)
+from support.children import Chat, Child, as_user
+from support.processes import PR_SET_PDEATHSIG, descriptors, prctl
+from support.ptys import Pty
+from support.rig import Rig
+from support.users import ALICE, BOB, CAROL
 from ttybroker import BrokerError, client, open_fd, wire
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.refusal import Refusal

@@ -19,8 +19,12 @@ import pytest
 
 from attack.dialogue import Dialogue
 from attack.runs import Run
-from real.support import ALICE, BOB, Chat, Daemon, Rig, as_user, descriptors, lock_text
 from real.test_hostile import IN_TIME, opening, others_are_served, raw
+from support.children import Chat, as_user
+from support.daemon import Daemon
+from support.processes import descriptors
+from support.rig import Rig, lock_text
+from support.users import ALICE, BOB
 from ttybroker import client, open_fd, wire
 
 pytestmark = pytest.mark.root

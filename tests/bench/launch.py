@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from bench import figures
 from matrix.stage import NAMELESS, NODE, Installation, Stage
-from real.support import PR_SET_CHILD_SUBREAPER, Rig, prctl
+from support.processes import PR_SET_CHILD_SUBREAPER, prctl
+from support.rig import Rig
 
 ROUNDS = 20
 PROGRAM = ["sh", "-c", f"echo first >{NODE}"]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from bench import figures
-from real.support import Rig
+from support.rig import Rig
 from ttybroker import client
 from ttybrokerd.root.locks import LockFiles
 

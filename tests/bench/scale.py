@@ -9,16 +9,10 @@ import time
 from collections.abc import Callable
 
 from bench import figures
-from real.support import (
-    NOBODY,
-    PR_SET_CHILD_SUBREAPER,
-    Chat,
-    Child,
-    Rig,
-    children,
-    prctl,
-    python_path,
-)
+from support.children import Chat, Child
+from support.processes import PR_SET_CHILD_SUBREAPER, children, prctl, python_path
+from support.rig import Rig
+from support.users import NOBODY
 from ttybroker import client
 
 OPENS = 1000

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 
 from bench import figures
-from real.support import ROOT, Rig, python_path
+from support.processes import ROOT, python_path
+from support.rig import Rig
 
 ROUNDS = 30
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from bench import figures
-from real.support import Rig
+from support.rig import Rig
 from ttybroker import client
 
 TRIPS = 200  # round trips of one byte in one timing

@@ -1,5 +1,5 @@
 """The end-to-end tests' daemon, for what is installed around it."""
 
-from real.conftest import daemon, rig
+from support.fixtures import daemon, rig
 
 __all__ = ["daemon", "rig"]

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from real.support import TIMEOUT, Daemon, Rig, wait_readable
+from support.daemon import Daemon
+from support.rig import Rig
+from support.waiting import TIMEOUT, wait_readable
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ from matrix.farend import FarEnd
 from matrix.namespace import NAMED
 from matrix.stage import AGAIN, LOCK, Ended, Stage, ended
 from matrix.terminal import Terminal
-from real.support import IN_CREATE, TIMEOUT, Watch
+from support.waiting import IN_CREATE, TIMEOUT, Watch
 
 if TYPE_CHECKING:
     from matrix.programs import Program

@@ -10,8 +10,8 @@ from matrix.namespace import PORT
 from matrix.stage import Installation, Stage
 from matrix.table import LAUNCHERS, Found
 from matrix.terminal import Terminal
-from real.conftest import rig
-from real.support import Rig
+from support.fixtures import rig
+from support.rig import Rig
 
 __all__ = ["rig"]
 

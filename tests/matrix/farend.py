@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from matrix.stage import Stage
-from real.support import TIMEOUT
+from support.waiting import TIMEOUT
 
 
 class FarEnd:

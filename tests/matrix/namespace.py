@@ -11,7 +11,8 @@ import os
 import stat
 from pathlib import Path
 
-from real.support import Chat, Rig
+from support.children import Chat
+from support.rig import Rig
 
 PORT = "ttyS7"
 NAMED, USER = 60202, "matrix"  # a user of /etc/passwd there

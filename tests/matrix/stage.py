@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matrix.namespace import PORT, USER, Namespace
-from real.support import TIMEOUT, Rig, Watch, children, wait_readable
+from support.processes import children
+from support.rig import Rig
+from support.waiting import TIMEOUT, Watch, wait_readable
 from ttybrokerd.root.locks import parse_pid
 
 PACKAGING = Path(__file__).parents[2] / "packaging" / "launcher"

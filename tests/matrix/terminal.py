@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from matrix.namespace import NAMED
 from matrix.stage import AGAIN, Stage, ended
-from real.support import TIMEOUT
+from support.waiting import TIMEOUT
 
 _TYPE_AGAIN = 0.3  # seconds until what a program did not take yet is typed again
 

@@ -15,7 +15,9 @@ import pytest
 from matrix.namespace import PORT
 from matrix.stage import NODE, Ended, Installation, Stage, ended, parent
 from matrix.terminal import Terminal
-from real.support import TIMEOUT, Rig, children, wait_readable
+from support.processes import children
+from support.rig import Rig
+from support.waiting import TIMEOUT, wait_readable
 
 pytestmark = pytest.mark.root
 

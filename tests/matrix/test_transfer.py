@@ -12,7 +12,7 @@ from matrix.farend import FarEnd
 from matrix.namespace import PORT
 from matrix.stage import Ended, Stage
 from matrix.terminal import Terminal
-from real.support import TIMEOUT
+from support.waiting import TIMEOUT
 
 pytestmark = pytest.mark.root
 

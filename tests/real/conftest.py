@@ -1,32 +1,5 @@
-"""Fixtures of the end-to-end tests; what they are made of is in support.py."""
+"""Fixtures of the end-to-end tests."""
 
-from __future__ import annotations
+from support.fixtures import daemon, rig
 
-from collections.abc import Iterator
-
-import pytest
-
-from real.support import PR_SET_CHILD_SUBREAPER, Daemon, Rig, prctl
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    """A directory, ports and processes of the test's own; fails if anything of it is left.
-
-    The test process adopts orphans while it lasts, so that a process left behind is seen.
-    """
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    made = Rig()
-    try:
-        yield made
-    finally:
-        made.close()
-        prctl(PR_SET_CHILD_SUBREAPER, 0)
-
-
-@pytest.fixture
-def daemon(rig: Rig) -> Daemon:
-    """A daemon with the ports ttyS0 and ttyS1 for everybody; root alone is its admin."""
-    rig.port("ttyS0")
-    rig.port("ttyS1")
-    return rig.daemon()
+__all__ = ["daemon", "rig"]

@@ -18,7 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from real.support import ALICE, BOB, TIMEOUT, Daemon, Rig, as_user, python_path, wait_readable
+from support.children import as_user
+from support.daemon import Daemon
+from support.processes import python_path
+from support.rig import Rig
+from support.users import ALICE, BOB
+from support.waiting import TIMEOUT, wait_readable
 from ttybroker import cli, wire
 
 pytestmark = pytest.mark.root

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from real.support import ALICE, HERE, NOBODY, TIMEOUT, Chat, Rig, as_user, python_path
+from support.children import Chat, as_user
+from support.daemon import RUN_DAEMON
+from support.processes import python_path
+from support.rig import Rig
+from support.users import ALICE, NOBODY
+from support.waiting import TIMEOUT
 from ttybroker import BrokerError, NotPermitted, client, open_fd
 
 pytestmark = pytest.mark.root
@@ -86,7 +91,7 @@ def test_a_log_that_is_a_file_may_grow(rig: Rig) -> None:
     rig.write_policy()
     log = rig.base / "log"
     log.write_bytes(b"x" * 5000)
-    command = [sys.executable, str(HERE / "run_daemon.py"), "--hook=", "--", *rig.arguments]
+    command = [sys.executable, RUN_DAEMON, "--hook=", "--", *rig.arguments]
     with open(log, "ab") as file, subprocess.Popen(
         command, stderr=file, env={**os.environ, **python_path()}
     ) as daemon:
@@ -238,7 +243,7 @@ def test_as_the_unit_starts_it_it_needs_no_capability_but_those_it_keeps(rig: Ri
 
 def test_where_uid_0_may_bring_capabilities_back_it_does_not_start_and_says_why(rig: Rig) -> None:
     rig.write_policy()
-    command = [sys.executable, HERE / "run_daemon.py", f"--hook={CUT}", "--", *rig.arguments]
+    command = [sys.executable, RUN_DAEMON, f"--hook={CUT}", "--", *rig.arguments]
     done = subprocess.run(
         command,
         env={**os.environ, **python_path()},

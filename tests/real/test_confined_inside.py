@@ -14,7 +14,8 @@ from functools import partial
 import prctl
 import pytest
 
-from real.support import Chat, Rig
+from support.children import Chat
+from support.rig import Rig
 from ttybroker import landlock
 from ttybrokerd.root import confine, linux
 from ttybrokerd.root.confine import NotConfined, Places

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 import serial
 
-from real.support import ALICE, ROOT, TIMEOUT, Orphan, Rig, lock_text, wait_readable
+from support.children import Orphan
+from support.processes import ROOT
+from support.rig import Rig, lock_text
+from support.users import ALICE
+from support.waiting import TIMEOUT, wait_readable
 
 pytestmark = pytest.mark.root
 

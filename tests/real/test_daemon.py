@@ -16,18 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from real.support import (
-    ALICE,
-    BOB,
-    NOBODY,
-    Chat,
-    Child,
-    Daemon,
-    Rig,
-    as_user,
-    lock_text,
-    python_path,
-)
+from support.children import Chat, Child, as_user
+from support.daemon import Daemon
+from support.processes import python_path
+from support.rig import Rig, lock_text
+from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
 from ttybrokerd.daemon import main
 

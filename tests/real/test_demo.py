@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from real.support import python_path
+from support.processes import python_path
 
 pytestmark = pytest.mark.root
 

@@ -18,7 +18,11 @@ from collections.abc import Callable
 
 import pytest
 
-from real.support import ALICE, BOB, NOBODY, Chat, Daemon, Rig, as_user, wait_readable
+from support.children import Chat, as_user
+from support.daemon import Daemon
+from support.rig import Rig
+from support.users import ALICE, BOB, NOBODY
+from support.waiting import wait_readable
 from ttybroker import BrokerError, NoSuchPort, NotPermitted, aio, client, open_fd
 
 pytestmark = pytest.mark.root

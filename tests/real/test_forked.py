@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from real.support import ALICE, NOBODY, Chat, Rig, Watch, as_user, lock_text, prctl
+from support.children import Chat, as_user
+from support.processes import prctl
+from support.rig import Rig, lock_text
+from support.users import ALICE, NOBODY
+from support.waiting import Watch
 from ttybroker import BrokerUnavailable, PortBusy, open_fd
 from ttybrokerd import init_backend
 from ttybrokerd.prepare.policy import PolicyError

@@ -14,7 +14,11 @@ from collections.abc import Callable
 
 import pytest
 
-from real.support import ALICE, BOB, Chat, Daemon, Rig, as_user, descriptors
+from support.children import Chat, as_user
+from support.daemon import Daemon
+from support.processes import descriptors
+from support.rig import Rig
+from support.users import ALICE, BOB
 from ttybroker import BrokerError, InvalidName, client, open_fd, wire
 
 pytestmark = pytest.mark.root

@@ -12,7 +12,10 @@ from functools import partial
 
 import pytest
 
-from real.support import ALICE, BOB, CAROL, NOBODY, Chat, Daemon, Rig, as_user
+from support.children import Chat, as_user
+from support.daemon import Daemon
+from support.rig import Rig
+from support.users import ALICE, BOB, CAROL, NOBODY
 from ttybroker import BrokerError, InvalidName, NotPermitted, PortBusy, client, open_fd, wire
 
 pytestmark = pytest.mark.root

@@ -21,20 +21,11 @@ import serial
 import serial_asyncio_fast
 
 import ttybroker.aio
-from real.support import (
-    ALICE,
-    BOB,
-    CAROL,
-    IN_MOVED_TO,
-    NOBODY,
-    Chat,
-    Child,
-    Daemon,
-    Rig,
-    Watch,
-    as_user,
-    lock_text,
-)
+from support.children import Chat, Child, as_user
+from support.daemon import Daemon
+from support.rig import Rig, lock_text
+from support.users import ALICE, BOB, CAROL, NOBODY
+from support.waiting import IN_MOVED_TO, Watch
 from ttybroker import (
     BrokeredSerial,
     BrokerError,

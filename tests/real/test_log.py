@@ -8,7 +8,12 @@ import struct
 
 import pytest
 
-from real.support import ALICE, BOB, NOBODY, PR_SET_NAME, Daemon, Record, Rig, as_user, prctl
+from support.children import as_user
+from support.daemon import Daemon
+from support.log import Record
+from support.processes import PR_SET_NAME, prctl
+from support.rig import Rig
+from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerError, NotPermitted, client, open_fd, wire
 
 pytestmark = pytest.mark.root

@@ -16,16 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from real.support import (
-    ALICE,
-    IN_CREATE,
-    NOBODY,
-    Chat,
-    Rig,
-    Watch,
-    as_user,
-    lock_text,
-)
+from support.children import Chat, as_user
+from support.rig import Rig, lock_text
+from support.users import ALICE, NOBODY
+from support.waiting import IN_CREATE, Watch
 from ttybroker import PortBusy, open_fd
 
 pytestmark = pytest.mark.root

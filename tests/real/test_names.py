@@ -17,7 +17,11 @@ import sys
 
 import pytest
 
-from real.support import ALICE, NOBODY, Daemon, Rig, as_user, children, python_path
+from support.children import as_user
+from support.daemon import Daemon
+from support.processes import children, python_path
+from support.rig import Rig
+from support.users import ALICE, NOBODY
 from ttybroker import BrokerError, NotPermitted, PortBusy, client, open_fd, wire
 
 pytestmark = pytest.mark.root

@@ -10,7 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
-from real.support import ALICE, IN_CREATE, NOBODY, Chat, Daemon, Pty, Rig, Watch, as_user
+from support.children import Chat, as_user
+from support.daemon import Daemon
+from support.ptys import Pty
+from support.rig import Rig
+from support.users import ALICE, NOBODY
+from support.waiting import IN_CREATE, Watch
 from ttybroker import PortBusy, client, open_fd, wire
 
 pytestmark = pytest.mark.root

@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from real.support import ALICE, NOBODY, TIMEOUT, Chat, Child, Rig, Watch, as_user, lock_text
-from real.systemd import Systemd
+from support.children import Chat, Child, as_user
+from support.rig import Rig, lock_text
+from support.systemd import Systemd
+from support.users import ALICE, NOBODY
+from support.waiting import TIMEOUT, Watch
 from ttybroker import PortBusy, client, open_fd, wire
 from ttybroker.users import named
 from ttybrokerd.root import linux, record, store

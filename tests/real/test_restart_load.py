@@ -12,8 +12,12 @@ import tty
 
 import pytest
 
-from real.support import ALICE, BOB, NOBODY, TIMEOUT, Chat, Pty, Rig
-from real.systemd import Systemd
+from support.children import Chat
+from support.ptys import Pty
+from support.rig import Rig
+from support.systemd import Systemd
+from support.users import ALICE, BOB, NOBODY
+from support.waiting import TIMEOUT
 from ttybroker import client, open_fd
 
 pytestmark = pytest.mark.root

@@ -19,7 +19,9 @@ from types import SimpleNamespace
 import pyseccomp
 import pytest
 
-from real.support import Chat, Rig, python_path
+from support.children import Chat
+from support.processes import python_path
+from support.rig import Rig
 from ttybrokerd.prepare import syscalls
 from ttybrokerd.root import confine, seccomp
 from ttybrokerd.root.confine import Places

@@ -13,19 +13,13 @@ from collections.abc import Iterator
 import pyseccomp
 import pytest
 
-from real.support import (
-    ALICE,
-    IN_MOVED_TO,
-    NOBODY,
-    Orphan,
-    Rig,
-    Watch,
-    as_user,
-    children,
-    python_path,
-)
-from real.systemd import Systemd
 from real.test_devices import Slow, ask_for
+from support.children import Orphan, as_user
+from support.processes import children, python_path
+from support.rig import Rig
+from support.systemd import Systemd
+from support.users import ALICE, NOBODY
+from support.waiting import IN_MOVED_TO, Watch
 from ttybroker import PortBusy, client, open_fd
 from ttybrokerd.prepare import syscalls
 from ttybrokerd.prepare.syscalls import Call

@@ -1,4 +1,4 @@
-"""What the unit tests share: descriptors counted, real ttys made, processes that do one thing."""
+"""What the unit tests share: leaks noticed, processes that do one thing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-
-def descriptors() -> dict[int, str]:
-    """This process's open descriptors and what each is."""
-    found = {}
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
-            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
-    return found
+from support.processes import descriptors
 
 
 @contextlib.contextmanager
 def nothing_leaked() -> Iterator[None]:
     """Within it, whatever is opened is closed again."""
-    before = descriptors()
+    before = descriptors(os.getpid())
     yield
-    assert descriptors() == before
+    assert descriptors(os.getpid()) == before
 
 
 @contextlib.contextmanager

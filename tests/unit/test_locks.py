@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 import ttybroker
 import ttybrokerd
+from support.processes import descriptors
 from ttybrokerd.root import linux, locks
 from ttybrokerd.root.locks import YOUNG, LockFiles, flock_holder, parse_pid, printable, process
 from ttybrokerd.root.refusal import Refusal
-from unit.helpers import dead_pid, descriptors
+from unit.helpers import dead_pid
 from unit.helpers import process as helper
 
 NAME = "LCK..ttyS0"
@@ -45,13 +46,13 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def files(directory: Path) -> Iterator[LockFiles]:
-    before = descriptors()
+    before = descriptors(os.getpid())
     opened = LockFiles(str(directory))
     yield opened
     for device in list(opened._unfinished):
         opened.finish(device)
     opened.close()
-    assert descriptors() == before
+    assert descriptors(os.getpid()) == before
 
 
 @pytest.fixture

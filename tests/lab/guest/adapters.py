@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from lab.qmp import Qmp
-from real.support import TIMEOUT
+from support.waiting import TIMEOUT
 
 TTYS = Path("/sys/class/tty")
 

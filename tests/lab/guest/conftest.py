@@ -8,8 +8,8 @@ import pytest
 
 import figures
 from adapters import Adapters
-from real.support import PR_SET_CHILD_SUBREAPER, prctl
 from service import BareService, Service, SystemdService, flavour
+from support.processes import PR_SET_CHILD_SUBREAPER, prctl
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from real.support import TIMEOUT, Chat, Child, descriptors
+from support.children import Chat, Child
+from support.processes import descriptors
+from support.waiting import TIMEOUT
 from ttybroker import client, wire
 
 PATIENT = 60.0  # seconds before a test gives up: it is a slow machine, and the host may be busy

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from real.support import Chat
 from service import BOB, Service, until
+from support.children import Chat
 from ttybroker import NotPermitted, PortBusy, open_fd
 from ttybroker.users import named
 from ttybroker.wire import Holder

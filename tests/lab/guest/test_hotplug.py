@@ -10,8 +10,9 @@ import pytest
 
 from adapters import Adapters
 from figures import note
-from real.support import Chat, descriptors, watches
 from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, until
+from support.children import Chat
+from support.processes import descriptors, watches
 from ttybroker import BrokerError, PortBusy, client, open_fd
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.refusal import Refusal

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lines import raw
-from real.support import Chat
 from service import ALICE, BOB, LAB_POLICY, POLICY, Service, run, until
+from support.children import Chat
 from ttybroker import NotPermitted, open_fd, open_tty
 
 pytestmark = pytest.mark.systemd

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from figures import note
-from real.support import Chat
 from service import BOB, PATIENT, Service, SystemdService, run, until
+from support.children import Chat
 from ttybroker import open_fd
 
 ROUNDS = 7

@@ -10,8 +10,8 @@ import pytest
 
 from figures import note
 from lines import raw
-from real.support import Chat, Child
 from service import ALICE, BOB, Service, SystemdService, flavour, heard, locks, run, until
+from support.children import Chat, Child
 from ttybroker import open_fd
 
 SIZE, CHUNK, AHEAD = 64 * 1024, 1024, 16384  # bytes; test_uart.py says why not further ahead

@@ -15,8 +15,8 @@ import pytest
 
 from figures import note
 from lines import far, lines, raw, unsent
-from real.support import Chat, Child
 from service import ALICE, BOB, Service, until
+from support.children import Chat, Child
 from ttybroker import client, open_fd
 from ttybrokerd.root.port import DRAIN_STALL
 

@@ -11,8 +11,8 @@ import pytest
 
 from adapters import Adapters
 from lines import far, raw
-from real.support import Chat, Child
 from service import ALICE, BOB, PATIENT, Service, SystemdService, run, until
+from support.children import Chat, Child
 from ttybroker import client, open_fd
 
 pytestmark = pytest.mark.systemd

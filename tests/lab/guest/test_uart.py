@@ -15,8 +15,8 @@ import serial
 
 from adapters import Adapters
 from lines import breaks, count, lines, loop, unsent
-from real.support import Chat
 from service import BOB, Service
+from support.children import Chat
 from ttybroker import BrokeredSerial, open_tty
 
 RATES = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)

@@ -18,8 +18,8 @@ import pytest
 from adapters import Adapters
 from figures import note
 from lines import far
-from real.support import TIMEOUT
 from service import BOB, Service, until
+from support.waiting import TIMEOUT
 
 pytestmark = pytest.mark.bare  # a minute or two, and none of it is systemd's
 

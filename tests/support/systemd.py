@@ -12,7 +12,8 @@ import socket
 import threading
 from collections.abc import Iterable
 
-from real.support import Daemon, Rig
+from support.daemon import Daemon
+from support.rig import Rig
 
 ROOM = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD, include/net/scm.h
 
