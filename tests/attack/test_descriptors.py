@@ -25,20 +25,10 @@ from functools import partial
 
 import pytest
 
-from attack.support import (
-    LIST,
-    OLD_KERNEL,
-    answer,
-    connect,
-    cut_off,
-    explained,
-    kinds,
-    message,
-    opening,
-    others_are_served,
-)
+from attack.accounts import OLD_KERNEL, explained, kinds
 from support.children import Chat, Child, as_user
 from support.processes import descriptors
+from support.raw import LIST, answer, connect, cut_off, message, opening, others_are_served
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
 from ttybroker import BrokerError, client, open_fd, wire

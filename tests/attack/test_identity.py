@@ -26,10 +26,10 @@ from pathlib import Path
 import pytest
 
 from attack.libc import CLONE_NEWPID, PR_SET_DUMPABLE, call, own_mounts
-from attack.support import LIST, answer, connect, cut_off, opening, refusal
 from support.children import Chat, Child, Orphan
 from support.daemon import RUN_DAEMON
 from support.processes import children, prctl, python_path
+from support.raw import LIST, answer, connect, cut_off, opening, refusal
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB
 from support.waiting import IN_CREATE, Watch, wait_readable

@@ -29,10 +29,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attack.libc import call, libc, own_mounts
-from attack.support import answer, connect, message
 from support.children import Chat, Child, as_user
 from support.processes import PR_SET_PDEATHSIG, descriptors, prctl
 from support.ptys import Pty
+from support.raw import answer, connect, message
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
 from ttybroker import BrokerError, client, open_fd, wire

@@ -19,10 +19,10 @@ import pytest
 
 from attack.dialogue import Dialogue
 from attack.runs import Run
-from real.test_hostile import IN_TIME, opening, others_are_served, raw
 from support.children import Chat, as_user
 from support.daemon import Daemon
 from support.processes import descriptors
+from support.raw import IN_TIME, connect, opening, others_are_served
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB
 from ttybroker import client, open_fd, wire
@@ -120,7 +120,7 @@ def test_who_connects_and_is_silent_keeps_a_place_of_its_own_user_alone(
     or broken. What is left is to say nothing at all, or to send the first byte for a message."""
 
     def silent(chat: Chat) -> None:
-        socks = [raw(rig) for _ in range(250)]
+        socks = [connect(rig) for _ in range(250)]
         chat.say("silent")
         chat.hear()
         for sock in socks:
@@ -148,7 +148,7 @@ def test_an_answer_read_byte_by_byte_is_one_message_and_nothing_waits_for_the_re
     rig: Rig, daemon: Daemon
 ) -> None:
     def sip() -> None:
-        sock = raw(rig)
+        sock = connect(rig)
         for _ in range(50):
             sock.send(wire.encode_request(wire.List()))
             assert sock.recv(1) == b"\1"
@@ -189,7 +189,7 @@ def test_a_wait_may_be_cancelled_in_every_state_of_the_port(
             return next(port for port in connection.ports() if port.name == name)
 
     def wait(chat: Chat) -> None:
-        sock = raw(rig)
+        sock = connect(rig)
         sock.send(opening(name.encode(), wait=60_000))
         chat.say("asked")
         chat.hear()
@@ -250,7 +250,7 @@ def test_no_descriptor_is_left_by_ten_thousand_requests_that_nobody_waits_for(
 
     def run() -> None:
         for number in range(times):
-            with raw(rig) as sock:
+            with connect(rig) as sock:
                 sock.send(requests[number % len(requests)])
 
     as_user(ALICE, (), run)

@@ -9,7 +9,6 @@ import os
 import resource
 import socket
 import struct
-import time
 from collections.abc import Callable
 
 import pytest
@@ -17,14 +16,12 @@ import pytest
 from support.children import Chat, as_user
 from support.daemon import Daemon
 from support.processes import descriptors
+from support.raw import LIST, connect, last_words, opening, others_are_served
 from support.rig import Rig
 from support.users import ALICE, BOB
 from ttybroker import BrokerError, InvalidName, client, open_fd, wire
 
 pytestmark = pytest.mark.root
-
-LIST = wire.encode_request(wire.List())
-IN_TIME = 1.0  # seconds; some milliseconds on an idle machine
 
 NAMES = {
     "empty": b"",
@@ -52,47 +49,11 @@ NAMES = {
 }
 
 
-def raw(rig: Rig) -> socket.socket:
-    """A connection without the client around it."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.connect(str(rig.socket))
-    return sock
-
-
-def opening(name: bytes, wait: int = 0, pid: int = 0) -> bytes:
-    """An OPEN with any bytes for a name."""
-    return struct.pack("<BBHII", wire.VERSION, wire.OPEN, 0, wait, pid) + name
-
-
-def last_words(sock: socket.socket) -> list[wire.Reply]:
-    """All replies until the broker ends the connection."""
-    replies: list[wire.Reply] = []
-    while True:
-        try:
-            data = sock.recv(65536)
-        except ConnectionResetError:  # we had sent more than it read; its word comes next
-            continue
-        if not data:
-            return replies
-        replies.append(wire.decode_reply(data))
-
-
-def others_are_served(rig: Rig, name: str = "ttyS1") -> None:
-    """Another user gets a port, in time."""
-
-    def ask() -> float:
-        before = time.monotonic()
-        os.close(open_fd(name, broker=str(rig.socket), wait=5))
-        return time.monotonic() - before
-
-    assert as_user(BOB, (), ask) < IN_TIME
-
-
 def cut_off(rig: Rig, daemon: Daemon, send: Callable[[socket.socket], object], why: str) -> None:
     """What `send` sends is the end of that client, with this reason, and of nobody else."""
 
     def run() -> list[wire.Reply]:
-        sock = raw(rig)
+        sock = connect(rig)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             send(sock)
         return last_words(sock)
@@ -117,7 +78,7 @@ def test_every_name_that_is_none_is_refused_and_the_connection_lives_on(
     }[kind]
 
     def run() -> None:
-        sock = raw(rig)
+        sock = connect(rig)
         for what, name in NAMES.items():
             sock.send(struct.pack("<BBH", wire.VERSION, kind, 0) + before + name)
             reply = wire.decode_reply(sock.recv(65536))
@@ -166,7 +127,7 @@ def test_a_broken_message_is_the_end_of_its_sender(
 
 def test_a_daemon_is_no_peer_to_connect_through(rig: Rig, daemon: Daemon) -> None:
     def run() -> None:
-        sock = raw(rig)
+        sock = connect(rig)
         sock.send(wire.encode_request(wire.Connect()))
         reply = wire.decode_reply(sock.recv(65536))
         assert isinstance(reply, wire.Refused)
@@ -176,7 +137,7 @@ def test_a_daemon_is_no_peer_to_connect_through(rig: Rig, daemon: Daemon) -> Non
 
 def test_a_client_that_never_reads_is_cut_off_and_delays_nobody(rig: Rig, daemon: Daemon) -> None:
     def run(chat: Chat) -> None:
-        sock = raw(rig)
+        sock = connect(rig)
         sock.settimeout(10)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(100_000):
@@ -200,7 +161,7 @@ def test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything(
 
     def pile(chat: Chat) -> None:
         """All on one connection: they lie in its own socket."""
-        sock = raw(rig)
+        sock = connect(rig)
         sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             for _ in range(1000):
@@ -213,7 +174,7 @@ def test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything(
         answers: dict[int, int] = {}
         socks = []
         for _ in range(250):
-            socks.append(raw(rig))
+            socks.append(connect(rig))
             socks[-1].send(opening(b"ttyS0", wait=60_000))
             socks[-1].send(opening(b"ttyS0", wait=60_000))
         for sock in socks:
@@ -244,7 +205,7 @@ def test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything(
 def test_300_connections_of_one_user_are_bounded(rig: Rig, daemon: Daemon) -> None:
     def run(chat: Chat) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-        socks = [raw(rig) for _ in range(300)]
+        socks = [connect(rig) for _ in range(300)]
         refused = 0
         for sock in socks:
             try:
@@ -275,7 +236,7 @@ def test_a_half_closed_connection_holds_nothing(rig: Rig, daemon: Daemon) -> Non
 
     def run(chat: Chat) -> None:
         for message in (b"", opening(b"ttyS0", wait=60_000)):
-            sock = raw(rig)
+            sock = connect(rig)
             if message:
                 sock.send(message)
             sock.shutdown(socket.SHUT_WR)
@@ -297,7 +258,7 @@ def test_a_half_closed_connection_holds_nothing(rig: Rig, daemon: Daemon) -> Non
 def test_who_connects_and_leaves_at_once_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
     def run() -> None:
         for number in range(500):
-            sock = raw(rig)
+            sock = connect(rig)
             if number % 2:
                 sock.send(opening(b"ttyS0", wait=1000 * (number % 4)))
             sock.close()

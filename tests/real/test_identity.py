@@ -14,6 +14,7 @@ import pytest
 
 from support.children import Chat, as_user
 from support.daemon import Daemon
+from support.raw import LIST, connect
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL, NOBODY
 from ttybroker import BrokerError, InvalidName, NotPermitted, PortBusy, client, open_fd, wire
@@ -174,16 +175,6 @@ def test_asking_for_another_process_is_for_ones_own_alone(rig: Rig, daemon: Daem
 # a change of identity
 
 
-def raw(rig: Rig) -> socket.socket:
-    """A connection without the client around it."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.connect(str(rig.socket))
-    return sock
-
-
-LIST = wire.encode_request(wire.List())
-
-
 def cut_off(sock: socket.socket) -> str:
     """The last word of the broker on a connection that it ends."""
     reply = wire.decode_reply(sock.recv(65536))
@@ -194,7 +185,7 @@ def cut_off(sock: socket.socket) -> str:
 
 def test_a_forked_child_on_its_parents_connection_is_cut_off(rig: Rig, daemon: Daemon) -> None:
     def run() -> str:
-        sock = raw(rig)
+        sock = connect(rig)
         sock.send(LIST)
         assert isinstance(wire.decode_reply(sock.recv(65536)), wire.Ports)
         if (pid := os.fork()) == 0:
@@ -214,7 +205,7 @@ def test_who_changes_its_ids_is_cut_off(
     rig: Rig, daemon: Daemon, change: Callable[[], None]
 ) -> None:
     def run(_chat: Chat) -> str:
-        sock = raw(rig)
+        sock = connect(rig)
         change()
         sock.send(LIST)
         return cut_off(sock)
@@ -226,7 +217,7 @@ def test_credentials_sent_by_hand_count_as_what_they_are(rig: Rig, daemon: Daemo
     """Root may claim anybody's; nobody else can."""
 
     def claim(pid: int, uid: int, gid: int) -> str:
-        sock = raw(rig)
+        sock = connect(rig)
         ucred = struct.pack("iII", pid or os.getpid(), uid, gid)
         message = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred)]
         sock.sendmsg([LIST], message)
