@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 
 import pytest
@@ -125,15 +124,3 @@ def test_run_without_a_broker_says_what_is_missing(
     assert only_line(done, "ttybroker run") == (
         f"no broker at {stage.rig.socket}: No such file or directory; is ttybrokerd running?"
     )
-
-
-def test_ttyrun_without_its_setuid_bit_says_what_to_do(
-    stage: Stage, installation: Installation
-) -> None:
-    copy = stage.home / "ttyrun"
-    shutil.copyfile(installation.commands / "ttyrun", copy)
-    os.chmod(copy, 0o755)
-    done = stage.run(str(copy), PORT, "--", "true")
-    assert (done.status, done.out) == (1, "")
-    said = only_line(done, "ttyrun")
-    assert "mode 4755" in said and "`ttybroker run`" in said

@@ -17,7 +17,7 @@ from support.daemon import Daemon
 from support.raw import LIST, connect
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL, NOBODY
-from ttybroker import BrokerError, InvalidName, NotPermitted, PortBusy, client, open_fd, wire
+from ttybroker import NotPermitted, PortBusy, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -62,18 +62,6 @@ def test_root_too_needs_a_rule_to_open(rig: Rig) -> None:
     rig.daemon()
     with pytest.raises(NotPermitted):
         ask(rig)()
-
-
-def test_the_first_rule_that_applies_decides(rig: Rig) -> None:
-    rig.port("ttyS0", f"deny = [{ALICE}]")
-    rig.port("ttyS0", 'allow = ["@dialout"]')
-    rig.port("ttyS0", 'deny = ["*"]')
-    rig.daemon()
-    with pytest.raises(NotPermitted, match="line 2"):
-        as_user(ALICE, [DIALOUT], ask(rig))
-    with pytest.raises(NotPermitted):
-        as_user(BOB, [], ask(rig))
-    as_user(BOB, [DIALOUT], ask(rig))
 
 
 def test_many_supplementary_groups_are_all_seen(rig: Rig) -> None:
@@ -242,11 +230,3 @@ def test_a_program_with_an_effective_id_of_its_own_is_no_changeling(rig: Rig, wh
         ask(rig)()
 
     rig.child(0, run).result()
-
-
-def test_a_name_that_is_none_is_refused_before_anybody_is_asked(rig: Rig, daemon: Daemon) -> None:
-    with pytest.raises(InvalidName):
-        as_user(ALICE, (), ask(rig, "../ttyS0"))
-    with pytest.raises(BrokerError) as caught:
-        as_user(ALICE, (), ask(rig, "ttyS00"))
-    assert caught.value.errno in (errno.EACCES, errno.ENOENT)
