@@ -9,7 +9,10 @@ import time
 
 import pytest
 
-from real.support import ALICE, BOB, TIMEOUT, Chat, Rig, as_user
+from support.children import Chat, as_user
+from support.rig import Rig
+from support.users import ALICE, BOB
+from support.waiting import TIMEOUT
 from ttybroker import NotPermitted, client, open_fd
 
 pytestmark = pytest.mark.root
