@@ -416,7 +416,10 @@ def tell(event, arguments):
                  "os.remove", "os.symlink", "os.chdir", "os.chmod", "os.chown"):
         path = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else ""
         if not path.startswith(("/proc/", "/sys/")):
-            os.write({pipe}, os.fsencode(path) + b"\\0")
+            try:
+                os.write({pipe}, os.fsencode(path) + b"\\0")
+            except BrokenPipeError:  # the test is over
+                pass
 sys.addaudithook(tell)
 """
 GRAMMAR = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,63}")

@@ -71,7 +71,7 @@ def test_bad_command_line_is_one_line_that_says_what_to_do(
 def test_policy_that_refuses_is_the_programs_own_error_and_one_line_of_ours(
     stage: Stage, bare: list[str], launcher: str
 ) -> None:
-    change_policy(stage, '"root"')
+    change_policy(stage, "0")
     done = stage.run(*bare, "--", "sh", "-c", f"{PRINT}; {PRINT}; exit 5")
     assert done.status == 5
     assert done.err.count(f"cannot create {NODE}: Permission denied") == 2
@@ -83,7 +83,7 @@ def test_policy_that_refuses_is_the_programs_own_error_and_one_line_of_ours(
 def test_policy_that_refuses_a_named_port_stops_before_the_program(
     stage: Stage, bare: list[str], launcher: str, how: tuple[str, ...]
 ) -> None:
-    change_policy(stage, '"root"')
+    change_policy(stage, "0")
     done = stage.run(*bare, *how, "--", "touch", "started")
     assert done.status == 1
     assert only_line(done, launcher).startswith(f"{PORT}: not permitted")
