@@ -1,27 +1,18 @@
 """ttybrokerd: the root side of ttybroker. See `init_backend` and the command of the same name."""
 
-# ruff: noqa: E402, F401
+from __future__ import annotations
 
-import gc
-
-_collecting = gc.isenabled()
-gc.disable()  # what is loaded stays: there is no garbage to look for in it
-
-# What is not ours comes first, and then ours in one piece: a fork shares memory by the page, and
-# the backend makes those its own that hold what it runs. Measured: 0.2 MB of 3.
-import _queue
-import _socket
-import ctypes
-import grp
-import pwd
-import resource
-import termios
-
-import prctl
-
-from ttybrokerd.backend import init_backend
-
-if _collecting:
-    gc.enable()
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ttybrokerd.backend import init_backend
 
 __all__ = ["init_backend"]
+
+
+def __getattr__(name: str) -> object:
+    """`init_backend`, from backend.py, which the daemon has no use for: PEP 562."""
+    if name != "init_backend":
+        raise AttributeError(f"module 'ttybrokerd' has no attribute {name!r}")
+    from ttybrokerd.backend import init_backend
+
+    return init_backend

@@ -14,10 +14,11 @@ import gc
 import os
 import pwd
 
-from ttybrokerd.prepare.policy import Policy, load_policy
+from ttybroker.wire import SOCKET
+from ttybrokerd import start
 from ttybrokerd.root import confine, linux, locks
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
-from ttybrokerd.root.log import ERROR, INFO, Log
+from ttybrokerd.root.log import ERROR, INFO, WARNING, Log
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.server import Server
 
@@ -35,7 +36,7 @@ class _User(NamedTuple):
 
 def init_backend(
     *,
-    policy: str | Policy | None = None,
+    policy: str | None = None,
     lock_dir: str = locks.DIRECTORY,
     user: str | int | None = None,
     quiet: bool = False,
@@ -46,8 +47,8 @@ def init_backend(
     then on `ttybroker.open_tty` and `open_fd` in this process use that backend, which ends when
     the last copy of the socket to it and of every port is closed, however this process ends.
 
-    policy: the policy's file, a Policy, or None for /etc/ttybroker/policy.toml if there is one
-    and the shipped default if not. lock_dir: where UUCP lock files are. user: whom to become,
+    policy: the policy's file, or None for /etc/ttybroker/policy.toml if there is one and the
+    shipped default if not. lock_dir: where UUCP lock files are. user: whom to become,
     name or uid; by default the real user of a setuid program, with the groups it has. quiet: log
     to the journal or to syslog alone, for standard error is the screen of somebody's program.
 
@@ -70,13 +71,18 @@ def init_backend(
 
 
 def _fork_backend(
-    policy: str | Policy | None, lock_dir: str, become: _User, quiet: bool
+    policy: str | None, lock_dir: str, become: _User, quiet: bool
 ) -> socket.socket:
     """Our end of the pair. What can be made before the fork is: its memory stays shared."""
-    rules = policy if isinstance(policy, Policy) else load_policy(policy)
     log = Log(quiet=quiet)
-    server = Server(rules, lock_dir, log)
-    bounds = confine.prepare(server.places())
+
+    def warn(reason: str) -> None:
+        log("plan", WARNING, reason=reason)
+
+    path = None if policy is None else os.path.abspath(policy)
+    plan = start.plan_for(path, os.path.dirname(SOCKET), keep=False, warn=warn)
+    server = Server(plan, lock_dir, log)
+    bounds = confine.bounds(server.places(), plan)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gc.collect()
     gc.freeze()  # no collection, in either half, touches what is here now
@@ -161,7 +167,7 @@ def _serve(
         server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))
         pair.send(READY)
         log("start", INFO, uid=become.uid, reason="forked backend")
-        server.run(lambda: server.deserted, lambda: _end(server))
+        server.run(lambda: server.deserted, lambda _: _end(server))
     except BaseException as error:
         try:
             log("failed", ERROR, reason=f"{type(error).__name__}: {error}")

@@ -7,13 +7,13 @@ import os
 import stat
 import sys
 
+from ttybroker.version import VERSION
 from ttybroker.wire import SOCKET
-from ttybrokerd.prepare import names
-from ttybrokerd.prepare.policy import PATH, Policy, PolicyError, files, load_policy
-from ttybrokerd.root import confine, locks
+from ttybrokerd import start
+from ttybrokerd.root import confine, locks, plan
 from ttybrokerd.root.clients import BACKLOG
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, partial, signal, socket
-from ttybrokerd.root.log import NOTICE, WARNING, Log
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
+from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.server import Server
 
 if TYPE_CHECKING:
@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-USAGE = "usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR] [--check]"
+USAGE = """usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR]
+       ttybrokerd --prepare [--policy FILE] [--socket PATH]
+       ttybrokerd --check [--policy FILE]
+       ttybrokerd --version | --help"""
 HELP = f"""
 Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
 
-  --policy FILE   who may use what; default {PATH}, or as shipped
+  --policy FILE   who may use what; default {plan.POLICY}, or as shipped
   --socket PATH   where to listen; default {SOCKET}
   --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
-  --check         check the policy and exit
+  --prepare       check the policy, write the plan that the daemon reads on SIGHUP, and exit
+  --check         check the policy, which may be a draft anywhere, and exit
+  --version       say which version this is
 
-SIGHUP reads the policy again, SIGTERM ends it: who has a port keeps it."""
+SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""
 
 
 class Options(NamedTuple):
@@ -40,8 +45,7 @@ class Options(NamedTuple):
     policy: str | None
     socket: str
     lock_dir: str
-    check: bool
-    help: bool
+    action: str  # "serve", "prepare", "check", "version" or "help"
 
 
 class Usage(Exception):
@@ -59,23 +63,26 @@ def main(argv: list[str] | None = None) -> int:
     except Usage as error:
         print(f"ttybrokerd: {error}\n{USAGE}", file=sys.stderr)
         return 2
-    if options.help:
+    if options.action == "help":
         print(f"{USAGE}\n{HELP}")
         return 0
+    if options.action == "version":
+        print(f"ttybrokerd {VERSION}")
+        return 0
     try:
-        if options.check:
-            return _check(options.policy)
-        _serve(options)
-    except (CannotStart, PolicyError, confine.NotConfined, OSError) as error:
+        if options.action == "serve":
+            _serve(options)
+        return _judge(options)
+    except (CannotStart, confine.NotConfined, OSError) as error:
         print(f"ttybrokerd: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parse(argv: list[str]) -> Options:
     """By hand: getopt brings gettext into a root process, argparse compression libraries as well.
     Raises Usage."""
     options: dict[str, str] = {}
+    action = "serve"
     words = iter(argv)
     for word in words:
         option, equals, value = word.partition("=")
@@ -84,8 +91,8 @@ def _parse(argv: list[str]) -> Options:
             if argument is None:
                 raise Usage(f"{option}: its argument is missing")
             options[option] = argument
-        elif word in ("--check", "--help", "-h"):
-            options[word] = ""
+        elif word in ("--prepare", "--check", "--version", "--help", "-h"):
+            action = "help" if word == "-h" else word[2:]
         else:
             raise Usage(f"{word}: not an option")
     policy = options.get("--policy")
@@ -94,17 +101,17 @@ def _parse(argv: list[str]) -> Options:
         None if policy is None else os.path.abspath(policy),
         os.path.abspath(options.get("--socket", SOCKET)),
         options.get("--lock-dir", locks.DIRECTORY),
-        "--check" in options,
-        "--help" in options or "-h" in options,
+        action,
     )
 
 
-def _check(path: str | None) -> int:
-    policy = load_policy(path)
-    for warning in policy.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"{path or PATH}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
-    return 0
+def _judge(options: Options) -> int:
+    """--check and --prepare: what they need is no part of a process that serves."""
+    from ttybrokerd.prepare import command
+
+    if options.action == "check":
+        return command.check(options.policy)
+    return command.prepare(options.policy, os.path.dirname(options.socket))
 
 
 def _serve(options: Options) -> NoReturn:
@@ -113,22 +120,34 @@ def _serve(options: Options) -> NoReturn:
     # Until the handlers are there: SIGHUP would end a daemon that listens already.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     sockets, kept = _passed()
-    policy = load_policy(options.policy)
+    directory = os.path.dirname(options.socket)
+    if not sockets:
+        os.makedirs(directory, 0o755, exist_ok=True)
     log = Log()
-    for warning in policy.warnings:
-        log("policy", WARNING, reason=warning)
+
+    def warn(reason: str) -> None:
+        log("plan", WARNING, reason=reason)
+
+    policy = start.plan_for(options.policy, directory, keep=True, warn=warn)
     systemd = os.environ.get("NOTIFY_SOCKET", "")
+    policy.ends = systemd != ""
     server = Server(policy, options.lock_dir, log, systemd)  # may fail: no socket yet
     listener, own_path = _listener(options.socket, sockets)
     _own_session()
-    places = server.places()._replace(policy=files(options.policy), socket=own_path)
-    bounds = confine.prepare(places)
-    asked = _hear_signals(server, lambda: server.reload(partial(_load, options.policy)))
+    kept_plan = plan.kept_at(directory, policy.policy)
+    bounds = confine.bounds(server.places()._replace(plan=kept_plan, socket=own_path), policy)
+
+    def reload() -> None:
+        try:
+            server.use(start.read_again(options.policy, directory))
+        except start.NotPrepared as error:
+            log("reload-failed", ERROR, reason=f"{error}; the old plan stays")
+
+    asked = _hear_signals(server, reload)
     server.listen(listener)
-    names.close()  # guard: no-new-name-at-a-reload
     confine.confine(bounds)
 
-    def finish() -> NoReturn:
+    def finish(status: int) -> NoReturn:
         if listener.fileno() >= 0:
             server.store.tell("STOPPING=1")
             server.deaf(listener.fileno())
@@ -136,22 +155,16 @@ def _serve(options: Options) -> NoReturn:
             if own_path is not None:
                 _remove(own_path)
         server.last_words(leases=False)
-        log("stop", NOTICE, reason="asked to")
-        os._exit(0)
+        if status == 0:
+            log("stop", NOTICE, reason="asked to")
+        os._exit(status)
 
     def ready() -> None:
         server.store.tell(f"READY=1\nMAINPID={os.getpid()}")
-        log("start", NOTICE, reason=f"{len(policy.rules)} rules")
+        server.report_plan("start")
 
     server.adopt_leases(kept, ready)
     server.run(lambda: bool(asked), finish)
-
-
-def _load(path: str | None) -> Policy | PolicyError:
-    try:
-        return load_policy(path)
-    except PolicyError as error:
-        return error
 
 
 def _own_session() -> None:
@@ -220,8 +233,6 @@ def _listener(path: str, sockets: list[int]) -> tuple[socket.socket, str | None]
 def _bind(path: str) -> socket.socket:
     """Listen at `path`. A dead daemon's socket there is replaced, a live one's refused, and
     anything that is no socket is left alone."""
-    directory = os.path.dirname(path)
-    os.makedirs(directory, 0o755, exist_ok=True)
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:

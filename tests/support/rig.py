@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,8 +16,9 @@ from typing import Any
 
 from support.children import Chat, Child, Orphan
 from support.daemon import Daemon
-from support.processes import children, descriptors, name_of
+from support.processes import children, descriptors, name_of, python_path
 from support.ptys import Pty
+from support.waiting import TIMEOUT
 from ttybroker import client
 from ttybrokerd import backend, init_backend
 from ttybrokerd.root.log import Log
@@ -82,6 +86,19 @@ class Rig:
         if not arguments:
             self.write_policy()
         return Daemon(self, *arguments, **options)
+
+    def prepare(self) -> subprocess.CompletedProcess[str]:
+        """Run `ttybrokerd --prepare` for a daemon with the usual arguments."""
+        command = [sys.executable, "-m", "ttybrokerd.daemon", "--prepare", *self.arguments[:4]]
+        env = {**os.environ, **python_path()}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT)
+
+    def reload(self, daemon: Daemon) -> None:
+        """What `systemctl reload` does; wait until the daemon has taken the plan."""
+        done = self.prepare()
+        assert done.returncode == 0, done.stderr
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.record("reload")
 
     def tracer(self) -> list[str]:
         """What to start a root side with: strace(1), if this rig traces, as its grandchild."""
@@ -169,7 +186,8 @@ class Rig:
         for trace in self.traces or []:
             trace.unlink(missing_ok=True)
         problems += [f"a mount is left: {line}" for line in self._mounted() - self._mounts]
-        left = set(os.listdir(self.base)) - {"lock", "policy.toml"}
+        left = {name for name in os.listdir(self.base) if not name.startswith("plan.")}
+        left -= {"lock", "policy.toml"}
         problems += [f"file left: {name}" for name in left] if self.daemons else []
         problems += [f"lock left: {name}" for name in self.lock_files()]
         shutil.rmtree(self.base)

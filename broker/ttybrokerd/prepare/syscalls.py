@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import mmap
+import socket
 import termios
+from typing import NamedTuple
 
 from ttybrokerd.root import linux
-from ttybrokerd.root.lean import NamedTuple, socket
 
 # include/uapi/linux/sched.h
 CLONE_VM, CLONE_THREAD, CLONE_PTRACE = 0x100, 0x10000, 0x2000
@@ -63,13 +64,12 @@ CALLS = (
     Call("write", "wake-ups, the log, a lock's pid"),
     Call("close", "everything ends"),
     # files: which of them is for Landlock to say
-    Call("openat", "devices, locks, /proc, /sys, the policy"),
+    Call("openat", "devices, locks, /proc, /sys, the plan"),
     Call("newfstatat", "what was opened, and what is to be"),
     Call("fstat", "the same in other versions of the C library", unseen=True),
-    Call("readlink", "a device's kernel name, an alias, the policy's path"),
+    Call("readlink", "a device's kernel name, an alias, the plan's path"),
     Call("readlinkat", "the same where there is no readlink: aarch64", unseen=True),
     Call("getdents64", "which ports there are; which threads"),
-    Call("lseek", "Python looks where it is in a file that it opens, as the policy"),
     Call("fchmod", "a lock is for others to read"),
     Call("linkat", "take a lock"),
     Call("renameat", "put a stale lock aside, sign a lock again"),
@@ -135,7 +135,7 @@ CALLS = (
     Call("madvise", "memory given back: a thread's stack"),
     # itself
     Call("getpid", "whose lock a lock is"),
-    Call("geteuid", "what to say of a policy that cannot be read"),
+    Call("geteuid", "is a temporary lock that was left behind ours?"),
     Call("getrandom", "a temporary lock's name"),
     # guard: prlimit64-arguments
     Call("prlimit64", "how many clients fit; no limit is set", (Is(0, 0), Is(2, 0, 2**64 - 1))),

@@ -13,15 +13,18 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import sys
 
 import prctl
 
 from ttybroker import landlock, wire
-from ttybrokerd.root import linux, logins, seccomp
+from ttybrokerd.root import linux, logins
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ttybrokerd.root.plan import Plan
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
@@ -54,17 +57,17 @@ class NotConfined(RuntimeError):
 
 class Places(NamedTuple):
     """Where in the file system the job is done. `locks` is a directory; `devices` are nodes and
-    `policy` files that may be replaced by others of their directory, `socket` one to remove."""
+    `plan` a file that may be replaced by others of their directory, `socket` one to remove."""
 
     locks: str
     devices: tuple[str, ...] = ()
-    policy: tuple[str, ...] = ()
+    plan: str | None = None
     socket: str | None = None
 
     def rules(self) -> dict[str, int]:
         """The Landlock rules for it."""
         rules = {**KERNEL_FILES, self.locks: LOCKS, "/dev": DEVICES}
-        more = [(_around(path), READ) for path in self.policy]
+        more = [] if self.plan is None else [(_around(self.plan), READ)]
         more += [(_around(path), DEVICES) for path in self.devices]
         if self.socket is not None and os.path.dirname(self.socket) not in CROWDED:
             more.append((os.path.dirname(self.socket), landlock.REMOVE_FILE))
@@ -77,7 +80,8 @@ class Bounds(NamedTuple):
     """What the kernel is to enforce, made and not yet in force."""
 
     files: landlock.Ruleset
-    calls: seccomp.Program
+    seccomp: int  # the number of seccomp(2) on this machine
+    filter: bytes  # struct sock_filter, one after the other
 
     def close(self) -> None:
         """Give back what they are made of, in a process that is not to be confined."""
@@ -85,10 +89,12 @@ class Bounds(NamedTuple):
             os.close(self.files.descriptor)
 
 
-def prepare(places: Places) -> Bounds:
-    """What `confine` needs and can be made before, where a fork then shares its memory: no thread
-    may run. Raises OSError."""
-    return Bounds(landlock.ruleset(places.rules()), seccomp.program())
+def bounds(places: Places, plan: Plan) -> Bounds:
+    """What `confine` needs and can be made before, where a fork then shares its memory.
+
+    Raises OSError.
+    """
+    return Bounds(landlock.ruleset(places.rules()), plan.seccomp, plan.filter)
 
 
 def confine(bounds: Bounds) -> None:
@@ -111,7 +117,7 @@ def confine(bounds: Bounds) -> None:
     if prctl.get_dumpable() != 0:
         raise NotConfined("the process is still dumpable")
     _give_up_files(bounds.files)
-    bounds.calls.load()  # guard: load-seccomp
+    _filter_calls(bounds.seccomp, bounds.filter)  # guard: load-seccomp
     wanted = _mask(CAPABILITIES)
     verify(permitted=wanted, bounding=wanted, filtered=True)
 
@@ -170,6 +176,12 @@ def _give_up_files(rules: landlock.Ruleset) -> None:
     except PermissionError:
         return
     raise NotConfined(f"{FORBIDDEN} can still be read")  # guard: landlock-tried
+
+
+def _filter_calls(number: int, code: bytes) -> None:
+    """For every thread of this process and for good; in development mode refusals are logged."""
+    log = linux.SECCOMP_FILTER_FLAG_LOG if sys.flags.dev_mode else 0
+    linux.seccomp(number, linux.SECCOMP_FILTER_FLAG_TSYNC | log, code)
 
 
 def _around(path: str) -> str:

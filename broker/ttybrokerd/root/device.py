@@ -8,9 +8,9 @@ import stat
 import time
 
 from ttybroker.wire import valid_name
-from ttybrokerd.prepare.policy import Decision
 from ttybrokerd.root import linux, portname, trust
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.root.plan import Decision
 from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Devices:
         try:
             return trust.resolve_device(alias)
         except trust.Untrusted as error:
-            raise Refusal(errno.EACCES, f"not safe to open: {error}") from None
+            what = f"not safe to open: {error}; name it by a path that only root can change"
+            raise Refusal(errno.EACCES, what) from None
         except OSError as error:
             raise _not_found(error, alias, "; is it plugged in?") from None
 

@@ -1,4 +1,4 @@
-"""The policy in force, and what it says of one caller and one port."""
+"""The plan in force, and what it says of one caller and one port."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
-    from ttybrokerd.prepare.policy import Decision, Policy
+    from ttybrokerd.root.plan import Decision, Plan
 
 
 class Judge:
-    """Asks the policy. `version` counts its reloads: what was judged by an earlier one is judged
+    """Asks the plan. `version` counts its reloads: what was judged by an earlier one is judged
     again before it is granted."""
 
-    def __init__(self, policy: Policy, devices: Devices) -> None:
+    def __init__(self, plan: Plan, devices: Devices) -> None:
         self._devices = devices
         self.version = 0
-        self.replace(policy)
+        self.replace(plan)
 
-    def replace(self, policy: Policy) -> None:
-        """Go by another policy from now on."""
-        self.policy = policy
+    def replace(self, plan: Plan) -> None:
+        """Go by another plan from now on."""
+        self.plan = plan
         self.version += 1
-        rules = [rule for rule in policy.rules if rule.device is not None and not rule.allows]
-        self._denying = {rule.port: rule.device for rule in rules}  # aliases that deny somebody
+        self._denying = plan.denying()  # aliases that deny somebody
 
     def is_admin(self, who: Identity) -> bool:
         """Return whether the caller may list everything and revoke."""
-        return self.policy.is_admin(who.uid, who.groups)
+        return self.plan.is_admin(who.uid, who.groups)
 
     def decide(self, who: Identity, name: str) -> Decision:
         """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
         check_name(name)
-        return self.policy.decide(who.uid, who.groups, name)
+        return self.plan.decide(who.uid, who.groups, name)
 
     def allowed(self, who: Identity, name: str) -> Decision:
         """Return the decision, if it is yes. Raises Refusal EINVAL or EACCES."""
@@ -57,12 +56,12 @@ class Judge:
         if seen.kernel_name not in (name, *others) and not seen.target.pty:
             others.append(seen.kernel_name)
         for other in others:
-            decision = self.policy.decide(who.uid, who.groups, other)
+            decision = self.plan.decide(who.uid, who.groups, other)
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:
                 raise _refusal(decision)
 
-    def _leads_to(self, alias: str, device: str | None, seen: Seen) -> bool:
+    def _leads_to(self, alias: str, device: str, seen: Seen) -> bool:
         try:
             return self._devices.path(alias, device) == seen.target.path
         except Refusal:

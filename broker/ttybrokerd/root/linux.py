@@ -11,6 +11,7 @@ import fcntl
 import os
 import select
 import struct
+import sys
 import termios
 
 from ttybrokerd.root.lean import socket
@@ -88,12 +89,13 @@ def seccomp(number: int, flags: int, code: bytes) -> None:
         raise OSError(errno.ESRCH, f"seccomp: thread {result} has another filter")
 
 
-def read_file(path: str) -> bytes:
-    """The whole of a small file of /proc or /sys. (Not open(): the backend would run, and so
-    have for itself, all of Python's text and buffer machinery for some numbers.)"""
+def read_file(path: str, most: int | None = None) -> bytes:
+    """The whole of a small file of /proc or /sys, or `most` bytes of any. (Not open(): the backend
+    would run, and so have for itself, all of Python's text and buffer machinery for some numbers.)
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return read_all(descriptor)
+        return read_all(descriptor, most)
     finally:
         os.close(descriptor)
 
@@ -106,11 +108,12 @@ def reap(child: int) -> None:
         pass
 
 
-def read_all(descriptor: int) -> bytes:
-    """What can be read until its end."""
-    parts = []
-    while part := os.read(descriptor, 65536):
+def read_all(descriptor: int, most: int | None = None) -> bytes:
+    """What can be read until its end, or until there are `most` bytes."""
+    parts, left = [], sys.maxsize if most is None else most
+    while part := os.read(descriptor, min(left, 65536)):
         parts.append(part)
+        left -= len(part)
     return b"".join(parts)
 
 

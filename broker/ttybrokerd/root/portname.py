@@ -21,9 +21,12 @@ def split(name: str) -> tuple[str, int] | None:
     return family, int(number)
 
 
-def is_glob(text: str) -> bool:
-    """Whether it can be a glob over such names."""
-    return text.isascii() and text != "" and all(c.isalnum() or c in "_*?[]!-" for c in text)
+def literal(glob: str) -> str:
+    """What stands before the first *, ? or [: every name that it matches begins so."""
+    for at, char in enumerate(glob):
+        if char in "*?[":
+            return glob[:at]
+    return glob
 
 
 def matches(name: str, glob: str) -> bool:

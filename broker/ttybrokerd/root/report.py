@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 
 from ttybroker import wire
-from ttybrokerd.prepare.policy import Decision, Policy
 from ttybrokerd.root import locks, logins
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
+from ttybrokerd.root.plan import Decision, Plan
 from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 def rows(
     devices: Devices,
-    policy: Policy,
+    policy: Plan,
     lock_files: locks.LockFiles,
     ours: frozenset[int],
     allowed: Callable[[str], Decision],
@@ -52,13 +52,13 @@ def part(ports: list[wire.Port], start: int) -> wire.Ports:
     return wire.Ports(tuple(ports[start:end]), more=end < len(ports))
 
 
-def _kernel_names(devices: Devices, policy: Policy) -> list[str]:
+def _kernel_names(devices: Devices, policy: Plan) -> list[str]:
     return [name for name in devices.names() if name not in policy.aliases]
 
 
 def _row(
     devices: Devices,
-    policy: Policy,
+    policy: Plan,
     lock_files: locks.LockFiles,
     taken: dict[str, int],
     ours: frozenset[int],

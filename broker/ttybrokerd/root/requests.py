@@ -22,7 +22,7 @@ from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
-    from ttybrokerd.prepare.policy import Decision
+    from ttybrokerd.root.plan import Decision
 
 
 class Requests:
@@ -50,6 +50,9 @@ class Requests:
         if client.served:
             client.look_up_groups()
         try:
+            if self._judge.plan.mistake and not isinstance(request, wire.Status):
+                # guard: mistake-refuses-all
+                raise Refusal(errno.EACCES, self._judge.plan.mistaken())
             match request:
                 case wire.Open():
                     self._open(client, request)
@@ -99,10 +102,10 @@ class Requests:
         job = partial(
             report.rows,
             self._devices,
-            self._judge.policy,
+            self._judge.plan,
             self._locks,
             self._leases.keys(),
-            partial(self._judge.policy.decide, who.uid, who.groups),
+            partial(self._judge.plan.decide, who.uid, who.groups),
             self._judge.is_admin(who),
         )
         revoked = self._leases.revoked()
@@ -142,7 +145,7 @@ class Requests:
                 raise Refusal(errno.EACCES, what)
             uid, gids = request.uid, frozenset(request.groups)
         check_name(request.name)
-        decision = self._judge.policy.decide(uid, gids, request.name)
+        decision = self._judge.plan.decide(uid, gids, request.name)
         rule = "" if decision.rule is None else str(decision.rule)
         message = "allowed" if decision.allowed else denied(decision)
         client.finish(wire.Verdict(decision.allowed, decision.known, rule, message))

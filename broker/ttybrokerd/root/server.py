@@ -6,19 +6,19 @@ import os
 import time
 from types import TracebackType
 
-from ttybrokerd.prepare.policy import Policy, PolicyError
 from ttybrokerd.root import linux
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.judge import Judge
-from ttybrokerd.root.lean import TYPE_CHECKING, partial, socket
+from ttybrokerd.root.lean import TYPE_CHECKING, socket
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.workers import Workers
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
+AGAIN = 75  # EX_TEMPFAIL: the unit has it as a status after which systemd starts us again
 LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is over
 
 
 class Server:
     """Serves clients until whoever made it says that it is over."""
 
-    def __init__(self, policy: Policy, lock_dir: str, log: Log, systemd: str = "") -> None:
+    def __init__(self, plan: Plan, lock_dir: str, log: Log, systemd: str = "") -> None:
         """`systemd` is $NOTIFY_SOCKET. Raises OSError if the lock directory cannot be used.
 
         No thread runs and no client is served before the first `turn`: it may be forked till then.
@@ -42,11 +43,10 @@ class Server:
         self._loop = Loop()
         self._workers = Workers()
         self._log = log
-        self._reloads = 0
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
-        self._judge = Judge(policy, self._devices)
+        self._judge = Judge(plan, self._devices)
         answers = Answers(log)
         self._leases = Leases(
             self._loop,
@@ -77,7 +77,7 @@ class Server:
         """Where it does its job in the file system."""
         return Places(
             self._locks.path,
-            self._devices.nodes(self._judge.policy.aliases),
+            self._devices.nodes(self._judge.plan.aliases),
         )
 
     def listen(self, listener: socket.socket) -> None:
@@ -99,23 +99,20 @@ class Server:
 
         self._workers.soon(lambda: None, adopt)
 
-    def reload(self, load: Callable[[], Policy | PolicyError]) -> None:
-        """Take another policy, which `load` reads in a thread. A bad one is logged, and the old
-        one stays."""
-        self._reloads += 1
-        self._workers.submit(load, partial(self._loaded, self._reloads))
-
-    def _loaded(self, number: int, policy: Policy | PolicyError) -> None:
-        if number != self._reloads:  # asked again meanwhile: what that brings is newer
-            return
-        if isinstance(policy, PolicyError):
-            self._log("reload-failed", ERROR, reason=f"{policy}; the old policy stays")
-            return
-        for warning in policy.warnings:
-            self._log("policy", WARNING, reason=warning)
-        self._judge.replace(policy)
+    def use(self, plan: Plan) -> None:
+        """Decide by another plan from now on. Leases that are held stay."""
+        self._judge.replace(plan)
         self._leases.judge_again()  # guard: judge-what-waits-at-a-reload
-        self._log("reload", NOTICE, reason=f"{len(policy.rules)} rules")
+        self.report_plan("reload")
+
+    def report_plan(self, event: str) -> None:
+        """Log what the plan says of the policy."""
+        plan = self._judge.plan
+        if plan.mistake:
+            self._log("policy", ERROR, reason=plan.mistake)
+        for warning in plan.warnings:
+            self._log("policy", WARNING, reason=warning)
+        self._log(event, NOTICE, reason=f"{len(plan.rules)} rules")
 
     def hear(self, descriptor: int, handler: Callable[[], None]) -> None:
         """Call `handler` whenever there is something to read from `descriptor`."""
@@ -130,8 +127,9 @@ class Server:
         """Whether no client is connected and nobody has a port."""
         return len(self._clients) == 0 and not self._leases.leasing()
 
-    def run(self, over: Callable[[], bool], finish: Callable[[], NoReturn]) -> NoReturn:
-        """Serve until `over()`, and then do `finish()`, which ends the process by os._exit().
+    def run(self, over: Callable[[], bool], finish: Callable[[int], NoReturn]) -> NoReturn:
+        """Serve until `over()`, and then do `finish(0)`, which ends the process by os._exit(); or
+        `finish(AGAIN)`, when a mistake in the policy may have been mended.
 
         In whichever thread leads (see workers.py). `finish` may be started again in another if
         it calls `last_words` and a device keeps that one.
@@ -140,8 +138,11 @@ class Server:
         def turn() -> None:
             try:
                 if over():
-                    finish()
+                    finish(0)
                 self._turn(None)
+            except Mended:
+                self._log("stop", NOTICE, reason="the policy has changed")
+                finish(AGAIN)
             except Exception as error:  # ours: no client can raise one here
                 reason = f"{type(error).__name__} at {_place(error.__traceback__)}: {error}"
                 self._log("failed", ERROR, reason=reason)

@@ -6,17 +6,24 @@ import errno
 import os
 import stat
 
+from ttybrokerd.root import linux
+
 MAX_LINKS = 40  # as the kernel: path_resolution(7)
 
 _directories: dict[str, str] = {}  # of aliases, for `_directory`: as many as policies name
 
 
 class Untrusted(PermissionError):
-    """Somebody but root could change what this path leads to; the text says where and how."""
+    """Somebody but root could change what this path leads to; the text says where and why.
+
+    It gives no advice: a chmod that suits a file of root's own would break /tmp or a home.
+    """
 
 
-def resolve(path: str) -> str:
+def resolve(path: str, way: list[str] | None = None) -> str:
     """`path` with every link followed, after every component on the way was found safe.
+
+    Each of these, links too, is added to `way`, those before the one that was not safe as well.
 
     A directory or file is safe when root owns it and neither group nor others may write to it
     (a sticky directory such as /tmp is not safe: names can be made in it). A link is safe when
@@ -29,6 +36,8 @@ def resolve(path: str) -> str:
         raise Untrusted(f"{path}: not an absolute path")
     pending = path.split("/")[::-1]
     at, links = "", 0
+    way = [] if way is None else way
+    way.append("/")
     _judge("/", os.lstat("/"))
     while pending:
         part = pending.pop()
@@ -38,6 +47,7 @@ def resolve(path: str) -> str:
             at = at.rpartition("/")[0]
             continue
         here = f"{at}/{part}"
+        way.append(here)
         status = os.lstat(here)
         _judge(here, status)
         if stat.S_ISLNK(status.st_mode):
@@ -56,10 +66,10 @@ def _judge(path: str, status: os.stat_result) -> None:
     if stat.S_ISCHR(status.st_mode):
         return
     if status.st_uid != 0:  # guard: root-owned-path
-        raise Untrusted(f"{path}: owned by uid {status.st_uid}, not root: chown root {path}")
+        raise Untrusted(f"{path}: owned by uid {status.st_uid}, not root")
     if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode):  # guard: writable-by-others
         mode = stat.S_IMODE(status.st_mode)
-        raise Untrusted(f"{path}: others than root may write (mode {mode:o}): chmod go-w {path}")
+        raise Untrusted(f"{path}: others than root may write (mode {mode:o})")
 
 
 def _directory(path: str) -> str:
@@ -78,17 +88,15 @@ def resolve_device(path: str) -> str:
     return resolve(here) if stat.S_ISLNK(os.lstat(here).st_mode) else here  # guard: judge-each-link
 
 
-def read(path: str, limit: int) -> str:
-    """The text of a file that only root can change, at most `limit` bytes.
+def read(path: str, limit: int) -> bytes:
+    """The content of a file that only root can change, at most `limit` bytes.
 
-    Raises Untrusted or OSError as `resolve`, ValueError if it is not a regular file, too
-    large, or not UTF-8.
+    Raises Untrusted or OSError as `resolve`, ValueError if it is not a regular file or too large.
     """
-    resolved = resolve(path)  # guard: trusted-policy-path
+    resolved = resolve(path)  # guard: trusted-plan-path
     if not stat.S_ISREG(os.lstat(resolved).st_mode):  # before it is opened: a device would notice
-        raise ValueError(f"{path}: not a regular file")
-    with open(resolved, "rb") as file:
-        data = file.read(limit + 1)
+        raise ValueError("not a regular file")
+    data = linux.read_file(resolved, limit + 1)
     if len(data) > limit:
-        raise ValueError(f"{path}: larger than {limit} bytes")
-    return data.decode()
+        raise ValueError(f"larger than {limit} bytes")
+    return data

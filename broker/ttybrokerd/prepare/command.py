@@ -1,0 +1,77 @@
+"""What people and the daemon ask of prepare: judge a policy, write its plan."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ttybrokerd.prepare.accounts import Accounts
+from ttybrokerd.prepare.make import make, read_draft, why_untrusted
+from ttybrokerd.prepare.policy import Policy, PolicyError, parse
+from ttybrokerd.root import plan, trust
+
+
+def check(named: str | None) -> int:
+    """Judge the policy's text, wherever it lies; the exit status."""
+    path = plan.policy_path(named)
+    try:
+        policy = parse(read_draft(path), Accounts(), path)
+    except PolicyError as error:
+        return _say_mistakes(error.mistakes)
+    _say_warnings(policy)
+    why = None if path == plan.SHIPPED else why_untrusted(path)
+    if why is not None:
+        print(f"note: {why}", file=sys.stderr)
+    print(f"{path}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
+    return 0
+
+
+def prepare(named: str | None, directory: str) -> int:
+    """Write the plan into the daemon's directory; the exit status. A bad policy leaves the plan
+    there as it is. Raises OSError."""
+    path = plan.policy_path(named)
+    made = make(path)
+    if made.mistakes:
+        return _say_mistakes(made.mistakes)
+    _say_warnings(made.policy)
+    os.makedirs(directory, 0o755, exist_ok=True)
+    keep(plan.kept_at(directory, path), made.data)
+    return 0
+
+
+def prepared(path: str, directory: str | None) -> bytes:
+    """The plan for a daemon that starts; kept in the directory, if it is good and can be."""
+    made = make(path)
+    if directory is not None and not made.mistakes:
+        try:
+            keep(plan.kept_at(directory, path), made.data)
+        except OSError:  # such as a directory of others: then it is used once
+            pass
+    return made.data
+
+
+def keep(path: str, data: bytes) -> None:
+    """Write a plan's file, whole or not at all. Raises OSError, also where others than root could
+    put another plan in its place."""
+    trust.resolve(os.path.dirname(path))
+    temporary = f"{path}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _say_mistakes(mistakes: tuple[str, ...]) -> int:
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    return 1
+
+
+def _say_warnings(policy: Policy) -> None:
+    for warning in policy.warnings:
+        print(f"warning: {warning}", file=sys.stderr)

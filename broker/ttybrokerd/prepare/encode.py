@@ -1,0 +1,116 @@
+"""A plan in its binary form, which root/plan.py describes and reads."""
+
+from __future__ import annotations
+
+import struct
+from binascii import crc32
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ttybrokerd.prepare.policy import Policy, Rule, Subjects
+from ttybrokerd.root import plan
+
+
+class Origin(NamedTuple):
+    """Of what, for what and when a plan was made: the fields of the same names in plan.Plan."""
+
+    elsewhere: bool
+    made: float
+    made_for: str
+    policy: str
+    mistake: str
+    stamps: Mapping[str, tuple[int, ...]]
+
+
+def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
+    """The plan as one run of bytes. `number` is that of seccomp(2), `code` its program."""
+    stamps = [plan.STAMP.pack(*stamp) + _text(path) for path, stamp in origin.stamps.items()]
+    body = b"".join(
+        [
+            plan.ORIGIN.pack(origin.elsewhere, origin.made),
+            _text(origin.made_for),
+            _text(origin.policy),
+            _text(origin.mistake),
+            _count(stamps),
+            *stamps,
+            plan.PAIR.pack(number, len(code)),
+            code,
+            _count(policy.warnings),
+            *map(_text, policy.warnings),
+            _admins(policy.admins),
+            _count(policy.aliases),
+            *(_text(text) for pair in policy.aliases.items() for text in pair),
+            _rules(policy),
+            _ports(policy),
+        ]
+    )
+    return plan.HEAD.pack(plan.MAGIC, plan.HEAD.size + len(body), crc32(body)) + body
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    return plan.COUNT.pack(len(data)) + data
+
+
+def _count(items: Iterable[object]) -> bytes:
+    return plan.COUNT.pack(len(list(items)))
+
+
+def _numbers(numbers: Iterable[int]) -> bytes:
+    listed = list(numbers)
+    return struct.pack(f"={len(listed)}I", *listed)
+
+
+def _admins(admins: Subjects) -> bytes:
+    head = plan.ADMINS.pack(admins.everybody, len(admins.uids), len(admins.gids))
+    return head + _numbers(sorted(admins.uids)) + _numbers(sorted(admins.gids))
+
+
+def _rules(policy: Policy) -> bytes:
+    records = [_count(policy.rules)]
+    for rule in policy.rules:
+        flags = plan.ALLOWS * rule.allows | plan.CONSOLE * rule.console | plan.PTY * rule.pty
+        records.append(plan.RULE.pack(rule.line, flags, rule.max_lease or 0))
+    return b"".join(records)
+
+
+class _Port:
+    """What all rules with the same `port` say: whom each names first."""
+
+    def __init__(self) -> None:
+        self.everybody = plan.NONE
+        self.uids: dict[int, int] = {}
+        self.gids: dict[int, int] = {}
+        self.flags = 0
+
+    def add(self, number: int, rule: Rule) -> None:
+        subjects = rule.subjects
+        if subjects.everybody:
+            self.everybody = min(self.everybody, number)
+        for uid in subjects.uids:
+            self.uids.setdefault(uid, number)
+        for gid in subjects.gids:
+            self.gids.setdefault(gid, number)
+        self.flags |= plan.PTY * rule.pty | plan.DENIES * (not rule.allows)
+
+
+def _ports(policy: Policy) -> bytes:
+    ports: dict[str, _Port] = {}
+    for number, rule in enumerate(policy.rules):
+        ports.setdefault(rule.port, _Port()).add(number, rule)
+    uids = [pair for port in ports.values() for pair in sorted(port.uids.items())]
+    gids = [pair for port in ports.values() for pair in sorted(port.gids.items())]
+    return b"".join(
+        [
+            _count(ports),
+            _text("\n".join(ports)),
+            *(
+                plan.PORT.pack(port.everybody, len(port.uids), len(port.gids), port.flags)
+                for port in ports.values()
+            ),
+            _numbers(uid for uid, _ in uids),
+            _numbers(rule for _, rule in uids),
+            _numbers(gid for gid, _ in gids),
+            _numbers(rule for _, rule in gids),
+        ]
+    )

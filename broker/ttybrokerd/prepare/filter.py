@@ -1,0 +1,65 @@
+"""The filter of system calls, from the table in syscalls.py to what seccomp(2) takes.
+
+An allow-list by libseccomp, which knows each architecture's numbers and refuses the other ABIs of
+the machine (i386, x32). What is not in the table kills the process: nothing of ours calls it.
+Under Python's development mode (`python3 -X dev`) it fails with EPERM instead, and the kernel's
+log has a line (type=1326, with the number of the call).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from ttybrokerd.prepare import syscalls
+from ttybrokerd.root import linux
+
+
+class NoFilter(OSError):
+    """The filter cannot be made here."""
+
+
+def build() -> tuple[int, bytes]:
+    """The number of seccomp(2) on this machine, and the program. Raises NoFilter."""
+    try:
+        library = _bindings()
+        number = int(library.resolve_syscall(library.Arch.NATIVE, "seccomp"))
+        reading, writing = os.pipe()
+        with open(writing, "wb", buffering=0) as file:
+            _rules(library).export_bpf(file)  # at most 4096 instructions: the pipe holds them
+        code = linux.read_all(reading)
+        os.close(reading)
+    except Exception as error:
+        what = f"cannot filter system calls: {error}; is libseccomp2 installed?"
+        raise NoFilter(errno.ENOSYS, what) from None
+    return number, code
+
+
+def _rules(library: Any) -> Any:
+    """The rules, in libseccomp's hands."""
+    # guard: kill-unlisted-calls, developer-error
+    denied = library.ERRNO(errno.EPERM) if sys.flags.dev_mode else library.KILL_PROCESS
+    rules = library.SyscallFilter(denied)
+    rules.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)  # guard: kill-other-abis
+    for call in syscalls.CALLS:
+        needs = [library.Arg(a, library.MASKED_EQ, mask, value) for a, value, mask in call.needs]
+        rules.add_rule(library.ALLOW, call.name, *needs)
+    rules.add_rule(library.ERRNO(errno.ENOSYS), syscalls.ABSENT)
+    return rules
+
+
+def _bindings() -> Any:
+    """libseccomp's own, which distributions have, or pyseccomp, which is on PyPI. That one asks
+    ctypes.util where the library is, who would run ldconfig twice: it is told instead."""
+    try:
+        import seccomp
+    except ImportError:
+        util = ModuleType("ctypes.util")
+        vars(util)["find_library"] = {"c": None, "seccomp": "libseccomp.so.2"}.get
+        vars(ctypes)["util"] = sys.modules["ctypes.util"] = util
+        import pyseccomp as seccomp
+    return seccomp

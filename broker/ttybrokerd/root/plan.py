@@ -1,0 +1,439 @@
+"""The plan: all that the process that stays root knows of the policy and of this system.
+
+prepare/ makes it, in a process that ends; here it is read. It is checked like a message:
+exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte order is native.
+
+    head      magic 8 bytes, length u32 of the whole, CRC-32 u32 of all that follows
+    origin    elsewhere u8, made f64, made for text, policy's path text, mistake text
+    stamps    count u32, count x (kind u8, device u64, inode u64, size u64, mtime i64, ctime i64,
+              uid u32, gid u32, mode u32, CRC-32 u32 of its text, path text)
+    filter    number u32 of seccomp(2), length u32, struct sock_filter one after the other
+    warnings  count u32, count x text
+    admins    everybody u8, count u32, count u32, uids, gids
+    aliases   count u32, count x (name text, device text)
+    rules     count u32, count x (line u32, flags u8, max_lease f64; 0: no limit)
+    ports     count u32, names text (one a line), count x (everybody u32, uids u32, gids u32,
+              flags u8), uids, their rules, gids, their rules
+
+A text is a u32 length and that many bytes of UTF-8. Lists of uids and gids are u32, ascending.
+A port is what rules say in `port`. For each, `everybody`, and beside each uid and gid, is the
+first rule that names them (NONE: no rule does), so that a decision does not walk the rules.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+from binascii import crc32
+from bisect import bisect_left
+
+from ttybroker.version import VERSION
+from ttybroker.wire import _Value as Value
+from ttybrokerd.root import linux, portname, trust
+
+POLICY = "/etc/ttybroker/policy.toml"
+SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "prepare", "policy.toml")
+MAGIC = b"ttyplan1"
+MAX_BYTES = 16 << 20
+NONE = 0xFFFFFFFF  # no rule
+ALLOWS, CONSOLE, PTY = 1, 2, 4  # a rule's flags
+DENIES = 8  # a port's, beside PTY: some rule about it denies
+ELSEWHERE = 600.0  # seconds for which names from LDAP and the like are good at a start
+LOOK_AGAIN = 1.0  # seconds
+# What a stamp says of a path: that nothing is there; which inode, owner and mode it is (a
+# directory on the way: its times change with every name made in it); its size and times too; and
+# the checksum of its text, where it was so young that its times might not tell the next change.
+ABSENT, PLACE, FILE, TEXT = range(4)
+
+HEAD = struct.Struct("=8sII")
+ORIGIN = struct.Struct("=Bd")
+STAMP = struct.Struct("=BQQQqqIIII")
+COUNT = struct.Struct("=I")
+PAIR = struct.Struct("=II")
+ADMINS = struct.Struct("=BII")
+RULE = struct.Struct("=IBd")
+PORT = struct.Struct("=IIIB")
+
+
+class BadPlan(ValueError):
+    """These bytes are not a plan; the text says why."""
+
+
+class Rule(Value):
+    """What a rule permits. `line` is that of its [[rule]], `max_lease` in seconds."""
+
+    __slots__ = ("allows", "console", "line", "max_lease", "port", "pty")
+
+    def __init__(
+        self, line: int, port: str, allows: bool, max_lease: float | None, console: bool, pty: bool
+    ) -> None:
+        self.line = line
+        self.port = port
+        self.allows = allows
+        self.max_lease = max_lease
+        self.console = console
+        self.pty = pty
+
+    def __str__(self) -> str:
+        return f"{self.port} (line {self.line})"
+
+
+class Decision(Value):
+    """What the policy says of one caller and one name.
+
+    `rule` is the rule that decided, None if none applied. `known` says whether any rule is about
+    the port. `device` is the alias's path, None for a kernel name.
+    """
+
+    __slots__ = ("allowed", "device", "known", "rule")
+
+    def __init__(self, allowed: bool, known: bool, rule: Rule | None, device: str | None) -> None:
+        self.allowed = allowed
+        self.known = known
+        self.rule = rule
+        self.device = device
+
+
+class Numbers:
+    """uids and gids of many ports, one after the other, and beside each its first rule."""
+
+    __slots__ = ("gid_rules", "gids", "uid_rules", "uids")
+
+    def __init__(self, uids: memoryview, uid_rules: memoryview,
+                 gids: memoryview, gid_rules: memoryview) -> None:  # fmt: skip
+        self.uids = uids
+        self.uid_rules = uid_rules
+        self.gids = gids
+        self.gid_rules = gid_rules
+
+
+class Place:
+    """Where in `Numbers` a port's uids and gids are, and what else is known of it."""
+
+    __slots__ = ("everybody", "flags", "gids_at", "gids_end", "port", "uids_at", "uids_end")
+
+    def __init__(
+        self, port: str, record: tuple[int, int, int, int], uids_at: int, gids_at: int
+    ) -> None:
+        self.port = port
+        self.everybody, uids, gids, self.flags = record
+        self.uids_at, self.uids_end = uids_at, uids_at + uids
+        self.gids_at, self.gids_end = gids_at, gids_at + gids
+
+    def first_rule(self, numbers: Numbers, uid: int, gids: frozenset[int]) -> int:
+        """The number of the first rule about this port that names the caller, or NONE."""
+        first = self.everybody
+        at = bisect_left(numbers.uids, uid, self.uids_at, self.uids_end)
+        if at < self.uids_end and numbers.uids[at] == uid:
+            first = min(first, numbers.uid_rules[at])
+        if self.gids_at < self.gids_end:
+            for gid in gids:
+                at = bisect_left(numbers.gids, gid, self.gids_at, self.gids_end)
+                if at < self.gids_end and numbers.gids[at] == gid:
+                    first = min(first, numbers.gid_rules[at])
+        return first
+
+
+class Mended(Exception):
+    """The plan carries a mistake, and what it was made from has changed since."""
+
+
+class Plan:
+    """A whole plan. A `mistake` in the policy leaves it without rules; "" if there is none."""
+
+    __slots__ = (
+        "_looked",
+        "admins",
+        "aliases",
+        "elsewhere",
+        "ends",
+        "filter",
+        "globs",
+        "made",
+        "made_for",
+        "mistake",
+        "numbers",
+        "places",
+        "policy",
+        "rules",
+        "seccomp",
+        "stamps",
+        "warnings",
+    )  # fmt: skip
+    ends: bool  # whether `mistaken` raises Mended: the daemon will be started again
+    # filled by `decode`
+    elsewhere: bool  # whether names came from LDAP and the like
+    made: float  # seconds of the epoch
+    made_for: str
+    policy: str  # its path
+    mistake: str
+    stamps: list[tuple[str, tuple[int, ...]]]
+    seccomp: int  # the number of seccomp(2) on this machine
+    filter: bytes  # struct sock_filter, one after the other
+    warnings: list[str]
+    admins: tuple[bool, frozenset[int], frozenset[int]]
+    aliases: dict[str, str]
+    rules: list[tuple[int, int, float]]
+    numbers: Numbers
+    places: dict[str, Place]  # by what rules say in `port`
+    globs: dict[str, list[Place]]  # those of them with *, ? or [, by what stands before it
+
+    def __init__(self) -> None:
+        self.ends = False
+        self._looked = 0.0
+
+    def mistaken(self) -> str:
+        """What a client is told whose request a mistake in the policy refuses.
+
+        Raises Mended, if the plan `ends`; it looks once a second at most.
+        """
+        now = time.monotonic()
+        if self.ends and now - self._looked >= LOOK_AGAIN:
+            self._looked = now
+            if changed(self, texts=False) is not None:
+                raise Mended
+        return f"the policy cannot be used: {self.mistake}; the administrator must mend it"
+
+    def decide(self, uid: int, gids: frozenset[int], name: str) -> Decision:
+        """May this caller use this (valid) name? The first rule that applies decides."""
+        device = self.aliases.get(name)
+        places = self._matching(name, device)
+        first, port = NONE, ""
+        for place in places:
+            number = place.first_rule(self.numbers, uid, gids)
+            if number < first:
+                first, port = number, place.port
+        if first == NONE:
+            return Decision(False, bool(places), None, device)
+        line, flags, seconds = self.rules[first]
+        allows = bool(flags & ALLOWS)
+        rule = Rule(line, port, allows, seconds or None, bool(flags & CONSOLE), bool(flags & PTY))
+        return Decision(allows, True, rule, device)
+
+    def is_pty(self, name: str) -> bool:
+        """Whether some rule says that this name means a pty."""
+        return any(place.flags & PTY for place in self._matching(name, self.aliases.get(name)))
+
+    def denying(self) -> dict[str, str]:
+        """The aliases that some rule denies to somebody, and their devices."""
+        return {
+            alias: device
+            for alias, device in self.aliases.items()
+            if (place := self.places.get(alias)) is not None and place.flags & DENIES
+        }
+
+    def is_admin(self, uid: int, gids: frozenset[int]) -> bool:
+        """Root always; else whom `admins` names."""
+        everybody, uids, groups = self.admins
+        return uid == 0 or everybody or uid in uids or not groups.isdisjoint(gids)
+
+    def _matching(self, name: str, device: str | None) -> list[Place]:
+        """The ports of rules that this name matches. An alias is its own name: globs are over
+        kernel names."""
+        if device is None and portname.split(name) is None:
+            return []
+        exact = self.places.get(name)
+        found = [] if exact is None else [exact]
+        if device is None:
+            for length in range(len(name) + 1):
+                for place in self.globs.get(name[:length], ()):
+                    if portname.matches(name, place.port):
+                        found.append(place)
+        return found
+
+
+def decode(data: bytes) -> Plan:
+    """The plan in `data`. Raises BadPlan, and nothing else."""
+    if len(data) < HEAD.size:
+        raise BadPlan("cut short")
+    magic, length, checksum = HEAD.unpack_from(data)
+    if magic != MAGIC:
+        raise BadPlan("of another version, or no plan")
+    if length != len(data) or checksum != crc32(memoryview(data)[HEAD.size :]):
+        raise BadPlan("cut short or damaged")
+    reader, plan = _Reader(data), Plan()
+    elsewhere, plan.made = reader.numbers(ORIGIN)
+    plan.elsewhere = reader.flag(elsewhere)
+    plan.made_for, plan.policy, plan.mistake = reader.text(), reader.text(), reader.text()
+    plan.stamps = [reader.stamp() for _ in range(reader.count())]
+    plan.seccomp, length = reader.numbers(PAIR)
+    plan.filter = bytes(reader.take(length))
+    plan.warnings = [reader.text() for _ in range(reader.count())]
+    everybody, uids, gids = reader.numbers(ADMINS)
+    whom = reader.ascending(uids), reader.ascending(gids)
+    plan.admins = reader.flag(everybody), frozenset(whom[0]), frozenset(whom[1])
+    plan.aliases = {}
+    for _ in range(reader.count()):
+        name = reader.text()
+        if name in plan.aliases:
+            raise BadPlan("an alias twice")
+        plan.aliases[name] = reader.text()
+    plan.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
+    _read_ports(reader, plan)
+    if reader.at != len(data):
+        raise BadPlan("too long")
+    return plan
+
+
+def _read_ports(reader: _Reader, plan: Plan) -> None:
+    count, names = reader.count(), reader.text()
+    ports = names.split("\n") if count else []
+    records = list(PORT.iter_unpack(reader.take(count * PORT.size)))
+    uids = reader.array(sum(record[1] for record in records))
+    uid_rules = reader.array(len(uids))
+    gids = reader.array(sum(record[2] for record in records))
+    gid_rules = reader.array(len(gids))
+    if len(ports) != count or len(set(ports)) != count or (names and not count):
+        raise BadPlan("ports without names, or twice")
+    plan.numbers = Numbers(uids, uid_rules, gids, gid_rules)
+    plan.places, plan.globs = {}, {}
+    at, groups_at, most = 0, 0, len(plan.rules)
+    for port, record in zip(ports, records, strict=True):
+        everybody, _, _, flags = record
+        if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES):
+            raise BadPlan("a port without its rule")
+        plan.places[port] = place = Place(port, record, at, groups_at)
+        at, groups_at = place.uids_end, place.gids_end
+        _check_ascending(uids[place.uids_at : at])
+        _check_ascending(gids[place.gids_at : groups_at])
+        prefix = portname.literal(port)
+        if prefix != port:
+            plan.globs.setdefault(prefix, []).append(place)
+    if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
+        raise BadPlan("a user without a rule")
+
+
+def _check_ascending(numbers: memoryview) -> None:
+    listed = numbers.tolist()
+    if len(listed) > 1 and listed != sorted(set(listed)):
+        raise BadPlan("users not in their order")
+
+
+class _Reader:
+    """Goes through a plan once, behind its head. Each method raises BadPlan at its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self.at = HEAD.size
+
+    def take(self, size: int) -> memoryview:
+        piece = self._data[self.at : self.at + size]
+        if len(piece) != size:
+            raise BadPlan("cut short")
+        self.at += size
+        return piece
+
+    def numbers(self, form: struct.Struct) -> tuple[int, ...]:
+        return form.unpack(self.take(form.size))
+
+    def count(self) -> int:
+        return self.numbers(COUNT)[0]
+
+    def flag(self, value: int) -> bool:
+        if value > 1:
+            raise BadPlan("neither yes nor no")
+        return value == 1
+
+    def text(self) -> str:
+        return bytes(self.take(self.count())).decode("utf-8", "surrogateescape")
+
+    def array(self, count: int) -> memoryview:
+        return self.take(count * 4).cast("I")
+
+    def ascending(self, count: int) -> list[int]:
+        numbers = self.array(count)
+        _check_ascending(numbers)
+        return numbers.tolist()
+
+    def stamp(self) -> tuple[str, tuple[int, ...]]:
+        values = self.numbers(STAMP)
+        if values[0] > TEXT:
+            raise BadPlan("a stamp of no kind")
+        return self.text(), values
+
+
+# where it is, and whether it still holds
+
+
+def policy_path(named: str | None) -> str:
+    """The policy: `named`; without that /etc/ttybroker/policy.toml, or as shipped."""
+    return named or (POLICY if os.path.lexists(POLICY) else SHIPPED)
+
+
+def kept_at(directory: str, policy: str) -> str:
+    """Where the plan for this policy is kept; the plan tells if two have the same checksum."""
+    return f"{directory}/plan.{crc32(os.fsencode(policy)):08x}"
+
+
+def made_for() -> str:
+    """What a plan made by this process is good for; its libraries are among the stamps."""
+    system = os.uname()
+    mode = "development" if sys.flags.dev_mode else "production"
+    return f"{VERSION} {mode} {system.release} {system.machine} {sys.executable} {sys.version}"
+
+
+def stamp(path: str, kind: int, text: bytes | None = None) -> tuple[int, ...]:
+    """What STAMP holds of this path now; ABSENT if nothing is there.
+
+    `text` is what was read of a TEXT, else it is read here. Raises OSError if it cannot be.
+    """
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return (ABSENT, *[0] * 9)
+    times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if kind >= FILE else (0, 0, 0)
+    checksum = 0
+    if kind == TEXT:
+        checksum = crc32(linux.read_file(path) if text is None else text)
+    owner = (status.st_uid, status.st_gid, status.st_mode)
+    return (kind, status.st_dev, status.st_ino, *times, *owner, checksum)
+
+
+def changed(plan: Plan, *, texts: bool) -> str | None:
+    """The first path that is not as it was when the plan was made, None if all are.
+
+    Without `texts` no file is read: a confined process may look at files it cannot read.
+    """
+    for path, was in plan.stamps:
+        kind = was[0] or PLACE
+        if kind == TEXT and not texts:
+            kind = FILE
+        try:
+            now = stamp(path, kind)
+        except OSError:
+            return path
+        if now[1:-1] != was[1:-1] or (kind == TEXT and now[-1] != was[-1]):
+            return path
+    return None
+
+
+def why_stale(plan: Plan, policy: str, *, texts: bool) -> str | None:
+    """Why this plan is not the one for this policy, here and now; None if it is.
+
+    `texts` as in `changed`.
+    """
+    if plan.policy != policy:
+        return f"it was made for {plan.policy}"
+    if plan.made_for != made_for():
+        return "it was made for another system"
+    path = changed(plan, texts=texts)
+    return None if path is None else f"{path} has changed since"
+
+
+def too_old(plan: Plan) -> bool:
+    """Whether names from LDAP and the like must be looked up again at a start."""
+    return plan.elsewhere and not 0 <= time.time() - plan.made < ELSEWHERE
+
+
+def read(path: str) -> Plan:
+    """The plan in the file `path`, which only root may be able to write.
+
+    Raises trust.Untrusted, OSError, or BadPlan.
+    """
+    try:
+        data = trust.read(path, MAX_BYTES)
+    except ValueError as error:
+        raise BadPlan(str(error)) from None
+    return decode(data)

@@ -1,0 +1,94 @@
+"""From a policy to the plan in force: the one that is kept, or one that a child makes now.
+
+    start:   plan fresh? ── yes ──> read it
+                  └─ no ──> fork ──> child: prepare/ ── pipe ──> read that
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ttybrokerd.root import linux, trust
+from ttybrokerd.root import plan as plans
+from ttybrokerd.root.plan import BadPlan, Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+ADVICE = "run `ttybrokerd --prepare` first"
+
+
+class NotPrepared(Exception):
+    """There is no plan to go on with; the text says why, and what to do."""
+
+
+def plan_for(
+    policy: str | None, directory: str, *, keep: bool, warn: Callable[[str], None]
+) -> Plan:
+    """The plan for this policy (None: the machine's), from `directory` if that has a fresh one.
+
+    Else a child makes it, and keeps it there if it may and if `keep`. No thread may run. `warn`
+    gets what is wrong with a plan that is there and not used. Raises OSError.
+    """
+    path = plans.policy_path(policy)
+    try:
+        plan = plans.read(plans.kept_at(directory, path))
+        if plans.why_stale(plan, path, texts=True) is None and not plans.too_old(plan):
+            return plan
+    except trust.Untrusted as error:
+        warn(f"not used: the plan of others than root: {error}")
+    except (OSError, BadPlan):  # none, or torn: it is made anew
+        pass
+    return _make(path, directory if keep else None)
+
+
+def read_again(policy: str | None, directory: str) -> Plan:
+    """The plan that `ttybrokerd --prepare` has written meanwhile. Raises NotPrepared."""
+    path = plans.policy_path(policy)
+    kept = plans.kept_at(directory, path)
+    try:
+        plan = plans.read(kept)
+    except FileNotFoundError:
+        raise NotPrepared(f"no plan at {kept}: {ADVICE}") from None
+    except PermissionError as error:
+        what = f"{kept}: {error.strerror or error}"
+        raise NotPrepared(f"{what}; it must be where it was at the start: restart it") from None
+    except (OSError, BadPlan) as error:
+        raise NotPrepared(f"{kept}: {error}: {ADVICE}") from None
+    why = plans.why_stale(plan, path, texts=False)
+    if why is not None:
+        raise NotPrepared(f"{why}: {ADVICE}")
+    return plan
+
+
+def _make(path: str, directory: str | None) -> Plan:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _prepare(path, directory, writing)
+    os.close(writing)
+    made = linux.read_all(reading)
+    os.close(reading)
+    linux.reap(child)
+    if not made.startswith(plans.MAGIC):
+        why = made.decode("utf-8", "replace") or "the process that prepares has ended"
+        raise OSError(errno.ENOSYS, f"no plan: {why}")
+    return plans.decode(made)
+
+
+def _prepare(path: str, directory: str | None, writing: int) -> NoReturn:
+    """The child: write the plan, or what is wrong."""
+    try:
+        from ttybrokerd.prepare.command import prepared
+
+        made = prepared(path, directory)
+    except BaseException as error:
+        made = str(error).encode("utf-8", "replace") or type(error).__name__.encode()
+    try:
+        while made:
+            made = made[os.write(writing, made) :]
+    finally:
+        os._exit(0)
