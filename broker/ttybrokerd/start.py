@@ -39,7 +39,7 @@ def plan_for(
         if plans.why_stale(plan, path, texts=True) is None and not plans.too_old(plan):
             return plan
     except trust.Untrusted as error:
-        warn(f"not used: the plan of others than root: {error}")
+        warn(f"no plan is read from {directory}: {error}")
     except (OSError, BadPlan):  # none, or torn: it is made anew
         pass
     return _make(path, directory if keep else None)

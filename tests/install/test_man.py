@@ -13,6 +13,7 @@ import pytest
 
 from ttybroker import run
 from ttybrokerd.prepare import policy
+from ttybrokerd.prepare.accounts import Accounts
 
 PAGES = Path(__file__).parents[2] / "packaging" / "man"
 OPTION = re.compile(r"(?<![\w-])--?([a-z][a-z-]*)")
@@ -75,8 +76,9 @@ def test_the_policys_page_has_every_key_and_its_example_is_one() -> None:
     known = set[str]()
     for text in ("no-such-key = 1", '[[rule]]\nport = "ttyS0"\nno-such-key = 1'):
         with pytest.raises(policy.PolicyError, match="unknown key; known are") as error:
-            policy.parse(text)
+            policy.parse(text.encode(), Accounts())
         known.update(str(error.value).rpartition("known are ")[2].split(", "))
     assert set(re.findall(r"^\.It Ic (\S+)", source, re.M)) == known - {"rule"}
     example = source.partition(".Bd -literal\n")[2].partition(".Ed")[0]
-    assert len(tomllib.loads(example)["rule"]) == len(policy.parse(example).rules) == 4
+    rules = policy.parse(example.encode(), Accounts()).rules
+    assert len(tomllib.loads(example)["rule"]) == len(rules) == 4

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from ttybrokerd.prepare.policy import Decision, Rule, Subjects
 from ttybrokerd.root import device
 from ttybrokerd.root.device import (
     CLOSING_TRIES,
@@ -24,6 +23,7 @@ from ttybrokerd.root.device import (
     Target,
     parse_drivers,
 )
+from ttybrokerd.root.plan import Decision, Rule
 from ttybrokerd.root.refusal import Refusal
 
 pytestmark = pytest.mark.usefixtures("no_leak")
@@ -419,8 +419,7 @@ def test_a_slot_without_a_chip_is_no_port(
 
 
 def decision(alias: str | None, *, pty: bool = False, console: bool = False) -> Decision:
-    nobody = Subjects(False, frozenset(), frozenset())
-    rule = Rule(1, "gps", alias, True, nobody, None, console, pty)
+    rule = Rule(1, "gps", True, None, console, pty)
     return Decision(True, True, rule, alias)
 
 

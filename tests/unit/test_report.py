@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ttybrokerd.prepare.policy import parse
 from ttybrokerd.root import linux, report
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.locks import LockFiles
+from unit.helpers import plan_of
 
 PORTS = 3
 RULE = '[[rule]]\nport = "pty{}"\ndevice = "{}"\nclass = "pty"\nallow = ["*"]\n'
@@ -23,7 +23,7 @@ def test_a_list_asks_once_for_the_flocks_of_all_ports(
     """Each time can cost the kernel 20 ms."""
     ends = [os.openpty() for _ in range(PORTS)]
     rules = [RULE.format(number, os.ttyname(slave)) for number, (_, slave) in enumerate(ends)]
-    policy = parse("".join(rules))
+    policy = plan_of("".join(rules))
     fcntl.flock(ends[1][1], fcntl.LOCK_EX)
     asked, read_file = [], linux.read_file
 

@@ -46,7 +46,7 @@ def no(path: Path | str) -> str:
 )
 def test_roots_own_path_is_resolved_however_it_is_spelled(tree: Path, spelling: str) -> None:
     assert resolve(f"{tree}/{spelling}") == f"{tree}/a/b/file"
-    assert read(f"{tree}/{spelling}", 100) == "text"
+    assert read(f"{tree}/{spelling}", 100) == b"text"
 
 
 def test_the_top_is_the_top() -> None:
@@ -67,22 +67,20 @@ def test_what_others_may_write_is_not_trusted_anywhere_on_the_way(
 ) -> None:
     bad = tree / which
     bad.chmod(mode)
-    assert no(tree / "a/b/file") == (
-        f"{bad}: others than root may write (mode {mode:o}): chmod go-w {bad}"
-    )
+    assert no(tree / "a/b/file") == f"{bad}: others than root may write (mode {mode:o})"
 
 
 @pytest.mark.parametrize("which", ["", "a", "a/b", "a/b/file"])
 def test_what_another_owns_is_not_trusted_anywhere_on_the_way(tree: Path, which: str) -> None:
     bad = tree / which
     os.chown(bad, STRANGER, 0)
-    assert no(tree / "a/b/file") == f"{bad}: owned by uid {STRANGER}, not root: chown root {bad}"
+    assert no(tree / "a/b/file") == f"{bad}: owned by uid {STRANGER}, not root"
 
 
 def test_a_group_that_may_only_read_does_no_harm(tree: Path) -> None:
     os.chown(tree / "a/b/file", 0, STRANGER)
     (tree / "a/b/file").chmod(0o640)
-    assert read(f"{tree}/a/b/file", 100) == "text"
+    assert read(f"{tree}/a/b/file", 100) == b"text"
 
 
 def test_dot_dot_does_not_lead_around_a_bad_directory(tree: Path) -> None:
@@ -214,8 +212,8 @@ def test_only_a_regular_file_is_read_and_anything_else_is_not_even_opened(
     tree: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tree / "thing")
-    monkeypatch.setattr(trust, "open", lambda *_: pytest.fail("opened"), raising=False)
-    with pytest.raises(ValueError, match=f"{tree}/thing: not a regular file"):
+    monkeypatch.setattr(trust.linux, "read_file", lambda *_: pytest.fail("opened"))
+    with pytest.raises(ValueError, match=r"^not a regular file"):
         read(f"{tree}/thing", 100)
 
 
@@ -223,9 +221,6 @@ def test_only_a_regular_file_is_read_and_anything_else_is_not_even_opened(
 def test_a_file_is_read_up_to_its_limit_and_not_beyond(tree: Path) -> None:
     path = tree / "a/b/file"
     path.write_text("x" * 100)
-    assert read(str(path), 100) == "x" * 100
+    assert read(str(path), 100) == b"x" * 100
     with pytest.raises(ValueError, match="larger than 99 bytes"):
         read(str(path), 99)
-    path.write_bytes(b"\xff")
-    with pytest.raises(UnicodeDecodeError):
-        read(str(path), 100)

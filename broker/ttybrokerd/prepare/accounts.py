@@ -35,7 +35,7 @@ class Accounts:
             return None
 
 
-def elsewhere(switch: str = SWITCH) -> bool:
+def elsewhere(switch: str) -> bool:
     """Whether names may come from another machine: nsswitch.conf(5), `passwd` and `group`."""
     try:
         text = linux.read_file(switch).decode("ascii", "replace")

@@ -69,7 +69,7 @@ def make(path: str) -> Made:
         for file in people:
             del stamps[file]
     origin = Origin(
-        names.asked and accounts.elsewhere(),
+        names.asked and accounts.elsewhere(accounts.SWITCH),
         time.time(),
         plan.made_for(),
         path,

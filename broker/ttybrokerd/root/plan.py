@@ -203,10 +203,10 @@ class Plan:
         first, port = NONE, ""
         for place in places:
             number = place.first_rule(self.numbers, uid, gids)
-            if number < first:
+            if number < first:  # guard: first-matching-rule
                 first, port = number, place.port
         if first == NONE:
-            return Decision(False, bool(places), None, device)
+            return Decision(False, bool(places), None, device)  # guard: no-rule-no-access
         line, flags, seconds = self.rules[first]
         allows = bool(flags & ALLOWS)
         rule = Rule(line, port, allows, seconds or None, bool(flags & CONSOLE), bool(flags & PTY))
@@ -374,19 +374,19 @@ def made_for() -> str:
     return f"{VERSION} {mode} {system.release} {system.machine} {sys.executable} {sys.version}"
 
 
-def stamp(path: str, kind: int, text: bytes | None = None) -> tuple[int, ...]:
-    """What STAMP holds of this path now; ABSENT if nothing is there.
+def stamp(path: str, kind: int) -> tuple[int, ...]:
+    """What STAMP holds of this path now; ABSENT if nothing is there, or cannot be looked at.
 
-    `text` is what was read of a TEXT, else it is read here. Raises OSError if it cannot be.
+    Raises OSError if it cannot be read, for a TEXT.
     """
     try:
         status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # ValueError: a NUL in it
         return (ABSENT, *[0] * 9)
     times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if kind >= FILE else (0, 0, 0)
     checksum = 0
     if kind == TEXT:
-        checksum = crc32(linux.read_file(path) if text is None else text)
+        checksum = crc32(linux.read_file(path))
     owner = (status.st_uid, status.st_gid, status.st_mode)
     return (kind, status.st_dev, status.st_ino, *times, *owner, checksum)
 

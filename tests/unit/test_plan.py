@@ -1,0 +1,611 @@
+"""The plan: its bytes, what it decides, and when it holds no more."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import struct
+import sys
+import time
+from binascii import crc32
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ttybrokerd import start
+from ttybrokerd.prepare import accounts, command, make
+from ttybrokerd.prepare.encode import Origin, encode
+from ttybrokerd.prepare.policy import NOBODY, Policy, Rule, Subjects
+from ttybrokerd.root import plan as plans
+from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan, decode
+from ttybrokerd.root.portname import matches
+
+ALICE, BOB = 1000, 1001
+KERNEL_NAME = re.compile(r"[A-Za-z]+(0|[1-9][0-9]{0,4})")
+
+numbers = st.integers(0, 0xFFFFFFFE)
+few = st.integers(0, 6)
+subjects = st.builds(Subjects, st.booleans(), st.frozensets(few), st.frozensets(few))
+globs = st.sampled_from(
+    ["*", "ttyS*", "ttyS?", "ttyS[0-3]", "ttyS[!0]", "t*1", "ttyS0", "ttyS1", "ttyUSB*", "[a-z]*"]
+)
+kernel_rules = st.builds(
+    Rule,
+    st.integers(1, 9999),
+    globs,
+    st.none(),
+    st.booleans(),
+    subjects,
+    st.none() | st.floats(0.5, 1e12),
+    st.booleans(),
+    st.booleans(),
+)
+aliases = st.sampled_from([("gps", "/dev/gps"), ("ttyS1", "/dev/one")])
+rules = st.lists(
+    st.one_of(
+        kernel_rules,
+        st.builds(
+            lambda rule, alias: rule._replace(port=alias[0], device=alias[1]), kernel_rules, aliases
+        ),
+    ),
+    max_size=8,
+)
+names = st.sampled_from(["ttyS0", "ttyS1", "ttyS10", "ttyUSB0", "gps", "gps2", "ttyS00", "tty"])
+
+
+def policy_of(listed: list[Rule], admins: Subjects = NOBODY, *warnings: str) -> Policy:
+    named = {rule.port: rule.device for rule in listed if rule.device is not None}
+    return Policy(tuple(listed), admins, named, warnings)
+
+
+def written(whole: Policy, **origin: object) -> bytes:
+    fields = {"elsewhere": False, "made": 0.0, "made_for": "", "policy": "/p", "mistake": ""}
+    of = Origin(**{**fields, "stamps": {}, **origin})  # type: ignore[arg-type]
+    return encode(of, 317, b"12345678", whole)
+
+
+def sealed(body: bytes) -> bytes:
+    """A plan with this body, and a head that is right."""
+    return plans.HEAD.pack(plans.MAGIC, plans.HEAD.size + len(body), crc32(body)) + body
+
+
+# its bytes
+
+
+@given(
+    rules, subjects, st.lists(st.text(), max_size=3), st.text(), st.floats(0, 1e12), st.booleans()
+)
+@settings(deadline=None)
+def test_what_is_written_is_read(
+    listed: list[Rule],
+    admins: Subjects,
+    warnings: list[str],
+    text: str,
+    made: float,
+    elsewhere: bool,
+) -> None:
+    stamps = {"/a": (plans.FILE, *range(1, 9), 0), "/b\udcff": (plans.ABSENT, *[0] * 9)}
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    data = written(
+        policy_of(listed, admins, *warnings),
+        made=made,
+        made_for=text,
+        mistake=text,
+        elsewhere=elsewhere,
+        stamps=stamps,
+    )
+    plan = decode(data)
+    assert (plan.made, plan.made_for, plan.policy, plan.mistake) == (made, text, "/p", text)
+    assert (plan.elsewhere, plan.warnings) == (elsewhere, warnings)
+    assert dict(plan.stamps) == stamps
+    assert (plan.seccomp, plan.filter) == (317, b"12345678")
+    assert plan.admins == tuple(admins)
+    assert plan.aliases == policy_of(listed).aliases
+    assert len(plan.rules) == len(listed)
+
+
+def is_plan_or_bad(data: bytes) -> None:
+    try:
+        plan = decode(data)
+    except BadPlan as bad:
+        assert str(bad)
+        return
+    for name in ("ttyS0", "gps", "ttyUSB3"):  # and what was read can be asked
+        assert isinstance(plan.decide(ALICE, frozenset({20}), name), Decision)
+        plan.is_pty(name)
+    plan.is_admin(ALICE, frozenset())
+    plans.changed(plan, texts=True)
+
+
+WHOLE = written(
+    policy_of(
+        [
+            Rule(1, "ttyS*", None, True, Subjects(True, frozenset({1, 2}), NOBODY.gids), 5.0,
+                 True, True),
+            Rule(4, "gps", "/dev/gps", False, Subjects(False, NOBODY.uids, frozenset({3})), None,
+                 False, False),
+        ],
+        Subjects(False, frozenset({1000}), frozenset({4})),
+        "a warning",
+    ),
+    stamps={"/": plans.stamp("/", plans.PLACE), "/nowhere": (plans.ABSENT, *[0] * 9)},
+)  # fmt: skip
+
+
+@given(st.binary(max_size=300))
+@example(b"")
+@example(plans.MAGIC)
+@settings(deadline=None)
+def test_any_bytes_are_a_plan_or_refused(data: bytes) -> None:
+    is_plan_or_bad(data)
+    is_plan_or_bad(sealed(data))
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=1500)
+def test_any_change_behind_a_right_checksum_is_a_plan_or_refused(data: st.DataObject) -> None:
+    body = bytearray(WHOLE[plans.HEAD.size :])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        piece = data.draw(
+            st.sampled_from([b"", b"\0", b"\xff", b"\xff\xff\xff\xff", b"\1\0\0\0", b"\n"])
+            | st.binary(max_size=6)
+        )
+        body[at : at + data.draw(st.integers(0, 6))] = piece
+        if not body:
+            break
+    is_plan_or_bad(sealed(bytes(body)))
+
+
+@pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
+def test_a_plan_cut_short_is_refused(length: int) -> None:
+    with pytest.raises(BadPlan):
+        decode(WHOLE[:length])
+    with pytest.raises(BadPlan):
+        decode(sealed(WHOLE[plans.HEAD.size : max(plans.HEAD.size, length)]))
+
+
+@given(st.integers(0, len(WHOLE) * 8 - 1))
+@settings(deadline=None)
+def test_a_plan_with_a_wrong_bit_is_refused(bit: int) -> None:
+    data = bytearray(WHOLE)
+    data[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(BadPlan):
+        decode(bytes(data))
+
+
+def test_a_plan_is_exactly_that_long() -> None:
+    with pytest.raises(BadPlan, match="too long"):
+        decode(sealed(WHOLE[plans.HEAD.size :] + b"\0"))
+    with pytest.raises(BadPlan, match="cut short or damaged"):
+        decode(WHOLE + b"\0")
+
+
+def test_a_plan_of_another_version_is_refused() -> None:
+    with pytest.raises(BadPlan, match="of another version"):
+        decode(b"ttyplan0" + WHOLE[8:])
+
+
+def ports(*records: tuple[str, int, list[int], list[int]]) -> bytes:
+    """A plan with one rule, and these ports: name, everybody, uids, their rules."""
+    body = WHOLE[plans.HEAD.size :]
+    empty = written(policy_of([]))[plans.HEAD.size :]
+    count = struct.pack("=I", 0)
+    assert empty.endswith(count * 3)  # no rule, no port, no names
+    text = "\n".join(record[0] for record in records).encode()
+    del body
+    return sealed(
+        b"".join(
+            [
+                empty[: -len(count) * 3],
+                struct.pack("=I", 1),
+                plans.RULE.pack(1, plans.ALLOWS, 0),
+                struct.pack("=II", len(records), len(text)),
+                text,
+                *(plans.PORT.pack(record[1], len(record[2]), 0, 0) for record in records),
+                *(struct.pack(f"={len(record[2])}I", *record[2]) for record in records),
+                *(struct.pack(f"={len(record[3])}I", *record[3]) for record in records),
+            ]
+        )
+    )
+
+
+def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
+    assert decode(ports(("ttyS0", plans.NONE, [5, 6], [0, 0]))).decide(6, frozenset(), "ttyS0").rule
+    for bad, why in (
+        (ports(("ttyS0", 1, [], [])), "a port without its rule"),
+        (ports(("ttyS0", 0, [5], [1])), "a user without a rule"),
+        (ports(("ttyS0", 0, [6, 5], [0, 0])), "users not in their order"),
+        (ports(("ttyS0", 0, [5, 5], [0, 0])), "users not in their order"),
+        (ports(("a0", 0, [], []), ("a0", 0, [], [])), "ports without names, or twice"),
+    ):
+        with pytest.raises(BadPlan, match=why):
+            decode(bad)
+
+
+# what it decides
+
+
+def oracle(
+    policy: Policy, uid: int, gids: frozenset[int], name: str
+) -> tuple[bool, bool, int | None]:
+    """Allowed, known, the number of the rule: from the words of ttybroker-policy(5)."""
+    known = False
+    for number, rule in enumerate(policy.rules):
+        if name in policy.aliases:
+            applies = rule.port == name
+        else:
+            is_kernel_name = KERNEL_NAME.fullmatch(name) is not None
+            applies = is_kernel_name and fnmatch.fnmatchcase(name, rule.port)
+        known = known or applies
+        everybody, uids, groups = rule.subjects
+        if applies and (everybody or uid in uids or groups & gids):
+            return rule.allows, True, number
+    return False, known, None
+
+
+@given(rules, few, st.frozensets(few), names)
+@settings(deadline=None, max_examples=1500)
+def test_it_decides_as_the_first_of_all_rules_that_applies(
+    listed: list[Rule], uid: int, gids: frozenset[int], name: str
+) -> None:
+    policy = policy_of(listed)
+    decision = decode(written(policy)).decide(uid, gids, name)
+    allowed, known, number = oracle(policy, uid, gids, name)
+    assert (decision.allowed, decision.known) == (allowed, known)
+    assert decision.device == policy.aliases.get(name)
+    if number is None:
+        assert decision.rule is None
+        return
+    rule, found = policy.rules[number], decision.rule
+    assert found is not None
+    assert (found.line, found.port, found.allows) == (rule.line, rule.port, rule.allows)
+    assert (found.max_lease, found.console, found.pty) == (rule.max_lease, rule.console, rule.pty)
+
+
+@given(subjects, few, st.frozensets(few))
+@settings(deadline=None)
+def test_admins_are_root_and_whom_the_policy_names(
+    admins: Subjects, uid: int, gids: frozenset[int]
+) -> None:
+    named = admins.everybody or uid in admins.uids or bool(admins.gids & gids)
+    assert decode(written(policy_of([], admins))).is_admin(uid, gids) == (named or uid == 0)
+
+
+@given(rules, names)
+@settings(deadline=None)
+def test_a_name_is_a_ptys_if_any_rule_says_so(listed: list[Rule], name: str) -> None:
+    policy = policy_of(listed)
+    about = [
+        rule
+        for rule in listed
+        if (rule.port == name if name in policy.aliases else
+            KERNEL_NAME.fullmatch(name) and matches(name, rule.port))
+    ]  # fmt: skip
+    assert decode(written(policy)).is_pty(name) == any(rule.pty for rule in about)
+
+
+def steps(plan: Plan, name: str) -> int:
+    """How many functions, Python's and C's, one decision calls."""
+    called = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal called
+        called += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        plan.decide(ALICE, frozenset({1, 2, 3}), name)
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+@pytest.mark.parametrize("kind", ["aliases", "kernel names", "globs", "users of one glob"])
+def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(kind: str) -> None:
+    def plan(count: int) -> Plan:
+        listed = []
+        for number in range(count):
+            one = Rule(number, "x", None, True, Subjects(False, frozenset({number}), frozenset()),
+                       None, False, False)  # fmt: skip
+            port = {"kernel names": f"ttyS{number}", "globs": f"ttyS{number}*"}.get(kind, "ttyS*")
+            if kind == "aliases":
+                one = one._replace(port=f"port{number}x", device=f"/dev/{number}")
+            else:
+                one = one._replace(port=port)
+            listed.append(one)
+        return decode(written(policy_of(listed)))
+
+    name = "port3x" if kind == "aliases" else "ttyS3"
+    assert steps(plan(1000), name) <= 1.3 * steps(plan(10), name)
+
+
+# when it holds
+
+root = pytest.mark.root
+RULE = '[[rule]]\nport = "ttyS*"\nallow = [{}]\n'
+
+
+@pytest.fixture
+def policy(safe_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A policy with its plan beside it; the name service is files of the test's own."""
+    people = []
+    for name in ("passwd", "group", "nsswitch.conf"):
+        (safe_dir / name).write_text("passwd: files\n" if name == "nsswitch.conf" else "")
+        people.append(str(safe_dir / name))
+    monkeypatch.setattr(accounts, "FILES", tuple(people))
+    monkeypatch.setattr(accounts, "SWITCH", people[2])
+    monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid={"alice": ALICE}[name]))
+    (safe_dir / "etc").mkdir(mode=0o755)
+    path = safe_dir / "etc/policy.toml"
+    path.write_text(RULE.format('"alice"'))
+    prepare(path)
+    return path
+
+
+def prepare(policy: Path) -> None:
+    assert command.prepare(str(policy), str(policy.parent.parent)) == 0
+
+
+def kept(policy: Path) -> Path:
+    return Path(plans.kept_at(str(policy.parent.parent), str(policy)))
+
+
+def is_fresh(policy: Path) -> bool:
+    """Whether a daemon that starts now takes the plan that is there."""
+    warned: list[str] = []
+    with mock.patch.object(start, "_make") as made:
+        start.plan_for(str(policy), str(policy.parent.parent), keep=True, warn=warned.append)
+    return not made.called
+
+
+def write_again(path: Path) -> None:
+    path.write_text(path.read_text())
+
+
+def move_away_and_back(path: Path) -> None:
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text)
+
+
+def other_directory(policy: Path) -> None:
+    policy.parent.rename(policy.parent.with_name("old"))
+    policy.parent.mkdir(mode=0o755)
+    os.link(policy.parent.with_name("old") / "policy.toml", policy)
+
+
+def in_the_same_tick(policy: Path) -> None:
+    """What the coarse clock of an old kernel hides: another text, all else as it was."""
+    before = os.stat(policy)
+    policy.write_text(policy.read_text().replace("alice", "elice"))
+    text = dict(plans.read(str(kept(policy))).stamps)[str(policy)]
+    assert text[0] == plans.TEXT
+
+    def coarse(path: str) -> os.stat_result:
+        return before if path == str(policy) else LSTAT(path)
+
+    with mock.patch.object(os, "lstat", coarse):
+        assert not is_fresh(policy)
+    policy.unlink()
+
+
+LSTAT = os.lstat
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text(RULE.format('"*"')),
+    "the same text": write_again,
+    "another file": move_away_and_back,
+    "owner": lambda path: os.chown(path, 0, 1),
+    "mode": lambda path: path.chmod(0o600),
+    "gone": Path.unlink,
+    "time put back": lambda path: (write_again(path), os.utime(path, (0, 0))),
+    "directory's mode": lambda path: path.parent.chmod(0o700),
+    "another directory": other_directory,
+    "users": lambda path: write_again(path.parent.parent / "passwd"),
+    "groups": lambda path: write_again(path.parent.parent / "group"),
+    "name service": lambda path: (path.parent.parent / "nsswitch.conf").unlink(),
+    "its own file gone": lambda path: kept(path).unlink(),
+    "its own file torn": lambda path: kept(path).write_bytes(kept(path).read_bytes()[:-9]),
+    "another's": lambda path: kept(path).write_bytes(written(policy_of([]), policy="/other")),
+    "in the same tick": in_the_same_tick,
+}
+
+
+@root
+def test_a_fresh_plan_is_taken_as_it_is(policy: Path) -> None:
+    assert is_fresh(policy)
+    (policy.parent / "another file").write_text("")  # in the same directory
+    assert is_fresh(policy)
+
+
+@root
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_plan_whose_ground_has_changed_is_made_anew(policy: Path, change: str) -> None:
+    CHANGES[change](policy)
+    assert not is_fresh(policy)
+
+
+@root
+@pytest.mark.parametrize("what", ["VERSION", "sys.version", "release", "machine", "dev_mode"])
+def test_a_plan_made_for_another_system_is_made_anew(
+    policy: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = os.uname()
+    if what == "VERSION":
+        monkeypatch.setattr(plans, "VERSION", "0.0.0")
+    elif what == "sys.version":
+        monkeypatch.setattr(sys, "version", "3.99")
+    elif what == "dev_mode":
+        monkeypatch.setattr(plans.sys, "flags", mock.Mock(dev_mode=True))
+    else:
+        other = mock.Mock(release=system.release, machine=system.machine)
+        setattr(other, what, "other")
+        monkeypatch.setattr(os, "uname", lambda: other)
+    assert not is_fresh(policy)
+
+
+@root
+def test_a_plan_is_stamped_with_interpreter_and_libraries(policy: Path) -> None:
+    stamps = plans.read(str(kept(policy))).stamps
+    paths = [path for path, stamp in stamps if stamp[0] != plans.ABSENT]
+    for wanted in (r"/python3[.\d]*$", r"/libc[.-]", r"/libseccomp\.so", r"/syscalls\.py$"):
+        assert any(re.search(wanted, path) for path in paths), wanted
+
+
+@root
+def test_without_names_a_plan_does_not_hang_on_the_users(policy: Path) -> None:
+    policy.write_text(RULE.format(1000))
+    prepare(policy)
+    write_again(policy.parent.parent / "passwd")
+    assert is_fresh(policy)
+
+
+@root
+def test_names_from_elsewhere_are_good_for_ten_minutes_at_a_start(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (policy.parent.parent / "nsswitch.conf").write_text("passwd: files sss\n")
+    prepare(policy)
+    made = time.time()
+    for later, fresh in ((0, True), (590, True), (601, False), (-5, False)):
+        monkeypatch.setattr(plans.time, "time", lambda later=later: made + later)
+        assert is_fresh(policy) == fresh
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ("passwd: files systemd\ngroup: compat [NOTFOUND=return] files\nhosts: dns\n", False),
+        ("passwd: files # sss\n", False),
+        ("passwd:files ldap\n", True),
+        ("group: sss files\n", True),
+        ("initgroups: files nis\n", True),
+        ("", False),
+    ],
+)
+def test_nsswitch_tells_where_names_come_from(tmp_path: Path, text: str, elsewhere: bool) -> None:
+    (tmp_path / "nsswitch.conf").write_text(text)
+    assert accounts.elsewhere(str(tmp_path / "nsswitch.conf")) == elsewhere
+
+
+def test_without_nsswitch_names_come_from_files(tmp_path: Path) -> None:
+    assert not accounts.elsewhere(str(tmp_path / "none"))
+
+
+@root
+@pytest.mark.parametrize("how", ["mode", "owner", "directory"])
+def test_a_plan_that_others_could_have_written_is_refused_and_said_to_be(
+    policy: Path, how: str
+) -> None:
+    path = kept(policy)
+    if how == "mode":
+        path.chmod(0o620)
+    elif how == "owner":
+        os.chown(path, ALICE, 0)
+    else:
+        path.parent.chmod(0o777)
+    warned: list[str] = []
+    with mock.patch.object(start, "_make") as made:
+        start.plan_for(str(policy), str(path.parent), keep=True, warn=warned.append)
+    assert made.called
+    (warning,) = warned
+    assert warning.startswith(f"no plan is read from {path.parent}: ")
+    with pytest.raises(start.NotPrepared):
+        start.read_again(str(policy), str(path.parent))
+    path.parent.chmod(0o755)
+
+
+@root
+def test_a_plan_is_not_written_where_others_could_change_it(policy: Path) -> None:
+    anybodys = policy.parent / "anybodys"
+    anybodys.mkdir()
+    anybodys.chmod(0o777)
+    with pytest.raises(PermissionError, match="others than root may write"):
+        command.prepare(str(policy), str(anybodys))
+    warned: list[str] = []
+    plan = start.plan_for(str(policy), str(anybodys), keep=True, warn=warned.append)
+    assert "others than root may write" in warned[0]
+    assert plan.decide(ALICE, frozenset(), "ttyS0").allowed  # it is used once
+    assert not list(anybodys.iterdir())
+
+
+@root
+def test_a_plan_made_for_one_start_is_kept_only_where_that_is_wanted(policy: Path) -> None:
+    kept(policy).unlink()
+    directory = str(policy.parent.parent)
+    for keep in (False, True):
+        plan = start.plan_for(str(policy), directory, keep=keep, warn=pytest.fail)
+        assert plan.decide(ALICE, frozenset(), "ttyS0").allowed
+        assert kept(policy).exists() == keep
+    assert is_fresh(policy)
+
+
+@root
+def test_a_bad_policy_gives_a_plan_that_says_so_and_leaves_the_old_one(policy: Path) -> None:
+    before = kept(policy).read_bytes()
+    policy.write_text(RULE.format("") + "console = 1\n")
+    directory = str(policy.parent.parent)
+    assert command.prepare(str(policy), directory) == 1
+    plan = start.plan_for(str(policy), directory, keep=True, warn=pytest.fail)
+    assert plan.mistake == f"{policy}:4: console: true or false"
+    assert (plan.rules, plan.aliases) == ([], {})
+    assert plan.filter
+    assert not plan.decide(0, frozenset({0}), "ttyS0").allowed
+    assert kept(policy).read_bytes() == before
+
+
+@root
+def test_a_reload_wants_a_plan_made_since_the_last_change(policy: Path) -> None:
+    directory = str(policy.parent.parent)
+    assert start.read_again(str(policy), directory).policy == str(policy)
+    policy.write_text(RULE.format('"*"'))
+    with pytest.raises(start.NotPrepared) as caught:
+        start.read_again(str(policy), directory)
+    assert str(caught.value) == f"{policy} has changed since: run `ttybrokerd --prepare` first"
+    prepare(policy)
+    assert start.read_again(str(policy), directory).decide(BOB, frozenset(), "ttyS0").allowed
+    kept(policy).unlink()
+    with pytest.raises(start.NotPrepared, match=r"no plan at .*: run `ttybrokerd --prepare` first"):
+        start.read_again(str(policy), directory)
+
+
+@root
+def test_a_mistake_that_may_be_mended_ends_a_daemon_that_will_be_started_again(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.write_text("nonsense")
+    clock = mock.Mock(monotonic=mock.Mock(return_value=100.0))
+    plan = decode(make.make(str(policy)).data)
+    monkeypatch.setattr(plans, "time", clock)
+    told = f"the policy cannot be used: {plan.mistake}; the administrator must mend it"
+    assert plan.mistaken() == told
+    policy.write_text(RULE.format('"alice"'))
+    assert plan.mistaken() == told  # nobody would start it again
+    plan.ends = True
+    with pytest.raises(Mended):
+        plan.mistaken()
+    assert plan.mistaken() == told  # it looks once a second
+    clock.monotonic.return_value = 101.0
+    with pytest.raises(Mended):
+        plan.mistaken()
+
+
+@root
+def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
+    safe_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = safe_dir / "policy.toml"
+    monkeypatch.setattr(plans, "POLICY", str(mine))
+    plan = start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail)
+    assert (plan.policy, plan.mistake) == (plans.SHIPPED, "")
+    assert start.read_again(None, str(safe_dir)).policy == plans.SHIPPED
+    mine.write_text(RULE.format(1000))
+    assert plans.changed(plan, texts=False) == str(mine)
+    assert start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail).policy == str(mine)
+    missing = start.plan_for(f"{mine}.no", str(safe_dir), keep=True, warn=pytest.fail)
+    assert missing.mistake == f"{mine}.no:1: file: No such file or directory"
