@@ -139,7 +139,7 @@ def _serve(options: Options) -> NoReturn:
 
     def reload() -> None:
         try:
-            server.use(start.read_again(options.policy, directory))
+            server.use(start.read_again(options.policy, directory, policy))
         except start.NotPrepared as error:
             log("reload-failed", ERROR, reason=f"{error}; the old plan stays")
 

@@ -36,7 +36,8 @@ def plan_for(
     path = plans.policy_path(policy)
     try:
         plan = plans.read(plans.kept_at(directory, path))
-        if plans.why_stale(plan, path, texts=True) is None and not plans.too_old(plan):
+        stale = plans.why_stale(plan, path, plans.made_for(), texts=True)
+        if stale is None and not plans.too_old(plan):  # guard: stale-plan
             return plan
     except trust.Untrusted as error:
         warn(f"no plan is read from {directory}: {error}")
@@ -45,8 +46,11 @@ def plan_for(
     return _make(path, directory if keep else None)
 
 
-def read_again(policy: str | None, directory: str) -> Plan:
-    """The plan that `ttybrokerd --prepare` has written meanwhile. Raises NotPrepared."""
+def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
+    """The plan that `ttybrokerd --prepare` has written since `old` was made.
+
+    Raises NotPrepared.
+    """
     path = plans.policy_path(policy)
     kept = plans.kept_at(directory, path)
     try:
@@ -58,8 +62,8 @@ def read_again(policy: str | None, directory: str) -> Plan:
         raise NotPrepared(f"{what}; it must be where it was at the start: restart it") from None
     except (OSError, BadPlan) as error:
         raise NotPrepared(f"{kept}: {error}: {ADVICE}") from None
-    why = plans.why_stale(plan, path, texts=False)
-    if why is not None:
+    why = plans.why_stale(plan, path, old.made_for, texts=False)
+    if why is not None:  # guard: reload-of-a-stale-plan
         raise NotPrepared(f"{why}: {ADVICE}")
     return plan
 

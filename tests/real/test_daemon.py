@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tty
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from support.processes import python_path
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
+from ttybroker.version import VERSION
 from ttybrokerd.daemon import main
 
 pytestmark = pytest.mark.root
@@ -240,7 +242,7 @@ def test_who_waits_hears_of_its_end(rig: Rig, daemon: Daemon) -> None:
 # the policy
 
 
-def test_sighup_reads_the_policy_again_and_a_bad_one_changes_nothing(rig: Rig) -> None:
+def test_a_reload_takes_the_new_plan_and_a_bad_policy_changes_nothing(rig: Rig) -> None:
     rig.port("ttyS0", f"allow = [{ALICE}]")
     daemon = rig.daemon()
     held = rig.holder(ALICE)
@@ -251,13 +253,14 @@ def test_sighup_reads_the_policy_again_and_a_bad_one_changes_nothing(rig: Rig) -
         rig.write_policy(bad)
         if not bad:
             os.chmod(rig.policy, 0o666)
+        done = rig.prepare()
+        assert done.returncode == 1 and done.stderr.startswith(f"{rig.policy}:"), done
         daemon.process.send_signal(signal.SIGHUP)
-        assert "the old policy stays" in daemon.record("reload-failed").fields["reason"]
+        assert "`ttybrokerd --prepare` first" in daemon.record("reload-failed").fields["reason"]
         with pytest.raises(NotPermitted):
             as_user(BOB, (), lambda: take(rig))
     rig.write_policy(good.replace(str(ALICE), str(BOB)))
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.record("reload")
+    rig.reload(daemon)
     with pytest.raises(PortBusy):  # a lease is a lease
         as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
     held.say()
@@ -282,27 +285,84 @@ def test_sighup_as_soon_as_it_listens_is_a_reload_and_not_its_end(rig: Rig) -> N
     as_user(BOB, (), lambda: take(rig))
 
 
-def test_a_policy_that_others_may_change_is_refused(rig: Rig) -> None:
+def serves_the_mistake(rig: Rig, why: str) -> None:
+    """A daemon starts with this policy, and refuses everything with its mistake."""
+    daemon = rig.daemon(*rig.arguments)
+    asks: tuple[Callable[[client.Client], object], ...] = (
+        lambda broker: broker.open("ttyS0"),
+        lambda broker: broker.ports(),
+        lambda broker: broker.check("ttyS0"),
+        lambda broker: broker.revoke("ttyS0"),
+    )
+    with client.connect(str(rig.socket)) as broker:
+        for ask in asks:
+            with pytest.raises(NotPermitted, match="the administrator must mend it") as refusal:
+                ask(broker)
+            assert f"the policy cannot be used: {rig.policy}:" in str(refusal.value)
+            assert why in str(refusal.value)
+    assert why in daemon.record("policy").fields["reason"]
+    assert daemon.stop(settled=False) == 0
+    assert not list(rig.base.glob("plan.*"))
+
+
+def test_a_policy_that_others_may_change_permits_nothing(rig: Rig) -> None:
+    rig.port("ttyS0")
     rig.write_policy()
     os.chmod(rig.policy, 0o666)
-    refused(rig, "others than root may write")
-    os.chmod(rig.policy, 0o620)
-    refused(rig, "others than root may write")
+    serves_the_mistake(rig, "others than root may write (mode 666); install it as /etc/ttybroker")
     os.chmod(rig.policy, 0o644)
     os.chown(rig.policy, ALICE, 0)
-    refused(rig, f"owned by uid {ALICE}")
+    serves_the_mistake(rig, f"owned by uid {ALICE}")
     os.chown(rig.policy, 0, 0)
-    os.chmod(rig.base, 0o777)
-    refused(rig, "others than root may write")
-    os.chmod(rig.base, 0o755)
     rig.policy.unlink()
-    refused(rig, "No such file")
-    rig.policy.symlink_to(rig.policy)
-    refused(rig, "too many levels of symbolic links")
-    rig.policy.unlink()
+    serves_the_mistake(rig, "No such file")
     rig.policy.mkdir()
-    refused(rig, "not a regular file")
+    serves_the_mistake(rig, "not a regular file")
     rig.policy.rmdir()
+
+
+def test_a_bad_policy_is_served_as_its_mistake(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["*"]\nconsole = 1\n')
+    serves_the_mistake(rig, "policy.toml:4: console: true or false")
+
+
+def test_a_plan_in_a_directory_of_others_is_neither_read_nor_written(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    anybodys = rig.base / "anybodys"
+    anybodys.mkdir()
+    anybodys.chmod(0o1777)
+    path = anybodys / "socket"
+    daemon = rig.daemon(*rig.arguments[:2], "--socket", str(path), *rig.arguments[4:])
+    assert "others than root may write" in daemon.record("plan").fields["reason"]
+    os.close(open_fd("ttyS0", broker=str(path), wait=5))
+    daemon.process.send_signal(signal.SIGHUP)
+    assert "others than root" in daemon.record("reload-failed").fields["reason"]
+    daemon.record("release")
+    assert daemon.stop(settled=False) == 0
+    path.unlink(missing_ok=True)
+    anybodys.rmdir()  # no plan was left in it
+
+
+def test_a_daemon_with_a_mistake_ends_to_be_started_again_when_that_may_be_mended(
+    rig: Rig,
+) -> None:
+    rig.port("ttyS0")
+    rig.write_policy("nonsense")
+    daemon = rig.daemon(*rig.arguments)
+    with client.connect(str(rig.socket)) as broker, pytest.raises(NotPermitted):
+        broker.ports()
+    rig.write_policy()
+    with pytest.raises(BrokerUnavailable):  # here nothing starts it again
+        for _ in range(1000):  # it looks once a second
+            with client.connect(str(rig.socket)) as broker, contextlib.suppress(NotPermitted):
+                broker.ports()
+            time.sleep(0.01)
+    assert daemon.wait() == 75
+    again = rig.daemon(*rig.arguments)
+    as_user(NOBODY, (), lambda: take(rig))
+    again.record("release")
 
 
 def test_a_lock_directory_that_cannot_be_is_refused(rig: Rig) -> None:
@@ -313,14 +373,15 @@ def test_a_lock_directory_that_cannot_be_is_refused(rig: Rig) -> None:
     assert not rig.socket.exists()
 
 
-def test_check_points_at_line_and_key(rig: Rig) -> None:
+@pytest.mark.parametrize("action", ["--check", "--prepare"])
+def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
     rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["@dialout"]\nmax_lease = "soon"\n')
-    done = command("--check", "--policy", str(rig.policy))
+    done = command(action, *rig.arguments[:4])
     assert done.returncode == 1
-    assert done.stderr == f"ttybrokerd: {rig.policy}:4: max_lease: a number of seconds\n"
+    assert done.stderr == f"{rig.policy}:4: max_lease: a number of seconds\n"
     rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["@dialout", "no-such-user"]\n')
-    done = command("--check", "--policy", str(rig.policy))
-    assert done.returncode == 0 and "good" in done.stdout
+    done = command(action, *rig.arguments[:4])
+    assert done.returncode == 0 and ("good" in done.stdout) == (action == "--check")
     assert f"{rig.policy}:3: allow" in done.stderr and "no-such-user" in done.stderr
 
 
@@ -329,6 +390,7 @@ def test_exit_codes() -> None:
         done = command(*words)
         assert done.returncode == 2 and done.stderr.startswith(f"ttybrokerd: {words[0]}: ")
     assert command("--help").returncode == 0
+    assert command("--version").stdout == f"ttybrokerd {VERSION}\n"
 
 
 def test_without_root_it_says_so(rig: Rig) -> None:

@@ -328,6 +328,7 @@ def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(ki
 # when it holds
 
 root = pytest.mark.root
+HERE = mock.Mock(made_for=plans.made_for())
 RULE = '[[rule]]\nport = "ttyS*"\nallow = [{}]\n'
 
 
@@ -516,7 +517,7 @@ def test_a_plan_that_others_could_have_written_is_refused_and_said_to_be(
     (warning,) = warned
     assert warning.startswith(f"no plan is read from {path.parent}: ")
     with pytest.raises(start.NotPrepared):
-        start.read_again(str(policy), str(path.parent))
+        start.read_again(str(policy), str(path.parent), HERE)
     path.parent.chmod(0o755)
 
 
@@ -562,16 +563,16 @@ def test_a_bad_policy_gives_a_plan_that_says_so_and_leaves_the_old_one(policy: P
 @root
 def test_a_reload_wants_a_plan_made_since_the_last_change(policy: Path) -> None:
     directory = str(policy.parent.parent)
-    assert start.read_again(str(policy), directory).policy == str(policy)
+    assert start.read_again(str(policy), directory, HERE).policy == str(policy)
     policy.write_text(RULE.format('"*"'))
     with pytest.raises(start.NotPrepared) as caught:
-        start.read_again(str(policy), directory)
+        start.read_again(str(policy), directory, HERE)
     assert str(caught.value) == f"{policy} has changed since: run `ttybrokerd --prepare` first"
     prepare(policy)
-    assert start.read_again(str(policy), directory).decide(BOB, frozenset(), "ttyS0").allowed
+    assert start.read_again(str(policy), directory, HERE).decide(BOB, frozenset(), "ttyS0").allowed
     kept(policy).unlink()
     with pytest.raises(start.NotPrepared, match=r"no plan at .*: run `ttybrokerd --prepare` first"):
-        start.read_again(str(policy), directory)
+        start.read_again(str(policy), directory, HERE)
 
 
 @root
@@ -603,7 +604,7 @@ def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
     monkeypatch.setattr(plans, "POLICY", str(mine))
     plan = start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail)
     assert (plan.policy, plan.mistake) == (plans.SHIPPED, "")
-    assert start.read_again(None, str(safe_dir)).policy == plans.SHIPPED
+    assert start.read_again(None, str(safe_dir), HERE).policy == plans.SHIPPED
     mine.write_text(RULE.format(1000))
     assert plans.changed(plan, texts=False) == str(mine)
     assert start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail).policy == str(mine)

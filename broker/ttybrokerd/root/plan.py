@@ -409,14 +409,14 @@ def changed(plan: Plan, *, texts: bool) -> str | None:
     return None
 
 
-def why_stale(plan: Plan, policy: str, *, texts: bool) -> str | None:
-    """Why this plan is not the one for this policy, here and now; None if it is.
+def why_stale(plan: Plan, policy: str, system: str, *, texts: bool) -> str | None:
+    """Why this plan is not the one for this policy on this `system`; None if it is.
 
     `texts` as in `changed`.
     """
     if plan.policy != policy:
         return f"it was made for {plan.policy}"
-    if plan.made_for != made_for():
+    if plan.made_for != system:
         return "it was made for another system"
     path = changed(plan, texts=texts)
     return None if path is None else f"{path} has changed since"
