@@ -20,6 +20,7 @@ from ttybrokerd.root import confine, linux, locks
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
 from ttybrokerd.root.log import ERROR, INFO, WARNING, Log
 from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.plan import PolicyError
 from ttybrokerd.root.server import Server
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ def _fork_backend(
 
     path = None if policy is None else os.path.abspath(policy)
     plan = start.plan_for(path, os.path.dirname(SOCKET), keep=False, warn=warn)
+    if plan.mistake:
+        raise PolicyError(plan.mistake)
     server = Server(plan, lock_dir, log)
-    bounds = confine.bounds(server.places(), plan)
+    bounds = confine.bounds(server.places(), plan.seccomp, plan.filter)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gc.collect()
     gc.freeze()  # no collection, in either half, touches what is here now

@@ -135,7 +135,8 @@ def _serve(options: Options) -> NoReturn:
     listener, own_path = _listener(options.socket, sockets)
     _own_session()
     kept_plan = plan.kept_at(directory, policy.policy)
-    bounds = confine.bounds(server.places()._replace(plan=kept_plan, socket=own_path), policy)
+    places = server.places()._replace(plan=kept_plan, socket=own_path)
+    bounds = confine.bounds(places, policy.seccomp, policy.filter)
 
     def reload() -> None:
         try:

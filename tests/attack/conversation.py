@@ -47,7 +47,7 @@ from attack.stage import (
 from support.processes import descriptors
 from support.rig import lock_text
 from ttybroker import wire
-from ttybrokerd.prepare.policy import load_policy
+from ttybrokerd.prepare.make import make
 from ttybrokerd.root import clients as clients_module
 from ttybrokerd.root import connection as connection_module
 from ttybrokerd.root import leases as leases_module
@@ -63,6 +63,7 @@ from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import Log
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.plan import decode
 from ttybrokerd.root.requests import Requests
 from ttybrokerd.root.store import Store
 
@@ -116,8 +117,8 @@ class Episode:
         self.locks = LockFiles(str(stage.base / "lock"))
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
-        policy = load_policy(str(stage.policy))
-        judge, answers = Judge(policy, devices), Answers(log)
+        judge = Judge(decode(make(str(stage.policy)).data), devices)
+        answers = Answers(log)
         self.leases = Leases(self.loop, hands, devices, self.locks, Store(self.loop, log, ""),
                              judge, answers)  # fmt: skip
         requests = Requests(judge, devices, self.locks, self.leases, answers, hands)

@@ -14,6 +14,7 @@ import pytest
 from ttybroker import run
 from ttybrokerd.prepare import policy
 from ttybrokerd.prepare.accounts import Accounts
+from ttybrokerd.root.plan import PolicyError
 
 PAGES = Path(__file__).parents[2] / "packaging" / "man"
 OPTION = re.compile(r"(?<![\w-])--?([a-z][a-z-]*)")
@@ -75,7 +76,7 @@ def test_the_policys_page_has_every_key_and_its_example_is_one() -> None:
     source = page("ttybroker-policy.5")
     known = set[str]()
     for text in ("no-such-key = 1", '[[rule]]\nport = "ttyS0"\nno-such-key = 1'):
-        with pytest.raises(policy.PolicyError, match="unknown key; known are") as error:
+        with pytest.raises(PolicyError, match="unknown key; known are") as error:
             policy.parse(text.encode(), Accounts())
         known.update(str(error.value).rpartition("known are ")[2].split(", "))
     assert set(re.findall(r"^\.It Ic (\S+)", source, re.M)) == known - {"rule"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
@@ -28,8 +27,7 @@ def change_policy(stage: Stage, allow: str) -> None:
     rule = f'[[rule]]\nport = "{PORT}"\ndevice = "{stage.far.path}"\nclass = "pty"\n'
     stage.rig.write_policy(f"{rule}allow = [{allow}]\n")
     for daemon in stage.rig.daemons:
-        os.kill(daemon.pid, signal.SIGHUP)
-        daemon.record("reload")
+        stage.rig.reload(daemon)
 
 
 @pytest.mark.parametrize(

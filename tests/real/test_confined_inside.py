@@ -17,6 +17,7 @@ import pytest
 from support.children import Chat
 from support.rig import Rig
 from ttybroker import landlock
+from ttybrokerd.prepare import filter
 from ttybrokerd.root import confine, linux
 from ttybrokerd.root.confine import NotConfined, Places
 
@@ -33,8 +34,9 @@ def confined(rig: Rig, act: Act, before: Act = lambda: None) -> object:
     def run(_chat: Chat) -> object:
         os.dup2(os.open("/dev/null", os.O_RDWR), 2)
         before()
-        policy, socket = (str(rig.policy),), str(rig.base / "s/socket")
-        confine.confine(confine.prepare(Places(str(rig.locks), policy=policy, socket=socket)))
+        plan, socket = str(rig.base / "plan.0"), str(rig.base / "s/socket")
+        places = Places(str(rig.locks), plan=plan, socket=socket)
+        confine.confine(confine.bounds(places, *filter.build()))
         try:
             return act()
         except OSError as error:
@@ -62,6 +64,7 @@ link = partial(os.link, src_dir_fd=0, dst_dir_fd=0, follow_symlinks=False)
 
 def test_the_places_of_the_job_are_open_to_it(rig: Rig) -> None:
     rig.write_policy()
+    (rig.base / "plan.0").write_text("the plan")
     (rig.base / "s").mkdir()
     (rig.base / "s/socket").touch()
 
@@ -81,9 +84,9 @@ def test_the_places_of_the_job_are_open_to_it(rig: Rig) -> None:
         opening("/proc/locks")()
         opening("/proc/1/status")()
         opening("/sys/class/tty/console/active")()
-        return rig.policy.read_text()
+        return linux.read_file(f"{rig.base}/plan.0").decode()
 
-    assert "admins" in str(confined(rig, work))
+    assert confined(rig, work) == "the plan"
     (rig.base / "s").rmdir()
 
 
@@ -117,6 +120,7 @@ def test_nothing_can_be_written_but_locks_and_devices(rig: Rig) -> None:
 
 def test_nothing_can_be_moved_into_or_out_of_the_lock_directory(rig: Rig) -> None:
     rig.write_policy()
+    (rig.base / "plan.0").write_text("the plan")
     (rig.base / "s").mkdir()
     lock = rig.lock()
     lock.touch()
@@ -194,7 +198,7 @@ def test_a_step_that_did_not_take_is_the_end(
 ) -> None:
     def run(_chat: Chat) -> None:
         setattr(where, step, nothing)
-        bounds = confine.prepare(Places(str(rig.locks)))
+        bounds = confine.bounds(Places(str(rig.locks)), *filter.build())
         with pytest.raises(NotConfined, match=why):
             confine.confine(bounds)
 
@@ -203,7 +207,7 @@ def test_a_step_that_did_not_take_is_the_end(
 
 def test_threads_that_would_stay_free_are_the_end(rig: Rig) -> None:
     def run(_chat: Chat) -> None:
-        bounds = confine.prepare(Places(str(rig.locks)))
+        bounds = confine.bounds(Places(str(rig.locks)), *filter.build())
         end = threading.Event()
         thread = threading.Thread(target=end.wait)
         thread.start()
@@ -218,10 +222,10 @@ def test_threads_that_would_stay_free_are_the_end(rig: Rig) -> None:
 # directories that are everybody's are not given for the sake of one file
 
 
-def test_beside_a_policy_in_etc_nothing_of_etc_is_open() -> None:
-    rules = Places("/run/lock", ("/etc/tty", "/dev/ttyS0"), ("/etc/policy.toml",)).rules()
-    assert "/etc" not in rules and "/" not in rules
-    assert rules["/etc/policy.toml"] == confine.READ
+def test_beside_a_plan_in_run_nothing_of_run_is_open() -> None:
+    rules = Places("/run/lock", ("/etc/tty", "/dev/ttyS0"), "/run/plan.0").rules()
+    assert not {"/etc", "/run", "/"} & set(rules)
+    assert rules["/run/plan.0"] == confine.READ
     assert rules["/etc/tty"] == confine.DEVICES
 
 

@@ -22,8 +22,8 @@ import pytest
 from support.children import Chat
 from support.processes import python_path
 from support.rig import Rig
-from ttybrokerd.prepare import syscalls
-from ttybrokerd.root import confine, seccomp
+from ttybrokerd.prepare import filter, syscalls
+from ttybrokerd.root import confine
 from ttybrokerd.root.confine import Places
 
 pytestmark = pytest.mark.root
@@ -61,7 +61,7 @@ def number_of(name: str) -> int:
 
 def endings(rig: Rig, acts: dict[str, Act]) -> dict[str, int]:
     """How the confined processes ended that did these, each in one: 0, or minus a signal."""
-    bounds = confine.prepare(Places(str(rig.locks)))
+    bounds = confine.bounds(Places(str(rig.locks)), *filter.build())
     found = {}
     for name, act in acts.items():
         if (pid := os.fork()) == 0:
@@ -143,8 +143,8 @@ def test_developers_get_an_error_instead(rig: Rig) -> None:
 
     def run(_chat: Chat) -> int:
         developing = SimpleNamespace(flags=flags, modules=sys.modules, byteorder=sys.byteorder)
-        vars(seccomp)["sys"] = developing
-        confine.confine(confine.prepare(Places(str(rig.locks))))
+        vars(filter)["sys"] = vars(confine)["sys"] = developing
+        confine.confine(confine.bounds(Places(str(rig.locks)), *filter.build()))
         call(number_of("execve"))
         return ctypes.get_errno()
 
@@ -156,16 +156,16 @@ def test_without_libseccomp_it_does_not_start(rig: Rig) -> None:
         raise OSError("libseccomp.so.2: cannot open shared object file")
 
     def run(_chat: Chat) -> None:
-        vars(seccomp)["_bindings"] = none
+        vars(filter)["_bindings"] = none
         with pytest.raises(OSError, match=r"cannot filter system calls: libseccomp.*installed"):
-            confine.prepare(Places(str(rig.locks)))
+            filter.build()
 
     rig.child(0, run).result()
 
 
 def test_libseccomps_own_bindings_make_the_same_program() -> None:
     """python3-seccomp, which the Debian package depends on, where the tests have pyseccomp."""
-    code = "from ttybrokerd.root import seccomp as s; print(repr(s.program()), s._bindings())"
+    code = "from ttybrokerd.prepare import filter as f; print(f.build(), f._bindings())"
     said = [
         subprocess.run(
             [sys.executable, "-c", code],

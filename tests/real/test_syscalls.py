@@ -103,14 +103,20 @@ def take(rig: Rig, name: str = "ttyS0") -> None:
     os.close(open_fd(name, broker=str(rig.socket), wait=10))
 
 
+def dead_pid() -> int:
+    """The pid of a process that has ended."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    return dead.pid
+
+
 def daily(rig: Rig) -> None:
     """A daemon's life: leases that end in every way, lists, locks, a reload, stuck devices."""
     rig.port("short", extra="max_lease = 0.2")
+    (rig.locks / f".ttybroker.{dead_pid()}.{0:016x}").touch()  # a killed broker's: removed
     slow = Slow(rig, 3, DRAINS)
     take(rig)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    rig.lock().write_text(f"{dead.pid:10d}\n")  # stale: put aside, and taken
+    rig.lock().write_text(f"{dead_pid():10d}\n")  # stale: put aside, and taken
     take(rig)
     rig.lock().write_text(f"{os.getppid():10d}\n")  # and one of a live process
     with pytest.raises(PortBusy):
@@ -127,14 +133,10 @@ def daily(rig: Rig) -> None:
         slow.daemon.record("release", port="short")
         os.close(held)
     rig.write_policy()
-    os.kill(slow.daemon.pid, signal.SIGHUP)
-    slow.daemon.record("reload")
-    rig.policy.unlink()
-    rig.policy.symlink_to("/etc/passwd")  # which is out of reach
-    os.kill(slow.daemon.pid, signal.SIGHUP)
-    slow.daemon.record("reload-failed")
-    rig.policy.unlink()
+    rig.reload(slow.daemon)
     rig.write_policy()
+    os.kill(slow.daemon.pid, signal.SIGHUP)  # not prepared
+    slow.daemon.record("reload-failed")
     for number in range(2):  # two threads are left behind, the main one first
         rig.child(ALICE, ask_for(rig, number))
         slow.stuck(1)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ttybroker.wire import valid_name
 from ttybrokerd.prepare import make
 from ttybrokerd.prepare.accounts import Accounts
-from ttybrokerd.prepare.policy import PolicyError, parse
-from ttybrokerd.root.plan import ALLOWS, SHIPPED, Decision, Plan
+from ttybrokerd.prepare.policy import parse
+from ttybrokerd.root.plan import ALLOWS, SHIPPED, Decision, Plan, PolicyError
 from unit.helpers import plan_of
 
 USERS = {"root": 0, "alice": 1000, "bob": 1001, "5": 1005}

@@ -7,8 +7,9 @@ import sys
 
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.make import make, read_draft, why_untrusted
-from ttybrokerd.prepare.policy import Policy, PolicyError, parse
+from ttybrokerd.prepare.policy import Policy, parse
 from ttybrokerd.root import plan, trust
+from ttybrokerd.root.plan import PolicyError
 
 
 def check(named: str | None) -> int:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from ttybrokerd.prepare import accounts, filter
 from ttybrokerd.prepare.encode import Origin, encode
-from ttybrokerd.prepare.policy import MAX_BYTES, NO_POLICY, Policy, PolicyError, parse
+from ttybrokerd.prepare.policy import MAX_BYTES, NO_POLICY, Policy, parse
 from ttybrokerd.root import linux, plan, trust
+from ttybrokerd.root.plan import PolicyError
 
 YOUNG = 1_000_000_000  # ns: a clock's tick, and the granularity of old file systems
 LIBRARIES = ("libc.", "libc-", "libseccomp.", "libpython")

@@ -18,19 +18,12 @@ from ttybroker.wire import valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
+from ttybrokerd.root.plan import PolicyError
 
 MAX_BYTES = 1 << 20
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
 AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")  # tomllib's
-
-
-class PolicyError(ValueError):
-    """The policy cannot be used. `mistakes` are FILE:LINE: KEY: what; the first is the text."""
-
-    def __init__(self, *mistakes: str) -> None:
-        super().__init__(mistakes[0])
-        self.mistakes = mistakes
 
 
 class Subjects(NamedTuple):

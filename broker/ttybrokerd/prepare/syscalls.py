@@ -130,7 +130,7 @@ CALLS = (
     Call("brk", "the heap, whenever it happens to be full", unseen=True),
     Call("mmap", "memory that holds no code", (NO_CODE,)),
     Call("mprotect", "memory that holds no code", (NO_CODE,)),
-    Call("mremap", "a large buffer grows or shrinks"),
+    Call("mremap", "a large buffer grows or shrinks, whenever it happens to", unseen=True),
     Call("munmap", "memory given back"),
     Call("madvise", "memory given back: a thread's stack"),
     # itself

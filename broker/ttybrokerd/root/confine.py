@@ -24,8 +24,6 @@ from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ttybrokerd.root.plan import Plan
-
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
 # by execve nor by setuid), NO_CAP_AMBIENT_RAISE, KEEP_CAPS not, and all four locked.
@@ -89,12 +87,12 @@ class Bounds(NamedTuple):
             os.close(self.files.descriptor)
 
 
-def bounds(places: Places, plan: Plan) -> Bounds:
+def bounds(places: Places, seccomp: int, code: bytes) -> Bounds:
     """What `confine` needs and can be made before, where a fork then shares its memory.
 
-    Raises OSError.
+    `seccomp` and `code` are a plan's `seccomp` and `filter`. Raises OSError.
     """
-    return Bounds(landlock.ruleset(places.rules()), plan.seccomp, plan.filter)
+    return Bounds(landlock.ruleset(places.rules()), seccomp, code)
 
 
 def confine(bounds: Bounds) -> None:

@@ -136,6 +136,14 @@ class Place:
         return first
 
 
+class PolicyError(ValueError):
+    """The policy cannot be used. `mistakes` are FILE:LINE: KEY: what; the first is the text."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(mistakes[0])
+        self.mistakes = mistakes
+
+
 class Mended(Exception):
     """The plan carries a mistake, and what it was made from has changed since."""
 

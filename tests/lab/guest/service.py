@@ -80,7 +80,8 @@ class Service:
         self.reload()
 
     def reload(self) -> None:
-        """Have it read the policy, and wait until it has."""
+        """Prepare the policy's plan, have the daemon take it, and wait until it has."""
+        run("ttybrokerd", "--prepare")
         before = self.log().count("reload reason=")
         os.kill(self.pid, signal.SIGHUP)
         until("the policy to be read", lambda: self.log().count("reload reason=") > before,
