@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import sys
 
-from ttybroker import urls
-
 TYPE_CHECKING = False  # typing's own costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.errors import (
@@ -46,8 +44,8 @@ __all__ = [
     "open_tty",
 ]
 
-# Where serial.serial_for_url() looks for the handler of broker://, whichever is imported first.
-sys.modules["serial.urlhandler.protocol_broker"] = urls
+if "ttybrokerd" not in sys.modules:  # the root side has no use for it; init_backend() loads it
+    from ttybroker import urls  # noqa: F401
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -9,6 +11,10 @@ if TYPE_CHECKING:
     from ttybroker.port import BrokeredSerial
 
 _FORM = "broker://NAME, broker://NAME?wait=SECONDS or broker://NAME?broker=PATH"
+
+
+# Where serial.serial_for_url() looks for the handler of broker://, whichever is imported first.
+sys.modules["serial.urlhandler.protocol_broker"] = sys.modules[__name__]
 
 
 def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:

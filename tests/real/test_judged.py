@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import grp
 import os
-import signal
 import time
 
 import pytest
@@ -41,7 +40,7 @@ def test_a_reload_refuses_what_waits_and_is_not_allowed_any_more(rig: Rig) -> No
     alice = rig.child(ALICE, lambda _: ask_and_be_refused(rig))
     until_waiting(rig, 1)
     rig.write_policy(rig.policy.read_text().replace(f"{ALICE}, ", ""))
-    daemon.process.send_signal(signal.SIGHUP)
+    rig.reload(daemon)
     assert "not permitted" in str(alice.result())
     bob.say()
     bob.result()
@@ -56,8 +55,7 @@ def test_the_limits_of_the_new_rule_hold_for_what_waited(rig: Rig) -> None:
     alice = rig.holder(ALICE, wait=60)
     until_waiting(rig, 1)
     rig.write_policy(rig.policy.read_text() + "max_lease = 0.2\n")
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.record("reload")
+    rig.reload(daemon)
     bob.say()
     bob.result()
     alice.hear()

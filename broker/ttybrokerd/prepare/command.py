@@ -54,7 +54,7 @@ def prepared(path: str, directory: str | None) -> bytes:
 def keep(path: str, data: bytes) -> None:
     """Write a plan's file, whole or not at all. Raises OSError, also where others than root could
     put another plan in its place."""
-    trust.resolve(os.path.dirname(path))
+    trust.resolve(os.path.dirname(path))  # guard: plan-directory
     temporary = f"{path}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600)

@@ -40,6 +40,7 @@ class Stamps(dict[str, tuple[int, ...]]):
         """Note the checksum of what was read, if the file is so young that another change
         might leave its times as they are."""
         kind, *values, _ = self[path]
+        # guard: young-text
         if kind == plan.FILE and time.time_ns() - max(values[3], values[4]) < YOUNG:
             self[path] = (plan.TEXT, *values, crc32(data))
 
@@ -118,7 +119,7 @@ def _read(path: str, stamps: Stamps) -> bytes:
         path_read = path
     for component in way:
         stamps.take(component)
-    if why is not None:
+    if why is not None:  # guard: trusted-policy-path
         raise PolicyError(why)
     data = read_draft(path)
     if path_read in stamps:

@@ -259,6 +259,7 @@ def decode(data: bytes) -> Plan:
     magic, length, checksum = HEAD.unpack_from(data)
     if magic != MAGIC:
         raise BadPlan("of another version, or no plan")
+    # guard: plan-checksum
     if length != len(data) or checksum != crc32(memoryview(data)[HEAD.size :]):
         raise BadPlan("cut short or damaged")
     reader, plan = _Reader(data), Plan()
@@ -280,7 +281,7 @@ def decode(data: bytes) -> Plan:
         plan.aliases[name] = reader.text()
     plan.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
     _read_ports(reader, plan)
-    if reader.at != len(data):
+    if reader.at != len(data):  # guard: plan-length
         raise BadPlan("too long")
     return plan
 
@@ -309,12 +310,14 @@ def _read_ports(reader: _Reader, plan: Plan) -> None:
         prefix = portname.literal(port)
         if prefix != port:
             plan.globs.setdefault(prefix, []).append(place)
+    # guard: plan-rule-numbers
     if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
         raise BadPlan("a user without a rule")
 
 
 def _check_ascending(numbers: memoryview) -> None:
     listed = numbers.tolist()
+    # guard: plan-order
     if len(listed) > 1 and listed != sorted(set(listed)):
         raise BadPlan("users not in their order")
 
