@@ -121,6 +121,11 @@ def main() -> int:
         file.seek(0)
         kept = Kept(file.read())
     kept.give_back_rights()  # guard: ttyrun-frontend-limits
+    if sys.argv[1:] == ["--version"]:
+        from ttybroker.version import VERSION
+
+        print(f"ttyrun {VERSION}")
+        return 0
     give_children_connections()
     from ttybroker.run import main as run
 

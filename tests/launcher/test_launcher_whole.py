@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ttybroker.version import VERSION
+
 pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `broker`")
 
 if TYPE_CHECKING:
@@ -151,6 +153,11 @@ def test_hostile_start_is_no_obstacle(port: Port) -> None:
         port.say(b"hello\n")
         port.expect(b"got hello")
         assert process.wait(DEADLINE) == 7
+
+
+def test_it_says_its_version(port: Port) -> None:
+    done = port.launcher.run("--version")
+    assert (done.returncode, done.stdout) == (0, f"ttyrun {VERSION}\n")
 
 
 def test_without_ttyrun_it_may_not(port: Port) -> None:
