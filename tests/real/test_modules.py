@@ -11,7 +11,10 @@ from pathlib import Path
 import prctl
 import pytest
 
-from real.support import NOBODY, ROOT, Rig, as_user
+from support.children import as_user
+from support.processes import ROOT
+from support.rig import Rig
+from support.users import NOBODY
 from ttybroker import client, open_fd
 
 pytestmark = pytest.mark.root
