@@ -22,7 +22,7 @@ from serial import SerialException
 
 import ttybroker
 from ttybroker import client, listing
-from ttybroker.wire import Port
+from ttybroker.wire import PortInfo
 from ttybrokerd import init_backend
 
 FIXES = 3
@@ -38,7 +38,7 @@ def main() -> int:
     _say_if_hidden()
     print("The root side: a pty that the policy calls ttyS0, a GPS receiver at its far end.")
     with contextlib.redirect_stdout(io.StringIO()):  # loads what the table needs while it can
-        listing.show([Port("ttyS0", "/dev/null", "free", "")])
+        listing.show([PortInfo("ttyS0", "/dev/null", "free", "")])
     scene = tempfile.mkdtemp(prefix="ttybroker-demo-", dir="/run")
     try:
         return _wait_for(_as_child(lambda: _play(scene)))

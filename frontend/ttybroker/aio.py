@@ -1,12 +1,13 @@
 """The broker for asyncio programs: an open that does not block the loop while it waits.
 
-    port = await ttybroker.aio.open_tty("ttyS0", baudrate=115200, wait=10)
-    transport, protocol = await serial_asyncio_fast.connection_for_serial(loop, factory, port)
+port = await ttybroker.aio.open_tty("ttyS0", baudrate=115200, wait=10)
+transport, protocol = await serial_asyncio_fast.connection_for_serial(loop, factory, port)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from ttybroker import client
 from ttybroker.port import BrokeredSerial
@@ -15,20 +16,22 @@ from ttybroker.port import BrokeredSerial
 async def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
     """As ttybroker.open_fd. Cancelling it withdraws the request: nothing stays leased."""
     loop = asyncio.get_running_loop()
-    again = client.Again(wait)
+    budget = client.RetryBudget(wait)
     with client.connect(broker) as connection:
         while True:
             connection.ask_open(port, wait=wait)
             try:
                 descriptor = None
                 while descriptor is None:
-                    await _readable(loop, connection.fileno())
-                    descriptor = connection.take_answer()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(connection.time_left()):
+                            await _readable(loop, connection.fileno())
+                    descriptor = connection.take_answer()  # which raises when the time is up
                 return descriptor
             except client.BrokenOff:  # the daemon is being started again
-                for pause in connection.come_back(again):
+                for pause in connection.come_back(budget):
                     await asyncio.sleep(pause)
-                wait = again.left()
+                wait = budget.left()
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+import struct
 import sys
 import time
 from _thread import allocate_lock
@@ -25,6 +27,12 @@ _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
 _WENT_AWAY = "the broker went away; is it running?"
+# How long an answer may take, in seconds. The broker gives a device that does not open 40, beside
+# the caller's own wait (root/lease.py, OPEN_LIMIT), and a port taken back is put in order first.
+DEVICE_LIMIT = 45.0
+ANSWER_LIMIT = 10.0
+_LONGEST_POLL = 0x7FFFFFFF  # milliseconds, an int: poll(2)
+_TIMEVAL = struct.Struct("qq")  # struct timeval: seconds, microseconds
 _UCRED_SPACE = socket.CMSG_LEN(12)  # struct ucred: pid, uid, gid
 _RIGHTS_SPACE = socket.CMSG_LEN(4)  # room for one descriptor; CMSG_SPACE(4) has it for two
 
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
 
 Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
 
+_old: dict[str, set[str]] = {}  # where a daemon speaks version 1; what was said to be lost there
+
 _pair: Client | None = None  # to the backend of init_backend()
 _pair_pid = 0  # the process it belongs to: a forked child must not mix its answers with ours
 _pair_lock = allocate_lock()
@@ -52,7 +62,11 @@ class BrokenOff(BrokerUnavailable):
     """The broker ended before it answered; what a broken-off request was granted ended with it."""
 
 
-class Again:
+class OldBroker(BrokenOff):
+    """The broker speaks version 1 alone; it ended the connection and did nothing."""
+
+
+class RetryBudget:
     """How often a request is asked again that was broken off."""
 
     def __init__(self, wait: float | None) -> None:
@@ -60,7 +74,7 @@ class Again:
         self._tries = 1
 
     def left(self) -> float | None:
-        """What is left of its wait, which does not come to nothing: that would be no wait."""
+        """Return the rest of the wait in seconds, at least 0.001: 0 would mean "do not wait"."""
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
     def another(self) -> bool:
@@ -76,7 +90,10 @@ class Client:
     def __init__(self, sock: socket.socket, path: str | None = None) -> None:
         self._sock = sock
         self._path = path
-        self._port = ""  # that was asked for last
+        self._version = 1 if path in _old else wire.VERSION
+        self._name = ""  # of the port that the request under way is about
+        self._end = 0.0  # when to give up on its answer, by time.monotonic()
+        self.session = wire.NO_SESSION  # of the last port that was opened
 
     def __enter__(self) -> Client:
         return self
@@ -92,30 +109,60 @@ class Client:
         """End the connection; a request under way is withdrawn by that."""
         self._sock.close()
 
-    def detach(self) -> socket.socket:
+    def take_socket(self) -> socket.socket:
         """The socket itself, from now on the caller's to close."""
         return self._sock
 
-    def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int:
-        """An open descriptor of the port `name`: non-blocking, close-on-exec, the caller's own.
+    def time_left(self) -> float:
+        """Seconds until the answer to the request under way is not waited for any more."""
+        return max(self._end - time.monotonic(), 0.0)
+
+    def open(
+        self,
+        name: str,
+        *,
+        wait: float | None = None,
+        pid: int = 0,
+        flags: int = 0,
+        session: bytes = wire.NO_SESSION,
+        label: str = "",
+    ) -> int:
+        """Return an open descriptor of the port `name`: non-blocking, close-on-exec, the caller's.
 
         wait: seconds to queue for a busy port; None: do not. pid: the process on whose behalf
-        (it is named in the lock file), one of the caller's own; 0: the caller.
-        Raises BrokerError.
+        (it is named in the lock file), one of the caller's own; 0: the caller. flags: READ and
+        others of ttybroker.wire. session: 16 bytes, of an earlier open to join. label: for whom,
+        at most 80 printable characters. What an older broker does not know of these is said by
+        `tell_why`. `self.session` is the session afterwards.
+        Raises BrokerError; ValueError for a pid, a wait or a label that cannot be.
         """
 
         def ask(left: float | None) -> int:
-            self.ask_open(name, wait=left, pid=pid)
+            self.ask_open(name, wait=left, pid=pid, flags=flags, session=session, label=label)
             return self.take_descriptor()
 
         return self._until_answered(ask, wait)
 
-    def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None:
+    def ask_open(
+        self,
+        name: str,
+        *,
+        wait: float | None = None,
+        pid: int = 0,
+        flags: int = 0,
+        session: bytes = wire.NO_SESSION,
+        label: str = "",
+    ) -> None:
         """The first half of `open`: ask, and do not wait for the answer."""
         if not 0 <= pid <= MAX_PID:
             raise ValueError(f"pid is that of a process, or 0, not {pid}")
-        self._port = _checked(name)
-        self._send(wire.Open(name, _milliseconds(wait), pid))
+        if len(label) > wire.MAX_LABEL or not label.isprintable():
+            raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
+        milliseconds = _milliseconds(wait)
+        request = wire.Open(_checked(name), milliseconds, pid, os.getpid(), flags, session, label)
+        if self._version == 1:
+            self._say_lost(request)
+        self._send(request, milliseconds / 1000 + DEVICE_LIMIT)
 
     def take_descriptor(self) -> int:
         """The second half of `open`: wait for the answer and take the descriptor."""
@@ -128,23 +175,23 @@ class Client:
         `tell_why` was told."""
         reply, descriptor = self._receive()
         if isinstance(reply, wire.Grant) and descriptor is not None:
+            self.session = reply.session
             return descriptor
         if descriptor is not None:
             os.close(descriptor)
         if not isinstance(reply, wire.Waiting):
-            raise _unexpected(reply, self._port)
-        tell_why(reply.message)
+            raise _unexpected(reply)
+        tell_why(reply.message if self._version == 1 else f"{self._name}: {reply.message}")
         return None
 
-    def ports(self) -> list[wire.Port]:
+    def ports(self) -> list[wire.PortInfo]:
         """What the caller may use; for root and the policy's admins every port."""
         return self._until_answered(lambda _: self._ports())
 
-    def _ports(self) -> list[wire.Port]:
-        found: list[wire.Port] = []
+    def _ports(self) -> list[wire.PortInfo]:
+        found: list[wire.PortInfo] = []
         while True:
-            self._send(wire.List(len(found)))
-            reply = self._plain()
+            reply = self._answer(wire.List(len(found)))
             if not isinstance(reply, wire.Ports) or (reply.more and not reply.ports):
                 raise _unexpected(reply)
             found.extend(reply.ports)
@@ -154,8 +201,13 @@ class Client:
     def revoke(self, name: str) -> None:
         """Take the port back from its holder; returns when it is free. Raises BrokerError; if
         the broker ends meanwhile, too: asked again, the next holder might be hit."""
-        self._send(wire.Revoke(_checked(name)))
-        reply = self._plain()
+        request = wire.Revoke(_checked(name))
+        try:
+            reply = self._answer(request, DEVICE_LIMIT)
+        except OldBroker:  # which took nothing back
+            for pause in self.come_back(RetryBudget(None)):
+                time.sleep(pause)
+            reply = self._answer(request, DEVICE_LIMIT)
         if not isinstance(reply, wire.Done):
             raise _unexpected(reply)
 
@@ -170,8 +222,7 @@ class Client:
         request = wire.Check(_checked(name), uid, groups)
 
         def ask(_: float | None) -> wire.Verdict:
-            self._send(request)
-            reply = self._plain()
+            reply = self._answer(request)
             if not isinstance(reply, wire.Verdict):
                 raise _unexpected(reply)
             return reply
@@ -181,23 +232,28 @@ class Client:
     def status(self) -> tuple[int, wire.Running]:
         """The broker's pid, by the kernel's word (SCM_CREDENTIALS, unix(7); 0 if it is in a pid
         namespace that cannot be seen from here), and its own account. Raises BrokerError."""
-        try:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            self._send(wire.Status())
-            reply, pid = self._receive_signed()
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        except BrokerError:
-            raise
-        except OSError as error:
-            raise _unavailable(error) from None
+        return self._until_answered(lambda _: self._status())
+
+    def _status(self) -> tuple[int, wire.Running]:
+        self._have_signed(True)
+        self._send(wire.Status())
+        reply, pid = self._receive_signed()
+        self._have_signed(False)
         if not isinstance(reply, wire.Running):
             raise _unexpected(reply)
         return pid, reply
 
-    def come_back(self, again: Again) -> Iterator[float]:
+    def _have_signed(self, wanted: bool) -> None:
+        """Have the kernel put the sender's credentials beside each message, or no more."""
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, wanted)
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def come_back(self, budget: RetryBudget) -> Iterator[float]:
         """Connect to the broker that follows the one that has ended. Yields the seconds to wait
         between tries. Raises BrokerUnavailable when none comes, or enough is enough."""
-        if self._path is None or not again.another():
+        if self._path is None or not budget.another():
             raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
         end = time.monotonic() + COMES_BACK
         while True:
@@ -210,16 +266,17 @@ class Client:
             yield PAUSE
         self._sock.close()
         self._sock = sock
+        self._version = 1 if self._path in _old else wire.VERSION
 
     def _until_answered(self, ask: Callable[[float | None], T], wait: float | None = None) -> T:
-        again = Again(wait)
+        budget = RetryBudget(wait)
         while True:
             try:
                 return ask(wait)
             except BrokenOff:
-                for pause in self.come_back(again):
+                for pause in self.come_back(budget):
                     time.sleep(pause)
-                wait = again.left()
+                wait = budget.left()
 
     def connection(self) -> Client:
         """A further connection, from a backend of init_backend()."""
@@ -231,56 +288,115 @@ class Client:
             os.close(descriptor)
             raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
 
-    def _send(self, request: wire.Request) -> None:
+    def _say_lost(self, request: wire.Open) -> None:
+        """Say once for a broker what it does not know of what the caller wants."""
+        path = self._path or ""
+        said = _old.get(path, set())
+        lost = _lost(request) - said
+        if lost:
+            said |= lost
+            what = " and ".join(sorted(lost))
+            tell_why(f"{request.name}: the broker at {path} is an older one, without {what}")
+
+    def _send(self, request: wire.Request, limit: float = ANSWER_LIMIT) -> None:
+        """Ask, and give the answer `limit` seconds."""
+        self._name = getattr(request, "name", "")
+        self._end = time.monotonic() + limit
+        data = wire.encode_request(request, self._version)
         try:
-            self._sock.sendmsg([wire.encode_request(request)], _credentials(), _NO_SIGNAL)
+            self._sock.sendmsg([data], _credentials(), _NO_SIGNAL)
         except (BrokenPipeError, ConnectionError):
             pass  # its last word may still be there to read
         except OSError as error:
             raise _unavailable(error) from None
 
-    def _receive_signed(self) -> tuple[wire.Reply, int]:
-        """A reply and the pid of its sender; there is no room for a descriptor beside it."""
-        data, ancillary, flags, _ = self._sock.recvmsg(wire.MAX_REPLY, _UCRED_SPACE)
-        if not data:
-            raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
-        if flags & _TRUNCATED or not ancillary:
-            raise ProtocolError(errno.EPROTO, "the broker's answer is not signed, or too large")
-        return _decode(data), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-
-    def _plain(self) -> wire.Reply:
+    def _answer(self, request: wire.Request, limit: float = ANSWER_LIMIT) -> wire.Reply:
+        """Ask, and return the reply, which has no descriptor beside it."""
+        self._send(request, limit)
         reply, descriptor = self._receive()
         if descriptor is not None:
             os.close(descriptor)
             raise ProtocolError(errno.EPROTO, "the broker sent a descriptor nobody asked for")
         return reply
 
+    def _receive_signed(self) -> tuple[wire.Reply, int]:
+        """A reply and the pid of its sender; there is no room for a descriptor beside it."""
+        data, ancillary, flags = self._take(_UCRED_SPACE)
+        if data and (flags & _TRUNCATED or not ancillary):
+            raise ProtocolError(errno.EPROTO, "the broker's answer is not signed, or too large")
+        return self._read(data, flags), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+
     def _receive(self) -> tuple[wire.Reply, int | None]:
         """A reply and the descriptor beside it. MSG_CMSG_CLOEXEC, because socket.recv_fds()
         ignores its flags and would let every child inherit the port."""
-        try:
-            data, ancillary, flags, _ = self._take()
-        except ConnectionError:
-            raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY) from None
-        except OSError as error:
-            raise _unavailable(error) from None
+        data, ancillary, flags = self._take(_RIGHTS_SPACE)
         descriptor = _descriptor(ancillary)
         try:
-            if not data:
-                raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY)
-            if flags & _TRUNCATED:
-                raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
-            return _decode(data), descriptor
+            return self._read(data, flags), descriptor
         except BrokerError:
             if descriptor is not None:
                 os.close(descriptor)
             raise
 
-    def _take(self) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+    def _take(self, room: int) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        """The next datagram, what is beside it, and the flags of recvmsg(2)."""
         try:
-            return self._sock.recvmsg(wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC)
-        except ConnectionResetError:  # cut off while we sent; told once, then comes its last word
-            return self._sock.recvmsg(wire.MAX_REPLY, _RIGHTS_SPACE, _CLOSE_ON_EXEC)
+            self._wait()
+            try:
+                return self._sock.recvmsg(wire.MAX_REPLY, room, _CLOSE_ON_EXEC)[:3]
+            except ConnectionResetError:  # cut off while we sent; told once, then its last word
+                return self._sock.recvmsg(wire.MAX_REPLY, room, _CLOSE_ON_EXEC)[:3]
+        except ConnectionError:
+            raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY) from None
+        except BrokerError:
+            raise
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def _wait(self) -> None:
+        """Wait until there is something to read. Raises BrokerUnavailable when the broker has had
+        its time; the connection is closed then, for a late answer is none to the next question."""
+        if self._sock.fileno() < 0:  # closed: recvmsg(2) says so
+            return
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        while not poll.poll(min(self.time_left() * 1000 + 1, _LONGEST_POLL)):
+            if not self.time_left():
+                self.close()
+                raise _silent(self._path)
+
+    def _read(self, data: bytes, flags: int) -> wire.Reply:
+        """The reply in a datagram, with nothing in it that a terminal would obey. A refusal is
+        raised."""
+        if not data:
+            _old.pop(self._path or "", None)  # the next daemon may be a newer one
+            raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY)
+        if flags & _TRUNCATED:
+            raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
+        try:
+            reply = wire.decode_reply(data)
+        except wire.Malformed as malformed:
+            what = f"this is not the broker's protocol: {malformed}"
+            raise ProtocolError(errno.EPROTO, what) from None
+        _mask(reply)
+        if isinstance(reply, wire.Refused):
+            raise self._refusal(reply, data[0])
+        return reply
+
+    def _refusal(self, refused: wire.Refused, version: int) -> BrokerError:
+        if version == self._version == wire.VERSION:
+            kind = BY_ERRNO.get(refused.errno, BrokerError)
+            return kind.of(refused, self._name)
+        if refused.errno == errno.EPROTO and self._version != version:
+            if self._path is None:
+                what = "the broker behind this socket is an older one: connect by its path instead"
+                return ProtocolError(errno.EPROTO, what)
+            _old.setdefault(self._path, set())
+            return OldBroker(errno.EPROTO, refused.cause)
+        kind = BY_ERRNO.get(refused.errno, BrokerError)
+        if kind is InvalidName:  # a driver's EINVAL: the name is good, or it would not be asked for
+            kind = BrokerError
+        return kind(refused.errno, refused.cause, refused.holder)
 
 
 def _warn(message: str) -> None:
@@ -309,10 +425,17 @@ def connect(broker: Broker = None) -> Client:
 
 
 def _dial(path: str) -> socket.socket:
-    """A connection to the socket at `path`. Raises BrokerUnavailable."""
+    """A connection to the socket at `path`. Raises BrokerUnavailable.
+
+    connect(2) waits while the listener's backlog is full: SO_SNDTIMEO, socket(7).
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(ANSWER_LIMIT), 0))
         sock.connect(path)
+    except BlockingIOError:
+        sock.close()
+        raise _silent(path) from None
     except OSError as error:
         sock.close()
         what = f"no broker at {path}: {error.strerror or error}; is ttybrokerd running?"
@@ -335,7 +458,7 @@ def connection_for_child() -> socket.socket:
     if _pair is None:
         what = "there is no backend of init_backend() in this process"
         raise BrokerUnavailable(errno.ECONNREFUSED, what)
-    return _further_connection(_pair).detach()
+    return _further_connection(_pair).take_socket()
 
 
 def _further_connection(pair: Client) -> Client:
@@ -381,20 +504,45 @@ def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     return None
 
 
-def _decode(data: bytes) -> wire.Reply:
-    try:
-        return wire.decode_reply(data)
-    except wire.Malformed as malformed:
-        what = f"this is not the broker's protocol: {malformed}"
-        raise ProtocolError(errno.EPROTO, what) from None
-
-
-def _unexpected(reply: wire.Reply, port: str = "") -> BrokerError:
-    """The error for an answer that grants nothing; `port`: the one that was to be opened."""
-    if isinstance(reply, wire.Refused):
-        kind = BY_ERRNO.get(reply.errno, BrokerError)
-        return kind(reply.errno, reply.message, reply.holder, port)
+def _unexpected(reply: wire.Reply) -> BrokerError:
     return ProtocolError(errno.EPROTO, f"the broker answered with {type(reply).__name__}")
+
+
+def _lost(request: wire.Open) -> set[str]:
+    """What the request wants that version 1 has no field for."""
+    lost = set()
+    if request.session != wire.NO_SESSION:
+        lost.add("joining a session")
+    if request.flags & (wire.YIELD_USER | wire.YIELD_ALL):
+        lost.add("yielding")
+    if request.flags & (wire.READ | wire.WRITE | wire.APPEND | wire.SYNC):
+        lost.add("flags of open(2)")
+    if request.label:
+        lost.add("labels")
+    return lost
+
+
+def _mask(value: object) -> object:
+    """Replace what is not printable in every text of a message, in place: a program names itself,
+    and a socket may be anybody's. Returns the masked text of a text."""
+    if isinstance(value, str):
+        if value.isprintable():
+            return value
+        return "".join(c if c.isprintable() else "?" for c in value)
+    if isinstance(value, tuple):
+        return tuple(map(_mask, value))
+    if isinstance(value, wire.Value):
+        fields = vars(value)
+        for name in fields:
+            fields[name] = _mask(fields[name])
+    return value
+
+
+def _silent(path: str | None) -> BrokerUnavailable:
+    if path is None:
+        return BrokerUnavailable(errno.ECONNREFUSED, "the broker does not answer")
+    what = f"the broker at {path} does not answer: systemctl status ttybroker.service"
+    return BrokerUnavailable(errno.ECONNREFUSED, what)
 
 
 def _unavailable(error: OSError) -> BrokerUnavailable:

@@ -10,10 +10,12 @@ import errno
 
 from serial import SerialException
 
-from ttybroker.wire import held_by
+from ttybroker.wire import Refused
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
+    from typing import Self
+
     from ttybroker.wire import Holder
 
 
@@ -24,14 +26,18 @@ class BrokerError(SerialException):
     step. `strerror` is what the broker said, which knows no user's name.
     """
 
-    def __init__(
-        self, number: int, message: str, holder: Holder | None = None, port: str = ""
-    ) -> None:
-        """`holder` and `port`, where both are known, are what `message` tells of."""
+    def __init__(self, number: int, message: str, holder: Holder | None = None) -> None:
         super().__init__(number, message)
-        self._said = message
         self._holder = holder
-        self._port = port
+        self._refused: Refused | None = None
+        self._port = ""
+
+    @classmethod
+    def of(cls, refused: Refused, port: str) -> Self:
+        """Make the error for the broker's answer to a request about this port, "" for none."""
+        error = cls(refused.errno, refused.message(port), refused.holder)
+        error._refused, error._port = refused, port
+        return error
 
     @property
     def holder(self) -> Holder | None:
@@ -45,24 +51,15 @@ class BrokerError(SerialException):
 
     @property
     def message(self) -> str:
-        """The port, the cause and the next step, for people."""
-        return self._said
+        """The port, the cause, the holder and the next step, for people."""
+        told = self._refused
+        holder = None if told is None else self.holder
+        if told is None or holder is None:
+            return str(self.strerror)
+        return Refused(told.errno, told.cause, holder, told.advice).message(self._port)
 
     def __str__(self) -> str:
         return self.message
-
-
-class _Held(BrokerError):
-    """Somebody has the port: the user's name is known here, and not to the broker."""
-
-    _cause = ""
-
-    @property
-    def message(self) -> str:
-        holder = self.holder
-        if holder is None or not self._port:
-            return self._said
-        return f"{self._port}: {self._cause}: {held_by(holder)}"
 
 
 class InvalidName(BrokerError):
@@ -77,20 +74,16 @@ class NotPermitted(BrokerError):
     """EACCES: the policy does not let this caller do this."""
 
 
-class PortBusy(_Held):
+class PortBusy(BrokerError):
     """EBUSY: somebody has the port; `holder` says who, as far as is known."""
-
-    _cause = "busy"
 
 
 class DeviceGone(BrokerError):
     """ENODEV or EIO: the device vanished or does not answer."""
 
 
-class WaitTimeout(_Held):
+class WaitTimeout(BrokerError):
     """ETIMEDOUT: still busy after `wait` seconds; `holder` as in PortBusy."""
-
-    _cause = "waited in vain"
 
 
 class BrokerUnavailable(BrokerError):

@@ -7,7 +7,7 @@ import sys
 import time
 
 from ttybroker.users import named
-from ttybroker.wire import Holder, Port
+from ttybroker.wire import Holder, PortInfo
 
 _TITLES = ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION")
 _BOLD = "1"
@@ -16,7 +16,7 @@ _COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
 _GAP = 2
 
 
-def show(ports: list[Port]) -> None:
+def show(ports: list[PortInfo]) -> None:
     """Print the table to standard output; on a terminal in colour, and cut at its edge."""
     if not ports:
         print("no ports: the policy allows you none, or none is there")
@@ -31,7 +31,7 @@ def show(ports: list[Port]) -> None:
         print(line.encode(encoding, "replace").decode(encoding))
 
 
-def _row(port: Port) -> tuple[str, ...]:
+def _row(port: PortInfo) -> tuple[str, ...]:
     waiting = f", {port.waiting} waiting" if port.waiting else ""
     cells = (
         port.name,
@@ -72,7 +72,7 @@ def _terminal() -> tuple[int | None, bool]:
     return os.get_terminal_size(sys.stdout.fileno()).columns or None, colour
 
 
-def show_json(ports: list[Port]) -> None:
+def show_json(ports: list[PortInfo]) -> None:
     """Print a JSON array, one object a port; what is not known is null."""
     import json
 
@@ -108,7 +108,7 @@ def _ago(holder: Holder | None) -> str:
     return f"{seconds} s"
 
 
-def _record(port: Port) -> dict[str, object]:
+def _record(port: PortInfo) -> dict[str, object]:
     holder = port.holder
     return {
         "port": port.name,

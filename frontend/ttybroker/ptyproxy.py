@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ttybroker.launch import Job
-    from ttybroker.wire import Port
+    from ttybroker.wire import PortInfo
 
 _LOOK = 100  # milliseconds
 _CHUNK = 65536  # bytes that wait for one side at most, before the other is not read any more
@@ -71,7 +71,7 @@ def replace(word: str, paths: list[str], pty: str) -> str:
     return word
 
 
-def _names_of(name: str, port: Port | None, argv: list[str]) -> list[str]:
+def _names_of(name: str, port: PortInfo | None, argv: list[str]) -> list[str]:
     """Every way in which these arguments name the port, links included."""
     device = port.device if port and port.device else f"/dev/{name}"
     links = [word for word in argv if "/" in word and os.path.realpath(word) == device]
@@ -102,7 +102,7 @@ def _proxy(job: Job, program: int, talk: socket.socket) -> None:
     copy(lines, leader)
 
 
-def _every_name(ports: dict[str, Port], words: list[str]) -> list[str]:
+def _every_name(ports: dict[str, PortInfo], words: list[str]) -> list[str]:
     """The ports of the policy, and the serial ports that the arguments name besides."""
     named = [word[5:] for word in words if word.startswith("/dev/") and is_serial_name(word[5:])]
     return [*ports, *(name for name in named if name not in ports)]

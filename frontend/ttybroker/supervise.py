@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Protocol, TypeVar
 
-    from ttybroker.wire import Port, Verdict
+    from ttybroker.wire import PortInfo, Verdict
 
     class Client(Protocol):
         """What is needed of `ttybroker.client.Client`."""
 
         def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int: ...
         def check(self, name: str) -> Verdict: ...
-        def ports(self) -> list[Port]: ...
+        def ports(self) -> list[PortInfo]: ...
         def close(self) -> None: ...
 
     Connect = Callable[[], Client]
@@ -63,12 +63,12 @@ def is_serial_name(name: str) -> bool:
 class Names:
     """Which paths are brokered: those of `wanted`, or of all there is when that is empty."""
 
-    def __init__(self, wanted: tuple[str, ...], ports: Iterable[Port]) -> None:
+    def __init__(self, wanted: tuple[str, ...], ports: Iterable[PortInfo]) -> None:
         self._wanted = wanted
         self.paths: dict[str, str] = {}
         self.update(ports)
 
-    def update(self, ports: Iterable[Port]) -> None:
+    def update(self, ports: Iterable[PortInfo]) -> None:
         """Take the list as it is now: adapters come and go, and an alias goes with its own."""
         devices = {port.name: port.device for port in ports}
         names = self._wanted or tuple(devices)

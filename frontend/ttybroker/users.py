@@ -14,7 +14,8 @@ def named(holder: Holder) -> Holder:
     if holder.uid is None or holder.user:
         return holder
     user = _name(holder.uid)
-    return Holder(holder.uid, user, holder.pid, holder.program, holder.since, holder.how)
+    return Holder(holder.uid, user, holder.pid, holder.program, holder.since, holder.how,
+                  holder.label)  # fmt: skip
 
 
 def _name(uid: int) -> str:

@@ -1,50 +1,63 @@
 """The protocol: one SOCK_SEQPACKET datagram is one message; here are its bytes and nothing else.
 
-No I/O, no clock, no policy: values in, bytes out, and back. A datagram that is not
-exactly one well-formed message raises `Malformed`, and nothing else does. Both halves
-use this module; it imports next to nothing because every client pays for it at start.
-
-    header   version u8, kind u8, zero u16       little-endian throughout
-    OPEN     wait u32 (milliseconds, 0 = do not wait), pid u32 (0 = the sender), name
-    LIST     start u32: leave out so many ports, which earlier answers held
-    REVOKE   name
-    CHECK    uid u32 (NOBODY = the sender), count u16, count x gid u32, name
-    CONNECT  nothing; a further connection of the same caller (forked backend only)
-    STATUS   nothing; how is the broker confined?
-    GRANT    nothing, and one descriptor beside it
-    DONE     nothing
-    REFUSED  errno u16, holder, message
-    PORTS    more u8 (1 = there are more; ask with a higher start), count u16, count x port
-    VERDICT  allowed u8, known u8, rule text, message text
-    RUNNING  landlock u8, dumpable u8
-    WAITING  message text; not yet the answer, which follows
-
-A name is the rest of its datagram. A text is a u16 length and that many bytes of UTF-8.
+No I/O, no clock, no policy: values in, bytes out, and back. docs/protocol.md says what each
+message means; the comments below say its form. The broker speaks versions 1 and 2. A datagram
+that is not exactly one well-formed message raises `Malformed`, and nothing else does. Both
+halves use this module. It imports next to nothing, because every client pays for it at start.
 """
 
 from __future__ import annotations
 
 import struct
 
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import dataclass_transform
+else:
+
+    def dataclass_transform():
+        return lambda base: base
+
+
 SOCKET = "/run/ttybroker/socket"  # where the daemon listens
-VERSION = 1
-MAX_REQUEST = 2048  # bytes; a CHECK with MAX_GROUPS groups fits
+VERSION = 2
+VERSIONS = (1, 2)
+MAX_REQUEST = 2048  # bytes; a CHECK with MAX_GROUPS groups fits, and a LIST with MAX_NAMES names
 MAX_REPLY = 65536
 MAX_GROUPS = 256
+MAX_NAMES = 30
 MAX_NAME = 64
+MAX_LABEL = 80  # characters
 MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
 _END = 2.0**37  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
+NO_SESSION = bytes(16)  # a new session; in a GRANT: one that cannot be joined
 
 OPEN, LIST, REVOKE, CHECK, CONNECT, STATUS = 1, 2, 3, 4, 5, 6
-GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING, WAITING = 129, 130, 131, 132, 133, 134, 135
+GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING, WAITING, LENT = range(129, 137)
+
+# flags of OPEN
+READ, WRITE, APPEND, SYNC, YIELD_USER, YIELD_ALL, KEEP, PROGRESS = (1 << bit for bit in range(8))
+# flags of LIST
+DETAILS, WATCH = 1, 2
+# reasons of WAITING
+BUSY, SLOW, ABSENT, ASKED, LENT_OUT = 1, 2, 3, 4, 5
+# facts of a port
+SPEED, CFLAG, LINES, RECEIVED, SENT, FRAME, PARITY, OVERRUN, BREAK, BUFFER_OVERRUN = range(1, 11)
 
 _HEAD = struct.Struct("<BBH")
-_OPEN = struct.Struct("<II")
-_LIST = struct.Struct("<I")
+_OPEN_1 = struct.Struct("<II")
+_OPEN = struct.Struct("<IIIH16s")
+_LIST_1 = struct.Struct("<I")
+_LIST = struct.Struct("<IBB")
+_U32 = struct.Struct("<I")
 _CHECK = struct.Struct("<IH")
 _HOLDER = struct.Struct("<BIId")
 _PORTS = struct.Struct("<BH")
+_GRANT = struct.Struct("<B16s")
+_WAITING = struct.Struct("<BHI")
+_FACT = struct.Struct("<BQ")
 
 
 class Malformed(ValueError):
@@ -61,49 +74,61 @@ def valid_name(name: str) -> bool:
     )
 
 
-class _Value:
-    """Compared, hashed and shown by its fields. (dataclasses load `inspect`, at every start.)"""
+@dataclass_transform()
+class Value:
+    """Compare, hash and show by fields, which are a class's annotations.
 
-    __slots__: tuple[str, ...] = ()
-
-    def _fields(self) -> tuple[object, ...]:
-        return tuple(getattr(self, field) for field in self.__slots__)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self._fields() == other._fields()
-
-    def __hash__(self) -> int:
-        return hash(self._fields())
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}{self._fields()!r}"
-
-
-class Holder(_Value):
-    """Who has a port. `since` is seconds of the epoch; unknown: None, or "" in a text.
-
-    The broker knows no user's name and sends "". `users.named` fills it in on the other side.
-    `how` is "lease" for a client of the broker, else what gave the holder away:
-    "lock file", "flock", "exclusive" or "login".
+    This is what dataclasses do; those load `inspect` at every start. A default is the class's
+    attribute and so must not be mutable. TypeError for arguments that are not the fields.
     """
 
-    __slots__ = ("how", "pid", "program", "since", "uid", "user")
+    _fields: tuple[str, ...] = ()
+    _required: frozenset[str] = frozenset()
 
-    def __init__(
-        self,
-        uid: int | None = None,
-        user: str = "",
-        pid: int | None = None,
-        program: str = "",
-        since: float | None = None,
-        how: str = "lease",
-    ) -> None:
-        self.uid = uid
-        self.user = user
-        self.pid = pid
-        self.program = program
-        self.since = since
-        self.how = how
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(cls.__annotations__)
+        cls._required = frozenset(name for name in cls._fields if name not in cls.__dict__)
+
+    def __init__(self, *values: object, **named: object) -> None:
+        fields = self._fields
+        given = self.__dict__
+        given.update(zip(fields, values, strict=False))
+        given.update(named)
+        if len(given) != len(values) + len(named) or not (
+            self._required <= given.keys() <= set(fields)
+        ):
+            raise TypeError(f"{type(self).__name__} has the fields {fields}")
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field) for field in self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = (f"{field}={getattr(self, field)!r}" for field in self._fields)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Holder(Value):
+    """Who has a port.
+
+    What is not known is None, or "" in a text. `since` is in seconds of the epoch. `how` is
+    "lease" for a client of the broker, else what gave the holder away: "lock file", "flock",
+    "exclusive" or "login". `label` is what the holder says of itself. The broker knows no user's
+    name: `users.named` fills `user` in on the other side.
+    """
+
+    uid: int | None = None
+    user: str = ""
+    pid: int | None = None
+    program: str = ""
+    since: float | None = None
+    how: str = "lease"
+    label: str = ""
 
     def __str__(self) -> str:
         uid = "somebody" if self.uid is None else f"uid {self.uid}"
@@ -112,169 +137,168 @@ class Holder(_Value):
             who += f" with {self.program}"
         if self.pid is not None:
             who += f" (pid {self.pid})"
+        if self.label:
+            who += f" for {self.label!r}"
         return who if self.how == "lease" else f"{who}, by {self.how}"
 
 
-def held_by(holder: Holder) -> str:
-    """Say who has a port, and what to do about it: a part of a refusal, for people.
+class PortInfo(Value):
+    """One row of a list.
 
-    The broker says it with the uid alone, for a client that shows its message as it is. A client
-    that knows the name says it anew.
-    """
-    advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
-    if holder.how == "lease":
-        advice += ", or have it taken back (ttybroker revoke)"
-    return f"held by {holder}; {advice}"
-
-
-class Port(_Value):
-    """One row of a list. `state` is "free", "busy", "opening", "closing", "busy elsewhere" (with
-    somebody waiting for it), "gone" or "refused" (the active console, a device not safe to open).
+    `state` is "free", "busy", "opening", "closing", "busy elsewhere" (somebody waits for it),
+    "gone" or "refused" (the active console, a device that is not safe to open). `lent` is the
+    session that waits to have the port back. `copies` are revoked holders that still keep a
+    descriptor. `facts` are pairs of a fact's number (SPEED, ...) and its value.
     """
 
-    __slots__ = ("device", "holder", "name", "rule", "state", "waiting")
-
-    def __init__(
-        self,
-        name: str,
-        device: str,
-        state: str,
-        rule: str,
-        waiting: int = 0,
-        holder: Holder | None = None,
-    ) -> None:
-        self.name = name
-        self.device = device
-        self.state = state
-        self.rule = rule
-        self.waiting = waiting
-        self.holder = holder
+    name: str
+    device: str
+    state: str
+    rule: str
+    waiting: int = 0
+    holder: Holder | None = None
+    lent: Holder | None = None
+    copies: tuple[Holder, ...] = ()
+    facts: tuple[tuple[int, int], ...] = ()
 
 
-class Open(_Value):
-    """Give me the port: `wait` in milliseconds, `pid` the process on whose behalf, or 0."""
+class Open(Value):
+    """Ask for a port.
 
-    __slots__ = ("name", "pid", "wait")
+    `wait` is in milliseconds. `pid` is the process that the client acts for, or 0. `self_pid` is
+    the client's own pid as it sees it, or 0. `flags` are READ, WRITE, ...
+    """
 
-    def __init__(self, name: str, wait: int = 0, pid: int = 0) -> None:
-        self.name = name
-        self.wait = wait
-        self.pid = pid
-
-
-class List(_Value):
-    """What may I use, and who has it? From port number `start` on: a list may be long, and an
-    answer is one message."""
-
-    __slots__ = ("start",)
-
-    def __init__(self, start: int = 0) -> None:
-        self.start = start
+    name: str
+    wait: int = 0
+    pid: int = 0
+    self_pid: int = 0
+    flags: int = 0
+    session: bytes = NO_SESSION
+    label: str = ""
 
 
-class Revoke(_Value):
-    """Take the port back from whoever holds it."""
+class List(Value):
+    """Ask what the caller may use.
 
-    __slots__ = ("name",)
+    An answer is one message, and a list may be longer: `start` leaves out so many rows. `flags`
+    are DETAILS and WATCH. `names` are the ports to list; none: all.
+    """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class Check(_Value):
-    """Would it be allowed? `uid` None is the sender; another's groups are the asker's claim."""
-
-    __slots__ = ("groups", "name", "uid")
-
-    def __init__(self, name: str, uid: int | None = None, groups: tuple[int, ...] = ()) -> None:
-        self.name = name
-        self.uid = uid
-        self.groups = groups
+    start: int = 0
+    flags: int = 0
+    names: tuple[str, ...] = ()
 
 
-class Connect(_Value):
-    """A further connection, please."""
+class Revoke(Value):
+    """Take a port back; keep the old holder's user from it for `hold` milliseconds."""
 
-    __slots__ = ()
-
-
-class Status(_Value):
-    """What keeps you in bounds, of that which only you can tell?"""
-
-    __slots__ = ()
+    name: str
+    hold: int = 0
 
 
-class Grant(_Value):
-    """Here it is: the descriptor lies beside the message."""
+class Check(Value):
+    """Ask whether an open would be allowed.
 
-    __slots__ = ()
+    `uid` None is the sender. The groups of another user are the asker's claim.
+    """
 
-
-class Done(_Value):
-    """What was asked has happened."""
-
-    __slots__ = ()
-
-
-class Refused(_Value):
-    """No: `errno` is one of errno(3), `message` is for people, `holder` where one is known."""
-
-    __slots__ = ("errno", "holder", "message")
-
-    def __init__(self, errno: int, message: str, holder: Holder | None = None) -> None:
-        self.errno = errno
-        self.message = message
-        self.holder = holder
+    name: str
+    uid: int | None = None
+    groups: tuple[int, ...] = ()
 
 
-class Ports(_Value):
-    """Part of a list; `more` says that there are ports beyond."""
-
-    __slots__ = ("more", "ports")
-
-    def __init__(self, ports: tuple[Port, ...], more: bool = False) -> None:
-        self.ports = ports
-        self.more = more
+class Connect(Value):
+    """Ask for a further connection."""
 
 
-class Verdict(_Value):
-    """What the policy says; `known` is whether some rule names the port at all."""
-
-    __slots__ = ("allowed", "known", "message", "rule")
-
-    def __init__(self, allowed: bool, known: bool, rule: str, message: str) -> None:
-        self.allowed = allowed
-        self.known = known
-        self.rule = rule
-        self.message = message
+class Status(Value):
+    """Ask what keeps the broker in bounds, as far as only the broker can tell."""
 
 
-class Running(_Value):
-    """What /proc does not show of the broker: the Landlock ABI level in force, 0 if none, and
-    whether it is dumpable."""
+class Grant(Value):
+    """Hand over the descriptor beside this message. `joined`: the session had the port before."""
 
-    __slots__ = ("dumpable", "landlock")
-
-    def __init__(self, landlock: int, dumpable: bool) -> None:
-        self.landlock = landlock
-        self.dumpable = dumpable
+    session: bytes = NO_SESSION
+    joined: bool = False
 
 
-class Waiting(_Value):
-    """Not yet: why an answer takes its time, for people. The answer itself comes after it."""
+class Done(Value):
+    """Say that it has happened. `withdrawn` counts the waiting requests that a REVOKE ended."""
 
-    __slots__ = ("message",)
+    withdrawn: int = 0
 
-    def __init__(self, message: str) -> None:
-        self.message = message
+
+class Refused(Value):
+    """Say no. `errno` is of errno(3). `cause` and `advice` are for people, without the name."""
+
+    errno: int
+    cause: str
+    holder: Holder | None = None
+    advice: str = ""
+
+    def message(self, name: str = "") -> str:
+        """The line to show: the port's name, the cause, the holder, and what to do."""
+        text = f"{name}: {self.cause}" if name else self.cause
+        if self.holder is not None:
+            text += f": held by {self.holder}"
+        return f"{text}; {self.advice}" if self.advice else text
+
+
+class Ports(Value):
+    """Answer with a part of a list; `more` says that there are ports beyond."""
+
+    ports: tuple[PortInfo, ...]
+    more: bool = False
+
+
+class Verdict(Value):
+    """Tell what the policy says; `known` is whether some rule names the port at all."""
+
+    allowed: bool
+    known: bool
+    rule: str
+    message: str
+
+
+class Running(Value):
+    """Tell what /proc does not show of the broker.
+
+    `landlock` is the ABI level in force, 0 if none.
+    """
+
+    landlock: int
+    dumpable: bool
+    version: str = ""
+
+
+class Waiting(Value):
+    """Say why the answer takes its time; the answer comes later.
+
+    `reason` is BUSY, SLOW, ABSENT, ASKED or LENT_OUT, 0 where it is not known. `place` counts the
+    requests in front. `left` is what is left of the wait, in milliseconds.
+    """
+
+    message: str
+    reason: int = 0
+    place: int = 0
+    left: int = 0
+    holder: Holder | None = None
+
+
+class Lent(Value):
+    """Ask a session that yields to let go of its port within `grace` milliseconds."""
+
+    grace: int
+    holder: Holder | None = None
 
 
 Request = Open | List | Revoke | Check | Connect | Status
-Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting
+Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting | Lent
 
 
 class _Reader:
-    """Takes fields off a datagram from the left; anything missing is Malformed."""
+    """Take fields off a datagram from the left; anything missing is Malformed."""
 
     __slots__ = ("at", "data")
 
@@ -290,8 +314,11 @@ class _Reader:
         self.at = end
         return part
 
-    def integers(self, layout: struct.Struct) -> tuple[int, ...]:
+    def fields(self, layout: struct.Struct) -> tuple[int, ...]:
         return layout.unpack(self.take(layout.size))
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
 
     def flag(self) -> bool:
         value = self.take(1)[0]
@@ -300,9 +327,8 @@ class _Reader:
         return value == 1
 
     def text(self) -> str:
-        size = int.from_bytes(self.take(2), "little")
         try:
-            return self.take(size).decode()
+            return self.take(self.number(2)).decode()
         except UnicodeDecodeError:
             raise Malformed("text is not UTF-8") from None
 
@@ -314,56 +340,72 @@ class _Reader:
             raise Malformed("message too long")
 
 
-def _head(kind: int) -> bytes:
-    return _HEAD.pack(VERSION, kind, 0)
-
-
-def _read_head(data: bytes) -> tuple[int, _Reader]:
+def _read_head(data: bytes) -> tuple[int, int, _Reader]:
     if len(data) < _HEAD.size:
         raise Malformed("message too short")
     version, kind, zero = _HEAD.unpack_from(data)
-    if version != VERSION:  # guard: protocol-version
-        raise Malformed(f"protocol version {version}, not {VERSION}")
+    if version not in VERSIONS:  # guard: protocol-version
+        raise Malformed(f"protocol version {version}, not 1 or 2")
     if zero:  # guard: reserved-bytes
         raise Malformed("reserved bytes are not zero")
-    return kind, _Reader(data, _HEAD.size)
+    return version, kind, _Reader(data, _HEAD.size)
 
 
-def _bytes(name: str) -> bytes:
+def _name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def encode_request(request: Request) -> bytes:
-    """The datagram for `request`."""
+def encode_request(request: Request, version: int = VERSION) -> bytes:
+    """The datagram for `request`. What version 1 has no field for is left out."""
+    kind, body = _request(request, version)
+    return _HEAD.pack(version, kind, 0) + body
+
+
+def _request(request: Request, version: int) -> tuple[int, bytes]:
     if isinstance(request, Open):
-        return _head(OPEN) + _OPEN.pack(request.wait, request.pid) + _bytes(request.name)
-    if isinstance(request, Revoke):
-        return _head(REVOKE) + _bytes(request.name)
-    if isinstance(request, Check):
+        name = _name(request.name)
+        if version == 1:  # wait u32, pid u32, name
+            return OPEN, _OPEN_1.pack(request.wait, request.pid) + name
+        # wait u32, pid u32, self u32, flags u16, session 16 bytes, label text, name
+        fixed = _OPEN.pack(
+            request.wait, request.pid, request.self_pid, request.flags, request.session
+        )
+        return OPEN, fixed + _text(request.label) + name
+    if isinstance(request, Revoke):  # hold u32 (not in version 1), name
+        hold = b"" if version == 1 else _U32.pack(request.hold)
+        return REVOKE, hold + _name(request.name)
+    if isinstance(request, Check):  # uid u32, count u16, count x gid u32, name
         groups = request.groups
         uid = NOBODY if request.uid is None else request.uid
         packed = _CHECK.pack(uid, len(groups)) + struct.pack(f"<{len(groups)}I", *groups)
-        return _head(CHECK) + packed + _bytes(request.name)
+        return CHECK, packed + _name(request.name)
     if isinstance(request, List):
-        return _head(LIST) + _LIST.pack(request.start)
-    return _head(CONNECT if isinstance(request, Connect) else STATUS)
+        if version == 1:  # start u32
+            return LIST, _LIST_1.pack(request.start)
+        # start u32, flags u8, count u8, count x text
+        names = b"".join(map(_text, request.names))
+        return LIST, _LIST.pack(request.start, request.flags, len(request.names)) + names
+    return (CONNECT if isinstance(request, Connect) else STATUS), b""
 
 
 def decode_request(data: bytes) -> Request:
-    """The request in `data`; raises Malformed. Whether the name is valid is not judged here."""
+    """The request in `data`, whose first byte is its version. Raises Malformed.
+
+    Whether the name is valid is not judged here.
+    """
     if len(data) > MAX_REQUEST:  # guard: request-size
         raise Malformed("message too long")
-    kind, body = _read_head(data)
+    version, kind, body = _read_head(data)
     request: Request
     if kind == OPEN:
-        wait, pid = body.integers(_OPEN)
-        return Open(body.name(), wait, pid)
+        return _decode_open(body, version)
     if kind == REVOKE:
-        return Revoke(body.name())
+        hold = 0 if version == 1 else body.number(4)
+        return Revoke(body.name(), hold)
     if kind == CHECK:
         return _decode_check(body)
     if kind == LIST:
-        request = List(*body.integers(_LIST))
+        request = _decode_list(body, version)
     elif kind in (CONNECT, STATUS):
         request = Connect() if kind == CONNECT else Status()
     else:
@@ -372,8 +414,32 @@ def decode_request(data: bytes) -> Request:
     return request
 
 
+def _decode_open(body: _Reader, version: int) -> Open:
+    if version == 1:
+        wait, pid = body.fields(_OPEN_1)
+        return Open(body.name(), wait, pid)
+    wait, pid, self_pid, flags, session = _OPEN.unpack(body.take(_OPEN.size))
+    label = body.text()
+    if flags >= 2 * PROGRESS:  # guard: open-flags
+        raise Malformed("unknown flags")
+    if len(label) > MAX_LABEL:  # guard: label-size
+        raise Malformed("label too long")
+    return Open(body.name(), wait, pid, self_pid, flags, session, label)
+
+
+def _decode_list(body: _Reader, version: int) -> List:
+    if version == 1:
+        return List(body.number(4))
+    start, flags, count = body.fields(_LIST)
+    if flags > DETAILS | WATCH:  # guard: list-flags
+        raise Malformed("unknown flags")
+    if count > MAX_NAMES:  # guard: name-count
+        raise Malformed("too many names")
+    return List(start, flags, tuple(body.text() for _ in range(count)))
+
+
 def _decode_check(body: _Reader) -> Check:
-    uid, count = body.integers(_CHECK)
+    uid, count = body.fields(_CHECK)
     if count > MAX_GROUPS:  # guard: group-count
         raise Malformed("too many groups")
     groups = struct.unpack(f"<{count}I", body.take(4 * count))
@@ -387,81 +453,173 @@ def _text(text: str) -> bytes:
     return len(raw).to_bytes(2, "little") + raw
 
 
-def _encode_holder(holder: Holder | None) -> bytes:
+def _encode_holder(holder: Holder | None, version: int) -> bytes:
+    """known u8; where that is 1: uid u32, pid u32, since f64, user text (version 1 only), program
+    text, how text, label text (version 2 only)."""
     if holder is None:
         return b"\0"
     uid = NOBODY if holder.uid is None else holder.uid
     since = holder.since if holder.since is not None and 0 < holder.since < _END else 0.0
     fixed = _HOLDER.pack(1, uid, holder.pid or 0, since)
-    return fixed + _text(holder.user) + _text(holder.program) + _text(holder.how)
+    what = _text(holder.program) + _text(holder.how)
+    if version == 1:
+        return fixed + _text(holder.user) + what
+    return fixed + what + _text(holder.label)
 
 
-def _decode_holder(body: _Reader) -> Holder | None:
+def _decode_holder(body: _Reader, version: int) -> Holder | None:
     if not body.flag():
         return None
     body.at -= 1
     _, uid, pid, since = _HOLDER.unpack(body.take(_HOLDER.size))
     if not 0 <= since < _END:
         raise Malformed("a moment out of range")
-    user, program, how = body.text(), body.text(), body.text()
-    return Holder(None if uid == NOBODY else uid, user, pid or None, program, since or None, how)
+    user = body.text() if version == 1 else ""
+    program, how = body.text(), body.text()
+    label = "" if version == 1 else body.text()
+    known_uid = None if uid == NOBODY else uid
+    return Holder(known_uid, user, pid or None, program, since or None, how, label)
 
 
-def size_of(port: Port) -> int:
+def size_of(port: PortInfo, version: int = VERSION) -> int:
     """Bytes that the port takes in a PORTS message."""
-    return len(_encode_port(port))
+    return len(_encode_port(port, version))
 
 
-def _encode_port(port: Port) -> bytes:
+def _encode_port(port: PortInfo, version: int) -> bytes:
+    """name, device, state and rule text, waiting u16, holder; from version 2 on also: lent
+    holder, count u8, count x holder, count u8, count x (fact u8, value u64)."""
     texts = _text(port.name) + _text(port.device) + _text(port.state) + _text(port.rule)
-    return texts + port.waiting.to_bytes(2, "little") + _encode_holder(port.holder)
+    data = texts + port.waiting.to_bytes(2, "little") + _encode_holder(port.holder, version)
+    if version == 1:
+        return data
+    copies = [_encode_holder(copy, version) for copy in port.copies[:255]]
+    facts = [_FACT.pack(*fact) for fact in port.facts]
+    parts = (data, _encode_holder(port.lent, version), bytes((len(copies),)), *copies,
+             bytes((len(facts),)), *facts)  # fmt: skip
+    return b"".join(parts)
 
 
-def _decode_port(body: _Reader) -> Port:
+def _decode_port(body: _Reader, version: int) -> PortInfo:
     name, device, state, rule = body.text(), body.text(), body.text(), body.text()
-    waiting = int.from_bytes(body.take(2), "little")
-    return Port(name, device, state, rule, waiting, _decode_holder(body))
+    waiting, holder = body.number(2), _decode_holder(body, version)
+    if version == 1:
+        return PortInfo(name, device, state, rule, waiting, holder)
+    lent = _decode_holder(body, version)
+    copies = tuple(_decode_copy(body) for _ in range(body.number(1)))
+    facts = tuple(_FACT.unpack(body.take(_FACT.size)) for _ in range(body.number(1)))
+    return PortInfo(name, device, state, rule, waiting, holder, lent, copies, facts)
 
 
-def encode_reply(reply: Reply) -> bytes:
-    """The datagram for `reply`."""
-    if isinstance(reply, Refused):
-        fixed = reply.errno.to_bytes(2, "little")
-        return _head(REFUSED) + fixed + _encode_holder(reply.holder) + _text(reply.message)
-    if isinstance(reply, Ports):
-        rows = b"".join(_encode_port(port) for port in reply.ports)
-        return _head(PORTS) + _PORTS.pack(reply.more, len(reply.ports)) + rows
+def _decode_copy(body: _Reader) -> Holder:
+    holder = _decode_holder(body, VERSION)
+    if holder is None:
+        raise Malformed("a copy that nobody keeps")
+    return holder
+
+
+def encode_reply(reply: Reply, version: int = VERSION, name: str = "") -> bytes:
+    """The datagram for `reply`. What version 1 has no field for is left out.
+
+    `name` is the port that the request was about: a text of version 1 says it itself.
+    """
+    kind, body = _reply(reply, version, name)
+    return _HEAD.pack(version, kind, 0) + body
+
+
+def _reply(reply: Reply, version: int, name: str) -> tuple[int, bytes]:
+    if isinstance(reply, Grant):  # flags u8, session 16 bytes; nothing in version 1
+        return GRANT, b"" if version == 1 else _GRANT.pack(reply.joined, reply.session)
+    if isinstance(reply, Refused):  # errno u16, holder, cause text, advice text
+        fixed = reply.errno.to_bytes(2, "little") + _encode_holder(reply.holder, version)
+        if version == 1:  # message text instead of the last two
+            return REFUSED, fixed + _text(reply.message(name))
+        return REFUSED, fixed + _text(reply.cause) + _text(reply.advice)
+    if isinstance(reply, Ports):  # more u8, count u16, count x port
+        rows = b"".join(_encode_port(port, version) for port in reply.ports)
+        return PORTS, _PORTS.pack(reply.more, len(reply.ports)) + rows
     if isinstance(reply, Waiting):
-        return _head(WAITING) + _text(reply.message)
-    if isinstance(reply, Running):
-        return _head(RUNNING) + bytes((reply.landlock, reply.dumpable))
-    if isinstance(reply, Verdict):
+        if version == 1:  # message text
+            return WAITING, _text(f"{name}: {reply.message}" if name else reply.message)
+        # reason u8, place u16, left u32, holder, message text
+        fixed = _WAITING.pack(reply.reason, reply.place, reply.left)
+        return WAITING, fixed + _encode_holder(reply.holder, version) + _text(reply.message)
+    if isinstance(reply, Running):  # landlock u8, dumpable u8, version text (not in version 1)
+        told = b"" if version == 1 else _text(reply.version)
+        return RUNNING, bytes((reply.landlock, reply.dumpable)) + told
+    if isinstance(reply, Verdict):  # allowed u8, known u8, rule text, message text
         flags = bytes((reply.allowed, reply.known))
-        return _head(VERDICT) + flags + _text(reply.rule) + _text(reply.message)
-    return _head(GRANT if isinstance(reply, Grant) else DONE)
+        return VERDICT, flags + _text(reply.rule) + _text(reply.message)
+    if isinstance(reply, Lent):  # grace u32, holder
+        return LENT, _U32.pack(reply.grace) + _encode_holder(reply.holder, version)
+    # withdrawn u16; nothing in version 1
+    return DONE, b"" if version == 1 else reply.withdrawn.to_bytes(2, "little")
 
 
 def decode_reply(data: bytes) -> Reply:
-    """The reply in `data`; raises Malformed."""
-    kind, body = _read_head(data)
-    reply: Reply
-    if kind == REFUSED:
-        number = int.from_bytes(body.take(2), "little")
-        holder = _decode_holder(body)
-        reply = Refused(number, body.text(), holder)
-    elif kind == PORTS:
-        more = body.flag()
-        count = int.from_bytes(body.take(2), "little")
-        reply = Ports(tuple(_decode_port(body) for _ in range(count)), more)
-    elif kind == VERDICT:
-        reply = Verdict(body.flag(), body.flag(), body.text(), body.text())
-    elif kind == WAITING:
-        reply = Waiting(body.text())
-    elif kind == RUNNING:
-        reply = Running(body.take(1)[0], body.flag())
-    elif kind in (GRANT, DONE):
-        reply = Grant() if kind == GRANT else Done()
-    else:
+    """The reply in `data`, whose first byte is its version. Raises Malformed.
+
+    `cause` of a REFUSED of version 1 is the whole line to show, the port's name included, and
+    so is `message` of a WAITING.
+    """
+    version, kind, body = _read_head(data)
+    decode = _DECODERS.get(kind)
+    if decode is None or (version == 1 and kind == LENT):
         raise Malformed(f"unknown kind of reply: {kind}")
+    reply = decode(body, version)
     body.end()
     return reply
+
+
+def _decode_grant(body: _Reader, version: int) -> Grant:
+    if version == 1:
+        return Grant()
+    joined = body.flag()
+    return Grant(body.take(16), joined)
+
+
+def _decode_done(body: _Reader, version: int) -> Done:
+    return Done() if version == 1 else Done(body.number(2))
+
+
+def _decode_refused(body: _Reader, version: int) -> Refused:
+    number, holder, cause = body.number(2), _decode_holder(body, version), body.text()
+    return Refused(number, cause, holder, "" if version == 1 else body.text())
+
+
+def _decode_ports(body: _Reader, version: int) -> Ports:
+    more, count = body.flag(), body.number(2)
+    return Ports(tuple(_decode_port(body, version) for _ in range(count)), more)
+
+
+def _decode_verdict(body: _Reader, _version: int) -> Verdict:
+    return Verdict(body.flag(), body.flag(), body.text(), body.text())
+
+
+def _decode_running(body: _Reader, version: int) -> Running:
+    landlock, dumpable = body.number(1), body.flag()
+    return Running(landlock, dumpable, "" if version == 1 else body.text())
+
+
+def _decode_waiting(body: _Reader, version: int) -> Waiting:
+    if version == 1:
+        return Waiting(body.text())
+    reason, place, left = body.fields(_WAITING)
+    holder = _decode_holder(body, version)
+    return Waiting(body.text(), reason, place, left, holder)
+
+
+def _decode_lent(body: _Reader, version: int) -> Lent:
+    return Lent(body.number(4), _decode_holder(body, version))
+
+
+_DECODERS: dict[int, Callable[[_Reader, int], Reply]] = {
+    GRANT: _decode_grant,
+    DONE: _decode_done,
+    REFUSED: _decode_refused,
+    PORTS: _decode_ports,
+    VERDICT: _decode_verdict,
+    RUNNING: _decode_running,
+    WAITING: _decode_waiting,
+    LENT: _decode_lent,
+}

@@ -35,7 +35,7 @@ def whose(holder: wire.Holder | None) -> Who | None:
     return Who(holder.uid, holder.pid, holder.how, since)
 
 
-def as_row(row: wire.Port) -> tuple[object, ...]:
+def as_row(row: wire.PortInfo) -> tuple[object, ...]:
     """A row of a list; of a port that is opened by now it may know since when."""
     holder = whose(row.holder)
     if row.state == "opening" and holder is not None:
@@ -56,8 +56,8 @@ def read_answer(data: bytes, with_descriptor: bool) -> Answer:
                 return Answer("waiting")
             case wire.Running():
                 return Answer("running")
-            case wire.Refused() if reply.message and reply.message.isprintable():
-                kind = "cut" if reply.message.startswith("cut off: ") else "refused"
+            case wire.Refused() if reply.cause and reply.message().isprintable():
+                kind = "cut" if reply.cause.startswith("cut off: ") else "refused"
                 return Answer(kind, reply.errno, whose(reply.holder))
             case wire.Verdict():
                 return Answer("verdict", facts=(reply.allowed, reply.known))

@@ -40,7 +40,7 @@ SEEDS: list[bytes] = [
             wire.Grant(),
             wire.Done(),
             wire.Refused(16, "busy", wire.Holder(1000, "ann", 12, "picocom", 1e9)),
-            wire.Ports((wire.Port("a", "/dev/a", "free", "r", 1),), True),
+            wire.Ports((wire.PortInfo("a", "/dev/a", "free", "r", 1),), True),
             wire.Verdict(True, False, "rule", "text"),
             wire.Running(7, False),
             wire.Waiting("slow"),
@@ -157,7 +157,7 @@ def any_reply(draw: Any) -> wire.Reply:
         rows = []
         for _ in range(draw.ConsumeIntInRange(0, 4)):
             texts = [any_text(draw) for _ in range(4)]
-            rows.append(wire.Port(*texts, draw.ConsumeIntInRange(0, U16), any_holder(draw)))
+            rows.append(wire.PortInfo(*texts, draw.ConsumeIntInRange(0, U16), any_holder(draw)))
         return wire.Ports(tuple(rows), draw.ConsumeBool())
     if kind == 2:
         flags = (draw.ConsumeBool(), draw.ConsumeBool())

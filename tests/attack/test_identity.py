@@ -180,7 +180,7 @@ def test_a_setuid_program_that_is_another_process_or_user_is_cut_off(
     run = through(rig, command, opening("roots"), fork=how == "a child")
     reply = wire.decode_reply(rig.child(ALICE, run).result())
     assert isinstance(reply, wire.Refused) and reply.errno == errno.EPROTO, reply
-    assert "identity changed" in reply.message
+    assert "identity changed" in reply.cause
     end_orphans(rig)
 
 

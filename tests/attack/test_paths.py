@@ -423,10 +423,14 @@ def tell(event, arguments):
 sys.addaudithook(tell)
 """
 GRAMMAR = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,63}")
-KINDS = {
-    wire.OPEN: struct.pack("<II", 0, 0),
-    wire.REVOKE: b"",
-    wire.CHECK: struct.pack("<IH", wire.NOBODY, 0),
+CHECKING = struct.pack("<IH", wire.NOBODY, 0)
+KINDS = {  # version and kind, and what stands before the name
+    (1, wire.OPEN): bytes(8),
+    (1, wire.REVOKE): b"",
+    (1, wire.CHECK): CHECKING,
+    (2, wire.OPEN): bytes(32),
+    (2, wire.REVOKE): bytes(4),
+    (2, wire.CHECK): CHECKING,
 }
 # digits and letters that are none of ours, an override, a space without width, case that folds
 LOOKALIKES = "\u0660\u0966\u07c0\uff10\U0001d7ce\uff54\uff59\u202e\u200b\u0441\u017fK\u0130"
@@ -483,8 +487,9 @@ def test_no_name_leads_anywhere_but_where_the_policy_says(
         @settings(max_examples=scale(300, 30_000), deadline=None, database=None,
                   suppress_health_check=list(HealthCheck))  # fmt: skip
         @given(names, st.sampled_from(list(KINDS)))
-        def ask(name: bytes, kind: int) -> None:
-            sock.send(message(kind, KINDS[kind] + name))
+        def ask(name: bytes, how: tuple[int, int]) -> None:
+            version, kind = how
+            sock.send(message(kind, KINDS[how] + name, version))
             reply, paths = answer(sock), opened()
             if GRAMMAR.fullmatch(name) is None:
                 asked["no name"] += 1

@@ -151,7 +151,7 @@ def test_an_answer_read_byte_by_byte_is_one_message_and_nothing_waits_for_the_re
         sock = connect(rig)
         for _ in range(50):
             sock.send(wire.encode_request(wire.List()))
-            assert sock.recv(1) == b"\1"
+            assert sock.recv(1) == bytes([wire.VERSION])
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
             sock.recv(1)
@@ -184,7 +184,7 @@ def test_a_wait_may_be_cancelled_in_every_state_of_the_port(
     rig.port("ttyS1")
     daemon = rig.daemon(hook=SLOW)
 
-    def there() -> wire.Port:
+    def there() -> wire.PortInfo:
         with client.connect(str(rig.socket)) as connection:
             return next(port for port in connection.ports() if port.name == name)
 

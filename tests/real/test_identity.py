@@ -168,7 +168,7 @@ def cut_off(sock: socket.socket) -> str:
     reply = wire.decode_reply(sock.recv(65536))
     assert isinstance(reply, wire.Refused) and reply.errno == errno.EPROTO
     assert sock.recv(65536) == b""
-    return reply.message
+    return reply.cause
 
 
 def test_a_forked_child_on_its_parents_connection_is_cut_off(rig: Rig, daemon: Daemon) -> None:

@@ -366,7 +366,7 @@ def test_who_waits_is_served_first_come_first_served(rig: Rig, daemon: Daemon) -
         child.result()
 
 
-def row(rig: Rig, name: str = "ttyS0") -> wire.Port:
+def row(rig: Rig, name: str = "ttyS0") -> wire.PortInfo:
     """The row of this port in root's list."""
     with client.connect(str(rig.socket)) as connection:
         return next(port for port in connection.ports() if port.name == name)

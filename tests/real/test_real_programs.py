@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 TIOCEXCL = 0x540C
 
 
-def row(rig: Rig) -> wire.Port:
+def row(rig: Rig) -> wire.PortInfo:
     """The port as root's list shows it."""
     with client.connect(str(rig.socket)) as connection:
         return next(port for port in connection.ports() if port.name == "ttyS0")

@@ -52,7 +52,7 @@ def end(systemd: Systemd, rig: Rig, number: signal.Signals = signal.SIGKILL) -> 
     systemd.hear()
 
 
-def row(rig: Rig, name: str = "ttyS0") -> wire.Port:
+def row(rig: Rig, name: str = "ttyS0") -> wire.PortInfo:
     """What the list says of a port."""
     with client.connect(str(rig.socket)) as connection:
         return {port.name: port for port in connection.ports()}[name]

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ttybroker.errors import BY_ERRNO, BrokerUnavailable
-from ttybroker.wire import Port, Verdict
+from ttybroker.wire import PortInfo, Verdict
 
 
 class FakeClient:
@@ -57,10 +57,10 @@ class FakeClient:
             return Verdict(True, True, "rule 2", "")
         return Verdict(False, False, "", "no rule names this port")
 
-    def ports(self) -> list[Port]:
+    def ports(self) -> list[PortInfo]:
         self._log("ports")
         return [
-            Port(path.name, os.readlink(path), "free", "rule 2")
+            PortInfo(path.name, os.readlink(path), "free", "rule 2")
             for path in sorted(self.directory.iterdir())
             if path.is_symlink() and not (self.directory / f"{path.name}.deny").exists()
         ]

@@ -18,7 +18,7 @@ from run.conftest import LIMIT, Rig, wait_for_end
 from ttybroker import launch, run, seccomp
 from ttybroker.ptyproxy import replace
 from ttybroker.supervise import Names, is_serial_name
-from ttybroker.wire import Port
+from ttybroker.wire import PortInfo
 
 BECOME, TREE = {}, {"TEST_PTRACE_SCOPE": "1"}
 LAYOUTS = pytest.mark.parametrize("env", [BECOME, TREE], ids=["become", "tree"])
@@ -677,8 +677,8 @@ def test_other_names(name: str) -> None:
 
 
 def test_a_node_with_several_names_is_asked_for_by_the_best_one() -> None:
-    kernel = Port("ttyUSB3", "/dev/ttyUSB3", "free", "")
-    alias = Port("gps", "/dev/ttyUSB3", "free", "")
+    kernel = PortInfo("ttyUSB3", "/dev/ttyUSB3", "free", "")
+    alias = PortInfo("gps", "/dev/ttyUSB3", "free", "")
     assert Names((), [alias, kernel]).of("/dev/ttyUSB3") == "ttyUSB3"
     assert Names((), [alias]).of("/dev/ttyUSB3") == "gps"
     assert Names(("gps",), [alias, kernel]).of("/dev/ttyUSB3") == "gps"

@@ -24,13 +24,13 @@ def connect(rig: Rig) -> socket.socket:
     return sock
 
 
-def message(kind: int, body: bytes = b"") -> bytes:
+def message(kind: int, body: bytes = b"", version: int = 1) -> bytes:
     """Return any message, whether there is such a kind or not."""
-    return struct.pack("<BBH", wire.VERSION, kind, 0) + body
+    return struct.pack("<BBH", version, kind, 0) + body
 
 
 def opening(name: str | bytes, wait: int = 0, pid: int = 0) -> bytes:
-    """Return an OPEN with any bytes for a name; `wait` in milliseconds."""
+    """Return an OPEN of version 1 with any bytes for a name; `wait` in milliseconds."""
     if isinstance(name, str):
         name = name.encode()
     return message(wire.OPEN, struct.pack("<II", wait, pid) + name)
@@ -67,7 +67,7 @@ def cut_off(sock: socket.socket) -> str:
     assert replies, "no last word"
     last = replies[-1]
     assert isinstance(last, wire.Refused) and last.errno == errno.EPROTO, last
-    return last.message
+    return last.cause
 
 
 def others_are_served(rig: Rig, name: str = "ttyS1", uid: int = BOB) -> None:

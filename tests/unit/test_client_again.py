@@ -102,7 +102,7 @@ def test_a_request_that_broke_off_is_asked_of_the_next_daemon(
 ) -> None:
     with Daemons(path, *[ends] * times, grants) as daemons:
         os.close(ask(path))
-    assert daemons.asked == [wire.Open("ttyS0", 0, 0)] * (times + 1)
+    assert daemons.asked == [wire.Open("ttyS0", 0, 0, os.getpid())] * (times + 1)
 
 
 @both_ways
@@ -186,7 +186,7 @@ def test_a_connection_that_was_idle_while_the_daemon_was_started_again_is_made_a
 
 
 def test_a_list_that_broke_off_begins_anew(path: str) -> None:
-    one, two = (wire.Port(name, "/dev/x", "free", "r") for name in ("one", "two"))
+    one, two = (wire.PortInfo(name, "/dev/x", "free", "r") for name in ("one", "two"))
 
     def half(connection: socket.socket) -> None:
         says(wire.Ports((one,), more=True))(connection)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from ttybroker import listing
-from ttybroker.wire import Holder, Port
+from ttybroker.wire import Holder, PortInfo
 
 DEVICE = "/dev/no-such-device"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -35,9 +35,9 @@ def holder(program: str = "picocom", seconds: float = 120) -> Holder:
 
 
 PORTS = [
-    Port("ttyS0", DEVICE, "busy", "", 2, holder()),
-    Port("a-name-of-some-length", DEVICE, "free", ""),
-    Port("gps", DEVICE, "refused", ""),
+    PortInfo("ttyS0", DEVICE, "busy", "", 2, holder()),
+    PortInfo("a-name-of-some-length", DEVICE, "free", ""),
+    PortInfo("gps", DEVICE, "refused", ""),
 ]
 PLAIN = f"""\
 PORT                   STATE            HOLDER                SINCE  DEVICE               DESCRIPTION
@@ -49,7 +49,7 @@ gps                    refused                                       {DEVICE}
 
 @pytest.fixture
 def in_file(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    def show(ports: list[Port], encoding: str = "utf-8") -> str:
+    def show(ports: list[PortInfo], encoding: str = "utf-8") -> str:
         out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         monkeypatch.setattr(sys, "stdout", out)
         listing.show(ports)
@@ -60,12 +60,12 @@ def in_file(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 @pytest.fixture
-def on_screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Port], int], list[str]]:
+def on_screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[PortInfo], int], list[str]]:
     """Show them on a terminal of so many columns; the lines that came, with their colours."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
 
-    def show(ports: list[Port], columns: int) -> list[str]:
+    def show(ports: list[PortInfo], columns: int) -> list[str]:
         screen, keyboard = pty.openpty()
         with os.fdopen(screen, "rb", 0) as far, os.fdopen(keyboard, "w") as near:
             fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
@@ -85,7 +85,7 @@ def test_a_file_gets_all_of_it_without_colour(in_file: Callable[..., str]) -> No
 
 
 def test_a_wide_terminal_gets_the_same_in_colour(
-    on_screen: Callable[[list[Port], int], list[str]],
+    on_screen: Callable[[list[PortInfo], int], list[str]],
 ) -> None:
     lines = on_screen(PORTS, 200)
     assert [ESCAPE.sub("", line) for line in lines] == PLAIN.splitlines()
@@ -95,7 +95,7 @@ def test_a_wide_terminal_gets_the_same_in_colour(
 
 @pytest.mark.parametrize("columns", [80, 40, 10, 1])
 def test_no_line_is_longer_than_the_terminal(
-    columns: int, on_screen: Callable[[list[Port], int], list[str]]
+    columns: int, on_screen: Callable[[list[PortInfo], int], list[str]]
 ) -> None:
     for line, whole in zip(on_screen(PORTS, columns), PLAIN.splitlines(), strict=True):
         assert ESCAPE.sub("", line) == (
@@ -107,7 +107,7 @@ def test_no_line_is_longer_than_the_terminal(
 def test_colour_is_not_forced_on_anybody(
     variable: str,
     value: str,
-    on_screen: Callable[[list[Port], int], list[str]],
+    on_screen: Callable[[list[PortInfo], int], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -116,12 +116,12 @@ def test_colour_is_not_forced_on_anybody(
 
 def test_a_holder_cannot_speak_to_the_terminal(in_file: Callable[..., str]) -> None:
     """A program names itself, prctl(2) PR_SET_NAME."""
-    rogue = Port("ttyS0", DEVICE, "busy", "", 0, holder("\x1b[2J\r\n\x9b\u202e"))
+    rogue = PortInfo("ttyS0", DEVICE, "busy", "", 0, holder("\x1b[2J\r\n\x9b\u202e"))
     lines = in_file([rogue]).splitlines()
     assert len(lines) == 2
     assert "alice ?[2J???? (4711)" in lines[1]
 
 
 def test_what_the_locale_cannot_say_is_no_error(in_file: Callable[..., str]) -> None:
-    assert "Gerät" in in_file([Port("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))])
-    assert "Ger?t" in in_file([Port("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))], "ascii")
+    assert "Gerät" in in_file([PortInfo("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))])
+    assert "Ger?t" in in_file([PortInfo("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))], "ascii")

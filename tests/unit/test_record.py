@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import termios
 import tty
 
@@ -10,14 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttybrokerd.root.record import MAX_RECORD, NCCS, NoRecord, Record, decode, encode
+from support import old_record
+from ttybroker.wire import NO_SESSION
+from ttybrokerd.root.record import (
+    MAX_RECORD,
+    NCCS,
+    NoRecord,
+    Record,
+    decode,
+    encode,
+    pack_termios,
+    unpack_termios,
+)
 
 U32 = st.integers(0, 2**32 - 1)
 TIME = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 NAME = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,63}", fullmatch=True)
 CHARACTERS = st.binary(min_size=NCCS, max_size=NCCS)
-SETTINGS = st.tuples(st.lists(U32, min_size=6, max_size=6), CHARACTERS).map(
+TERMIOS = st.tuples(st.lists(U32, min_size=6, max_size=6), CHARACTERS).map(
     lambda parts: [*parts[0], [bytes([value]) for value in parts[1]]]
 )
 RECORDS = st.builds(
@@ -30,7 +42,28 @@ RECORDS = st.builds(
     pid=U32,
     since=TIME,
     expires=st.none() | TIME,
-    settings=SETTINGS,
+    settings=TERMIOS.map(pack_termios),
+    name=NAME,
+    path=TEXT.map(lambda text: f"/{text}"),
+    lock_name=NAME,
+    rule=TEXT,
+    program=TEXT,
+    label=TEXT,
+    session=st.binary(min_size=16, max_size=16),
+    yield_user=st.booleans(),
+    yield_all=st.booleans(),
+)
+OLD_RECORDS = st.builds(
+    old_record.Record,
+    rdev=st.integers(0, 2**64 - 1),
+    pty=st.booleans(),
+    console=st.booleans(),
+    locked=st.booleans(),
+    uid=U32,
+    pid=U32,
+    since=TIME,
+    expires=st.none() | TIME,
+    settings=TERMIOS,
     name=NAME,
     path=TEXT.map(lambda text: f"/{text}"),
     lock_name=NAME,
@@ -38,9 +71,15 @@ RECORDS = st.builds(
     user=TEXT,
     program=TEXT,
 )
-SETTINGS_OF_ONE = [0, 1, 2, 3, 4, 5, [b"\3"] * NCCS]
-ONE = Record(1, False, False, True, 1000, 7, 1.5, None, SETTINGS_OF_ONE, "ttyS0", "/dev/ttyS0",
-             "ttyS0", "ttyS* (line 3)", "ann", "picocom")  # fmt: skip
+SETTINGS = pack_termios([0, 1, 2, 3, 4, 5, [b"\3"] * NCCS])
+ONE = Record(1, False, False, True, 1000, 7, 1.5, None, SETTINGS, "ttyS0", "/dev/ttyS0",
+             "ttyS0", "ttyS* (line 3)", "picocom", "night test", bytes(range(16)),
+             True)  # fmt: skip
+
+
+def but(**wrong: object) -> Record:
+    """ONE, with other fields."""
+    return Record(**{**vars(ONE), **wrong})  # type: ignore[arg-type]
 
 
 @given(RECORDS)
@@ -48,15 +87,38 @@ def test_what_goes_in_comes_out(record: Record) -> None:
     assert decode(encode(record)) == record
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_are_a_record_or_none(data: bytes) -> None:
-    with pytest.raises(NoRecord):
-        decode(data)
+def test_a_record_has_the_bytes_that_the_protocol_says() -> None:
+    assert encode(ONE) == (
+        b"ttybroker lease\x02" + struct.pack("<QBIIdd", 1, 4 | 16, 1000, 7, 1.5, 0)
+        + bytes(range(16)) + len(SETTINGS).to_bytes(2, "little") + SETTINGS
+        + b"ttyS0\0/dev/ttyS0\0ttyS0\0ttyS* (line 3)\0picocom\0night test\0"
+    )  # fmt: skip
 
 
-@given(RECORDS, st.data())
-def test_a_damaged_record_is_another_or_none(record: Record, draw: st.DataObject) -> None:
-    data = bytearray(encode(record))
+@given(OLD_RECORDS)
+def test_a_record_of_version_1_is_read_as_what_it_was(old: old_record.Record) -> None:
+    now = decode(old_record.encode(old))
+    assert (unpack_termios(now.settings), now.session) == (old.settings, NO_SESSION)
+    same = {name: value for name, value in old._asdict().items()
+            if name not in ("settings", "user")}  # fmt: skip
+    assert {name: getattr(now, name) for name in same} == same
+    assert (now.label, now.yield_user, now.yield_all) == ("", False, False)
+    assert decode(encode(now)) == now
+
+
+@given(st.sampled_from([b"", b"ttybroker lease\x01", b"ttybroker lease\x02"]),
+       st.binary(max_size=300))  # fmt: skip
+def test_any_bytes_are_a_record_or_none(magic: bytes, data: bytes) -> None:
+    try:
+        found = decode(magic + data)
+    except NoRecord:
+        return
+    assert decode(encode(found)) == found
+
+
+@given(RECORDS.map(encode) | OLD_RECORDS.map(old_record.encode), st.data())
+def test_a_damaged_record_is_another_or_none(whole: bytes, draw: st.DataObject) -> None:
+    data = bytearray(whole)
     at = draw.draw(st.integers(0, len(data) - 1))
     data[at] ^= draw.draw(st.integers(1, 255))
     try:
@@ -72,16 +134,24 @@ def test_a_damaged_record_is_another_or_none(record: Record, draw: st.DataObject
         {"name": "../../etc"}, {"name": ""}, {"path": "dev/ttyS0"}, {"lock_name": "a/b"},
         {"lock_name": ""}, {"lock_name": "x" * 65}, {"lock_name": "ttyS\u0660"}, {"rule": "a\0b"},
         {"since": float("nan")}, {"expires": float("inf")}, {"rdev": -1}, {"uid": 2**32},
-        {"path": "/" + "x" * MAX_RECORD}, {"program": "\ud800"}, {"settings": [0] * 7},
-        {"settings": [0, 1, 2, 3, 4, 5, [b"\0"] * 19]},
+        {"path": "/" + "x" * MAX_RECORD}, {"program": "\ud800"}, {"settings": SETTINGS[:-1]},
+        {"settings": b""}, {"session": b"1"}, {"label": "a\0b"},
     ],
 )  # fmt: skip
 def test_what_is_no_lease_is_no_record(wrong: dict[str, object]) -> None:
     with pytest.raises(NoRecord):
-        encode(ONE._replace(**wrong))  # type: ignore[arg-type]
+        encode(but(**wrong))
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize(
+    "settings", [[0] * 7, [0, 1, 2, 3, 4, 5, [b"\0"] * 19], [-1, 1, 2, 3, 4, 5, [b"\0"] * 32]]
+)
+def test_what_no_terminal_has_are_no_settings(settings: list[int | list[bytes | int]]) -> None:
+    with pytest.raises(NoRecord):
+        pack_termios(settings)
+
+
+@pytest.mark.parametrize("version", [0, 3, 255])
 def test_another_version_is_no_record(version: int) -> None:
     data = bytearray(encode(ONE))
     data[15] = version
@@ -97,7 +167,7 @@ def test_a_terminals_settings_go_back_as_they_were_found() -> None:
         found = termios.tcgetattr(slave)
         found[6][termios.VMIN], found[6][termios.VTIME] = 7, 3
         termios.tcsetattr(slave, termios.TCSANOW, found)
-        back = decode(encode(ONE._replace(settings=found))).settings
+        back = unpack_termios(decode(encode(but(settings=pack_termios(found)))).settings)
         tty.setcbreak(slave)
         termios.tcsetattr(slave, termios.TCSANOW, back)
         assert termios.tcgetattr(slave) == found

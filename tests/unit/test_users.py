@@ -11,9 +11,7 @@ import pytest
 from ttybroker import listing
 from ttybroker.errors import PortBusy, WaitTimeout
 from ttybroker.users import named
-from ttybroker.wire import Holder, Port, held_by
-
-SAID = "ttyS0: busy: held by uid 1000 with picocom (pid 12); wait for it"  # the broker's words
+from ttybroker.wire import Holder, PortInfo, Refused
 
 
 @pytest.fixture
@@ -30,8 +28,8 @@ def passwd(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_missing_name_is_filled_in_where_this_machine_knows_it(passwd: list[int]) -> None:
-    holder = Holder(1000, "", 12, "picocom", 5.0, "flock")
-    assert named(holder) == Holder(1000, "alice", 12, "picocom", 5.0, "flock")
+    holder = Holder(1000, "", 12, "picocom", 5.0, "flock", "night test")
+    assert named(holder) == Holder(1000, "alice", 12, "picocom", 5.0, "flock", "night test")
     assert holder.user == ""
     assert named(Holder(7)) == Holder(7)
     assert passwd == [1000, 7]
@@ -56,30 +54,31 @@ def test_a_refusal_names_the_holder_when_it_is_shown_and_asks_nobody_before(
     kind: type[PortBusy | WaitTimeout], number: int, cause: str, passwd: list[int]
 ) -> None:
     holder = Holder(1000, "", 12, "picocom")
-    error = kind(number, SAID, holder, "ttyS0")
-    assert (error.errno, error.strerror) == (number, SAID)
+    error = kind.of(Refused(number, cause, holder, "wait for it"), "ttyS0")
+    said = f"ttyS0: {cause}: held by uid 1000 with picocom (pid 12); wait for it"
+    assert (error.errno, error.strerror) == (number, said)
     assert passwd == []
-    assert str(error) == error.message == f"ttyS0: {cause}: {held_by(named(holder))}"
-    assert "held by alice (uid 1000) with picocom (pid 12); wait for it" in str(error)
+    told = f"ttyS0: {cause}: held by alice (uid 1000) with picocom (pid 12); wait for it"
+    assert str(error) == error.message == told
     assert error.holder is not None and error.holder.user == "alice"
 
 
 def test_where_the_name_is_not_known_the_uid_stands_there(passwd: list[int]) -> None:
-    error = PortBusy(errno.EBUSY, SAID, Holder(7, "", 12), "ttyS0")
-    assert str(error).startswith("ttyS0: busy: held by uid 7 (pid 12); wait for it")
+    error = PortBusy.of(Refused(errno.EBUSY, "busy", Holder(7, "", 12), "wait"), "ttyS0")
+    assert str(error) == "ttyS0: busy: held by uid 7 (pid 12); wait"
 
 
 def test_a_refusal_without_a_holder_is_said_as_the_broker_said_it(passwd: list[int]) -> None:
-    assert str(PortBusy(errno.EBUSY, SAID, None, "ttyS0")) == SAID
-    assert str(PortBusy(errno.EBUSY, SAID)) == SAID
+    assert str(PortBusy.of(Refused(errno.EBUSY, "busy: others"), "ttyS0")) == "ttyS0: busy: others"
+    assert str(PortBusy(errno.EBUSY, "ttyS0: busy", Holder(1000))) == "ttyS0: busy"
     assert passwd == []
 
 
-def show(port: Port) -> None:
+def show(port: PortInfo) -> None:
     listing.show([port])
 
 
-def show_json(port: Port) -> None:
+def show_json(port: PortInfo) -> None:
     listing.show_json([port])
 
 
@@ -88,12 +87,12 @@ def show_json(port: Port) -> None:
     [(show, "alice picocom", "uid 7 picocom"), (show_json, '"user": "alice"', '"user": null')],
 )
 def test_a_list_shows_this_machines_name_or_the_uid(
-    how: Callable[[Port], None],
+    how: Callable[[PortInfo], None],
     known: str,
     unknown: str,
     passwd: list[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for uid, wanted in ((1000, known), (7, unknown)):
-        how(Port("ttyS0", "/dev/pts/0", "busy", "", 0, Holder(uid, "", 12, "picocom")))
+        how(PortInfo("ttyS0", "/dev/pts/0", "busy", "", 0, Holder(uid, "", 12, "picocom")))
         assert wanted in capsys.readouterr().out

@@ -23,11 +23,9 @@ class Answers:
     ) -> None:
         """Say no to the request under way, and log it. `name` is the port's, "" for none."""
         client.request = None
-        known_as = name if wire.valid_name(name) else repr(name[:80])
         self.record("refuse", client, name, NOTICE, rule=refusal.rule or rule,
                     reason=refusal.reason)  # fmt: skip
-        message = f"{known_as}: {refusal.reason}" if name else refusal.reason
-        client.finish(wire.Refused(refusal.number, message, refusal.holder))
+        client.finish(refusal.answer())
 
     def record(
         self,

@@ -73,7 +73,7 @@ class Clients:
             self._log("cut-off", WARNING, reason=f"cannot be served: {error.strerror}")
             sock.close()
             return
-        message = wire.encode_reply(wire.Refused(refusal.number, refusal.reason))
+        message = wire.encode_reply(refusal.answer(), version=1)
         try:
             sock.send(message, SEND)
         except OSError:
@@ -130,7 +130,7 @@ class Clients:
         who = client.identity
         self._log("refuse", NOTICE, uid=who.uid, pid=who.pid, program=client.program,
                   reason=refusal.reason)  # fmt: skip
-        client.finish(wire.Refused(refusal.number, refusal.reason))
+        client.finish(refusal.answer())
 
     def _connect(self, client: Connection) -> Refusal | None:
         """Give a forked frontend a further connection, or return why not. Raises OSError."""

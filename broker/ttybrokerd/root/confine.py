@@ -18,6 +18,7 @@ import sys
 import prctl
 
 from ttybroker import landlock, wire
+from ttybroker.version import VERSION
 from ttybrokerd.root import linux, logins
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 
@@ -122,7 +123,7 @@ def confine(bounds: Bounds) -> None:
 
 def account() -> wire.Running:
     """What /proc does not show of this process, for who asks how it is confined."""
-    return wire.Running(_landlock, bool(prctl.get_dumpable()))
+    return wire.Running(_landlock, bool(prctl.get_dumpable()), VERSION)
 
 
 def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:

@@ -43,10 +43,12 @@ class Connection:
     wait. `forked`: it is one end of a pair, whose sender's pid is learnt from its first message.
     `served`: it has had an answer, so that its groups may not be those of the connect any more.
     `request`: its request for a port that is not answered yet. `gone`: it is closed.
+    `version`: that of its last request, in which it is answered. `asked`: the port's name in
+    that, as it can be shown; an answer of version 1 repeats it.
     """
 
-    __slots__ = ("_ended", "_loop", "busy", "fd", "forked", "gone", "identity", "paused",
-                 "program", "request", "served", "sock")  # fmt: skip
+    __slots__ = ("_ended", "_loop", "asked", "busy", "fd", "forked", "gone", "identity", "paused",
+                 "program", "request", "served", "sock", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class Connection:
         self.gone = False
         self.served = False
         self.request: OpenRequest | None = None
+        self.version = 1
+        self.asked = ""
         self._loop = loop
         self._ended = ended
 
@@ -91,7 +95,8 @@ class Connection:
             packed = descriptor.to_bytes(4, sys.byteorder)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
         try:
-            self.sock.sendmsg([wire.encode_reply(reply)], rights, SEND)
+            data = wire.encode_reply(reply, self.version, self.asked)
+            self.sock.sendmsg([data], rights, SEND)
         except BlockingIOError:
             # guard: cut-off-a-stuck-reader
             self._ended(self, "it does not read its answers")
@@ -135,13 +140,18 @@ class Connection:
             raise Gone from None
         if not data and not ancillary:
             raise Gone
+        if data and data[0] in wire.VERSIONS:
+            self.version = data[0]
         if got & TRUNCATED:  # guard: message-with-descriptors
             raise BrokenPeer("it sent descriptors along")
         self._check_sender(linux.message_credentials(ancillary))
         try:
-            return wire.decode_request(data)
+            request = wire.decode_request(data)
         except wire.Malformed as malformed:
             raise BrokenPeer(str(malformed)) from None
+        name = getattr(request, "name", "")
+        self.asked = name if not name or wire.valid_name(name) else repr(name[:80])
+        return request
 
     def peek(self) -> None:
         """Look at news while a request is under way. Raises BrokenPeer or Gone.
@@ -174,7 +184,8 @@ class Connection:
     def close(self, last_word: str = "") -> None:
         """Close it; where the client broke the protocol it is told how."""
         if last_word:
-            told = wire.encode_reply(wire.Refused(errno.EPROTO, f"cut off: {last_word}"))
+            refused = wire.Refused(errno.EPROTO, f"cut off: {last_word}")
+            told = wire.encode_reply(refused, self.version)
             try:
                 self.sock.send(told, SEND)
             except OSError:

@@ -11,7 +11,7 @@ from ttybroker.wire import valid_name
 from ttybrokerd.root import linux, portname, trust
 from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 from ttybrokerd.root.plan import Decision
-from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.refusal import Refusal, of_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -249,7 +249,7 @@ def _not_found(error: OSError, what: str, advice: str = "") -> Refusal:
     text = os.strerror(error.errno or 0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
         return Refusal(errno.ENOENT, f"{what}: {text}{advice}")
-    return Refusal(error.errno or errno.EIO, f"cannot be looked at: {text}; try later")
+    return Refusal(of_device(error.errno), f"cannot be looked at: {text}; try later")
 
 
 def _open_failed(error: OSError) -> Refusal:
@@ -259,7 +259,7 @@ def _open_failed(error: OSError) -> Refusal:
         what = f"cannot be opened: {error.strerror}; if the policy names a new place since it was "
         return Refusal(errno.EACCES, f"{what}read again, restart the daemon")
     gone = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP)
-    number = errno.ENODEV if error.errno in gone else error.errno or errno.EIO
+    number = errno.ENODEV if error.errno in gone else of_device(error.errno)
     return Refusal(number, f"cannot be opened: {error.strerror}")
 
 

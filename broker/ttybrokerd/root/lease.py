@@ -15,12 +15,13 @@ from ttybrokerd.root import linux
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.lean import TYPE_CHECKING
 from ttybrokerd.root.locks import LockFiles, process
-from ttybrokerd.root.record import Record, Settings
+from ttybrokerd.root.record import Record, pack_termios, unpack_termios
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
     from ttybrokerd.root.connection import Connection
+    from ttybrokerd.root.record import Termios
     from ttybrokerd.root.store import Kept
 
 # Seconds after a close at which to look again whether it was the holder's last: the kernel tells
@@ -71,7 +72,7 @@ class Lease:
         self.exit_fd = -1
         self.watch: int | None = None
         self.watcher: select.epoll | None = None
-        self.settings: Settings = []
+        self.settings: Termios = []
         self.looks: list[float] = []
         self.revokers: list[Connection] = []
         self.kept = ""
@@ -82,12 +83,12 @@ class Lease:
     def adopted(cls, kept: Kept, locks: LockFiles, inotify: int, now: float) -> Lease:
         """Make the lease that an earlier broker kept in systemd's store."""
         was = kept.record
-        holder = Holder(was.uid, "", was.pid or None, was.program, was.since)
+        holder = Holder(was.uid, "", was.pid or None, was.program, was.since, "lease", was.label)
         target = Target(was.name, was.path, was.pty, was.console)
         ask = Ask(was.uid, holder, now=now, wait=0)
         lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks, inotify)
         lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
-        lease.settings = was.settings
+        lease.settings = unpack_termios(was.settings)
         lease.kept = kept.name
         return lease
 
@@ -101,8 +102,9 @@ class Lease:
         target, holder = self.target, self.holder
         locked = self.lock_pid is not None
         return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
-                      holder.since or 0, expires, self.settings, target.name, target.path,
-                      self.lock_name, self.rule, "", holder.program)  # fmt: skip
+                      holder.since or 0, expires, pack_termios(self.settings), target.name,
+                      target.path, self.lock_name, self.rule, holder.program,
+                      holder.label)  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""

@@ -205,7 +205,7 @@ class Leases:
                 case Tell(OpenRequest() as request, message):
                     self._answers.record("slow", request.client, request.name, NOTICE,
                                          reason=message)  # fmt: skip
-                    request.client.answer(wire.Waiting(f"{request.name}: {message}"))
+                    request.client.answer(wire.Waiting(message, wire.SLOW))
                 case End(key, _, reason):
                     self._end(self._all[key], reason)
 

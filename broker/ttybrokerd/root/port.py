@@ -18,7 +18,7 @@ from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.lean import TYPE_CHECKING, partial
 from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles, flock_holder
-from ttybrokerd.root.refusal import Refusal, busy
+from ttybrokerd.root.refusal import Refusal, busy, of_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,4 +113,4 @@ def _drain(guard: int) -> None:
 
 def _broken(error: OSError | termios.error) -> Refusal:
     number = error.args[0] if error.args and isinstance(error.args[0], int) else errno.EIO
-    return Refusal(number, f"cannot be set up: {os.strerror(number)}")
+    return Refusal(of_device(number), f"cannot be set up: {os.strerror(number)}")

@@ -1,15 +1,8 @@
 """A lease in bytes, for the next broker: what of it no descriptor tells.
 
-One record is a fixed head, little-endian, and then texts in UTF-8, each ended by a zero byte:
-
-    magic    16 bytes; the last is the version, and another version is no record
-    rdev u64, flags u8 (1 pty, 2 console, 4 locked by the broker, 8 limited in time)
-    uid u32, pid u32 (0 = unknown), since f64 (seconds of the epoch)
-    expires f64 (seconds of CLOCK_MONOTONIC, which goes on while the machine runs)
-    settings: iflag, oflag, cflag, lflag, ispeed, ospeed u32, cc 32 bytes: termios(3)
-    name, path, lock_name, rule, user, program
-
-Values in, bytes out, and back; whatever is not exactly that raises `NoRecord`, and nothing else.
+Values in, bytes out, and back; docs/protocol.md has the form. What is written is version 2.
+Version 1, of commit 7778755, is read too. Whatever is not exactly a record raises `NoRecord`,
+and nothing else does.
 """
 
 from __future__ import annotations
@@ -17,27 +10,37 @@ from __future__ import annotations
 import math
 import struct
 
-from ttybroker.wire import valid_name
-from ttybrokerd.root.lean import NamedTuple
+from ttybroker.wire import NO_SESSION, Value, valid_name
+from ttybrokerd.root.lean import TYPE_CHECKING
 
-MAGIC = b"ttybroker lease\x01"
+if TYPE_CHECKING:
+    Termios = list[int | list[bytes | int]]  # as termios.tcgetattr() has it
+
+MAGIC = b"ttybroker lease\x02"
+MAGIC_1 = b"ttybroker lease\x01"
 MAX_RECORD = 4096  # bytes; confine.FILE_SIZE is no less
 NCCS = 32  # asm-generic/termbits.h has 19, the C library 32
-_HEAD = struct.Struct(f"<16sQBIIdd6I{NCCS}s")
-_PTY, _CONSOLE, _LOCKED, _LIMITED = 1, 2, 4, 8
-_ALL = _PTY | _CONSOLE | _LOCKED | _LIMITED
+_TERMIOS = struct.Struct(f"<6I{NCCS}s")  # iflag, oflag, cflag, lflag, ispeed, ospeed, cc
+# magic, rdev, flags, uid, pid, since, expires; then in version 2 session and length of settings
+_HEAD = struct.Struct("<16sQBIIdd16sH")
+_HEAD_1 = struct.Struct(f"<16sQBIIdd{_TERMIOS.size}s")
+_PTY, _CONSOLE, _LOCKED, _LIMITED, _YIELD_USER, _YIELD_ALL = 1, 2, 4, 8, 16, 32
+_FLAGS = 63
+_FLAGS_1 = 15
 _TEXTS = 6
-
-Settings = list[int | list[bytes | int]]  # as termios.tcgetattr() has it
 
 
 class NoRecord(ValueError):
     """These bytes are not a lease's record; the text says why."""
 
 
-class Record(NamedTuple):
-    """One lease. `locked` is whether the lock file is the broker's to remove; `settings` are the
-    terminal's as they were found."""
+class Record(Value):
+    """One lease.
+
+    `locked` is whether the lock file is the broker's to remove. `settings` are the port's as they
+    were found. `pid` is 0 where it is not known. `since` is in seconds of the epoch, `expires` of
+    CLOCK_MONOTONIC, which goes on while the machine runs. NO_SESSION cannot be joined.
+    """
 
     rdev: int
     pty: bool
@@ -47,59 +50,108 @@ class Record(NamedTuple):
     pid: int
     since: float
     expires: float | None
-    settings: Settings
+    settings: bytes
     name: str
     path: str
     lock_name: str
     rule: str
-    user: str
     program: str
+    label: str = ""
+    session: bytes = NO_SESSION
+    yield_user: bool = False
+    yield_all: bool = False
 
 
 def encode(record: Record) -> bytes:
     """The record's bytes. Raises NoRecord for one that `decode` would not take."""
-    flags = record.pty * _PTY | record.console * _CONSOLE | record.locked * _LOCKED
+    flags = (
+        record.pty * _PTY
+        | record.console * _CONSOLE
+        | record.locked * _LOCKED
+        | record.yield_user * _YIELD_USER
+        | record.yield_all * _YIELD_ALL
+    )
     expires = 0.0
     if record.expires is not None:
         flags, expires = flags | _LIMITED, record.expires
-    *numbers, characters = record.settings
-    texts = (record.name, record.path, record.lock_name, record.rule, record.user, record.program)
+    _check(record, expires)
+    texts = "\0".join((record.name, record.path, record.lock_name, record.rule, record.program,
+                       record.label, ""))  # fmt: skip
+    if texts.count("\0") != _TEXTS or len(record.session) != len(NO_SESSION):
+        raise NoRecord("a text with a zero byte in it, or no session")
     try:
         head = _HEAD.pack(MAGIC, record.rdev, flags, record.uid, record.pid, record.since, expires,
-                          *numbers, _characters(characters))  # fmt: skip
-        data = head + "".join(f"{text}\0" for text in texts).encode("utf-8", "surrogateescape")
+                          record.session, len(record.settings))  # fmt: skip
+        data = head + record.settings + texts.encode("utf-8", "surrogateescape")
     except (struct.error, UnicodeEncodeError) as error:
         raise NoRecord(str(error)) from None
-    decode(data)
+    if len(data) > MAX_RECORD:
+        raise NoRecord(f"{len(data)} bytes")
     return data
 
 
 def decode(data: bytes) -> Record:
     """The record in `data`. Raises NoRecord."""
-    if not _HEAD.size < len(data) <= MAX_RECORD:
+    if len(data) > MAX_RECORD:
         raise NoRecord(f"{len(data)} bytes")
-    magic, rdev, flags, uid, pid, since, expires, *numbers, characters = _HEAD.unpack_from(data)
-    if magic != MAGIC:
+    version_1 = data.startswith(MAGIC_1)
+    if not version_1 and not data.startswith(MAGIC):
         raise NoRecord("another version, or something else altogether")
-    texts = data[_HEAD.size :].decode("utf-8", "surrogateescape").split("\0")
-    if len(texts) != _TEXTS + 1 or texts[-1]:
-        raise NoRecord("texts are missing, or too many")
-    name, path, lock_name, rule, user, program, _ = texts
-    if flags & ~_ALL or not (math.isfinite(since) and math.isfinite(expires)):
-        raise NoRecord("a flag or a time that cannot be")
-    if not valid_name(name) or not path.startswith("/") or not _file_name(lock_name):
+    head, known_flags = (_HEAD_1, _FLAGS_1) if version_1 else (_HEAD, _FLAGS)
+    if len(data) < head.size:
+        raise NoRecord(f"{len(data)} bytes")
+    _, rdev, flags, uid, pid, since, expires, *rest = head.unpack_from(data)
+    session, size = (NO_SESSION, 0) if version_1 else rest
+    settings = _settings_of_version_1(rest[0]) if version_1 else data[head.size :][:size]
+    texts = data[head.size + size :].decode("utf-8", "surrogateescape").split("\0")
+    if len(texts) != _TEXTS + 1 or texts[-1] or flags & ~known_flags:
+        raise NoRecord("a flag that cannot be, or texts that are missing or too many")
+    name, path, lock_name, rule, *last, _ = texts
+    program, label = (last[1], "") if version_1 else last  # version 1: user, program
+    record = Record(rdev, bool(flags & _PTY), bool(flags & _CONSOLE), bool(flags & _LOCKED), uid,
+                    pid, since, expires if flags & _LIMITED else None, settings, name, path,
+                    lock_name, rule, program, label, session, bool(flags & _YIELD_USER),
+                    bool(flags & _YIELD_ALL))  # fmt: skip
+    _check(record, expires)
+    return record
+
+
+def _check(record: Record, expires: float) -> None:
+    """Raise NoRecord for a field that no lease has."""
+    if not (math.isfinite(record.since) and math.isfinite(expires)):
+        raise NoRecord("a time that cannot be")
+    if (
+        not valid_name(record.name)
+        or not record.path.startswith("/")
+        or not _file_name(record.lock_name)
+    ):
         raise NoRecord("a name or a path that cannot be")
-    settings: Settings = [*numbers, [bytes([value]) for value in characters]]
-    return Record(rdev, bool(flags & _PTY), bool(flags & _CONSOLE), bool(flags & _LOCKED), uid,
-                  pid, since, expires if flags & _LIMITED else None, settings, name, path,
-                  lock_name, rule, user, program)  # fmt: skip
+    if len(record.settings) != _TERMIOS.size:
+        raise NoRecord(f"settings of {len(record.settings)} bytes")
 
 
-def _characters(values: int | list[bytes | int]) -> bytes:
-    """The control characters; VMIN and VTIME are ints where they are in force."""
-    if isinstance(values, int) or len(values) != NCCS:
+def _settings_of_version_1(termios: bytes) -> bytes:
+    """The settings of a record of version 1, in the form of those of version 2."""
+    return termios
+
+
+def pack_termios(settings: Termios) -> bytes:
+    """What termios.tcgetattr(3) gave, as bytes. Raises NoRecord for what it cannot give."""
+    *numbers, characters = settings
+    if isinstance(characters, int) or len(characters) != NCCS:
         raise NoRecord("settings that are none")
-    return b"".join(value if isinstance(value, bytes) else bytes([value]) for value in values)
+    # VMIN and VTIME are ints where they are in force
+    raw = b"".join(one if isinstance(one, bytes) else bytes([one]) for one in characters)
+    try:
+        return _TERMIOS.pack(*numbers, raw)
+    except struct.error as error:
+        raise NoRecord(str(error)) from None
+
+
+def unpack_termios(data: bytes) -> Termios:
+    """What `pack_termios` was given, for termios.tcsetattr(3)."""
+    *numbers, characters = _TERMIOS.unpack(data)
+    return [*numbers, [bytes([one]) for one in characters]]
 
 
 def _file_name(text: str) -> bool:

@@ -4,29 +4,66 @@ from __future__ import annotations
 
 import errno
 
-from ttybroker.wire import Holder, held_by
+from ttybroker.wire import Holder, Refused
+
+# In an answer these mean what docs/protocol.md says. EBUSY is the same from a device.
+OURS = (errno.EINVAL, errno.ENOENT, errno.EACCES, errno.ETIMEDOUT, errno.ECONNREFUSED,
+        errno.EPROTO, errno.EDQUOT, errno.ESTALE, errno.ESRCH, errno.EOPNOTSUPP)  # fmt: skip
 
 
 class Refusal(Exception):
-    """An ordinary no. `number` is of errno(3); `reason` is one line for a person, naming the
-    cause and the next step; whoever answers the client puts the port's name before it. `rule`
-    is the policy's that denied it, if one did."""
+    """An ordinary no.
+
+    `number` is of errno(3). `cause` and `advice` (what to do next) are for a person, on one
+    line; who shows them puts the port's name in front and `holder` between. `rule` is the
+    policy's that denied it, if one did.
+    """
 
     def __init__(
-        self, number: int, reason: str, holder: Holder | None = None, rule: str | None = None
+        self,
+        number: int,
+        cause: str,
+        holder: Holder | None = None,
+        rule: str | None = None,
+        advice: str = "",
     ) -> None:
-        super().__init__(reason)
+        super().__init__(cause)
         self.number = number
-        self.reason = reason
+        self.cause = cause
         self.holder = holder
         self.rule = rule
+        self.advice = advice
+
+    def answer(self) -> Refused:
+        """Return the message for the client."""
+        return Refused(self.number, self.cause, self.holder, self.advice)
+
+    @property
+    def reason(self) -> str:
+        """The whole line, for the log."""
+        return self.answer().message()
 
     @classmethod
     def out_of_means(cls, error: OSError) -> Refusal:
         """Return a refusal because the broker is out of descriptors, memory or the like."""
-        return cls(error.errno or errno.EIO, f"the broker cannot: {error.strerror}; try later")
+        what = f"the broker cannot: {error.strerror}"
+        return cls(of_device(error.errno), what, advice="try later")
 
 
 def busy(holder: Holder) -> Refusal:
     """EBUSY, naming who has the port."""
-    return Refusal(errno.EBUSY, f"busy: {held_by(holder)}", holder)
+    advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
+    if holder.how == "lease":
+        advice += ", or have it taken back (ttybroker revoke)"
+    return Refusal(errno.EBUSY, "busy", holder, advice=advice)
+
+
+def of_device(number: int | None) -> int:
+    """Return the errno to answer where a system call failed with `number`.
+
+    EIO where an answer with that number would mean something else: a driver's EINVAL is not the
+    caller's bad name.
+    """
+    if number is None or number in OURS:  # guard: errno-of-a-device
+        return errno.EIO
+    return number

@@ -19,7 +19,7 @@ class Row(NamedTuple):
     """A port as it looks to anybody; who leased it is the table's to say, by its device number."""
 
     rdev: int | None  # None: no device, or none that may be opened
-    port: wire.Port
+    port: wire.PortInfo
 
 
 def rows(
@@ -43,11 +43,11 @@ def rows(
     return found
 
 
-def part(ports: list[wire.Port], start: int) -> wire.Ports:
-    """The rows from number `start` on, as many as one message holds."""
+def part(ports: list[wire.PortInfo], start: int, version: int) -> wire.Ports:
+    """The rows from number `start` on, as many as one message of that version holds."""
     room = wire.MAX_REPLY - 16  # for the head
     end = start
-    while end < len(ports) and (room := room - wire.size_of(ports[end])) >= 0:
+    while end < len(ports) and (room := room - wire.size_of(ports[end], version)) >= 0:
         end += 1
     return wire.Ports(tuple(ports[start:end]), more=end < len(ports))
 
@@ -74,18 +74,16 @@ def _row(
     except Refusal as refusal:
         state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
         path = decision.device or devices.path(name, None)
-        return Row(None, wire.Port(name, path, state, rule))
+        return Row(None, wire.PortInfo(name, path, state, rule))
     try:
         holder = None if seen.rdev in ours else _outsider(seen, lock_files, taken)
     finally:
         seen.close()
     state = "free" if holder is None else "busy"
-    return Row(seen.rdev, wire.Port(name, seen.target.path, state, rule, 0, holder))
+    return Row(seen.rdev, wire.PortInfo(name, seen.target.path, state, rule, 0, holder))
 
 
-def _outsider(
-    seen: Seen, lock_files: locks.LockFiles, taken: dict[str, int]
-) -> wire.Holder | None:
+def _outsider(seen: Seen, lock_files: locks.LockFiles, taken: dict[str, int]) -> wire.Holder | None:
     return (
         lock_files.holder(seen.kernel_name)
         or logins.holder(seen.kernel_name, seen.rdev)

@@ -53,11 +53,12 @@ class Requests:
             if self._judge.plan.mistake and not isinstance(request, wire.Status):
                 # guard: mistake-refuses-all
                 raise Refusal(errno.EACCES, self._judge.plan.mistaken())
+            _check_served(request)
             match request:
                 case wire.Open():
                     self._open(client, request)
                 case wire.List():
-                    self._list(client, request.start)
+                    self._list(client, request)
                 case wire.Revoke():
                     self._revoke(client, request.name)
                 case wire.Check():
@@ -81,7 +82,7 @@ class Requests:
         rule = decision.rule
         asked = OpenRequest(
             client,
-            _holder(client, request.pid),
+            _holder(client, request),
             target,
             str(rule),
             wait=request.wait / 1000,
@@ -97,7 +98,7 @@ class Requests:
         client.request = asked
         self._leases.ask(asked, seen)
 
-    def _list(self, client: Connection, start: int) -> None:
+    def _list(self, client: Connection, request: wire.List) -> None:
         who = client.identity
         job = partial(
             report.rows,
@@ -109,17 +110,22 @@ class Requests:
             self._judge.is_admin(who),
         )
         revoked = self._leases.revoked()
-        self._workers.submit(job, partial(self._listed, client, start, revoked))
+        self._workers.submit(job, partial(self._listed, client, request, revoked))
 
     def _listed(
-        self, client: Connection, start: int, revoked: set[int], rows: list[report.Row]
+        self,
+        client: Connection,
+        request: wire.List,
+        revoked: set[int],
+        rows: list[report.Row],
     ) -> None:
         """Add what the table knows now: a lock seen meanwhile may be that of a request.
 
         Where a holder was hung up, before or meanwhile, an flock is that one's.
         """
         self._leases.fill_in(rows, revoked)
-        client.answer(report.part([row for _, row in rows], start))
+        asked = [row for _, row in rows if not request.names or row.name in request.names]
+        client.answer(report.part(asked, request.start, client.version))
         client.done()
 
     def _revoke(self, client: Connection, name: str) -> None:
@@ -158,10 +164,36 @@ class Requests:
             return ""
 
 
-def _holder(client: Connection, pid: int) -> wire.Holder:
+def _check_served(request: wire.Request) -> None:
+    """Raise Refusal EOPNOTSUPP for what the protocol has and this broker does not do."""
+    what = ""
+    match request:
+        case wire.Open():
+            if request.session != wire.NO_SESSION:
+                what = "joining a session"
+            elif request.flags & (wire.YIELD_USER | wire.YIELD_ALL):
+                what = "yielding"
+            elif request.flags & ~(wire.KEEP | wire.PROGRESS):
+                what = "opening with flags"
+        case wire.List() if request.flags:
+            what = "watching a list" if request.flags & wire.WATCH else "a port's facts"
+        case wire.Revoke() if request.hold:
+            what = "holding a port back"
+    if what:
+        raise Refusal(errno.EOPNOTSUPP, f"{what} is not served by this broker")
+
+
+def _holder(client: Connection, request: wire.Open) -> wire.Holder:
     """Return whom the port is for: the client, or the process `pid` of the same user. Raises
-    Refusal EACCES for another's."""
+    Refusal EACCES for another's.
+
+    A client that knows itself by another pid lives in another pid namespace: `pid` is of there.
+    """
     who = client.identity
-    if pid in (0, who.pid):
-        return wire.Holder(who.uid, "", who.pid or None, client.program)
-    return peer.acts_for(who, pid)
+    elsewhere = request.self_pid not in (0, who.pid)
+    if elsewhere or request.pid in (0, who.pid):
+        holder = wire.Holder(who.uid, "", who.pid or None, client.program)
+    else:
+        holder = peer.acts_for(who, request.pid)
+    holder.label = request.label
+    return holder

@@ -270,8 +270,9 @@ class Table:
             what = "waited in vain: it is still being put in order after its last lease"
             return Refusal(errno.ETIMEDOUT, what)
         now_busy = self._busy(port)
-        what = f"waited in vain: {now_busy.reason.removeprefix('busy: ')}"
-        return Refusal(errno.ETIMEDOUT, what, now_busy.holder)
+        cause = now_busy.cause.removeprefix("busy").removeprefix(": ")
+        what = f"waited in vain: {cause}" if cause else "waited in vain"
+        return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=now_busy.advice)
 
     def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
         """Why this request cannot even wait, if so. A port that is only being put in order

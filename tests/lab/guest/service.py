@@ -106,12 +106,12 @@ class Service:
         until("all ports to be free", lambda: not self.held(), told=self.log)
         until("all locks to go", lambda: not locks(), told=lambda: f"{locks()}\n{self.log()}")
 
-    def held(self) -> list[wire.Port]:
+    def held(self) -> list[wire.PortInfo]:
         """The ports that somebody has, by the broker's own word."""
         with client.connect() as connection:
             return [port for port in connection.ports() if port.holder is not None]
 
-    def port(self, name: str) -> wire.Port:
+    def port(self, name: str) -> wire.PortInfo:
         """One port's row of the table."""
         with client.connect() as connection:
             (row,) = [port for port in connection.ports() if port.name == name]
