@@ -298,10 +298,10 @@ class Client:
             what = " and ".join(sorted(lost))
             tell_why(f"{request.name}: the broker at {path} is an older one, without {what}")
 
-    def _send(self, request: wire.Request, limit: float = ANSWER_LIMIT) -> None:
-        """Ask, and give the answer `limit` seconds."""
+    def _send(self, request: wire.Request, limit: float | None = None) -> None:
+        """Ask, and give the answer `limit` seconds, else ANSWER_LIMIT."""
         self._name = getattr(request, "name", "")
-        self._end = time.monotonic() + limit
+        self._end = time.monotonic() + (ANSWER_LIMIT if limit is None else limit)
         data = wire.encode_request(request, self._version)
         try:
             self._sock.sendmsg([data], _credentials(), _NO_SIGNAL)
@@ -310,7 +310,7 @@ class Client:
         except OSError as error:
             raise _unavailable(error) from None
 
-    def _answer(self, request: wire.Request, limit: float = ANSWER_LIMIT) -> wire.Reply:
+    def _answer(self, request: wire.Request, limit: float | None = None) -> wire.Reply:
         """Ask, and return the reply, which has no descriptor beside it."""
         self._send(request, limit)
         reply, descriptor = self._receive()

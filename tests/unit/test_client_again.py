@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -12,9 +13,16 @@ from itertools import pairwise
 
 import pytest
 
+from support import old_wire
 from ttybroker import aio, client, wire
 from ttybroker.client import COMES_BACK, TRIES, Client, connect
-from ttybroker.errors import BrokerUnavailable, WaitTimeout
+from ttybroker.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    PortBusy,
+    ProtocolError,
+    WaitTimeout,
+)
 from unit.helpers import nothing_leaked
 
 Script = Callable[[socket.socket], None]  # what a daemon does with one connection
@@ -28,6 +36,7 @@ class Daemons:
     def __init__(self, path: str, *scripts: Script) -> None:
         self.path = path
         self.asked: list[wire.Request] = []
+        self.heard: list[bytes] = []  # the same, in bytes
         self._scripts = scripts
         self._listener = self._listen()
         self._thread = threading.Thread(target=self._serve)
@@ -53,7 +62,8 @@ class Daemons:
         for script in self._scripts:
             connection, _ = self._listener.accept()
             with connection:
-                self.asked.append(wire.decode_request(connection.recv(65536)))
+                self.heard.append(connection.recv(65536))
+                self.asked.append(wire.decode_request(self.heard[-1]))
                 script(connection)
 
 
@@ -225,3 +235,240 @@ def test_a_pair_has_no_daemon_that_could_come_back() -> None:
         with pytest.raises(BrokerUnavailable):
             asker.open("ttyS0", wait=60)
         assert time.monotonic() - before < 1
+
+
+# a daemon of version 1
+
+
+class OldDaemon:
+    """What a daemon of commit 7778755 does: it answers version 1 with `reply`, and ends a
+    connection on which another version comes. `asked` is what it understood."""
+
+    def __init__(self, path: str, reply: object = None) -> None:
+        self.reply = reply or old_wire.Grant()
+        self.asked: list[object] = []
+        self.refused = 0
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self) -> OldDaemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(20)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                while data := connection.recv(65536):
+                    if not self._answer(connection, data):
+                        break
+
+    def _answer(self, connection: socket.socket, data: bytes) -> bool:
+        try:
+            request = old_wire.decode_request(data)
+        except old_wire.Malformed as malformed:
+            self.refused += 1
+            refused = old_wire.Refused(errno.EPROTO, f"cut off: {malformed}")
+            connection.send(old_wire.encode_reply(refused))
+            return False
+        self.asked.append(request)
+        descriptor = os.open(TTY, os.O_RDWR)
+        beside = [descriptor] if isinstance(self.reply, old_wire.Grant) else []
+        socket.send_fds(connection, [old_wire.encode_reply(self.reply)], beside)
+        os.close(descriptor)
+        return True
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the caller is told beside its answers."""
+    lines: list[str] = []
+    monkeypatch.setattr(client, "tell_why", lines.append)
+    return lines
+
+
+@both_ways
+def test_an_older_daemon_is_spoken_to_in_its_version_from_then_on(
+    path: str, ask: Ask, told: list[str]
+) -> None:
+    with OldDaemon(path) as daemon:
+        for _ in range(3):
+            os.close(ask(path, 10))
+    assert daemon.refused == 1
+    waits = [request.wait for request in daemon.asked]
+    assert len(waits) == 3 and 9000 < waits[0] <= 10_000 and waits[1:] == [10_000, 10_000]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "reply", "answer"),
+    [
+        (Client.ports, old_wire.Ports((old_wire.Port("a", "/d", "free", "r"),)),
+         [wire.PortInfo("a", "/d", "free", "r")]),
+        (lambda asker: asker.check("a"), old_wire.Verdict(True, True, "r", "m"),
+         wire.Verdict(True, True, "r", "m")),
+        (lambda asker: asker.revoke("a"), old_wire.Done(), None),
+        (Client.status, old_wire.Running(7, False), (os.getpid(), wire.Running(7, False))),
+    ],
+)  # fmt: skip
+def test_an_older_daemon_is_asked_anything_else_too(
+    path: str, ask: Callable[[Client], object], reply: object, answer: object
+) -> None:
+    with OldDaemon(path, reply) as daemon, connect(path) as asker:
+        assert ask(asker) == answer
+    assert (daemon.refused, len(daemon.asked)) == (1, 1)
+
+
+def test_what_an_older_daemon_lacks_is_said_once(path: str, told: list[str]) -> None:
+    flags = wire.YIELD_USER | wire.READ
+    with OldDaemon(path), connect(path) as asker:
+        for _ in range(2):
+            os.close(asker.open("gps", flags=flags, session=b"s" * 16, label="night test"))
+        assert asker.session == wire.NO_SESSION
+    what = "flags of open(2) and joining a session and labels and yielding"
+    assert told == [f"gps: the broker at {path} is an older one, without {what}"]
+
+
+def test_an_older_daemons_refusal_is_said_in_its_own_words(path: str) -> None:
+    holder = old_wire.Holder(4242, "ann", 7, "cu", 5.0)
+    reply = old_wire.Refused(errno.EBUSY, "gps: busy: held by ann (uid 4242); wait", holder)
+    with OldDaemon(path, reply), pytest.raises(PortBusy) as caught, connect(path) as asker:
+        asker.open("gps")
+    assert str(caught.value) == reply.message
+    assert caught.value.holder == wire.Holder(4242, "ann", 7, "cu", 5.0)
+
+
+def test_an_older_daemons_invalid_argument_is_a_drivers_and_not_the_callers(path: str) -> None:
+    reply = old_wire.Refused(errno.EINVAL, "gps: cannot be opened: Invalid argument")
+    with OldDaemon(path, reply), pytest.raises(BrokerError) as caught, connect(path) as asker:
+        asker.open("gps")
+    assert caught.type is BrokerError
+
+
+def test_the_daemon_that_follows_an_older_one_is_asked_in_the_newest_version(path: str) -> None:
+    def old(connection: socket.socket) -> None:
+        refused = old_wire.Refused(errno.EPROTO, "cut off: protocol version 2, not 1")
+        connection.send(old_wire.encode_reply(refused))
+
+    with Daemons(path, old, ends, grants) as daemons:
+        os.close(open_sync(path))
+    versions = [data[0] for data in daemons.heard]
+    assert versions == [2, 1, 2]
+
+
+def test_behind_a_socket_there_is_no_path_to_an_older_broker() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    refused = old_wire.Refused(errno.EPROTO, "cut off: protocol version 2, not 1")
+    theirs.send(old_wire.encode_reply(refused))
+    with theirs, Client(ours) as asker, pytest.raises(ProtocolError, match="by its path"):
+        asker.open("ttyS0")
+
+
+# a daemon that is stopped
+
+
+@both_ways
+def test_a_daemon_that_does_not_answer_is_given_its_time_and_no_more(
+    path: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEVICE_LIMIT", 0.3)
+    answered = threading.Event()
+    with Daemons(path, lambda _: answered.wait(20)):
+        before = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as caught:
+            ask(path, 0.4)
+        assert 0.7 <= time.monotonic() - before < 5
+        answered.set()
+    assert str(caught.value) == (
+        f"the broker at {path} does not answer: systemctl status ttybroker.service"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ask", "limit"),
+    [(Client.ports, "ANSWER_LIMIT"), (Client.status, "ANSWER_LIMIT"),
+     (lambda asker: asker.check("a"), "ANSWER_LIMIT"),
+     (lambda asker: asker.revoke("a"), "DEVICE_LIMIT")],
+)  # fmt: skip
+def test_every_question_has_a_limit(
+    path: str, ask: Callable[[Client], object], limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, limit, 0.2)
+    answered = threading.Event()
+    with Daemons(path, lambda _: answered.wait(20)), connect(path) as asker:
+        with pytest.raises(BrokerUnavailable, match="does not answer: systemctl status"):
+            ask(asker)
+        answered.set()
+        assert asker.fileno() == -1  # a late answer is none to the next question
+
+
+def test_a_wait_that_was_told_its_reason_ends_all_the_same(
+    path: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEVICE_LIMIT", 0.3)
+    answered = threading.Event()
+
+    def slow(connection: socket.socket) -> None:
+        says(wire.Waiting("the device is slow", wire.SLOW))(connection)
+        answered.wait(20)
+
+    with Daemons(path, slow), pytest.raises(BrokerUnavailable, match="does not answer"):
+        try:
+            open_sync(path)
+        finally:
+            answered.set()
+    assert told == ["ttyS0: the device is slow"]
+
+
+def test_a_daemon_too_stopped_to_be_connected_to_is_given_up(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_LIMIT", 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        with connect(path), pytest.raises(BrokerUnavailable, match="does not answer: systemctl"):
+            connect(path)
+
+
+def test_the_broker_has_more_time_than_it_gives_a_device() -> None:
+    from ttybrokerd.root.table import OPEN_LIMIT
+
+    assert OPEN_LIMIT < client.DEVICE_LIMIT <= OPEN_LIMIT + 10
+
+
+# what comes over a socket is shown, and not obeyed
+
+EVIL = "\x1b]0;pwned\x07 \u202e"
+MEEK = "?]0;pwned? ?"
+
+
+@pytest.mark.parametrize("write", [wire.encode_reply, lambda reply: wire.encode_reply(reply, 1)])
+def test_nothing_that_a_broker_says_speaks_to_the_terminal(
+    path: str, told: list[str], write: Callable[[wire.Reply], bytes]
+) -> None:
+    holder = wire.Holder(None, "", 7, EVIL, None, EVIL, EVIL)
+    row = wire.PortInfo(EVIL, EVIL, EVIL, EVIL, 0, holder, holder, (holder,))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, Client(ours) as asker:
+        asker._version = write(wire.Done())[0]
+        for reply in (wire.Waiting(EVIL, 0, 0, 0, holder), wire.Refused(16, EVIL, holder, EVIL)):
+            theirs.send(write(reply))
+        with pytest.raises(PortBusy) as caught:
+            asker.open("gps")
+        for reply in (wire.Ports((row,)), wire.Verdict(False, True, EVIL, EVIL)):
+            theirs.send(write(reply))
+        shown = [*told, str(caught.value), caught.value.strerror, repr(asker.ports()),
+                 repr(vars(asker.check("gps")))]  # fmt: skip
+    assert all(line.isprintable() and MEEK in line for line in shown)
+    assert caught.value.holder is not None and caught.value.holder.program == MEEK
