@@ -380,6 +380,36 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
     ),
     Mutant(
+        "open-flags",
+        "an open has only flags that there are",
+        NEVER,
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    Mutant(
+        "label-size",
+        "a label has a largest size",
+        NEVER,
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    Mutant(
+        "list-flags",
+        "a list has only flags that there are",
+        NEVER,
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    Mutant(
+        "name-count",
+        "a list has a largest number of names",
+        NEVER,
+        ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
+    ),
+    Mutant(
+        "errno-of-a-device",
+        "a driver's errno is not taken for the caller's mistake",
+        NEVER,
+        ("tests/unit/test_device.py::test_a_drivers_errno_is_not_the_callers_mistake",),
+    ),
+    Mutant(
         "first-matching-rule",
         "the first rule that applies decides",
         "number != NONE",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support import old_record
 from support.children import Chat, Child, as_user
 from support.rig import Rig, lock_text
 from support.systemd import Systemd
@@ -303,6 +304,39 @@ def test_a_lock_that_another_has_now_is_its_own(rig: Rig, systemd: Systemd) -> N
     rig.lock().unlink()
 
 
+# a daemon that is upgraded
+
+
+@pytest.mark.parametrize("ends_by", ["close", "revoke", "time limit"])
+def test_a_lease_of_the_version_before_goes_on(rig: Rig, systemd: Systemd, ends_by: str) -> None:
+    systemd.start()
+    holder = talker(rig)
+    was = row(rig)
+    end(systemd, rig)
+    (name,) = systemd.names()
+    have = pieces(systemd)
+    limit = time.monotonic() + 0.5 if ends_by == "time limit" else None
+    written = memory(of_version_1(content(have["record"]), expires=limit))
+    kept = [written, *(os.dup(number) for what, number in have.items() if what != "record")]
+    systemd.remove(name)
+    systemd.put(name, kept)
+    for number in kept:
+        os.close(number)
+    daemon = systemd.start()
+    daemon.record("adopt", port="ttyS0", uid=NOBODY, pid=holder.pid)
+    if ends_by == "close":
+        assert row(rig) == was
+        says(holder, rig)
+        holder.say("close")
+        assert holder.hear() == "closed"
+    elif ends_by == "revoke":
+        with client.connect(str(rig.socket)) as connection:
+            connection.revoke("ttyS0")
+    daemon.record("release", port="ttyS0", uid=NOBODY)
+    as_user(ALICE, (), lambda: take(rig))
+    assert systemd.names() == set()
+
+
 # a store that is full, slow, or not there
 
 
@@ -442,6 +476,20 @@ def two_in_a_watcher(_rig: Rig, have: dict[str, int]) -> int:
     return os.dup(watcher.fileno())
 
 
+def changed(data: bytes, **fields: object) -> record.Record:
+    """The record in these bytes, with other fields."""
+    return record.Record(**{**vars(record.decode(data)), **fields})  # type: ignore[arg-type]
+
+
+def of_version_1(data: bytes, **fields: object) -> bytes:
+    """The record in these bytes as a daemon of commit 7778755 would have written it."""
+    now = {**vars(record.decode(data)), "user": "nobody", **fields}
+    now["settings"] = record.unpack_termios(now["settings"])
+    return old_record.encode(
+        old_record.Record(**{name: now[name] for name in old_record.Record._fields})
+    )
+
+
 Replace = Callable[[Rig, dict[str, int]], int]
 ODD: dict[str, tuple[str, Replace | None]] = {
     "no guard": ("guard", None),
@@ -458,9 +506,9 @@ ODD: dict[str, tuple[str, Replace | None]] = {
     "cut": ("record", lambda _, have: memory(content(have["record"])[:-1])),
     "long": ("record", lambda _, have: memory(content(have["record"]) + bytes(1 << 16))),
     "next version": ("record", lambda _, have: memory(
-        content(have["record"]).replace(record.MAGIC, record.MAGIC[:-1] + b"\2"))),
-    "another device": ("record", lambda rig, have: memory(record.encode(record.decode(
-        content(have["record"]))._replace(rdev=rig.ports["ttyS1"].number)))),
+        content(have["record"]).replace(record.MAGIC, record.MAGIC[:-1] + b"\3"))),
+    "another device": ("record", lambda rig, have: memory(record.encode(changed(
+        content(have["record"]), rdev=rig.ports["ttyS1"].number)))),
     "of no kind": ("exit", lambda *_: os.eventfd(0)),
 }  # fmt: skip
 

@@ -387,6 +387,21 @@ def test_any_other_failure_is_told_at_once(
     assert os.strerror(number) in caught.value.reason
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EPROTO, errno.EDQUOT, errno.ESRCH])
+def test_a_drivers_errno_is_not_the_callers_mistake(
+    devices: Devices, pty: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """In an answer EINVAL is a bad name, EPROTO a broken message, and so on."""
+    seen = devices.look(target(pty, pty=True))
+    with monkeypatch.context() as patch:
+        Stubborn(patch, number, 10**6)
+        with pytest.raises(Refusal) as caught:
+            devices.open(seen)
+    seen.close()
+    assert caught.value.number == errno.EIO
+    assert os.strerror(number) in caught.value.reason
+
+
 # names
 
 

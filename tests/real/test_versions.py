@@ -1,0 +1,165 @@
+"""A client of commit 7778755, which speaks version 1, at a daemon of this build; and what version 2
+asks for that the daemon does not serve."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from real.support import ALICE, BOB, Daemon, Rig, as_user
+from support import old_wire
+from ttybroker import BrokerError, client, open_fd, wire
+
+pytestmark = pytest.mark.root
+
+
+class OldClient:
+    """What a client of that commit sends and reads. `take` receives an answer and at most one
+    descriptor beside it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(20)
+        self.sock.connect(str(rig.socket))
+
+    def ask(self, request: old_wire.Request) -> tuple[old_wire.Reply, list[int]]:
+        self.sock.send(old_wire.encode_request(request))
+        return self.take()
+
+    def take(self) -> tuple[old_wire.Reply, list[int]]:
+        data, descriptors, _, _ = socket.recv_fds(self.sock, 65536, 1)
+        return old_wire.decode_reply(data), descriptors
+
+
+def test_an_older_client_is_granted_a_port_and_told_who_has_it(rig: Rig, daemon: Daemon) -> None:
+    def first() -> None:
+        asker = OldClient(rig)
+        reply, (descriptor,) = asker.ask(old_wire.Open("ttyS0", 0, 0))
+        assert reply == old_wire.Grant()
+        assert os.ttyname(descriptor) == rig.ports["ttyS0"].path
+        ask_everything(rig, os.getpid())
+        os.close(descriptor)
+
+    as_user(ALICE, (), first)
+    daemon.record("release", port="ttyS0", uid=ALICE)
+
+
+def ask_everything(rig: Rig, holder: int) -> None:
+    """Ask for the held port, and everything else that version 1 has."""
+    asker = OldClient(rig)
+    reply, _ = asker.ask(old_wire.Open("ttyS0", 0, 0))
+    assert isinstance(reply, old_wire.Refused) and reply.errno == errno.EBUSY
+    assert reply.message.startswith(f"ttyS0: busy: held by uid {ALICE} with python")
+    assert f"(pid {holder}); wait for it (wait=SECONDS in Python" in reply.message
+    assert reply.holder is not None
+    assert (reply.holder.uid, reply.holder.user, reply.holder.pid) == (ALICE, "", holder)
+    reply, _ = asker.ask(old_wire.Open("no/name"))
+    assert isinstance(reply, old_wire.Refused) and reply.errno == errno.EINVAL
+    assert reply.message.startswith("'no/name': not a port's name")
+    reply, _ = asker.ask(old_wire.List())
+    assert isinstance(reply, old_wire.Ports)
+    rows = {port.name: port for port in reply.ports}
+    assert rows["ttyS0"].holder is not None and rows["ttyS0"].holder.pid == holder
+    assert rows["ttyS1"].state == "free"
+    reply, _ = asker.ask(old_wire.Check("ttyS1"))
+    assert isinstance(reply, old_wire.Verdict) and reply.allowed
+    reply, _ = asker.ask(old_wire.Status())
+    assert isinstance(reply, old_wire.Running)
+    reply, _ = asker.ask(old_wire.Revoke("ttyS1"))
+    assert isinstance(reply, old_wire.Refused) and reply.errno == errno.EACCES
+    asker.sock.send(b"\1\2\0\0x")
+    reply, _ = asker.take()
+    assert reply == old_wire.Refused(errno.EPROTO, "cut off: message too short")
+    assert asker.sock.recv(1) == b""
+
+
+def test_an_older_client_takes_a_port_back(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE)
+
+    def revoke() -> None:
+        assert OldClient(rig).ask(old_wire.Revoke("ttyS0")) == (old_wire.Done(), [])
+
+    as_user(ALICE, (), revoke)
+    daemon.record("release", port="ttyS0", reason="revoked")
+    holder.say()
+    holder.result()
+
+
+def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon) -> None:
+    asker = OldClient(rig)
+    for version in (1, 2, 2, 1):
+        asker.sock.send(wire.encode_request(wire.List(), version))
+        assert asker.sock.recv(65536)[0] == version
+        asker.sock.send(wire.encode_request(wire.Open("not-here"), version))
+        assert asker.sock.recv(65536)[0] == version
+    asker.sock.send(b"\2\2\0\0x")
+    reply = wire.decode_reply(data := asker.sock.recv(65536))
+    assert data[0] == 2
+    assert reply == wire.Refused(errno.EPROTO, "cut off: message too short")
+
+
+@pytest.mark.parametrize(
+    ("request_", "what"),
+    [
+        (wire.Open("ttyS0", session=b"s" * 16), "joining a session"),
+        (wire.Open("ttyS0", flags=wire.YIELD_USER), "yielding"),
+        (wire.Open("ttyS0", flags=wire.YIELD_ALL | wire.READ), "yielding"),
+        (wire.Open("ttyS0", flags=wire.READ), "opening with flags"),
+        (wire.List(flags=wire.WATCH), "watching a list"),
+        (wire.List(flags=wire.DETAILS), "a port's facts"),
+        (wire.Revoke("ttyS0", 1000), "holding a port back"),
+    ],
+)
+def test_what_is_not_served_is_refused_and_not_left_out(
+    rig: Rig, daemon: Daemon, request_: wire.Request, what: str
+) -> None:
+    asker = OldClient(rig)
+    asker.sock.send(wire.encode_request(request_))
+    reply = wire.decode_reply(asker.sock.recv(65536))
+    assert reply == wire.Refused(errno.EOPNOTSUPP, f"{what} is not served by this broker")
+    asker.sock.send(wire.encode_request(wire.Check("ttyS0")))  # and the connection lives on
+    assert isinstance(wire.decode_reply(asker.sock.recv(65536)), wire.Verdict)
+
+
+def test_a_client_that_asks_for_it_is_told(rig: Rig, daemon: Daemon) -> None:
+    with client.connect(str(rig.socket)) as connection, pytest.raises(BrokerError) as caught:
+        connection.open("ttyS0", session=b"s" * 16)
+    assert caught.value.errno == errno.EOPNOTSUPP
+    assert str(caught.value) == "ttyS0: joining a session is not served by this broker"
+
+
+def test_a_label_is_shown_beside_the_holder(rig: Rig, daemon: Daemon) -> None:
+    with client.connect(str(rig.socket)) as connection:
+        descriptor = connection.open("ttyS0", label="night test")
+        with pytest.raises(BrokerError, match="for 'night test'; wait for it"):
+            as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
+        (row,) = [port for port in connection.ports() if port.name == "ttyS0"]
+        assert row.holder is not None and row.holder.label == "night test"
+    os.close(descriptor)
+
+
+def test_a_list_of_some_names_has_those_alone(rig: Rig, daemon: Daemon) -> None:
+    asker = OldClient(rig)
+    asker.sock.send(wire.encode_request(wire.List(names=("ttyS1", "nothing"))))
+    reply = wire.decode_reply(asker.sock.recv(65536))
+    assert isinstance(reply, wire.Ports) and [port.name for port in reply.ports] == ["ttyS1"]
+
+
+def test_a_pid_of_another_pid_namespace_means_nothing_here(rig: Rig, daemon: Daemon) -> None:
+    """The client says by which pid it knows itself; where that is another than the kernel's,
+    the process it asks for is one of there."""
+
+    def ask() -> int:
+        request = wire.Open("ttyS0", 0, 1, os.getpid() + 1)
+        asker = OldClient(rig)
+        asker.sock.send(wire.encode_request(request))
+        data, (descriptor,), _, _ = socket.recv_fds(asker.sock, 65536, 1)
+        assert isinstance(wire.decode_reply(data), wire.Grant)
+        os.close(descriptor)
+        return os.getpid()
+
+    pid = as_user(ALICE, (), ask)
+    assert daemon.record("grant", port="ttyS0").fields["pid"] == str(pid)
