@@ -197,8 +197,11 @@ class Episode:
 
     def state(self, who: Connection) -> str:
         """What the model knows of a connection that has news, and what the broker has."""
-        seen = [(client.identity.pid, client.busy, client.paused)
-                for client in self.clients._all.values() if client.identity.uid == who.uid]
+        seen = [
+            (client.identity.pid, client.busy, client.paused)
+            for client in self.clients._all.values()
+            if client.identity.uid == who.uid
+        ]
         return (f"{told(who)}: inbox {list(who.inbox)}, shut {who.shut}, reset {who.reset}, "
                 f"busy {who.busy}, paused {who.paused}; here are {seen}")  # fmt: skip
 
@@ -259,16 +262,31 @@ class Episode:
         if dice < 0.50:
             pids = [0, *self.model.owners, 1, 0x7FFFFFFF] if dice < 0.1 else [0]
             wait = self.dice.choice((0, 0, 0, 1, 200, 1000, 5000, 60_000, 0xFFFFFFFF))
-            return wire.encode_request(wire.Open(name, wait, self.dice.choice(pids)))
+            return self.encoded(wire.Open(name, wait, self.dice.choice(pids)))
         if dice < 0.70:
             other = self.dice.choice((None, None, ANN, BEN, EVE, 0, 12345))
             groups = tuple(range(self.dice.choice((0, 0, 1, 16, 256))))
-            return wire.encode_request(wire.Check(name, other, groups))
+            return self.encoded(wire.Check(name, other, groups))
         if dice < 0.95:
-            return wire.encode_request(wire.Revoke(name))
+            return self.encoded(wire.Revoke(name))
         if dice < 0.97:
-            return wire.encode_request(wire.List(self.dice.choice((0, 0, 0, 1, 5, 6, 4096))))
-        return wire.encode_request(self.dice.choice((wire.Connect(), wire.Status())))
+            return self.encoded(wire.List(self.dice.choice((0, 0, 0, 1, 5, 6, 4096))))
+        return self.encoded(self.dice.choice((wire.Connect(), wire.Status())))
+
+    def encoded(self, request: wire.Request) -> bytes:
+        """The request in either version; in the second, now and then, with all its fields."""
+        version = self.dice.choice(wire.VERSIONS)
+        if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
+            request.label = self.dice.choice(("", "a", "x" * 80, "\N{SNOWMAN}"))
+            request.self_pid = self.dice.choice((0, request.pid, 1, 0xFFFFFFFF))
+            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.READ))
+            request.session = self.dice.choice((wire.NO_SESSION, wire.NO_SESSION, b"s" * 16))
+        if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
+            request.names = tuple(self.dice.sample((*NAMES, "other", "a/b"), 2))
+            request.flags = self.dice.choice((0, 0, wire.WATCH))
+        if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
+            request.hold = 1
+        return wire.encode_request(request, version)
 
     def name(self) -> str:
         """A port's, or what somebody might try."""
@@ -297,7 +315,7 @@ class Episode:
         if kind == 2:
             return data + self.dice.randbytes(self.dice.choice((1, 2, 70, 2100)))
         if kind == 3:
-            return bytes([1, self.dice.randrange(256), 0, 0]) + data[4:]
+            return bytes([data[0], self.dice.randrange(256), 0, 0]) + data[4:]
         at = self.dice.randrange(8 * min(len(data), 4 if kind == 4 else 16))
         return data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]
 
@@ -475,14 +493,21 @@ class Episode:
         table = self.leases.table
         for name, port in self.model.ports.items():
             row = table.ports.get(self.stage.devices[name].rdev)
-            seen = None if row is None else (
-                row.state, whose(row.holder()), [whose(ask.holder) for ask in row.queue])
-            due = None if port.stage == "free" else (
-                model.STATES[port.stage], port.shown(), [want.who() for want in port.queue])
+            seen = (
+                None
+                if row is None
+                else (row.state, whose(row.holder()), [whose(ask.holder) for ask in row.queue])
+            )
+            due = (
+                None
+                if port.stage == "free"
+                else (model.STATES[port.stage], port.shown(), [want.who() for want in port.queue])
+            )
             if seen != due:
                 raise Different(f"{name}: the table has {seen}, not {due}")
         for what, has, due_ in (
-            ("waiting", table._waiting, self.model.asked), ("leases", table._leases, self.model.had)
+            ("waiting", table._waiting, self.model.asked),
+            ("leases", table._leases, self.model.had),
         ):
             if dict(has) != dict(+due_):
                 raise Different(f"{what}: the table has {has}, not {due_}")

@@ -144,21 +144,36 @@ class Dialogue:
         dice, name = self.dice.random(), self.dice.choice([*RULES, "p9", "p0/"])
         if dice < 0.6 or (dice < 0.9 and (busy or self.settling(name))):
             pid = self.dice.choice([0, 0, 0, 1, *self.model.owners])
-            return wire.encode_request(wire.Open(name, self.dice.choice((0, 0, 60_000)), pid))
+            return self.encoded(wire.Open(name, self.dice.choice((0, 0, 60_000)), pid))
         if dice < 0.75:
-            return wire.encode_request(wire.Revoke(name))
+            return self.encoded(wire.Revoke(name))
         if dice < 0.9:
             uid = self.dice.choice((None, ALICE, BOB))
-            return wire.encode_request(wire.Check(name, uid, (ALICE,)))
+            return self.encoded(wire.Check(name, uid, (ALICE,)))
         if not busy and self.dice.random() < 0.5 and not any(map(self.settling, RULES)):
-            return wire.encode_request(wire.List(self.dice.choice((0, 0, 2, 9))))
-        return wire.encode_request(self.dice.choice((wire.Connect(), wire.Status())))
+            return self.encoded(wire.List(self.dice.choice((0, 0, 2, 9))))
+        return self.encoded(self.dice.choice((wire.Connect(), wire.Status())))
+
+    def encoded(self, request: wire.Request) -> bytes:
+        """The request in either version; in the second, now and then, with all its fields."""
+        version = self.dice.choice(wire.VERSIONS)
+        if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
+            request.label = self.dice.choice(("", "a", "x" * 80, "\N{SNOWMAN}"))
+            request.self_pid = self.dice.choice((0, request.pid, 1, 0xFFFFFFFF))
+            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.READ))
+            request.session = self.dice.choice((wire.NO_SESSION, wire.NO_SESSION, b"s" * 16))
+        if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
+            request.names = tuple(self.dice.sample((*RULES, "other", "a/b"), 2))
+            request.flags = self.dice.choice((0, 0, wire.WATCH))
+        if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
+            request.hold = 1
+        return wire.encode_request(request, version)
 
     def broken(self, data: bytes) -> bytes:
         """Now and then not a message at all."""
         if self.dice.random() < 0.99:
             return data
-        return self.dice.choice([data[:3], data + bytes(2048), b"", b"\2" + data[1:],
+        return self.dice.choice([data[:3], data + bytes(2048), b"", b"\3" + data[1:],
                                  self.dice.randbytes(20)])  # fmt: skip
 
     def settling(self, name: str) -> bool:

@@ -10,8 +10,9 @@ receive lies in its `answers`.
 from __future__ import annotations
 
 import errno
+import struct
 from collections import Counter, deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 OPEN_LIMIT = 40.0  # seconds that a port may take to open
 SLOW = 1.0  # seconds after which who waits for it is told that it is the device
@@ -319,14 +320,16 @@ class Model:
 
     # requests
 
-    def serve(self, who: Connection, kind: str, name: bytes, numbers: tuple[int, ...]) -> None:
+    def serve(self, who: Connection, kind: str, name: bytes, numbers: tuple[Any, ...]) -> None:
         """One request that is whole."""
         if kind == "open":
             self.open(who, name, *numbers)
         elif kind == "list":
             self.forget_dead()
             ours = {port.name for port in self.ports.values() if port.stage != "free"}
-            self.jobs.append(Job("list", by=who, facts=(numbers[0], ours)))
+            self.jobs.append(Job("list", by=who, facts=(*numbers, ours)))
+        elif kind == "unserved":
+            self.refuse(who, errno.EOPNOTSUPP)
         elif kind == "revoke":
             self.revoke(who, name)
         elif kind == "check":
@@ -344,8 +347,10 @@ class Model:
                 self.connect(more)
                 self.done(who)
 
-    def open(self, who: Connection, name: bytes, wait: int, pid: int) -> None:
-        """OPEN."""
+    def open(self, who: Connection, name: bytes, wait: int, pid: int, own: int = 0) -> None:
+        """OPEN; `own` is the pid by which the client knows itself."""
+        if own not in (0, who.pid):
+            pid = 0
         if not named_well(name):
             return self.refuse(who, errno.EINVAL)
         port = self.ports.get(name.decode())
@@ -403,7 +408,7 @@ class Model:
     def listed(self, who: Connection, facts: object) -> None:
         """LIST: what the table knows now, and else what the thread saw of ports not in it then."""
         assert isinstance(facts, tuple)
-        start, ours = facts
+        start, names, ours = facts
         rows: list[tuple[object, ...]] = []
         for port in self.ports.values():
             if not port.rule.decide(who.uid) and who.uid not in self.admins:
@@ -418,6 +423,7 @@ class Model:
                 locked, outsider = self.locked_by(port, 0)
                 unnamed = Who(None, None, "lock file") if locked else None
                 rows.append((port.name, "busy" if locked else "free", 0, outsider or unnamed))
+        rows = [row for row in rows if not names or row[0] in names]
         if self.answer(who, Answer("ports", facts=tuple(rows[start:]))):
             self.done(who)
 
@@ -570,21 +576,30 @@ def named_well(name: bytes) -> bool:
     return 0 < len(name) <= 64 and name[0] in FIRST and REST.issuperset(name)
 
 
-def parse(data: bytes) -> tuple[str, bytes, tuple[int, ...]] | None:
-    """A request by the table at the head of wire.py: kind, name, numbers; None: malformed."""
-    if len(data) < 4 or len(data) > 2048 or data[0] != 1 or data[2] or data[3]:
+def parse(data: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
+    """A request by docs/protocol.md: kind, name, the rest; None: malformed.
+
+    "unserved" is one that asks for what the broker does not do.
+    """
+    if len(data) < 4 or len(data) > 2048 or data[0] not in (1, 2) or data[2] or data[3]:
         return None
-    kind, body = data[1], data[4:]
+    kind, body, second = data[1], data[4:], data[0] == 2
 
     def u32(at: int) -> int:
         return int.from_bytes(body[at : at + 4], "little")
 
+    if kind == 1 and second:
+        return parse_open(body)
     if kind == 1 and len(body) >= 8:
         return "open", body[8:], (u32(0), u32(4))
+    if kind == 2 and second:
+        return parse_list(body)
     if kind == 2 and len(body) == 4:
-        return "list", b"", (u32(0),)
-    if kind == 3:
+        return "list", b"", (u32(0), ())
+    if kind == 3 and not second:
         return "revoke", body, ()
+    if kind == 3 and len(body) >= 4:
+        return ("unserved", b"", ()) if u32(0) else ("revoke", body[4:], ())
     if kind == 4 and len(body) >= 6:
         count = int.from_bytes(body[4:6], "little")
         if count <= 256 and len(body) >= 6 + 4 * count:
@@ -593,3 +608,41 @@ def parse(data: bytes) -> tuple[str, bytes, tuple[int, ...]] | None:
     if kind in (5, 6) and not body:
         return "connect" if kind == 5 else "status", b"", ()
     return None
+
+
+def parse_open(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
+    """The body of an OPEN of version 2."""
+    if len(body) < 32:
+        return None
+    wait, pid, own, flags, session, size = struct.unpack_from("<IIIH16sH", body)
+    label, name = body[32 : 32 + size], body[32 + size :]
+    if len(label) != size or flags > 0xFF or (text := as_text(label)) is None or len(text) > 80:
+        return None
+    if session != bytes(16) or flags & 0x3F:
+        return "unserved", b"", ()
+    return "open", name, (wait, pid, own)
+
+
+def parse_list(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
+    """The body of a LIST of version 2."""
+    if len(body) < 6:
+        return None
+    start, flags, count = struct.unpack_from("<IBB", body)
+    names, rest = [], body[6:]
+    for _ in range(count):
+        size = int.from_bytes(rest[:2], "little")
+        names.append(as_text(rest[2 : 2 + size]))
+        if len(rest) < 2 + size:
+            return None
+        rest = rest[2 + size :]
+    if rest or flags > 3 or count > 30 or None in names:
+        return None
+    return ("unserved", b"", ()) if flags else ("list", b"", (start, tuple(names)))
+
+
+def as_text(raw: bytes) -> str | None:
+    """The text, None if it is not UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None

@@ -333,8 +333,8 @@ def test_a_lease_of_the_version_before_goes_on(rig: Rig, systemd: Systemd, ends_
         with client.connect(str(rig.socket)) as connection:
             connection.revoke("ttyS0")
     daemon.record("release", port="ttyS0", uid=NOBODY)
-    as_user(ALICE, (), lambda: take(rig))
     assert systemd.names() == set()
+    as_user(ALICE, (), lambda: take(rig))
 
 
 # a store that is full, slow, or not there
