@@ -9,8 +9,11 @@ import socket
 
 import pytest
 
-from real.support import ALICE, BOB, Daemon, Rig, as_user
 from support import old_wire
+from support.children import as_user
+from support.daemon import Daemon
+from support.rig import Rig
+from support.users import ALICE, BOB
 from ttybroker import BrokerError, client, open_fd, wire
 
 pytestmark = pytest.mark.root
