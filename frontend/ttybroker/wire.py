@@ -83,21 +83,30 @@ class Value:
     """
 
     _fields: tuple[str, ...] = ()
-    _required: frozenset[str] = frozenset()
+    _required = 0  # so many, and they come first
 
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
-        cls._required = frozenset(name for name in cls._fields if name not in cls.__dict__)
+        cls._required = sum(name not in cls.__dict__ for name in cls._fields)
 
     def __init__(self, *values: object, **named: object) -> None:
         fields = self._fields
-        given = self.__dict__
-        given.update(zip(fields, values, strict=False))
-        given.update(named)
-        if len(given) != len(values) + len(named) or not (
-            self._required <= given.keys() <= set(fields)
-        ):
+        if named:
+            values = self._in_order(values, named)
+        if not self._required <= len(values) <= len(fields):
             raise TypeError(f"{type(self).__name__} has the fields {fields}")
+        for field, value in zip(fields, values, strict=False):
+            setattr(self, field, value)
+
+    def _in_order(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
+        """All values in the order of the fields. Raises TypeError."""
+        rest = self._fields[len(values) :]
+        missing = set(self._fields[len(values) : self._required]) - named.keys()
+        if missing or named.keys() - set(rest):
+            raise TypeError(f"{type(self).__name__} has the fields {self._fields}")
+        return values + tuple(
+            named[field] if field in named else getattr(self, field) for field in rest
+        )
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field in self._fields)

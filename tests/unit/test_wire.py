@@ -113,6 +113,18 @@ def mutated(data: bytes, draw: st.DataObject) -> bytes:
     return data[: at // 8] + bytes([data[at // 8] ^ 1 << at % 8]) + data[at // 8 + 1 :]
 
 
+def again(reply: wire.Reply, version: int) -> wire.Reply:
+    """The reply that was read, written and read once more. A refusal of version 1 has its holder
+    in the text as well, and would get it there twice."""
+    if version == 1 and isinstance(reply, Refused):
+        kept, reply.holder = reply.holder, None
+        told = wire.decode_reply(wire.encode_reply(reply, 1))
+        assert isinstance(told, Refused)
+        told.holder = reply.holder = kept
+        return told
+    return wire.decode_reply(wire.encode_reply(reply, version))
+
+
 # what goes in comes out
 
 
@@ -332,7 +344,7 @@ def test_a_flipped_bit_makes_another_reply_or_is_malformed(
         other = wire.decode_reply(flipped)
     except Malformed:
         return
-    assert wire.decode_reply(wire.encode_reply(other, flipped[0])) == other
+    assert again(other, flipped[0]) == other
 
 
 @given(st.binary(max_size=200))
@@ -353,7 +365,7 @@ def test_arbitrary_bytes_are_a_reply_or_malformed(kind: int, data: bytes) -> Non
             reply = wire.decode_reply(raw)
         except Malformed:
             continue
-        assert wire.decode_reply(wire.encode_reply(reply, raw[0])) == reply
+        assert again(reply, raw[0]) == reply
 
 
 @pytest.mark.parametrize(
