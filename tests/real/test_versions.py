@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 
 import pytest
@@ -166,3 +167,24 @@ def test_a_pid_of_another_pid_namespace_means_nothing_here(rig: Rig, daemon: Dae
 
     pid = as_user(ALICE, (), ask)
     assert daemon.record("grant", port="ttyS0").fields["pid"] == str(pid)
+
+
+def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(
+    rig: Rig, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEVICE_LIMIT", 0.2)
+    monkeypatch.setattr(client, "ANSWER_LIMIT", 0.2)
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        for ask in (
+            lambda broker: broker.open("ttyS0", wait=0.1),
+            lambda broker: broker.revoke("ttyS0"),
+            lambda broker: broker.ports(),
+        ):
+            with pytest.raises(BrokerError) as caught, client.connect(str(rig.socket)) as broker:
+                ask(broker)
+            assert caught.value.errno == errno.ECONNREFUSED
+            assert str(caught.value).endswith("does not answer: systemctl status ttybroker.service")
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    os.close(open_fd("ttyS0", broker=str(rig.socket), wait=5))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support import old_record
 from ttybroker.wire import NO_SESSION
 from ttybrokerd.root.record import (
+    MAGIC_1,
     MAX_RECORD,
     NCCS,
     NoRecord,
@@ -149,6 +150,13 @@ def test_what_is_no_lease_is_no_record(wrong: dict[str, object]) -> None:
 def test_what_no_terminal_has_are_no_settings(settings: list[int | list[bytes | int]]) -> None:
     with pytest.raises(NoRecord):
         pack_termios(settings)
+
+
+@pytest.mark.parametrize("whole", [encode(ONE), MAGIC_1 + bytes(200)])
+def test_a_record_cut_short_is_none(whole: bytes) -> None:
+    for size in range(len(whole)):
+        with pytest.raises(NoRecord):
+            decode(whole[:size])
 
 
 @pytest.mark.parametrize("version", [0, 3, 255])
