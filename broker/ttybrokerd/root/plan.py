@@ -30,7 +30,7 @@ from binascii import crc32
 from bisect import bisect_left
 
 from ttybroker.version import VERSION
-from ttybroker.wire import _Value as Value
+from ttybroker.wire import Value
 from ttybrokerd.root import linux, portname, trust
 
 POLICY = "/etc/ttybroker/policy.toml"
@@ -64,17 +64,12 @@ class BadPlan(ValueError):
 class Rule(Value):
     """What a rule permits. `line` is that of its [[rule]], `max_lease` in seconds."""
 
-    __slots__ = ("allows", "console", "line", "max_lease", "port", "pty")
-
-    def __init__(
-        self, line: int, port: str, allows: bool, max_lease: float | None, console: bool, pty: bool
-    ) -> None:
-        self.line = line
-        self.port = port
-        self.allows = allows
-        self.max_lease = max_lease
-        self.console = console
-        self.pty = pty
+    line: int
+    port: str
+    allows: bool
+    max_lease: float | None
+    console: bool
+    pty: bool
 
     def __str__(self) -> str:
         return f"{self.port} (line {self.line})"
@@ -87,13 +82,10 @@ class Decision(Value):
     the port. `device` is the alias's path, None for a kernel name.
     """
 
-    __slots__ = ("allowed", "device", "known", "rule")
-
-    def __init__(self, allowed: bool, known: bool, rule: Rule | None, device: str | None) -> None:
-        self.allowed = allowed
-        self.known = known
-        self.rule = rule
-        self.device = device
+    allowed: bool
+    known: bool
+    rule: Rule | None
+    device: str | None
 
 
 class Numbers:
