@@ -92,8 +92,10 @@ def _revoke(options: argparse.Namespace, _rest: list[str]) -> int:
     from ttybroker import client
 
     with client.connect() as broker:
-        broker.revoke(options.port)
+        withdrawn = broker.revoke(options.port)
     print(f"{options.port}: taken back; it is free, or the next in the queue has it")
+    if withdrawn:
+        print(f"{options.port}: {withdrawn} waiting requests of the same user were withdrawn")
     return DONE
 
 

@@ -198,9 +198,12 @@ class Client:
             if not reply.more:
                 return found
 
-    def revoke(self, name: str) -> None:
-        """Take the port back from its holder; returns when it is free. Raises BrokerError; if
-        the broker ends meanwhile, too: asked again, the next holder might be hit."""
+    def revoke(self, name: str) -> int:
+        """Take the port back from its holder; returns when it is free.
+
+        Returns how many waiting requests of the holder's user were withdrawn with it. Raises
+        BrokerError; if the broker ends meanwhile, too: asked again, the next holder might be hit.
+        """
         request = wire.Revoke(_checked(name))
         try:
             reply = self._answer(request, DEVICE_LIMIT)
@@ -210,6 +213,7 @@ class Client:
             reply = self._answer(request, DEVICE_LIMIT)
         if not isinstance(reply, wire.Done):
             raise _unexpected(reply)
+        return reply.withdrawn
 
     def check(
         self, name: str, *, uid: int | None = None, groups: tuple[int, ...] = ()

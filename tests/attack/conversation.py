@@ -65,6 +65,7 @@ from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import decode
 from ttybrokerd.root.requests import Requests
+from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
 
 EPISODE = 20_000  # messages
@@ -118,10 +119,10 @@ class Episode:
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
         judge = Judge(decode(make(str(stage.policy)).data), devices)
-        answers = Answers(log)
+        answers, sessions = Answers(log), Sessions()
         self.leases = Leases(self.loop, hands, devices, self.locks, Store(self.loop, log, ""),
-                             judge, answers)  # fmt: skip
-        requests = Requests(judge, devices, self.locks, self.leases, answers, hands)
+                             judge, sessions, answers)  # fmt: skip
+        requests = Requests(judge, devices, self.locks, self.leases, sessions, answers, hands)
         self.clients = Clients(self.loop, log, requests.serve, requests.lost)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")
@@ -279,8 +280,7 @@ class Episode:
         if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
             request.label = self.dice.choice(("", "a", "x" * 80, "\N{SNOWMAN}"))
             request.self_pid = self.dice.choice((0, request.pid, 1, 0xFFFFFFFF))
-            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.READ))
-            request.session = self.dice.choice((wire.NO_SESSION, wire.NO_SESSION, b"s" * 16))
+            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.YIELD_USER))
         if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
             request.names = tuple(self.dice.sample((*NAMES, "other", "a/b"), 2))
             request.flags = self.dice.choice((0, 0, wire.WATCH))

@@ -160,8 +160,7 @@ class Dialogue:
         if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
             request.label = self.dice.choice(("", "a", "x" * 80, "\N{SNOWMAN}"))
             request.self_pid = self.dice.choice((0, request.pid, 1, 0xFFFFFFFF))
-            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.READ))
-            request.session = self.dice.choice((wire.NO_SESSION, wire.NO_SESSION, b"s" * 16))
+            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.YIELD_USER))
         if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
             request.names = tuple(self.dice.sample((*RULES, "other", "a/b"), 2))
             request.flags = self.dice.choice((0, 0, wire.WATCH))

@@ -347,8 +347,10 @@ class Model:
                 self.connect(more)
                 self.done(who)
 
-    def open(self, who: Connection, name: bytes, wait: int, pid: int, own: int = 0) -> None:
-        """OPEN; `own` is the pid by which the client knows itself."""
+    def open(self, who: Connection, name: bytes, wait: int, pid: int, own: int = 0,
+             joins: bool = False) -> None:  # fmt: skip
+        """OPEN; `own` is the pid by which the client knows itself; `joins` a session that nobody
+        has."""
         if own not in (0, who.pid):
             pid = 0
         if not named_well(name):
@@ -360,6 +362,8 @@ class Model:
             return self.refuse(who, errno.ENOENT)
         if pid not in (0, who.pid) and self.owners.get(pid) != who.uid:
             return self.refuse(who, errno.EACCES)
+        if joins:
+            return self.refuse(who, errno.ESTALE)
         self.forget_dead()
         asked, had = self.asked[who.uid], self.had[who.uid]
         dead = sum(lease.want.uid == who.uid for lease in self.dead)
@@ -389,6 +393,10 @@ class Model:
             return self.refuse(who, errno.EACCES)
         if port is None or not held:
             return self.refuse(who, errno.ESRCH)
+        assert port.lease is not None
+        for want in [want for want in port.queue if want.uid == port.lease.want.uid]:
+            self.refuse(want.by, errno.ECANCELED)  # each is of a session without a port
+            self.withdraw(port, want)
         port.revokers.append(who)
         self.end(port)
         return None
@@ -618,9 +626,9 @@ def parse_open(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
     label, name = body[32 : 32 + size], body[32 + size :]
     if len(label) != size or flags > 0xFF or (text := as_text(label)) is None or len(text) > 80:
         return None
-    if session != bytes(16) or flags & 0x3F:
+    if flags & 0x30:
         return "unserved", b"", ()
-    return "open", name, (wait, pid, own)
+    return "open", name, (wait, pid, own, session != bytes(16))
 
 
 def parse_list(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:

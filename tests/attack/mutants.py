@@ -1296,4 +1296,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/real/test_judged.py::test_a_long_connection_is_judged_by_the_groups_of_now",),
         FAILS + "|Failed",
     ),
+    Mutant(
+        "session-of-its-user",
+        "a session is joined by its user alone",
+        "session is None",
+        ("tests/real/test_sessions.py::test_a_session_is_joined_by_its_user_alone_and_by_its_number",),
+        FAILS + "|Failed",
+    ),
+    Mutant(
+        "watch-each-description",
+        "a lease lasts until the last description of its session is closed",
+        REMOVE,
+        (
+            "tests/real/test_sessions.py::test_a_session_opens_its_port_again_and_the_lease_lasts_until_the_last_is_closed",
+        ),
+        FAILS + "|Failed|Error",
+    ),
 )

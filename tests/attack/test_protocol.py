@@ -166,10 +166,10 @@ from ttybrokerd.root import port
 from ttybrokerd.root.device import Devices
 port.PTY_SETTLE = 0.3
 opened = Devices.open
-def slow(self, seen):
+def slow(self, seen, *mode):
     if seen.target.name == "slow":
         time.sleep(0.25)
-    return opened(self, seen)
+    return opened(self, seen, *mode)
 Devices.open = slow
 """
 

@@ -24,10 +24,10 @@ STUCK = """
 import threading
 from ttybrokerd.root.device import Devices
 opened = Devices.open
-def stuck(self, seen):
+def stuck(self, seen, *mode):
     if seen.target.name == "stuck":
         threading.Event().wait()
-    return opened(self, seen)
+    return opened(self, seen, *mode)
 Devices.open = stuck
 """
 

@@ -72,11 +72,11 @@ def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
     opened = Devices.open
     calls: list[Seen] = []
 
-    def dying(self: Devices, seen: Seen) -> int:
+    def dying(self: Devices, seen: Seen, *mode: int) -> int:
         calls.append(seen)
         if len(calls) == step:
             raise Refusal(errno.ENODEV, "cannot be opened: No such device")
-        return opened(self, seen)
+        return opened(self, seen, *mode)
 
     mocker.patch.object(Devices, "open", dying)
     before = open_descriptors()

@@ -7,6 +7,7 @@ socket buffer and nowhere else.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 
@@ -16,6 +17,7 @@ from ttybrokerd.root.device import Target
 from ttybrokerd.root.lean import TYPE_CHECKING, socket
 from ttybrokerd.root.loop import NOTHING, READ, Loop
 from ttybrokerd.root.peer import Identity, groups_now
+from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
@@ -42,13 +44,14 @@ class Connection:
     `busy`: a request of it is under way. `paused`: it has sent the next one already, which must
     wait. `forked`: it is one end of a pair, whose sender's pid is learnt from its first message.
     `served`: it has had an answer, so that its groups may not be those of the connect any more.
-    `request`: its request for a port that is not answered yet. `gone`: it is closed.
+    `sessions`: those that it has named or was given. `request`: its request for a port that is
+    not answered yet. `gone`: it is closed.
     `version`: that of its last request, in which it is answered. `asked`: the port's name in
     that, as it can be shown; an answer of version 1 repeats it.
     """
 
     __slots__ = ("_ended", "_loop", "asked", "busy", "fd", "forked", "gone", "identity", "paused",
-                 "program", "request", "served", "sock", "version")  # fmt: skip
+                 "program", "request", "served", "sessions", "sock", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Connection:
         self.paused = False
         self.gone = False
         self.served = False
+        self.sessions: list[Session] = []
         self.request: OpenRequest | None = None
         self.version = 1
         self.asked = ""
@@ -113,6 +117,12 @@ class Connection:
         if self.paused and not self.gone:
             self.paused = False
             self._loop.change(self.fd, READ)
+
+    def join(self, session: Session) -> None:
+        """Be one of the session's connections from now on."""
+        if session not in self.sessions:
+            self.sessions.append(session)
+            session.connections += 1
 
     def look_up_groups(self) -> None:
         """Learn the groups that the client has now, for it may be connected for days."""
@@ -199,10 +209,12 @@ class OpenRequest(Ask):
     """A client's request for a port.
 
     `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
-    it waits for, once that is known. `judged`: by which version of the policy.
+    it waits for, once that is known. `judged`: by which version of the policy. `session`: the
+    one that asks, None for a client of protocol version 1. `mode`: how it is to be opened, as in
+    open(2).
     """
 
-    __slots__ = ("client", "judged", "key", "pid", "rule", "target")
+    __slots__ = ("client", "judged", "key", "mode", "pid", "rule", "session", "target")
 
     def __init__(
         self,
@@ -219,6 +231,8 @@ class OpenRequest(Ask):
         self.client = client
         self.key = 0
         self.judged = 0
+        self.session: Session | None = None
+        self.mode = os.O_RDWR
         self.pid = holder.pid or 0
         self.target = target
         self.rule = rule

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # guard: no-link-at-the-open, no-controlling-terminal
-OPEN_FLAGS = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FLAGS = os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
 CLOSING_PAUSE = 0.05  # seconds
 
@@ -151,8 +151,10 @@ class Devices:
             raise
         return Seen(target, kernel_name, directory, node, status.st_rdev)
 
-    def open(self, seen: Seen) -> int:
+    def open(self, seen: Seen, mode: int = os.O_RDWR) -> int:
         """Open what was looked at; non-blocking, close-on-exec, never a controlling terminal.
+
+        `mode` is the access mode of open(2), O_APPEND and O_SYNC.
 
         May block for as long as the driver likes (30 s behind somebody's stuck close, measured):
         only where workers.py watches. Raises Refusal ENODEV when the device went away or is
@@ -162,7 +164,7 @@ class Devices:
         for attempt in range(CLOSING_TRIES):
             try:
                 # guard: same-directory-at-the-open
-                descriptor = os.open(base, OPEN_FLAGS, dir_fd=seen.directory)
+                descriptor = os.open(base, mode | OPEN_FLAGS, dir_fd=seen.directory)
                 break
             except OSError as error:
                 if error.errno != errno.EIO or attempt == CLOSING_TRIES - 1:

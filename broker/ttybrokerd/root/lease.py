@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import select
 
-from ttybroker.wire import Holder
+from ttybroker.wire import NO_SESSION, Holder
 from ttybrokerd.root import linux
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.lean import TYPE_CHECKING
 from ttybrokerd.root.locks import LockFiles, process
 from ttybrokerd.root.record import Record, pack_termios, unpack_termios
 from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
@@ -39,13 +40,15 @@ class Lease:
     In the lock directory: `lock_name`, and `lock_pid`, the process that the file names; None
     where the file is the holder's own.
     `looks`: when to look again whether the holder still has it. `revokers`: who waits for its
-    end. `kept`: its name in systemd's descriptor store. `lock_left`: why the lock file could not
-    be removed.
+    end. `withdrawn`: how many requests of its user went with it. `kept`: its name in systemd's
+    descriptor store. `lock_left`: why the lock file could not be removed. `session`: who may open
+    it again, None for a client of protocol version 1.
     """
 
     __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key",
                  "lock_left", "lock_name", "lock_pid", "looks", "pid", "revokers", "rule",
-                 "settings", "target", "uid", "watch", "watcher")  # fmt: skip
+                 "session", "settings", "target", "uid", "watch", "watcher",
+                 "withdrawn")  # fmt: skip
 
     def __init__(
         self,
@@ -75,7 +78,9 @@ class Lease:
         self.settings: Termios = []
         self.looks: list[float] = []
         self.revokers: list[Connection] = []
+        self.withdrawn = 0
         self.kept = ""
+        self.session: Session | None = None
         self._locks = locks
         self._inotify = inotify
 
@@ -99,12 +104,12 @@ class Lease:
 
     def record(self, expires: float | None) -> Record:
         """Return what of the lease no descriptor tells, for the next broker."""
-        target, holder = self.target, self.holder
+        target, holder, session = self.target, self.holder, self.session
         locked = self.lock_pid is not None
         return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
                       holder.since or 0, expires, pack_termios(self.settings), target.name,
                       target.path, self.lock_name, self.rule, holder.program,
-                      holder.label)  # fmt: skip
+                      holder.label, NO_SESSION if session is None else session.number)  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""

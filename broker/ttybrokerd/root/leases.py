@@ -27,6 +27,7 @@ from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import NOTHING, READ, Loop
 from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.table import Effect, End, Refuse, Start, State, Table, Tell
 from ttybrokerd.root.workers import Workers
@@ -60,6 +61,7 @@ class Leases:
         locks: LockFiles,
         store: Store,
         judge: Judge,
+        sessions: Sessions,
         answers: Answers,
     ) -> None:
         self.table = Table()
@@ -69,6 +71,7 @@ class Leases:
         self._locks = locks
         self._store = store
         self._judge = judge
+        self._sessions = sessions
         self._answers = answers
         self._all: dict[int, Lease] = {}  # by device number, like the table
         self._watched: dict[int, Lease] = {}  # by inotify watch
@@ -91,6 +94,11 @@ class Leases:
         """Open the port for this request, or queue it, or refuse it. Takes `seen` over."""
         key = request.key = seen.rdev
         self._look_after(key)
+        lease = self._all.get(key)
+        if lease is not None and lease.session is request.session is not None and self._held(key):
+            work = partial(port.join, lease, self._devices, seen, request.mode)
+            self._workers.soon(work, partial(self._joined, lease, request))
+            return
         effects = self.table.ask(key, request, self._count_copies(request.uid))
         if effects and isinstance(effects[0], Start):
             self._start(key, request, seen)
@@ -111,8 +119,22 @@ class Leases:
 
     def revoke(self, lease: Lease, client: Connection) -> None:
         """Take the port back; the client is answered when it is free."""
+        for request in self._withdrawn_with(lease):
+            refusal = Refusal(errno.ECANCELED, "the port was taken back from you meanwhile")
+            self._do(self.table.refuse(lease.key, request, refusal))
+            lease.withdrawn += 1
         lease.revokers.append(client)
         self._do(self.table.end(lease.key, "revoked"))
+
+    def _withdrawn_with(self, lease: Lease) -> list[OpenRequest]:
+        """Return what the holder's user waits for on this port, but for his other sessions that
+        have ports: those are other programs of his."""
+        return [
+            ask
+            for key, ask in self.table.waiting()
+            if key == lease.key and isinstance(ask, OpenRequest) and ask.uid == lease.uid
+            and (ask.session is None or ask.session is lease.session or not ask.session.leases)
+        ]  # fmt: skip
 
     def keys(self) -> frozenset[int]:
         """Return the devices in the table: their locks are no outsider's."""
@@ -243,7 +265,10 @@ class Leases:
             return Refusal(errno.ENODEV, "another device has this name now; ask again")
         lease = Lease(key, request, seen.target, request.rule, request.pid, seen.kernel_name,
                       self._locks, self._inotify)  # fmt: skip
-        return port.acquire(lease, self._devices, seen, self._locks, _live(lease), copies)
+        lease.session = request.session
+        return port.acquire(
+            lease, self._devices, seen, self._locks, _live(lease), copies, request.mode
+        )
 
     def _opened(
         self, key: int, request: OpenRequest, result: tuple[Lease, int] | Refusal
@@ -259,6 +284,8 @@ class Leases:
                 self._answers.refuse(request.client, request.name, refusal)
         lease.holder.since = time.time()
         self._all[key] = lease
+        if lease.session is not None:
+            lease.session.leases += 1
         effects = self.table.opened(key, time.monotonic())
         if not effects:
             effects = self._grant(lease, request.client, descriptor)
@@ -276,11 +303,27 @@ class Leases:
                 lease.record(self.table.ports[lease.key].expires), lease.pieces()
             )
         lease.finish_lock()
-        if client.answer(wire.Grant(), descriptor):
+        if client.answer(_grant(lease, joined=False), descriptor):
             self._record("grant", client, lease, INFO, device=lease.target.path, rule=lease.rule)
         client.request = None
         client.done()
         return effects
+
+    def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
+        """The port is open once more for the session that has it."""
+        client = request.client
+        if isinstance(result, int) and not self._held(lease.key):
+            os.close(result)
+            result = Refusal(errno.EIO, "the port was taken back from this session meanwhile")
+        if isinstance(result, Refusal):
+            if not client.gone:
+                self._answers.refuse(client, request.name, result)
+            return
+        if client.answer(_grant(lease, joined=True), result):
+            self._record("join", client, lease, INFO, device=lease.target.path, rule=lease.rule)
+        os.close(result)
+        client.request = None
+        client.done()
 
     def _end(self, lease: Lease, reason: str) -> None:
         self._loop.remove(lease.guard)
@@ -297,13 +340,16 @@ class Leases:
             self._watched.pop(lease.watch, None)
         if watcher is not None:
             self._copies.append(DeadCopy(lease.key, lease.uid, watcher))
+        if lease.session is not None:
+            lease.session.leases -= 1
+            self._sessions.tidy(lease.session)
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
         self._record("release", None, lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
         if lease.lock_left is not None:
             self._record("lock-failed", None, lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
-            client.finish(wire.Done())
+            client.finish(wire.Done(lease.withdrawn))
         self._do(self.table.closed(lease.key, time.monotonic()))
 
     # what the kernel says
@@ -311,6 +357,9 @@ class Leases:
     def _adopt(self, kept: Kept) -> None:
         lease = Lease.adopted(kept, self._locks, self._inotify, time.monotonic())
         self._all[lease.key] = lease
+        lease.session = self._sessions.adopt(kept.record.session, lease.uid)
+        if lease.session is not None:
+            lease.session.leases += 1
         self.table.adopt(lease.key, lease.ask, kept.record.expires)
         self._record("adopt", None, lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
@@ -409,6 +458,11 @@ class Leases:
     ) -> None:
         self._answers.record(event, client, lease.name, level, device=device, rule=rule,
                              holder=lease.holder, reason=reason)  # fmt: skip
+
+
+def _grant(lease: Lease, *, joined: bool) -> wire.Grant:
+    session = lease.session
+    return wire.Grant(wire.NO_SESSION if session is None else session.number, joined)
 
 
 def _live(lease: Lease) -> int:

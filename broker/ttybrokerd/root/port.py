@@ -26,13 +26,20 @@ if TYPE_CHECKING:
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
 DRAIN_LOOK = 0.01  # seconds between looks
+DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of the user counts
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
 
 
 def acquire(
-    lease: Lease, devices: Devices, seen: Seen, locks: LockFiles, pid: int, ghosts: bool
+    lease: Lease,
+    devices: Devices,
+    seen: Seen,
+    locks: LockFiles,
+    pid: int,
+    ghosts: bool,
+    mode: int = os.O_RDWR,
 ) -> tuple[Lease, int] | Refusal:
-    """Lock the port for the process `pid` and open it.
+    """Lock the port for the process `pid` and open it; `mode` as Devices.open().
 
     `ghosts`: a hung-up holder still keeps its dead descriptor, and with it an flock and maybe the
     exclusive flag, which then mean nothing. Returns the lease, filled in, and the holder's
@@ -48,11 +55,11 @@ def acquire(
         if linux.is_exclusive(lease.guard) and not ghosts:  # guard: exclusive-port-is-busy
             raise busy(flock_holder(seen.node) or Holder(how="exclusive"))
         lease.settings = termios.tcgetattr(lease.guard)
-        holder = devices.open(seen)
+        holder = devices.open(seen, mode)
         lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
             lease.lock_pid = pid  # of a broker that was killed before it answered, or later
-        _lock(holder, seen, ghosts)  # last: TIOCEXCL may outlive us
+        _lock(holder, seen, ghosts, shared=lease.session is not None)  # TIOCEXCL may outlive us
         return lease, holder
     except (Refusal, OSError, termios.error) as error:
         if holder >= 0:
@@ -90,9 +97,44 @@ def release(lease: Lease, drain: bool) -> select.epoll | None:
     return lease.close()
 
 
-def _lock(holder: int, seen: Seen, ghosts: bool) -> None:
+def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal:
+    """Open a leased port once more, for the session that has it.
+
+    Returns a descriptor of an open file description of its own: the lease lasts until the last of
+    them is closed. Or a Refusal, with nothing left behind. Closes `seen`.
+    """
+    holder = -1
+    try:
+        assert lease.watcher is not None  # it is held
+        if len(linux.listed(lease.watcher.fileno())) >= DESCRIPTIONS:
+            what = f"this session has it open {DESCRIPTIONS} times already"
+            raise Refusal(errno.EDQUOT, what, advice="close some of them first")
+        holder = devices.open(seen, mode)
+        lease.watcher.register(holder, 0)  # guard: watch-each-description
+        _share(holder)
+        return holder
+    except (Refusal, OSError) as error:
+        if holder >= 0:
+            os.close(holder)
+        return error if isinstance(error, Refusal) else _broken(error)
+    finally:
+        seen.close()
+
+
+def _share(holder: int) -> None:
+    """Lock one of several descriptions: an outsider's exclusive lock is refused until the last is
+    closed. Where a program of the session has locked another of them for itself, that holds."""
+    try:
+        fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+
+
+def _lock(holder: int, seen: Seen, ghosts: bool, *, shared: bool) -> None:
     try:
         fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
+        if shared:
+            fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         if not ghosts:  # guard: flocked-port-is-busy
             raise busy(flock_holder(seen.node) or Holder(how="flock")) from None

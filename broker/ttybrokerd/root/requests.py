@@ -7,6 +7,7 @@ The decisions are elsewhere (`judge`, `device`, `table`), and so is what becomes
 from __future__ import annotations
 
 import errno
+import os
 
 from ttybroker import wire
 from ttybrokerd.root import confine, peer, report
@@ -19,6 +20,7 @@ from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Requests:
         devices: Devices,
         locks: LockFiles,
         leases: Leases,
+        sessions: Sessions,
         answers: Answers,
         workers: Workers,
     ) -> None:
@@ -41,6 +44,7 @@ class Requests:
         self._devices = devices
         self._locks = locks
         self._leases = leases
+        self._sessions = sessions
         self._answers = answers
         self._workers = workers
 
@@ -71,10 +75,13 @@ class Requests:
             self._answers.refuse(client, name, Refusal.out_of_means(error))
 
     def lost(self, client: Connection) -> None:
-        """Withdraw what a client that is gone was waiting for."""
+        """Withdraw what a client that is gone was waiting for; leave its sessions."""
         if client.request is not None:
             self._leases.withdraw(client.request)
             client.request = None
+        for session in client.sessions:
+            session.connections -= 1
+            self._sessions.tidy(session)
 
     def _open(self, client: Connection, request: wire.Open) -> None:
         decision = self._judge.allowed(client.identity, request.name)
@@ -89,6 +96,9 @@ class Requests:
             max_lease=None if rule is None else rule.max_lease,
         )
         asked.judged = self._judge.version
+        asked.mode = _mode(request.flags)
+        if client.version > 1:
+            asked.session = self._session(client, request.session)
         seen = self._devices.look(target)
         try:
             self._judge.check_other_names(client.identity, seen)
@@ -97,6 +107,18 @@ class Requests:
             raise
         client.request = asked
         self._leases.ask(asked, seen)
+
+    def _session(self, client: Connection, number: bytes) -> Session:
+        """Return the session that the client names, or its own that has no port, or a new one."""
+        uid = client.identity.uid
+        if number != wire.NO_SESSION:
+            session = self._sessions.find(number, uid)
+        elif client.sessions and not client.sessions[-1].leases:
+            return client.sessions[-1]
+        else:
+            session = self._sessions.make(uid)
+        client.join(session)
+        return session
 
     def _list(self, client: Connection, request: wire.List) -> None:
         who = client.identity
@@ -169,18 +191,22 @@ def _check_served(request: wire.Request) -> None:
     what = ""
     match request:
         case wire.Open():
-            if request.session != wire.NO_SESSION:
-                what = "joining a session"
-            elif request.flags & (wire.YIELD_USER | wire.YIELD_ALL):
+            if request.flags & (wire.YIELD_USER | wire.YIELD_ALL):
                 what = "yielding"
-            elif request.flags & ~(wire.KEEP | wire.PROGRESS):
-                what = "opening with flags"
         case wire.List() if request.flags:
             what = "watching a list" if request.flags & wire.WATCH else "a port's facts"
         case wire.Revoke() if request.hold:
             what = "holding a port back"
     if what:
         raise Refusal(errno.EOPNOTSUPP, f"{what} is not served by this broker")
+
+
+def _mode(flags: int) -> int:
+    """Return the access mode and the flags of open(2) that a client asks for."""
+    access = flags & (wire.READ | wire.WRITE)
+    mode = {wire.READ: os.O_RDONLY, wire.WRITE: os.O_WRONLY}.get(access, os.O_RDWR)
+    mode |= os.O_APPEND if flags & wire.APPEND else 0
+    return mode | (os.O_SYNC if flags & wire.SYNC else 0)
 
 
 def _holder(client: Connection, request: wire.Open) -> wire.Holder:

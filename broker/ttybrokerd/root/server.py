@@ -20,6 +20,7 @@ from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
+from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.workers import Workers
 
@@ -47,7 +48,7 @@ class Server:
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
         self._judge = Judge(plan, self._devices)
-        answers = Answers(log)
+        answers, sessions = Answers(log), Sessions()
         self._leases = Leases(
             self._loop,
             self._workers,
@@ -55,10 +56,17 @@ class Server:
             self._locks,
             self.store,
             self._judge,
+            sessions,
             answers,
         )
         requests = Requests(
-            self._judge, self._devices, self._locks, self._leases, answers, self._workers
+            self._judge,
+            self._devices,
+            self._locks,
+            self._leases,
+            sessions,
+            answers,
+            self._workers,
         )
         self._clients = Clients(self._loop, log, requests.serve, requests.lost)
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)

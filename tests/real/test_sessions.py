@@ -1,0 +1,176 @@
+"""A session opens a port again that it holds; nobody else does."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+
+import pytest
+
+from support.children import Chat, as_user
+from support.rig import Rig
+from support.users import ALICE, BOB
+from ttybroker import BrokerError, PortBusy, client, wire
+
+pytestmark = pytest.mark.root
+
+
+def lease_and_join(rig: Rig, joins: int = 1, flags: int = 0) -> tuple[list[int], bytes]:
+    """Open the port, and again on connections of their own; the descriptors and the session."""
+    with client.connect(str(rig.socket)) as connection:
+        descriptors = [connection.open("ttyS0")]
+        session = connection.session
+    for _ in range(joins):
+        with client.connect(str(rig.socket)) as connection:
+            descriptors.append(connection.open("ttyS0", session=session, flags=flags))
+            assert connection.session == session
+    return descriptors, session
+
+
+def test_a_session_opens_its_port_again_and_the_lease_lasts_until_the_last_is_closed(
+    rig: Rig,
+) -> None:
+    pty = rig.port("ttyS0")
+    daemon = rig.daemon()
+
+    def hold(chat: Chat) -> None:
+        (first, second), _ = lease_and_join(rig)
+        os.close(first)
+        chat.say()
+        chat.hear()
+        os.write(second, b"still mine")
+        os.close(second)
+
+    holder = rig.child(ALICE, hold)
+    holder.hear()
+    with pytest.raises(PortBusy) as caught:
+        as_user(BOB, (), lambda: client.connect(str(rig.socket)).open("ttyS0"))
+    assert caught.value.holder is not None and caught.value.holder.pid == holder.pid
+    assert len(rig.lock_files()) == 1
+    holder.say()
+    holder.wait()
+    assert os.read(pty.master, 64) == b"still mine"
+    daemon.record("join", port="ttyS0", uid=ALICE)
+    daemon.record("release", port="ttyS0", uid=ALICE, reason="closed")
+    daemon.settled()
+
+
+def test_each_open_of_a_session_has_its_own_mode(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.daemon()
+
+    def modes(_: Chat) -> list[int]:
+        descriptors, session = lease_and_join(rig)
+        with client.connect(str(rig.socket)) as connection:
+            for flags in (wire.READ, wire.WRITE | wire.APPEND, wire.READ | wire.WRITE):
+                descriptors.append(connection.open("ttyS0", session=session, flags=flags))
+        mask = os.O_ACCMODE | os.O_APPEND
+        return [fcntl.fcntl(one, fcntl.F_GETFL) & mask for one in descriptors]
+
+    due = [os.O_RDWR, os.O_RDWR, os.O_RDONLY, os.O_WRONLY | os.O_APPEND, os.O_RDWR]
+    assert rig.child(ALICE, modes).result() == due
+
+
+@pytest.mark.parametrize(
+    ("uid", "number"), [(ALICE, "another's"), (BOB, "its own"), (ALICE, "none")]
+)
+def test_a_session_is_joined_by_its_user_alone_and_by_its_number(
+    rig: Rig, uid: int, number: str
+) -> None:
+    rig.port("ttyS0")
+    rig.daemon()
+
+    def hold(chat: Chat) -> None:
+        _, session = lease_and_join(rig, joins=0)
+        chat.say(session)
+        chat.hear()
+
+    holder = rig.child(ALICE, hold)
+    session = holder.hear()
+    named = {"another's": secrets.token_bytes(16), "its own": session, "none": bytes(16)}[number]
+
+    def ask() -> int:
+        with (
+            client.connect(str(rig.socket)) as connection,
+            pytest.raises(BrokerError) as caught,
+        ):
+            connection.open("ttyS0", session=named)
+        return caught.value.errno or 0
+
+    assert as_user(uid, (), ask) == (errno.EBUSY if number == "none" else errno.ESTALE)
+    holder.say()
+
+
+def test_a_session_has_a_port_open_so_many_times_and_no_more(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.daemon()
+
+    def fill(_: Chat) -> int:
+        descriptors, session = lease_and_join(rig, joins=63)
+        with (
+            client.connect(str(rig.socket)) as connection,
+            pytest.raises(BrokerError) as caught,
+        ):
+            connection.open("ttyS0", session=session)
+        os.close(descriptors.pop())
+        with client.connect(str(rig.socket)) as connection:
+            connection.open("ttyS0", session=session)
+        return caught.value.errno or 0
+
+    assert rig.child(ALICE, fill).result() == errno.EDQUOT
+
+
+def test_an_outsider_is_kept_off_until_the_last_description_is_closed(rig: Rig) -> None:
+    pty = rig.port("ttyS0")
+    rig.daemon()
+
+    def hold(chat: Chat) -> None:
+        (first, second), _ = lease_and_join(rig)
+        os.close(first)
+        chat.say()
+        chat.hear()
+        os.close(second)
+
+    holder = rig.child(ALICE, hold)
+    holder.hear()
+    outsider = os.open(pty.path, os.O_RDWR | os.O_NOCTTY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(outsider, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(outsider)
+    holder.say()
+    holder.wait()
+
+
+def test_a_revoke_ends_every_open_of_the_session_and_withdraws_what_its_user_waits_for(
+    rig: Rig,
+) -> None:
+    rig.port("ttyS0")
+    daemon = rig.daemon()
+
+    def hold(chat: Chat) -> list[bytes]:
+        descriptors, _ = lease_and_join(rig)
+        chat.say()
+        chat.hear()
+        return [os.read(one, 1) for one in descriptors]
+
+    def wait(_: Chat) -> int:
+        with (
+            client.connect(str(rig.socket)) as connection,
+            pytest.raises(BrokerError) as caught,
+        ):
+            connection.open("ttyS0", wait=60)
+        return caught.value.errno or 0
+
+    holder = rig.child(ALICE, hold)
+    holder.hear()
+    waits = rig.child(ALICE, wait)
+    with client.connect(str(rig.socket)) as connection:
+        while not connection.ports()[0].waiting:
+            pass
+        assert connection.revoke("ttyS0") == 1
+    assert waits.result() == errno.ECANCELED
+    daemon.record("release", port="ttyS0", reason="revoked")
+    holder.say()
+    assert holder.result() == [b"", b""]
