@@ -51,6 +51,8 @@ def groups_now(sock: socket.socket, caller: Identity) -> Identity:
         if not groups or linux.ended(pidfd):
             return caller
         return caller._replace(groups=groups | {caller.gid})  # guard: groups-as-they-are-now
+    except OSError:  # the kernel is out of memory
+        return caller
     finally:
         os.close(pidfd)
 
