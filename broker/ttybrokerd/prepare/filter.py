@@ -15,7 +15,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ttybrokerd.prepare import syscalls
+from ttybrokerd.prepare import selftest, syscalls
 from ttybrokerd.root import linux
 
 
@@ -36,6 +36,22 @@ def build() -> tuple[int, bytes]:
     except Exception as error:
         what = f"cannot filter system calls: {error}; is libseccomp2 installed?"
         raise NoFilter(errno.ENOSYS, what) from None
+    return number, code
+
+
+def tried() -> tuple[int, bytes]:
+    """The same, after a child has done under it what a root side does. Raises NoFilter, with the
+    name of a call that it would not survive."""
+    number, code = build()
+    try:
+        call = selftest.refused(number, code)
+    except OSError as error:
+        raise NoFilter(errno.ENOSYS, str(error)) from None
+    if call is not None:
+        library = _bindings()
+        name = library.resolve_syscall(library.Arch.NATIVE, call).decode()
+        what = f"the filter of system calls lacks {name}, which this Python or C library makes"
+        raise NoFilter(errno.ENOSYS, f"{what}: a newer ttybroker is needed; please report it")
     return number, code
 
 

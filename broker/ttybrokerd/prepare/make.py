@@ -53,7 +53,7 @@ def make(path: str) -> Made:
     """
     stamps, names = Stamps(), accounts.Accounts()
     people = [os.path.realpath(file) for file in accounts.FILES]
-    number, code = filter.build()
+    number, code = filter.tried()
     for library in (*_libraries(), *_own_files()):
         stamps.take(library)
     if path == plan.SHIPPED:  # as long as there is no other

@@ -72,7 +72,7 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-class _FilterProgram(ctypes.Structure):
+class FilterProgram(ctypes.Structure):
     """struct sock_fprog"""
 
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
@@ -80,7 +80,7 @@ class _FilterProgram(ctypes.Structure):
 
 def seccomp(number: int, flags: int, code: bytes) -> None:
     """seccomp(2), which has that number on this machine: filter the system calls by `code`."""
-    program = _FilterProgram(len(code) // 8, code)
+    program = FilterProgram(len(code) // 8, code)
     operation = ctypes.c_long(SECCOMP_SET_MODE_FILTER)
     result = _libc.syscall(
         ctypes.c_long(number), operation, ctypes.c_long(flags), ctypes.byref(program)

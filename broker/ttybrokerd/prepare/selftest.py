@@ -1,0 +1,189 @@
+"""Would the filter end this interpreter? It is tried before it is written into a plan.
+
+A child does under the filter what a root side does: threads, sockets, files, time, memory. Where
+the filter would end the process, the kernel asks this one instead (SECCOMP_RET_USER_NOTIF), and so
+the call has a name: a new interpreter or C library is an error at `--prepare`, never a dead daemon.
+"""
+
+from __future__ import annotations
+
+import _thread
+import array
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+import time
+
+from ttybrokerd.root import linux
+
+NEW_LISTENER = 8  # include/uapi/linux/seccomp.h: SECCOMP_FILTER_FLAG_NEW_LISTENER
+NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV, struct seccomp_notif of 80 bytes
+NR_AT = 16  # where data.nr is in it
+RETURN, KILL_PROCESS, USER_NOTIF = 6, 0x80000000, 0x7FC00000  # BPF_RET | BPF_K, and what it returns
+INSTRUCTION = struct.Struct("=HBBI")
+PATIENCE = 10.0  # seconds
+
+
+def refused(number: int, code: bytes) -> int | None:
+    """The number of the first call for which the filter would end the process, None if none.
+
+    `number` is that of seccomp(2). Raises OSError if it cannot be tried.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        _child(theirs, number, _asking(code))
+    theirs.close()
+    try:
+        return _watch(ours)
+    finally:
+        ours.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        linux.reap(child)
+
+
+def _asking(code: bytes) -> bytes:
+    """The program, which asks where it would end the process."""
+    asked = INSTRUCTION.pack(RETURN, 0, 0, USER_NOTIF)
+    kill = INSTRUCTION.pack(RETURN, 0, 0, KILL_PROCESS)
+    steps = [code[at : at + INSTRUCTION.size] for at in range(0, len(code), INSTRUCTION.size)]
+    return b"".join(asked if step == kill else step for step in steps)
+
+
+def _watch(child: socket.socket) -> int | None:
+    child.settimeout(PATIENCE)
+    word, ancillary, _, _ = child.recvmsg(256, socket.CMSG_SPACE(4))
+    if not ancillary:
+        what = word.decode("utf-8", "replace") or "the process that tries it has ended"
+        raise OSError(f"the filter cannot be tried: {what}")
+    listener = array.array("i", ancillary[0][2])[0]
+    try:
+        poll = select.poll()
+        poll.register(child, select.POLLIN)
+        poll.register(listener, select.POLLIN)
+        # The listener is hung up, too, when the child has ended.
+        ready = {fd for fd, event in poll.poll(PATIENCE * 1000) if event & select.POLLIN}
+        if listener in ready:
+            notification = fcntl.ioctl(listener, NOTIF_RECV, bytes(80))
+            return int(struct.unpack_from("=i", notification, NR_AT)[0])
+        if not ready or (word := child.recv(256)) != b"done":
+            what = word.decode("utf-8", "replace") if ready else "it does not come to its end"
+            raise OSError(f"the filter cannot be tried: {what}")
+        return None
+    finally:
+        os.close(listener)
+
+
+def _child(parent: socket.socket, number: int, code: bytes) -> None:
+    """Load the filter, do it all, say so. Does not return."""
+    try:
+        (far, tty), file, inotify = os.openpty(), os.memfd_create("file"), linux.inotify()
+        listener = _load(number, code)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))]
+        parent.sendmsg([b"filter"], rights)
+        for act in (_threads, _sockets, _time, _memory):
+            act()
+        _files(file)
+        _port(tty, far)
+        _waiting(inotify, tty)
+        parent.send(b"done")
+    except BaseException as error:
+        parent.send(f"{type(error).__name__}: {error}".encode()[:256])
+    finally:
+        os._exit(0)
+
+
+def _load(number: int, code: bytes) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) != 0:  # PR_SET_NO_NEW_PRIVS
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    program = linux.FilterProgram(len(code) // 8, code)
+    mode = ctypes.c_long(linux.SECCOMP_SET_MODE_FILTER)
+    listener = libc.syscall(
+        ctypes.c_long(number), mode, ctypes.c_long(NEW_LISTENER), ctypes.byref(program)
+    )
+    if listener < 0:
+        raise OSError(ctypes.get_errno(), f"seccomp: {os.strerror(ctypes.get_errno())}")
+    return int(listener)
+
+
+def _threads() -> None:
+    ended = _thread.allocate_lock()
+    for _ in range(2):
+        ended.acquire()
+        _thread.start_new_thread(ended.release, ())
+        ended.acquire()
+        ended.release()
+
+
+def _sockets() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.setblocking(False)
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    linux.peer_credentials(one)
+    linux.refuse_descriptors(other)
+    one.sendmsg([b"x"])
+    other.recvmsg(16, linux.CREDENTIALS_SPACE)
+    one.close()
+    other.close()
+
+
+def _time() -> None:
+    time.time()
+    time.monotonic()
+    time.sleep(0.0001)
+    previous = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+
+
+def _memory() -> None:
+    blocks = [bytearray(1 << size) for size in range(8, 24)]
+    blocks[-1].extend(bytes(1 << 22))
+    del blocks
+
+
+def _waiting(inotify: int, tty: int) -> None:
+    with select.epoll() as loop:
+        loop.register(inotify, select.EPOLLIN)
+        loop.poll(0)
+    linux.still_open(linux.weak_reference(tty))
+    linux.unwatch(inotify, linux.watch_closes(inotify, tty))
+    linux.read_watches(inotify)
+    pidfd = os.pidfd_open(os.getpid())
+    linux.ended(pidfd)
+    os.close(pidfd)
+
+
+def _files(file: int) -> None:
+    os.fstat(file)
+    os.stat("/dev/null")
+    os.lstat("/proc/self/exe")
+    os.readlink("/proc/self/exe")
+    os.listdir("/proc/self/task")
+    linux.read_file("/proc/self/status")
+    os.write(file, b"x")
+    os.fchmod(file, 0o600)
+    os.getrandom(8)
+    os.close(linux.sealed_memory("ttybroker", b"x", 0))
+
+
+def _port(tty: int, far: int) -> None:
+    os.write(far, b"x")
+    settings = termios.tcgetattr(tty)
+    termios.tcsetattr(tty, termios.TCSANOW, settings)
+    termios.tcflush(tty, termios.TCIOFLUSH)
+    linux.is_exclusive(tty)
+    linux.unsent(tty)
+    fcntl.ioctl(tty, linux.TIOCEXCL)
+    fcntl.ioctl(tty, linux.TIOCNXCL)
+    fcntl.flock(tty, fcntl.LOCK_EX | fcntl.LOCK_NB)
