@@ -10,7 +10,7 @@ import re
 import tomllib
 
 _QUOTED = r"""(?:{0}|"{0}"|'{0}')"""
-_RULE = re.compile(r"\s*\[\[\s*" + _QUOTED.format("rule") + r"\s*\]\]")
+_RULE = ("[[rule]]", '[["rule"]]', "[['rule']]")  # without spaces
 
 
 class Lines:
@@ -38,7 +38,7 @@ class Lines:
     def _find_rules(self) -> list[int]:
         found: list[int] = []
         for at, line in enumerate(self._lines):
-            if _RULE.match(line) and self._readable(found[-1] if found else 0, at):
+            if "".join(line.partition("#")[0].split()) in _RULE and self._readable(found[-1] if found else 0, at):
                 found.append(at)
         return found
 

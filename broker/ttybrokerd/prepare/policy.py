@@ -23,7 +23,7 @@ from ttybrokerd.root.plan import PolicyError
 MAX_BYTES = 1 << 20
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
-AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")  # tomllib's
+AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
 class Subjects(NamedTuple):
@@ -77,11 +77,11 @@ def parse(data: bytes, accounts: Accounts, path: str = "policy") -> Policy:
 
 
 def _syntax(text: str, what: str, path: str) -> str:
-    found = AT.search(what)
+    found = re.search(AT, what)
     last = text.count("\n") + (not text.endswith("\n"))
     line = found[1] if found and found[1] else str(last if found else 1)
     column = f" (column {found[2]})" if found and found[2] else ""
-    return f"{path}:{line}: text: {AT.sub('', what)}{column}"
+    return f"{path}:{line}: text: {re.sub(AT, '', what)}{column}"
 
 
 class _Parser:
