@@ -38,7 +38,8 @@ class Lines:
     def _find_rules(self) -> list[int]:
         found: list[int] = []
         for at, line in enumerate(self._lines):
-            if "".join(line.partition("#")[0].split()) in _RULE and self._readable(found[-1] if found else 0, at):
+            start = found[-1] if found else 0
+            if "".join(line.partition("#")[0].split()) in _RULE and self._readable(start, at):
                 found.append(at)
         return found
 
