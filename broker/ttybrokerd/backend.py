@@ -14,10 +14,10 @@ import gc
 import os
 import pwd
 
-from ttybroker.wire import SOCKET
+from ttybroker.wire import SOCKET, Value
 from ttybrokerd import start
-from ttybrokerd.root import confine, linux, locks
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
+from ttybrokerd.root import TYPE_CHECKING, confine, linux, locks
+from ttybrokerd.root.linux import signal, socket
 from ttybrokerd.root.log import ERROR, INFO, WARNING, Log
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import PolicyError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 READY = b"ready"
 
 
-class _User(NamedTuple):
+class _User(Value):
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -114,7 +114,7 @@ def _leave(pair: socket.socket) -> None:
 
 def _become(user: _User) -> None:
     try:
-        confine.give_up_everything(*user)
+        confine.give_up_everything(user.uid, user.gid, user.groups)
     except BaseException as error:
         os.write(2, f"ttybroker: privilege could not be given up: {error}\n".encode())
         os._exit(70)

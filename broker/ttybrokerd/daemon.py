@@ -8,11 +8,11 @@ import stat
 import sys
 
 from ttybroker.version import VERSION
-from ttybroker.wire import SOCKET
+from ttybroker.wire import SOCKET, Value
 from ttybrokerd import start
-from ttybrokerd.root import confine, locks, plan
+from ttybrokerd.root import TYPE_CHECKING, confine, locks, plan
 from ttybrokerd.root.clients import BACKLOG
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, signal, socket
+from ttybrokerd.root.linux import signal, socket
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.server import Server
 
@@ -39,7 +39,7 @@ Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
 SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""
 
 
-class Options(NamedTuple):
+class Options(Value):
     """The command line, read."""
 
     policy: str | None
@@ -135,7 +135,7 @@ def _serve(options: Options) -> NoReturn:
     listener, own_path = _listener(options.socket, sockets)
     _own_session()
     kept_plan = plan.kept_at(directory, policy.policy)
-    places = server.places()._replace(plan=kept_plan, socket=own_path)
+    places = server.places().replace(plan=kept_plan, socket=own_path)
     bounds = confine.bounds(places, policy.seccomp, policy.filter)
 
     def reload() -> None:

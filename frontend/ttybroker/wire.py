@@ -13,7 +13,7 @@ import struct
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import dataclass_transform
+    from typing import Self, dataclass_transform
 else:
 
     def dataclass_transform():
@@ -87,6 +87,7 @@ class Value:
 
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
+        setattr(cls, "__match_args__", cls._fields)  # noqa: B010 (which mypy makes itself)
         cls._required = sum(name not in cls.__dict__ for name in cls._fields)
 
     def __init__(self, *values: object, **named: object) -> None:
@@ -107,6 +108,11 @@ class Value:
         return values + tuple(
             named[field] if field in named else getattr(self, field) for field in rest
         )
+
+    def replace(self, **named: object) -> Self:
+        """The same with other values in these fields."""
+        values = {field: getattr(self, field) for field in self._fields}
+        return type(self)(**{**values, **named})
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field in self._fields)

@@ -506,8 +506,8 @@ class Episode:
             if seen != due:
                 raise Different(f"{name}: the table has {seen}, not {due}")
         for what, has, due_ in (
-            ("waiting", table._waiting, self.model.asked),
-            ("leases", table._leases, self.model.had),
+            ("waiting", table._waiting._counts, self.model.asked),
+            ("leases", table._leases._counts, self.model.had),
         ):
             if dict(has) != dict(+due_):
                 raise Different(f"{what}: the table has {has}, not {due_}")

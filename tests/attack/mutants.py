@@ -292,7 +292,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "count-dead-descriptors",
         "dead descriptors of one user are bounded",
-        "self._leases[ask.uid] + self._waiting[ask.uid] >= LEASES_PER_UID",
+        "self._leases.of(ask.uid) + self._waiting.of(ask.uid) >= LEASES_PER_UID",
         (f"{LEASE}::test_who_revokes_for_ever_cannot_pile_up_dead_descriptors",),
         FAILS + "|Timeout",
     ),

@@ -43,8 +43,8 @@ OURS = {
 }  # fmt: skip
 LIBRARIES = {"prctl", "_prctl"}
 STANDARD = {
-    "__future__", "_bisect", "_collections", "_ctypes", "_functools", "_queue", "_socket",
-    "_struct", "binascii", "bisect", "ctypes", "ctypes._endian", "errno", "fcntl", "math",
+    "__future__", "_bisect", "_ctypes", "_queue", "_socket",
+    "_struct", "binascii", "bisect", "ctypes", "ctypes._endian", "errno", "fcntl", "gc", "math",
     "resource", "select", "struct", "termios", "types",
 }  # fmt: skip
 

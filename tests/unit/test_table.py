@@ -575,8 +575,8 @@ class Tables(RuleBasedStateMachine):
         assert self.asked == []
         assert self.table.ports == {}
         assert self.table.next_alarm() is None
-        assert not self.table._waiting
-        assert not self.table._leases
+        assert not self.table._waiting._counts
+        assert not self.table._leases._counts
 
     def waiting(self, key: int) -> list[Ask]:
         return [one for at, one in self.asked if at == key]
@@ -759,8 +759,8 @@ class Tables(RuleBasedStateMachine):
         for uid in (10, 11):
             assert self.count_waiting(uid) <= self.WAITS
             assert self.count_leases(uid) <= self.LEASES
-            assert self.table._waiting[uid] == self.count_waiting(uid)
-            assert self.table._leases[uid] == self.count_leases(uid)
+            assert self.table._waiting.of(uid) == self.count_waiting(uid)
+            assert self.table._leases.of(uid) == self.count_leases(uid)
 
     @invariant()
     def the_alarm_rings_for_everybody(self) -> None:

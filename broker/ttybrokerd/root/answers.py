@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ttybroker import wire
+from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.connection import Connection
-from ttybrokerd.root.lean import TYPE_CHECKING
 from ttybrokerd.root.log import NOTICE, Log
 from ttybrokerd.root.refusal import Refusal
 

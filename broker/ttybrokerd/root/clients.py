@@ -9,9 +9,10 @@ import errno
 import resource
 
 from ttybroker import wire
-from ttybrokerd.root import linux, peer
+from ttybrokerd.root import TYPE_CHECKING, linux, peer
 from ttybrokerd.root.connection import SEND, BrokenPeer, Connection, Gone
-from ttybrokerd.root.lean import TYPE_CHECKING, Counter, partial, socket
+from ttybrokerd.root.counts import Counts
+from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.peer import Identity
@@ -40,7 +41,7 @@ class Clients:
         self._serve = serve
         self._lost = lost
         self._all: dict[int, Connection] = {}
-        self._per_uid: Counter[int] = Counter()
+        self._per_uid = Counts()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -49,7 +50,7 @@ class Clients:
         """Accept connections on `listener`, a non-blocking SOCK_SEQPACKET socket."""
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         linux.refuse_descriptors(listener)
-        self._loop.add(listener.fileno(), READ, partial(self.accept, listener))
+        self._loop.add(listener.fileno(), READ, lambda: self.accept(listener))
 
     def adopt(self, sock: socket.socket, identity: Identity) -> None:
         """Serve one end of a socket pair whose other end belongs to `identity`."""
@@ -87,7 +88,7 @@ class Clients:
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
         if len(self._all) >= most:  # guard: client-limit
             return Refusal(errno.EDQUOT, f"{most} clients are connected already; try later")
-        if self._per_uid[uid] >= CLIENTS_PER_UID:
+        if self._per_uid.of(uid) >= CLIENTS_PER_UID:
             what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
             return Refusal(errno.EDQUOT, what)
         return None
@@ -95,9 +96,9 @@ class Clients:
     def _welcome(self, sock: socket.socket, identity: Identity, *, forked: bool) -> Connection:
         """Serve a new client. Raises OSError, and then nothing has begun."""
         client = Connection(sock, identity, forked, self._loop, self._end)
-        client.listen(partial(self._on_news, client))
+        client.listen(lambda: self._on_news(client))
         self._all[client.fd] = client  # from here on nothing fails
-        self._per_uid[identity.uid] += 1
+        self._per_uid.up(identity.uid)
         return client
 
     def _on_news(self, client: Connection) -> None:
@@ -144,7 +145,7 @@ class Clients:
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             linux.refuse_descriptors(ours)
-            further = self._welcome(ours, client.identity._replace(pid=0), forked=True)
+            further = self._welcome(ours, client.identity.replace(pid=0), forked=True)
             if not client.answer(wire.Grant(), theirs.fileno()):
                 self._end(further)
         except OSError:
@@ -164,7 +165,5 @@ class Clients:
                       reason=broken)  # fmt: skip
         client.close(broken)
         del self._all[client.fd]
-        self._per_uid[who.uid] -= 1
-        if not self._per_uid[who.uid]:
-            del self._per_uid[who.uid]
+        self._per_uid.down(who.uid)
         self._lost(client)

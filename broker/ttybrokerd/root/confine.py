@@ -19,8 +19,8 @@ import prctl
 
 from ttybroker import landlock, wire
 from ttybroker.version import VERSION
-from ttybrokerd.root import linux, logins
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
+from ttybroker.wire import Value
+from ttybrokerd.root import TYPE_CHECKING, linux, logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class NotConfined(RuntimeError):
     """The kernel did not take away what it was asked to."""
 
 
-class Places(NamedTuple):
+class Places(Value):
     """Where in the file system the job is done. `locks` is a directory; `devices` are nodes and
     `plan` a file that may be replaced by others of their directory, `socket` one to remove."""
 
@@ -75,7 +75,7 @@ class Places(NamedTuple):
         return rules
 
 
-class Bounds(NamedTuple):
+class Bounds(Value):
     """What the kernel is to enforce, made and not yet in force."""
 
     files: landlock.Ruleset

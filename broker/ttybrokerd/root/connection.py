@@ -12,9 +12,9 @@ import sys
 import time
 
 from ttybroker import wire
-from ttybrokerd.root import linux, locks
+from ttybrokerd.root import TYPE_CHECKING, linux, locks
 from ttybrokerd.root.device import Target
-from ttybrokerd.root.lean import TYPE_CHECKING, socket
+from ttybrokerd.root.linux import socket
 from ttybrokerd.root.loop import NOTHING, READ, Loop
 from ttybrokerd.root.peer import Identity, groups_now
 from ttybrokerd.root.sessions import Session
@@ -185,7 +185,7 @@ class Connection:
         if sender is None:
             raise BrokenPeer("a message without credentials")
         if self.forked and self.identity.pid == 0 != sender[0]:
-            self.identity = self.identity._replace(pid=sender[0])
+            self.identity = self.identity.replace(pid=sender[0])
             self.program = locks.program(sender[0])
         if not self.identity.sent(sender):  # guard: message-credentials
             pid, uid, gid = sender

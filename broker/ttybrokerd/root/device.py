@@ -7,9 +7,8 @@ import os
 import stat
 import time
 
-from ttybroker.wire import valid_name
-from ttybrokerd.root import linux, portname, trust
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
+from ttybroker.wire import Value, valid_name
+from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust
 from ttybrokerd.root.plan import Decision
 from ttybrokerd.root.refusal import Refusal, of_device
 
@@ -22,7 +21,7 @@ CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as o
 CLOSING_PAUSE = 0.05  # seconds
 
 
-class Drivers(NamedTuple):
+class Drivers(Value):
     """Device numbers and name prefixes of the drivers of type `serial`: proc_tty_drivers(5)."""
 
     ranges: tuple[tuple[int, int, int], ...]  # major, first minor, last minor
@@ -48,7 +47,7 @@ def parse_drivers(text: str) -> Drivers:
     return Drivers(tuple(ranges), frozenset(families))
 
 
-class Target(NamedTuple):
+class Target(Value):
     """What a name means to one caller: the node, and what its rule permits of it. `alias` is
     the device that the policy gives this name, which led to the node."""
 
@@ -59,7 +58,7 @@ class Target(NamedTuple):
     alias: str | None = None
 
 
-class Seen(NamedTuple):
+class Seen(Value):
     """The node as it was looked at; `directory` and `node` are O_PATH descriptors.
 
     `kernel_name` is the device's own ("ttyS0"), whatever its node is called. A pty's number
@@ -101,7 +100,7 @@ class Devices:
     def renew(self, target: Target) -> Target:
         """What the same name means now: behind an alias may be another node than there was.
         Raises Refusal as `path`."""
-        return target._replace(path=self.path(target.name, target.alias))
+        return target.replace(path=self.path(target.name, target.alias))
 
     def path(self, name: str, alias: str | None) -> str:
         """The node that `name` means; `alias` is the device that the policy gives it, if any.

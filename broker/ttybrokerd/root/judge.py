@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 
 from ttybroker import wire
+from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.device import Devices, Seen
-from ttybrokerd.root.lean import TYPE_CHECKING
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
 

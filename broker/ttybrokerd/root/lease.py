@@ -11,9 +11,8 @@ import os
 import select
 
 from ttybroker.wire import NO_SESSION, Holder
-from ttybrokerd.root import linux
+from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.device import Target
-from ttybrokerd.root.lean import TYPE_CHECKING
 from ttybrokerd.root.locks import LockFiles, process
 from ttybrokerd.root.record import Record, pack_termios, unpack_termios
 from ttybrokerd.root.refusal import Refusal

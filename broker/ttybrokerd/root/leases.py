@@ -16,12 +16,11 @@ import select
 import time
 
 from ttybroker import wire
-from ttybrokerd.root import linux, peer, port
+from ttybrokerd.root import TYPE_CHECKING, linux, peer, port
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.judge import Judge
-from ttybrokerd.root.lean import TYPE_CHECKING, deque, partial
 from ttybrokerd.root.lease import LOOK_AGAIN, Lease
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
@@ -148,7 +147,7 @@ class Leases:
     def fill_in(self, rows: list[Row], revoked: set[int]) -> None:
         """Put into the rows of a list what the table knows now."""
         revoked |= {copy.key for copy in self._copies}
-        for key, row in rows:
+        for key, row in ((row.rdev, row.port) for row in rows):
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
                 row.state, row.waiting = known.state, len(known.queue)
@@ -174,7 +173,7 @@ class Leases:
         rule = decision.rule
         assert rule is not None  # a rule allows it
         request.rule, request.max_lease = str(rule), rule.max_lease
-        request.target = request.target._replace(
+        request.target = request.target.replace(
             alias=decision.device, pty=rule.pty, console=rule.console
         )
         request.judged = self._judge.version
@@ -217,9 +216,9 @@ class Leases:
 
     def _do(self, effects: list[Effect]) -> None:
         """Carry out what the table says; the outcome comes back to it by `_opened`, `_closed`."""
-        due = deque(effects)
+        due = list(effects)
         while due:
-            match due.popleft():
+            match due.pop(0):
                 case Start(key, OpenRequest() as request):
                     due += self._start_waiting(key, request)
                 case Refuse(OpenRequest() as request, refusal):
@@ -241,8 +240,11 @@ class Leases:
         return []
 
     def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
-        work = partial(self._acquire, key, request, seen, key in self.revoked())
-        self._workers.soon(work, partial(self._opened, key, request))
+        copies = key in self.revoked()
+        self._workers.soon(
+            lambda: self._acquire(key, request, seen, copies),
+            lambda result: self._opened(key, request, result),
+        )
 
     def _acquire(
         self, key: int, request: OpenRequest, seen: Seen | None, copies: bool
@@ -297,7 +299,8 @@ class Leases:
 
         Whenever the broker is killed, the lease is known to the next one, or nobody got the port.
         """
-        effects = self._watch(lease, partial(lease.listen, descriptor, _live(lease)))
+        live = _live(lease)
+        effects = self._watch(lease, lambda: lease.listen(descriptor, live))
         if self._held(lease.key):
             lease.kept = self._store.keep(
                 lease.record(self.table.ports[lease.key].expires), lease.pieces()
@@ -330,8 +333,10 @@ class Leases:
         if lease.exit_fd >= 0:
             self._loop.remove(lease.exit_fd)
         self._looking.pop(lease, None)
-        work = partial(port.release, lease, reason == "closed")
-        self._workers.submit(work, partial(self._closed, lease, reason))
+        self._workers.submit(
+            lambda: port.release(lease, reason == "closed"),
+            lambda watcher: self._closed(lease, reason, watcher),
+        )
 
     def _closed(self, lease: Lease, reason: str, watcher: select.epoll | None) -> None:
         """The device is in order again: the port goes to the next in the queue."""
@@ -373,9 +378,9 @@ class Leases:
         try:
             listen()
             # guard: watch-for-unplugging
-            self._loop.add(lease.guard, NOTHING, partial(self._on_hangup, lease))
+            self._loop.add(lease.guard, NOTHING, lambda: self._on_hangup(lease))
             if lease.exit_fd >= 0:
-                self._loop.add(lease.exit_fd, READ, partial(self._on_exit, lease))
+                self._loop.add(lease.exit_fd, READ, lambda: self._on_exit(lease))
         except OSError as error:  # guard: end-an-unwatched-lease
             self._record("watch-failed", None, lease, ERROR, reason=error.strerror)
             return self.table.end(lease.key, "cannot be watched")
@@ -423,7 +428,7 @@ class Leases:
             self._loop.remove(lease.exit_fd)
         self._look_after(lease.key)
         if self._held(lease.key):
-            self._lock(lease, partial(lease.sign, os.getpid()))
+            self._lock(lease, lambda: lease.sign(os.getpid()))
 
     def _lock(self, lease: Lease, step: Callable[[], None]) -> None:
         try:

@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 
-from ttybrokerd.root.lean import socket
+from ttybrokerd.root.linux import socket
 
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 
-from ttybrokerd.root.lean import TYPE_CHECKING
+from ttybrokerd.root import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

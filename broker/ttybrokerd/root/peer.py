@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 
-from ttybroker.wire import Holder
+from ttybroker.wire import Holder, Value
 from ttybrokerd.root import linux, locks
-from ttybrokerd.root.lean import NamedTuple, socket
+from ttybrokerd.root.linux import socket
 from ttybrokerd.root.refusal import Refusal
 
 
-class Identity(NamedTuple):
+class Identity(Value):
     """A caller as the kernel described it. `pid` 0: it lives in another pid namespace, or (for
     the forked backend's first message) it is not known yet."""
 
@@ -50,7 +50,7 @@ def groups_now(sock: socket.socket, caller: Identity) -> Identity:
         groups = _groups(caller.pid)
         if not groups or linux.ended(pidfd):
             return caller
-        return caller._replace(groups=groups | {caller.gid})  # guard: groups-as-they-are-now
+        return caller.replace(groups=groups | {caller.gid})  # guard: groups-as-they-are-now
     except OSError:  # the kernel is out of memory
         return caller
     finally:

@@ -13,9 +13,8 @@ import termios
 import time
 
 from ttybroker.wire import Holder
-from ttybrokerd.root import linux, logins
+from ttybrokerd.root import TYPE_CHECKING, linux, logins
 from ttybrokerd.root.device import Devices, Seen
-from ttybrokerd.root.lean import TYPE_CHECKING, partial
 from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles, flock_holder
 from ttybrokerd.root.refusal import Refusal, busy, of_device
@@ -79,15 +78,15 @@ def release(lease: Lease, drain: bool) -> select.epoll | None:
     Lease.close().
     """
     pty, guard = lease.target.pty, lease.guard  # of a pty, a kernel worker carries it: tty_buffer.c
-    out = partial(time.sleep, PTY_SETTLE) if pty else partial(_drain, guard)
+    out = (lambda: time.sleep(PTY_SETTLE)) if pty else (lambda: _drain(guard))
     steps: list[Callable[[], object]] = [
         *([out] if drain else []),
-        partial(linux.end_loopback, guard),
-        partial(termios.tcflush, guard, termios.TCIOFLUSH),  # guard: flush-unread-input
+        lambda: linux.end_loopback(guard),
+        lambda: termios.tcflush(guard, termios.TCIOFLUSH),  # guard: flush-unread-input
         # guard: restore-settings
-        partial(termios.tcsetattr, guard, termios.TCSANOW, lease.settings),
-        partial(fcntl.ioctl, guard, linux.TIOCNXCL),  # guard: end-exclusive-use
-        partial(fcntl.ioctl, guard, linux.TIOCVHANGUP),  # guard: hang-up-at-the-end
+        lambda: termios.tcsetattr(guard, termios.TCSANOW, lease.settings),
+        lambda: fcntl.ioctl(guard, linux.TIOCNXCL),  # guard: end-exclusive-use
+        lambda: fcntl.ioctl(guard, linux.TIOCVHANGUP),  # guard: hang-up-at-the-end
     ]
     for step in steps:
         try:

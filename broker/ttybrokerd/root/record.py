@@ -11,7 +11,7 @@ import math
 import struct
 
 from ttybroker.wire import NO_SESSION, Value, valid_name
-from ttybrokerd.root.lean import TYPE_CHECKING
+from ttybrokerd.root import TYPE_CHECKING
 
 if TYPE_CHECKING:
     Termios = list[int | list[bytes | int]]  # as termios.tcgetattr() has it

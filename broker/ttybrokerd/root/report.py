@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 
 from ttybroker import wire
-from ttybrokerd.root import locks, logins
+from ttybroker.wire import Value
+from ttybrokerd.root import TYPE_CHECKING, locks, logins
 from ttybrokerd.root.device import Devices, Seen
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple
 from ttybrokerd.root.plan import Decision, Plan
 from ttybrokerd.root.refusal import Refusal
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Row(NamedTuple):
+class Row(Value):
     """A port as it looks to anybody; who leased it is the table's to say, by its device number."""
 
     rdev: int | None  # None: no device, or none that may be opened
@@ -69,7 +69,7 @@ def _row(
     try:
         target = devices.target(name, decision)
         if not decision.allowed:  # an admin sees the port, though no rule lets it open it
-            target = target._replace(pty=policy.is_pty(name), console=True)
+            target = target.replace(pty=policy.is_pty(name), console=True)
         seen = devices.look(target)
     except Refusal as refusal:
         state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console

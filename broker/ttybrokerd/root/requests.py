@@ -10,12 +10,11 @@ import errno
 import os
 
 from ttybroker import wire
-from ttybrokerd.root import confine, peer, report
+from ttybrokerd.root import TYPE_CHECKING, confine, peer, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.judge import Judge, check_name, denied
-from ttybrokerd.root.lean import TYPE_CHECKING, partial
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import NOTICE
@@ -122,17 +121,16 @@ class Requests:
 
     def _list(self, client: Connection, request: wire.List) -> None:
         who = client.identity
-        job = partial(
-            report.rows,
-            self._devices,
-            self._judge.plan,
-            self._locks,
-            self._leases.keys(),
-            partial(self._judge.plan.decide, who.uid, who.groups),
-            self._judge.is_admin(who),
-        )
-        revoked = self._leases.revoked()
-        self._workers.submit(job, partial(self._listed, client, request, revoked))
+        plan, leased, revoked = self._judge.plan, self._leases.keys(), self._leases.revoked()
+        everything = self._judge.is_admin(who)
+
+        def look() -> list[report.Row]:
+            def decide(name: str) -> Decision:
+                return plan.decide(who.uid, who.groups, name)
+
+            return report.rows(self._devices, plan, self._locks, leased, decide, everything)
+
+        self._workers.submit(look, lambda rows: self._listed(client, request, revoked, rows))
 
     def _listed(
         self,
@@ -146,7 +144,7 @@ class Requests:
         Where a holder was hung up, before or meanwhile, an flock is that one's.
         """
         self._leases.fill_in(rows, revoked)
-        asked = [row for _, row in rows if not request.names or row.name in request.names]
+        asked = [row.port for row in rows if not request.names or row.port.name in request.names]
         client.answer(report.part(asked, request.start, client.version))
         client.done()
 

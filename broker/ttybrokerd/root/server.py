@@ -6,14 +6,14 @@ import os
 import time
 from types import TracebackType
 
-from ttybrokerd.root import linux
+from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.judge import Judge
-from ttybrokerd.root.lean import TYPE_CHECKING, socket
 from ttybrokerd.root.leases import Leases
+from ttybrokerd.root.linux import socket
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop

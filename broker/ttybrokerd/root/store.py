@@ -20,8 +20,9 @@ import stat
 import struct
 import time
 
-from ttybrokerd.root import linux, record
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, deque, socket
+from ttybroker.wire import Value
+from ttybrokerd.root import TYPE_CHECKING, linux, record
+from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING, Log, connect
 from ttybrokerd.root.loop import WRITE, Loop
 from ttybrokerd.root.record import Record
@@ -34,7 +35,7 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 _GONE = (errno.ECONNREFUSED, errno.ENOTCONN, errno.ENOENT, errno.EPIPE)
 
 
-class Kept(NamedTuple):
+class Kept(Value):
     """A lease of an earlier daemon. `exit_fd` is -1 where the holder's process was not known,
     or had ended already when the port was opened for it."""
 
@@ -49,7 +50,7 @@ class NotKept(Exception):
     """These descriptors are no lease; the text says why."""
 
 
-class _Message(NamedTuple):
+class _Message(Value):
     """What the socket did not take yet; the descriptors are copies."""
 
     text: str
@@ -64,7 +65,7 @@ class Store:
     def __init__(self, loop: Loop, log: Log, address: str) -> None:
         self._loop = loop
         self._log = log
-        self._unsent: deque[_Message] = deque()  # at most one for each lease that is or was kept
+        self._unsent: list[_Message] = []  # at most one for each lease that is or was kept
         path = "\0" + address[1:] if address.startswith("@") else address
         self._socket = connect(path) if address else None
 
@@ -143,12 +144,12 @@ class Store:
             return
         if not self._unsent:
             self._loop.add(self._socket.fileno(), WRITE, self._flush)
-        self._unsent.append(message._replace(descriptors=tuple(copies)))
+        self._unsent.append(message.replace(descriptors=tuple(copies)))
 
     def _flush(self) -> None:
         """The socket takes more, or is broken."""
         while self._unsent and self._sent(self._unsent[0]):
-            _close(self._unsent.popleft().descriptors)
+            _close(self._unsent.pop(0).descriptors)
         self._rest()
 
     def _rest(self) -> None:

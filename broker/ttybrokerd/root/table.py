@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import errno
 
-from ttybroker.wire import Holder
-from ttybrokerd.root.lean import Counter, NamedTuple, deque
+from ttybroker.wire import Holder, Value
+from ttybrokerd.root.counts import Counts
 from ttybrokerd.root.refusal import Refusal, busy
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
@@ -69,28 +69,28 @@ class Ask:
         self.withdrawn = False
 
 
-class Start(NamedTuple):
+class Start(Value):
     """Open the port for this request, then report `opened` or `failed`."""
 
     key: int
     ask: Ask
 
 
-class Refuse(NamedTuple):
+class Refuse(Value):
     """Tell the asker no."""
 
     ask: Ask
     refusal: Refusal
 
 
-class Tell(NamedTuple):
+class Tell(Value):
     """Tell the asker why it waits; the answer is still to come."""
 
     ask: Ask
     message: str
 
 
-class End(NamedTuple):
+class End(Value):
     """Put the port in order, then report `closed`."""
 
     key: int
@@ -109,7 +109,7 @@ class Row:
     def __init__(self, ask: Ask) -> None:
         self.state = State.OPENING
         self.current = ask
-        self.queue: deque[Ask] = deque()
+        self.queue: list[Ask] = []
         self.expires: float | None = None
         self.retry: float | None = None
         self.outsider: Refusal | None = None
@@ -138,8 +138,8 @@ class Table:
     def __init__(self) -> None:
         self.ports: dict[int, Row] = {}
         self._alarms: dict[int, float] = {}
-        self._waiting: Counter[int] = Counter()
-        self._leases: Counter[int] = Counter()
+        self._waiting = Counts()
+        self._leases = Counts()
 
     def ask(self, key: int, ask: Ask, ghosts: int = 0) -> list[Effect]:
         """Somebody wants the port. `ghosts` counts the revoked descriptions that this user
@@ -147,7 +147,7 @@ class Table:
         refusal = self._over_limit(ask, ghosts) or self._unavailable(key, ask)
         if refusal is not None:
             return [Refuse(ask, refusal)]
-        self._waiting[ask.uid] += 1
+        self._waiting.up(ask.uid)
         port = self.ports.get(key)
         if port is not None:
             port.queue.append(ask)  # guard: first-come-first-served
@@ -162,7 +162,7 @@ class Table:
         port = self._port(key, State.OPENING)
         port.state = State.HELD
         self._answered(port.current)
-        self._leases[port.current.uid] += 1
+        self._leases.up(port.current.uid)
         if port.current.max_lease is not None:  # guard: time-limit
             port.expires = now + port.current.max_lease
         self._settle(key)
@@ -175,7 +175,7 @@ class Table:
         port = self.ports[key] = Row(ask)
         port.state = State.HELD
         port.expires = expires
-        self._leases[ask.uid] += 1
+        self._leases.up(ask.uid)
         self._settle(key)
 
     def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
@@ -186,7 +186,7 @@ class Table:
             port.state = State.OUTSIDE
             port.outsider = refusal
             port.retry = now + RETRY
-            port.queue.appendleft(ask)
+            port.queue.insert(0, ask)
             self._settle(key)
             return []
         self._answered(ask)
@@ -206,7 +206,7 @@ class Table:
     def closed(self, key: int, now: float) -> list[Effect]:
         """The device is in order again."""
         port = self._port(key, State.CLOSING)  # guard: keep-the-queue
-        _count_down(self._leases, port.current.uid)
+        self._leases.down(port.current.uid)
         return self._next(key, now)
 
     def withdraw(self, key: int, ask: Ask) -> list[Effect]:
@@ -290,11 +290,11 @@ class Table:
         return busy(port.current.holder)
 
     def _over_limit(self, ask: Ask, ghosts: int) -> Refusal | None:
-        if self._waiting[ask.uid] >= WAITS_PER_UID:  # guard: waits-per-user
+        if self._waiting.of(ask.uid) >= WAITS_PER_UID:  # guard: waits-per-user
             what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
             return Refusal(errno.EDQUOT, what)
         # guard: count-dead-descriptors
-        if self._leases[ask.uid] + self._waiting[ask.uid] + ghosts >= LEASES_PER_UID:
+        if self._leases.of(ask.uid) + self._waiting.of(ask.uid) + ghosts >= LEASES_PER_UID:
             what = f"you have or want {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
         return None
@@ -307,7 +307,7 @@ class Table:
             self._forget(key)
             return []
         port.state = State.OPENING
-        port.current = port.queue.popleft()
+        port.current = port.queue.pop(0)
         if port.current.tell is not None:  # it is told once
             port.current.tell = now + SLOW  # what it waited for until now was no device
         self._settle(key)
@@ -325,7 +325,7 @@ class Table:
         self._alarms.pop(key, None)
 
     def _answered(self, ask: Ask) -> None:
-        _count_down(self._waiting, ask.uid)
+        self._waiting.down(ask.uid)
 
     def _settle(self, key: int) -> None:
         alarm = self.ports[key].alarm()
@@ -338,10 +338,3 @@ class Table:
         port = self.ports[key]
         assert port.state is state, f"{port.state} where {state} was due"
         return port
-
-
-def _count_down(counts: Counter[int], uid: int) -> None:
-    """One less, and no row for nothing: uids come and go."""
-    counts[uid] -= 1
-    if not counts[uid]:
-        del counts[uid]

@@ -23,7 +23,8 @@ import os
 import time
 from _queue import SimpleQueue
 
-from ttybrokerd.root.lean import TYPE_CHECKING, deque, partial, signal
+from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root.linux import signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +47,8 @@ class Workers:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: end
-        self._soon: deque[Callable[[], Callable[[], None]]] = deque()
-        self._finished: deque[Callable[[], None]] = deque()
+        self._soon: list[Callable[[], Callable[[], None]]] = []
+        self._finished: list[Callable[[], None]] = []
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._threads = 0
         self.busy = 0  # jobs submitted and not yet finished; the leader alone counts
@@ -87,7 +88,8 @@ class Workers:
             try:
                 result = job()
             except Exception as error:
-                self._finished.append(partial(_raise, error))
+                raised = error  # `error` ends with this clause
+                self._finished.append(lambda: _raise(raised))
             else:
                 self._finished.append(lambda: self._count_off(then, result))
             self.wake()
@@ -116,12 +118,12 @@ class Workers:
         except OSError:  # nothing to read; or if it cannot be read, we are called again
             pass
         while self._finished:
-            self._finished.popleft()()
+            self._finished.pop(0)()
 
     def run_soon(self) -> None:
         """Run the jobs of `soon`. Raises LeftBehind if one took too long."""
         while self._soon:
-            work = self._soon.popleft()
+            work = self._soon.pop(0)
             with self._lock:
                 generation = self._generation
                 self._started = time.monotonic()
