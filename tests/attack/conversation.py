@@ -577,7 +577,7 @@ class Episode:
                 port.plugged = device.plug(wanted=device.number)
         self.compare()
         left = [self.leases._all, self.leases._watched, self.leases._looking, self.leases._copies,
-                self.clients._all, self.clients._per_uid, self.hands.jobs,
+                self.clients._all, self.clients._per_uid._counts, self.hands.jobs,
                 self.leases.table._alarms]  # fmt: skip
         if any(left):
             raise Different(f"left over: {left}")

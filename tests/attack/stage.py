@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import inspect
 import os
 import shutil
 import signal
@@ -47,13 +48,13 @@ class Hands:
 
     def submit(self, job: Any, then: Any) -> None:
         """Keep it until somebody says `run`."""
-        name, arguments = job.func.__name__, job.args
-        if name == "_acquire":
-            tag: tuple[str, object] = ("open", arguments[0])
-        elif name == "release":
-            tag = ("release", then.args[0].key)
+        calls, closed_over = job.__code__.co_names, inspect.getclosurevars(job).nonlocals
+        if "_acquire" in calls:
+            tag: tuple[str, object] = ("open", closed_over["key"])
+        elif "release" in calls:
+            tag = ("release", closed_over["lease"].key)
         else:
-            assert name == "rows", name
+            assert "rows" in calls, calls
             tag = ("list", self._lists)
         self._lists += 1
         if tag in self.jobs:

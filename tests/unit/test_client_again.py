@@ -317,7 +317,7 @@ def test_an_older_daemon_is_spoken_to_in_its_version_from_then_on(
          [wire.PortInfo("a", "/d", "free", "r")]),
         (lambda asker: asker.check("a"), old_wire.Verdict(True, True, "r", "m"),
          wire.Verdict(True, True, "r", "m")),
-        (lambda asker: asker.revoke("a"), old_wire.Done(), None),
+        (lambda asker: asker.revoke("a"), old_wire.Done(), 0),
         (Client.status, old_wire.Running(7, False), (os.getpid(), wire.Running(7, False))),
     ],
 )  # fmt: skip

@@ -95,8 +95,7 @@ class Leases:
         self._look_after(key)
         lease = self._all.get(key)
         if lease is not None and lease.session is request.session is not None and self._held(key):
-            work = partial(port.join, lease, self._devices, seen, request.mode)
-            self._workers.soon(work, partial(self._joined, lease, request))
+            self._join(lease, request, seen)
             return
         effects = self.table.ask(key, request, self._count_copies(request.uid))
         if effects and isinstance(effects[0], Start):
@@ -104,6 +103,12 @@ class Leases:
             return
         seen.close()
         self._do(effects)
+
+    def _join(self, lease: Lease, request: OpenRequest, seen: Seen) -> None:
+        self._workers.soon(
+            lambda: port.join(lease, self._devices, seen, request.mode),
+            lambda result: self._joined(lease, request, result),
+        )
 
     def withdraw(self, request: OpenRequest) -> None:
         """Forget a request whose client is gone."""
