@@ -1,21 +1,83 @@
-"""`make bench`: prints ratios of things run side by side in the same run. Not tests.
+"""`make bench`: what this commit costs, beside an older one, and whether the limits hold.
 
-Arguments name the parts to run: opens, traffic, scale, startup, launch; none is all of them.
+    python -m bench [--old COMMIT] [--json] [TOPIC...]
+
+With --old that commit is built as well, and both run in turn. Without it there are only the rows
+that need no second build. A topic is a module here; none is all of them. Exit status: 0 all
+limits hold, 1 one is missed (standard error says which), 2 usage, or nothing could be measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import json
+import signal
 import sys
+import time
+from typing import NoReturn
 
-PARTS = ("opens", "traffic", "scale", "startup", "launch")
+from bench import figures
+from bench.build import Bench, CannotBuild
+from bench.figures import Row
+
+TOPICS = ("lines", "start", "opens", "rules", "reload", "launch", "crowd", "memory", "commands",
+          "traffic")  # fmt: skip
 
 
-def main() -> None:
-    """Run the parts."""
-    for part in sys.argv[1:] or PARTS:
-        importlib.import_module(f"bench.{part}").run()
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the table, return the exit status."""
+    options = _parse(argv)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
+    try:
+        with Bench(options.old) as bench:
+            rows = _measure(bench, options.topics or list(TOPICS))
+            commits = {name: build.commit for name, build in bench.builds.items()}
+    except (CannotBuild, RuntimeError) as error:  # the second: a build that does not work
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return report(rows, commits, as_json=options.json)
+
+
+def report(rows: list[Row], commits: dict[str, str], *, as_json: bool) -> int:
+    """Print the table on standard output and what is missed on standard error; the exit status."""
+    if as_json:
+        told = [{**row._asdict(), "verdict": row.verdict} for row in rows]
+        print(json.dumps({"commits": commits, "rows": told}, indent=1))
+    else:
+        print(", ".join(f"{name}: {commit}" for name, commit in commits.items()))
+        print(figures.table(rows))
+    complaints = figures.missed(rows)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="What this commit costs.")
+    parser.add_argument("--old", metavar="COMMIT", help="measure this commit beside it")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    # Not choices=: with nargs="*" it refuses an empty list.
+    parser.add_argument("topics", metavar="TOPIC", nargs="*", help=", ".join(TOPICS))
+    options = parser.parse_args(argv)
+    for topic in options.topics:
+        if topic not in TOPICS:
+            parser.error(f"{topic}: no topic; there are {', '.join(TOPICS)}")
+    return options
+
+
+def _measure(bench: Bench, topics: list[str]) -> list[Row]:
+    rows: list[Row] = []
+    for topic in topics:
+        began = time.monotonic()
+        rows += importlib.import_module(f"bench.{topic}").rows(bench)
+        print(f"{topic}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

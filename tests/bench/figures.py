@@ -1,59 +1,119 @@
-"""Timing side by side, and tables of ratios. Machines are noisy: only what ran interleaved in
-the same run is compared, and what is quoted is the median."""
+"""Timing side by side, and rows of figures with their limits.
+
+Machines are noisy. So only what ran in turn in the same run is compared, pair by pair, and what
+is quoted is the median of the pairs.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+MICROSECONDS = 1e6
+
+
+class Row(NamedTuple):
+    """One figure of the table.
+
+    limit: None where the figure is for information. at_least: the limit is a lower one. old: the
+    same figure of the old build, where it is one of a single build. spread: the quartiles of the
+    rounds that `value` is the median of.
+    """
+
+    what: str
+    value: float
+    limit: float | None = None
+    at_least: bool = False
+    unit: str = ""
+    old: float | None = None
+    spread: tuple[float, float] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the limit holds. A figure that is not a number holds none."""
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def verdict(self) -> str:
+        """What the table says of it."""
+        if self.limit is None:
+            return ""
+        return "ok" if self.ok else "missed"
+
+    def show(self, value: float) -> str:
+        """Format a value of this row."""
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+        return f"{text} {self.unit}".rstrip()
+
+    def bound(self) -> str:
+        """Format the limit: "at most 0.60"."""
+        if self.limit is None:
+            return ""
+        return f"{'at least' if self.at_least else 'at most'} {self.show(self.limit)}"
 
 
 def median(values: list[float]) -> float:
-    """The middle value."""
+    """Return the middle value."""
     return statistics.median(values)
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the values lie."""
+    """Return the value below which `share` (0 to 1) of the values lie."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def interleave(rounds: int, **jobs: Callable[[], float | None]) -> dict[str, list[float]]:
-    """Seconds of each job in each round, all jobs in turn in every round. A job that returns
-    a number has timed itself."""
+def interleave(rounds: int, jobs: dict[str, Callable[[], float | None]]) -> dict[str, list[float]]:
+    """Run all jobs once in each round, in an order that turns round with every round.
+
+    Returns the seconds of each job in each round. A job that returns a number measured itself.
+    """
     times: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(rounds):
-        for name, job in jobs.items():
+    for number in range(rounds):
+        for name in list(jobs) if number % 2 else reversed(list(jobs)):
             before = time.perf_counter()
-            own = job()
+            own = jobs[name]()
             times[name].append(time.perf_counter() - before if own is None else own)
     return times
 
 
-def paired(times: dict[str, list[float]], one: str, other: str) -> float:
-    """The median of the ratios one/other, pair by pair."""
-    return median([a / b for a, b in zip(times[one], times[other], strict=True)])
+def ratio(
+    what: str, one: list[float], other: list[float], limit: float | None, **more: object
+) -> Row:
+    """Make a row of the median of the ratios one/other, pair by pair."""
+    pairs = [a / b for a, b in zip(one, other, strict=True)]
+    return middle(what, pairs, limit, **more)
 
 
-def table(title: str, rows: list[tuple[str, ...]]) -> None:
-    """Print rows in columns under a title."""
-    print(f"\n{title}")
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def middle(what: str, values: list[float], limit: float | None, **more: object) -> Row:
+    """Make a row of the median of these values."""
+    spread = (percentile(values, 0.25), percentile(values, 0.75))
+    return Row(what, median(values), limit, spread=spread, **more)  # type: ignore[arg-type]
+
+
+def table(rows: list[Row]) -> str:
+    """Format the rows in columns: what, value, quartiles, old build, limit, verdict."""
+    cells = [("", "measured", "half of the rounds", "old build", "limit", "")]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  " + "  ".join(cells).rstrip())
+        spread = "" if row.spread is None else f"{row.spread[0]:.2f} to {row.spread[1]:.2f}"
+        old = "" if row.old is None else row.show(row.old)
+        cells.append((row.what, row.show(row.value), spread, old, row.bound(), row.verdict))
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def microseconds(seconds: float) -> str:
-    """For a cell."""
-    return f"{seconds * 1e6:.0f} µs"
-
-
-def times_table(title: str, times: dict[str, list[float]], base: str) -> None:
-    """Median, p99 and the ratio of the medians to that of `base`."""
-    rows: list[tuple[str, ...]] = [("", "median", "p99", f"of {base}")]
-    for name, values in times.items():
-        ratio = f"{median(values) / median(times[base]):.2f}"
-        p99 = microseconds(percentile(values, 0.99))
-        rows.append((name, microseconds(median(values)), p99, ratio))
-    table(title, rows)
+def missed(rows: list[Row]) -> list[str]:
+    """Say which limits do not hold, one sentence a row."""
+    return [
+        # With digits enough to see that it is one.
+        f"missed: {row.what}: {row.value:,.6g} {row.unit}".rstrip() + f", limit {row.bound()}"
+        for row in rows
+        if not row.ok
+    ]

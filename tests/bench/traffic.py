@@ -1,44 +1,61 @@
-"""Bytes on a brokered descriptor against bytes on a direct one, of the same pty: no byte passes
-through the broker, so there must be no difference."""
+"""Bytes on a brokered descriptor against bytes on a direct one, of the same pty.
+
+No byte passes through the broker, so there must be no difference.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
 
 from bench import figures
-from support.rig import Rig
-from ttybroker import client
+from bench.build import Bench
+from bench.figures import Row
+from bench.rig import Rig
 
 TRIPS = 200  # round trips of one byte in one timing
 PART = 2048  # bytes, less than a pty's buffer
 PARTS = 256
+LIMIT = 1.02
 
 
-def run() -> None:
-    """Print the table."""
-    rig = Rig()
-    try:
-        pty = rig.port("ttyS0")
-        rig.daemon()
-        with client.connect(str(rig.socket)) as connection:
-            brokered = connection.open("ttyS0")
-        flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
-        direct = os.open(pty.path, flags | os.O_NONBLOCK)
-        _compare("Round trip of one byte", 200, _trips, pty.master, brokered, direct)
-        _compare("Throughput, both ways", 60, _parts, pty.master, brokered, direct)
+def rows(bench: Bench) -> list[Row]:
+    """Return the rows, all of this build."""
+    with Rig(bench.new, 1) as rig:
+        rig.start()
+        master, path = rig.ptys[0]
+        brokered = _lease(rig)
+        # By the lease's descriptor, for the port is exclusive.
+        direct = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
+        ends = (master, brokered, direct)
+        found = [
+            _compare("round trip of a byte, brokered/direct", 200, _trips, *ends),
+            _compare("throughput both ways, brokered/direct", 60, _parts, *ends),
+        ]
         os.close(brokered)
         os.close(direct)
-    finally:
-        rig.close()
+        rig.settled()
+    return found
 
 
-def _compare(title: str, rounds: int, job: object, master: int, brokered: int, direct: int) -> None:
-    assert callable(job)
+def _lease(rig: Rig) -> int:
+    """A descriptor that the broker gave, here. A client asks; it comes by the client's socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        client = rig.client(uid=0, pass_fds=[theirs.fileno()])
+        client.ask("pass_on", "p0", theirs.fileno())
+        _, descriptors, _, _ = socket.recv_fds(ours, 16, 1, socket.MSG_CMSG_CLOEXEC)
+    return descriptors[0]
+
+
+def _compare(
+    what: str, rounds: int, job: Callable[[int, int], None], master: int, brokered: int, direct: int
+) -> Row:
     times = figures.interleave(
-        rounds, brokered=lambda: job(master, brokered), direct=lambda: job(master, direct)
+        rounds, {"brokered": lambda: job(master, brokered), "direct": lambda: job(master, direct)}
     )
-    ratio = figures.paired(times, "brokered", "direct")
-    figures.table(f"{title} (0.98 to 1.02)", [("brokered/direct, paired medians", f"{ratio:.3f}")])
+    return figures.ratio(what, times["brokered"], times["direct"], LIMIT)
 
 
 def _trips(master: int, port: int) -> None:
