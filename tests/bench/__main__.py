@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
     try:
         with Bench(options.old) as bench:
+            _warn_if_busy()
             rows = _measure(bench, options.topics or list(TOPICS))
             commits = {name: build.commit for name, build in bench.builds.items()}
     except (CannotBuild, RuntimeError) as error:  # the second: a build that does not work
@@ -73,6 +75,13 @@ def _measure(bench: Bench, topics: list[str]) -> list[Row]:
         rows += importlib.import_module(f"bench.{topic}").rows(bench)
         print(f"{topic}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return rows
+
+
+def _warn_if_busy() -> None:
+    load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > processors / 2:
+        what = f"load {load:.1f} on {processors} processors: the machine has other work"
+        print(f"bench: {what}; ratios scatter, and p95 shows its work", file=sys.stderr)
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:

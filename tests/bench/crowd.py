@@ -13,8 +13,8 @@ from bench.rig import USER, Rig, rigs
 PORTS = 64
 CLIENTS = 1000
 USERS = 5  # among whom the clients are divided: one may have 256
-CYCLES = 60  # of each user in one timing
-ROUNDS = 24
+CYCLES = 30  # of each user in one timing
+ROUNDS = 60
 
 
 def rows(bench: Bench) -> list[Row]:

@@ -14,7 +14,7 @@ from bench.build import Bench
 from bench.figures import MICROSECONDS, Row
 from bench.rig import Rig, rigs
 
-BURSTS = 60
+BURSTS = 80
 PORTS = 60  # opened one after the other in a burst, and closed together after it
 
 

@@ -11,7 +11,7 @@ from bench.build import Bench, children, end_children
 from bench.figures import Row
 from bench.rig import Rig, rigs
 
-ROUNDS = 24
+ROUNDS = 30
 
 
 def rows(bench: Bench) -> list[Row]:
