@@ -62,6 +62,7 @@ from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import Log
 from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.others import Others
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import decode
 from ttybrokerd.root.requests import Requests
@@ -120,9 +121,10 @@ class Episode:
         devices = Devices(directory=str(stage.base / "dev"))
         judge = Judge(decode(make(str(stage.policy)).data), devices)
         answers, sessions = Answers(log), Sessions()
-        self.leases = Leases(self.loop, hands, devices, self.locks, Store(self.loop, log, ""),
+        others = Others(self.locks, utmp="/dev/null")
+        self.leases = Leases(self.loop, hands, devices, others, Store(self.loop, log, ""),
                              judge, sessions, answers)  # fmt: skip
-        requests = Requests(judge, devices, self.locks, self.leases, sessions, answers, hands)
+        requests = Requests(judge, devices, others, self.leases, sessions, answers, hands)
         self.clients = Clients(self.loop, log, requests.serve, requests.lost)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")
@@ -541,7 +543,7 @@ class Episode:
 
     def compare_descriptors(self) -> None:
         """As many of each kind as leases, connections and jobs explain, and no more."""
-        self.leases.revoked()
+        self.leases.ghosts()
         self.model.forget_dead()
         ports = self.model.ports.values()
         leased = sum(port.stage in ("held", "closing") for port in ports)

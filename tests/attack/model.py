@@ -14,6 +14,7 @@ import struct
 from collections import Counter, deque
 from typing import Any, NamedTuple
 
+NO_PROCESS = 0x7FFFFFFF  # a pid that none ever has
 OPEN_LIMIT = 40.0  # seconds that a port may take to open
 SLOW = 1.0  # seconds after which who waits for it is told that it is the device
 RETRY = 0.25  # seconds between tries at a port that an outsider has
@@ -459,7 +460,7 @@ class Model:
             return self.failed(port, want, errno.EBUSY, outsider)
         if not port.plugged:
             if port.lock is not None and self.stale(port.lock):
-                port.lock = None
+                port.lock = NO_PROCESS  # root's still: a copy may be left that was not hung up
             return self.failed(port, want, errno.ENODEV)
         if port.lock is None or self.stale(port.lock):
             port.lock = port.signed = pid or self.own_pid

@@ -45,6 +45,8 @@ PROTOCOL = "tests/attack/test_protocol.py"
 ON_THE_WAY = "test_whatever_fails_on_the_way_to_a_grant_it_is_an_answer_and_leaves_nothing"
 AT_THE_END = "test_whatever_fails_at_the_end_of_a_lease_the_port_is_free"
 AS_THE_ORACLE = "test_conversations_go_as_the_oracle_says"
+OUTSIDERS = "tests/real/test_outsiders.py"
+OUTLIVED = "test_a_copy_that_outlived_its_lease_and_its_broker_is_dead_when_the_next_has_the_port"
 BROKEN = "is stuck|the daemon ended|waited|no word of it"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -557,7 +559,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "judge-the-lock-moved-aside",
         "a stale lock is looked at again when it is moved aside",
-        NEVER,
+        ALWAYS,
         (f"{TEST_LOCKS}::test_a_lock_taken_between_look_and_removal_is_put_back",),
     ),
     Mutant(
@@ -990,8 +992,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/real/test_restart.py::test_each_lease_is_kept_once_and_only_while_it_lasts",),
     ),
     Mutant(
-        "sweep-unfinished-lock",
-        "a lock that is not finished is swept with its broker",
+        "remove-unconfirmed-lock",
+        "a lock that is not confirmed is removed with its broker",
         NEVER,
         (f"{TEST_LOCKS}::test_a_lock_for_a_port_that_nobody_got_any_more_is_removed",),
     ),
@@ -1202,7 +1204,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "exclusive-is-the-last-step",
         "nothing of a grant fails after TIOCEXCL",
-        "_lock(holder, seen, ghosts)\n"
+        "_flock(holder, seen, others, ghosts, dead=False)\n"
+        "fcntl.ioctl(holder, linux.TIOCEXCL)\n"
         "lease.watcher = linux.weak_reference(holder)",
         (f"{FAULTS}::{ON_THE_WAY}",),
         "is stuck",
@@ -1229,6 +1232,119 @@ MUTANTS: tuple[Mutant, ...] = (
         BROKEN,
     ),
     Mutant(
+        "lock-of-its-own-user",
+        "a lock file that its maker could not have made for that process is forged",
+        NEVER,
+        (
+            f"{TEST_LOCKS}::test_a_lock_that_its_maker_could_not_have_made_is_forged_and_taken",
+            f"{OUTSIDERS}::test_a_lock_file_that_nobody_believes_is_in_nobodys_way",
+        ),
+        f"{FAILS}|busy",
+    ),
+    Mutant(
+        "lock-older-than-its-process",
+        "a lock file is not of a process that began after it was written",
+        NEVER,
+        (f"{TEST_LOCKS}::test_a_process_that_began_after_the_lock_was_written_is_another_one",),
+    ),
+    Mutant(
+        "clock-set-since-the-lock",
+        "two times are compared only where the clock was not set in between",
+        ALWAYS,
+        (
+            f"{TEST_LOCKS}"
+            "::test_where_the_clock_was_set_since_the_lock_is_believed_and_the_refusal_says_so",
+        ),
+    ),
+    Mutant(
+        "survive-any-name",
+        "no name in the lock directory ends the root process",
+        NEVER,
+        (
+            f"{TEST_LOCKS}::test_a_file_that_not_even_root_may_look_at_ends_nobody",
+            f"{OUTSIDERS}::test_a_file_of_which_the_kernel_tells_root_nothing_ends_no_daemon"
+            "[.ttybroker.999999.0123456789abcdef]",
+        ),
+        "Permission denied",
+    ),
+    Mutant(
+        "bounded-look-at-the-directory",
+        "a crowded lock directory costs a start no more than MOST_NAMES",
+        "for _, entry in enumerate(entries):\n"
+        "    if entry.name.startswith(\"LCK..\"):\n"
+        "        locks[entry.inode()] = entry.name\n"
+        "    elif _maker(entry.name) is not None:\n"
+        "        temporary.append(entry)",
+        (
+            f"{TEST_LOCKS}"
+            "::test_of_a_crowded_directory_a_part_is_looked_at_and_leftovers_are_found_in_it",
+        ),
+    ),
+    Mutant(
+        "guessed-temporary-names",
+        "whoever makes the names that a broker would use next keeps nobody from a port",
+        NEVER,
+        (f"{TEST_LOCKS}::test_whoever_guesses_the_next_temporary_names_keeps_nobody_from_the_port",),
+        "File exists",
+    ),
+    Mutant(
+        "stale-until-hung-up",
+        "that a port must be hung up is not forgotten when the one who asked is refused",
+        NEVER,
+        (
+            f"{TEST_LOCKS}::test_a_stale_lock_of_roots_is_told_until_the_port_was_hung_up",
+            f"{OUTSIDERS}::{OUTLIVED}[True]",
+        ),
+        f"{FAILS}|No such file",
+    ),
+    Mutant(
+        "hang-up-after-a-lost-broker",
+        "what outlived its lease and its broker is hung up before the next has the port",
+        NEVER,
+        (f"{OUTSIDERS}::{OUTLIVED}[False]", f"{OUTSIDERS}::{OUTLIVED}[True]"),
+    ),
+    Mutant(
+        "flock-of-another-is-no-ghosts",
+        "an outsider's flock beside a dead copy is believed",
+        NEVER,
+        (
+            "tests/unit/test_others.py::test_beside_a_dead_copy_only_its_own_flock_means_nothing",
+            f"{OUTSIDERS}::test_an_outsiders_lock_beside_a_dead_copy_is_believed[flock]",
+        ),
+    ),
+    Mutant(
+        "bounded-proc-locks",
+        "of too many locks no more are read, and nobody is named by a part of them",
+        ALWAYS,
+        ("tests/unit/test_others.py::test_more_locks_than_are_read_tell_nothing_of_anybody",),
+    ),
+    Mutant(
+        "paced-reading",
+        "what is dear to read is read once for all who ask meanwhile",
+        NEVER,
+        (
+            "tests/unit/test_others.py::test_what_is_dear_is_read_once_for_all_who_ask_meanwhile",
+        ),
+    ),
+    Mutant(
+        "login-by-the-kernels-word",
+        "a login counts only with the port as its terminal",
+        "process(pid) is not None and (found := process(pid)) is not None",
+        (
+            "tests/unit/test_logins.py"
+            "::test_what_utmp_says_counts_for_nothing_without_the_terminal",
+        ),
+    ),
+    Mutant(
+        "login-lingers",
+        "a port whose login has just ended is not granted before it is hung up",
+        NEVER,
+        (
+            "tests/unit/test_logins.py"
+            "::test_a_login_that_ended_is_over_only_when_its_terminal_was_hung_up",
+        ),
+    ),
+    Mutant(
         "lock-left-is-logged",
         "a lock that cannot be removed is logged and ends nobody",
         NEVER,
@@ -1239,13 +1355,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "first-come-first-served",
         "first come, first served",
         "port.queue.appendleft(ask)",
-        (f"{PROTOCOL}::{AS_THE_ORACLE}",),
-        "Different",
-    ),
-    Mutant(
-        "flock-after-a-hang-up",
-        "a flock of a holder that was hung up means nothing to a list",
-        NEVER,
         (f"{PROTOCOL}::{AS_THE_ORACLE}",),
         "Different",
     ),

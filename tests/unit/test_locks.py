@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -23,8 +22,10 @@ from hypothesis import strategies as st
 import ttybroker
 import ttybrokerd
 from support.processes import descriptors
-from ttybrokerd.root import linux, locks
-from ttybrokerd.root.locks import YOUNG, LockFiles, flock_holder, parse_pid, printable, process
+from ttybrokerd.root import linux, locks, processes
+from ttybrokerd.root.clock import Clock
+from ttybrokerd.root.locks import YOUNG, LockFiles, Taken, parse_pid
+from ttybrokerd.root.processes import printable, process
 from ttybrokerd.root.refusal import Refusal
 from unit.helpers import dead_pid
 from unit.helpers import process as helper
@@ -49,8 +50,8 @@ def files(directory: Path) -> Iterator[LockFiles]:
     before = descriptors(os.getpid())
     opened = LockFiles(str(directory))
     yield opened
-    for device in list(opened._unfinished):
-        opened.finish(device)
+    for device in list(opened._unconfirmed):
+        opened.confirm(device)
     opened.close()
     assert descriptors(os.getpid()) == before
 
@@ -83,8 +84,8 @@ def test_a_lock_is_the_pid_in_ten_columns_for_all_to_read(
 ) -> None:
     before = os.umask(umask)
     try:
-        assert files.take("ttyS0", ASKER)
-        files.finish("ttyS0")
+        assert files.take("ttyS0", ASKER).ours
+        files.confirm("ttyS0")
     finally:
         os.umask(before)
     lock = directory / NAME
@@ -95,21 +96,21 @@ def test_a_lock_is_the_pid_in_ten_columns_for_all_to_read(
 
 def test_a_lock_is_released_and_can_be_taken_again(files: LockFiles, directory: Path) -> None:
     for _ in range(3):
-        assert files.take("ttyS0", ASKER)
+        assert files.take("ttyS0", ASKER).ours
         files.release("ttyS0", ASKER)
         assert os.listdir(directory) == []
 
 
 def test_locks_of_two_devices_are_two(files: LockFiles, directory: Path, other: int) -> None:
-    assert files.take("ttyS0", ASKER)
-    assert files.take("ttyS01", other)
-    files.finish("ttyS0")
-    files.finish("ttyS01")
+    assert files.take("ttyS0", ASKER).ours
+    assert files.take("ttyS01", other).ours
+    files.confirm("ttyS0")
+    files.confirm("ttyS01")
     assert sorted(os.listdir(directory)) == ["LCK..ttyS0", "LCK..ttyS01"]
 
 
 def test_the_second_is_refused_and_told_who_holds_the_lock(files: LockFiles, other: int) -> None:
-    assert files.take("ttyS0", other)
+    assert files.take("ttyS0", other).ours
     told = busy(files)
     assert told.holder is not None
     assert (told.holder.pid, told.holder.uid, told.holder.how) == (other, os.getuid(), "lock file")
@@ -122,7 +123,7 @@ def test_a_lock_that_the_asking_process_holds_already_is_accepted_and_stays_its_
     files: LockFiles, directory: Path
 ) -> None:
     (directory / NAME).write_bytes(b"%d\n" % ASKER)
-    assert files.take("ttyS0", ASKER) is False
+    assert files.take("ttyS0", ASKER).ours is False
     assert (directory / NAME).read_bytes() == b"%d\n" % ASKER
 
 
@@ -157,9 +158,9 @@ def test_a_pid_is_read_in_every_spelling(
     assert told.holder is not None
     assert told.holder.pid == other
     assert lock.read_bytes() == spell(other)
-    assert files.take("ttyS0", other) is False
+    assert files.take("ttyS0", other).ours is False
     lock.write_bytes(spell(DEAD))
-    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS0", ASKER).ours
     assert lock.read_bytes() == b"%10d\n" % ASKER
 
 
@@ -178,14 +179,14 @@ def test_a_file_without_a_pid_is_believed_while_it_is_young_and_stale_when_old(
     assert (told.holder.pid, told.holder.uid, told.holder.how) == (None, os.getuid(), "lock file")
     assert lock.read_bytes() == content
     age(lock, YOUNG + 1)
-    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS0", ASKER).ours
     assert lock.read_bytes() == b"%10d\n" % ASKER
 
 
 def test_a_file_from_the_future_is_not_young_for_ever(files: LockFiles, directory: Path) -> None:
     (directory / NAME).touch()
     age(directory / NAME, -HOUR)
-    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS0", ASKER).ours
 
 
 def test_a_huge_file_costs_no_more_than_a_small_one(files: LockFiles, directory: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_huge_file_costs_no_more_than_a_small_one(files: LockFiles, directory:
         file.truncate(1 << 40)
     busy(files)
     age(directory / NAME, HOUR)
-    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS0", ASKER).ours
 
 
 def test_a_lock_of_our_own_pid_is_left_over_from_another_life(
@@ -201,7 +202,7 @@ def test_a_lock_of_our_own_pid_is_left_over_from_another_life(
 ) -> None:
     (directory / NAME).write_bytes(b"%10d\n" % ME)
     assert files.holder("ttyS0") is None
-    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS0", ASKER).ours
     assert (directory / NAME).read_bytes() == b"%10d\n" % ASKER
 
 
@@ -225,7 +226,7 @@ def test_a_link_is_not_followed_and_what_it_leads_to_is_untouched(
     assert told.reason.startswith(f"busy: {directory}/{NAME}: ")
     assert told.reason.endswith("not a lock file; the administrator must remove it")
     assert files.holder("ttyS0") is not None
-    files.sign("ttyS0", ASKER, instead_of=1)
+    files.reassign("ttyS0", ASKER, instead_of=1)
     files.release("ttyS0", ASKER)
     assert os.readlink(directory / NAME) == str(secret)
     after = secret.lstat()
@@ -289,7 +290,7 @@ def test_only_the_lock_that_names_the_holder_is_released(
     files: LockFiles, directory: Path, other: int
 ) -> None:
     files.release("ttyS0", ASKER)
-    assert files.take("ttyS0", other)
+    assert files.take("ttyS0", other).ours
     files.release("ttyS0", ASKER)
     assert (directory / NAME).read_bytes() == b"%10d\n" % other
     files.release("ttyS0", other)
@@ -301,13 +302,13 @@ def test_a_lock_left_behind_is_told_from_a_processs_own(files: LockFiles, direct
     """Who is not root cannot have made a lock that is root's."""
     with helper("import os; os.setuid(65534)") as nobody:
         for maker, left_behind in ((0, True), (65534, False)):
-            assert files.take("ttyS0", nobody.pid)
+            assert files.take("ttyS0", nobody.pid).ours
             os.chown(directory / "LCK..ttyS0", maker, maker)
             assert files.left_behind("ttyS0", nobody.pid) is left_behind
             files.release("ttyS0", nobody.pid)
         assert not files.left_behind("ttyS0", nobody.pid)
     with helper("") as root:
-        assert files.take("ttyS0", root.pid)
+        assert files.take("ttyS0", root.pid).ours
         assert not files.left_behind("ttyS0", root.pid)
         assert files.named("ttyS0") == root.pid
     assert not files.left_behind("ttyS0", root.pid)
@@ -316,23 +317,46 @@ def test_a_lock_left_behind_is_told_from_a_processs_own(files: LockFiles, direct
 def test_a_lock_is_signed_again_in_one_step_and_only_instead_of_whom_it_named(
     files: LockFiles, directory: Path, other: int
 ) -> None:
-    files.sign("ttyS0", ME, instead_of=other)
+    files.reassign("ttyS0", ME, instead_of=other)
     assert os.listdir(directory) == []
-    assert files.take("ttyS0", other)
-    files.sign("ttyS0", ME, instead_of=ASKER)
+    assert files.take("ttyS0", other).ours
+    files.reassign("ttyS0", ME, instead_of=ASKER)
     assert (directory / NAME).read_bytes() == b"%10d\n" % other
-    files.sign("ttyS0", ME, instead_of=other)
+    files.reassign("ttyS0", ME, instead_of=other)
     assert (directory / NAME).read_bytes() == b"%10d\n" % ME
     assert (directory / NAME).lstat().st_mode == 0o100644
     files.release("ttyS0", ME)
     assert os.listdir(directory) == []
 
 
-def test_without_its_directory_there_are_no_locks(tmp_path: Path) -> None:
+def test_a_missing_directory_is_said_to_be_that_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name in ("nowhere", "file"):
-        with pytest.raises(OSError):
+    for name, text in (
+        ("nowhere", "the lock directory {} does not exist: create it, or name another with "
+         "--lock-dir"),
+        ("file", "{} is no directory: name another lock directory with --lock-dir"),
+    ):  # fmt: skip
+        with pytest.raises(OSError) as caught:
             LockFiles(str(tmp_path / name))
+        assert str(caught.value) == text.format(tmp_path / name)
+
+
+def test_the_default_directory_is_made_if_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "DIRECTORY", str(tmp_path / "lock"))
+    before = os.umask(0o077)
+    try:
+        files = LockFiles(str(tmp_path / "lock"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode == 0o40755
+    assert files.take("ttyS0", ASKER).ours
+    files.release("ttyS0", ASKER)
+    files.close()
+    monkeypatch.setattr(locks, "DIRECTORY", str(tmp_path / "no" / "lock"))
+    with pytest.raises(OSError, match="does not exist and cannot be made"):
+        LockFiles(str(tmp_path / "no" / "lock"))
 
 
 # what a broker leaves that is killed
@@ -353,7 +377,7 @@ def killed(directory: Path, code: str) -> int:
 def swept(directory: Path) -> list[str]:
     """What is in the directory when the next one has started."""
     files = LockFiles(str(directory))
-    files.sweep()
+    files.remove_leftovers()
     files.close()
     return sorted(os.listdir(directory))
 
@@ -366,12 +390,12 @@ def test_a_lock_for_a_port_that_nobody_got_any_more_is_removed(directory: Path) 
 
 
 def test_a_finished_lock_is_its_holders_whatever_becomes_of_the_broker(directory: Path) -> None:
-    killed(directory, "files.take('ttyS0', ASKER); files.finish('ttyS0')")
+    killed(directory, "files.take('ttyS0', ASKER); files.confirm('ttyS0')")
     assert swept(directory) == [NAME]
 
 
 def test_a_lock_that_was_signed_again_meanwhile_stays(directory: Path) -> None:
-    killed(directory, "files.take('ttyS0', ASKER); files.sign('ttyS0', 1, instead_of=ASKER)")
+    killed(directory, "files.take('ttyS0', ASKER); files.reassign('ttyS0', 1, instead_of=ASKER)")
     assert len(os.listdir(directory)) == 2
     assert swept(directory) == [NAME]
     assert (directory / NAME).read_bytes() == b"%10d\n" % 1
@@ -432,7 +456,8 @@ files = LockFiles(sys.argv[1])
 print(flush=True)
 for line in sys.stdin:
     try:
-        got = [files.take("ttyS0", os.getpid()), None]
+        got = [files.take("ttyS0", os.getpid()).ours, None]
+        files.hung_up("ttyS0")
     except Refusal as refusal:
         got = [None, refusal.holder and refusal.holder.pid]
     print(json.dumps(got), flush=True)
@@ -502,6 +527,27 @@ def test_a_lock_taken_between_look_and_removal_is_put_back(
     assert lock.read_bytes() == b"%10d\n" % other
 
 
+def test_a_broker_out_of_means_puts_a_stale_lock_back(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    really = os.open
+
+    def failing(name: str, flags: int, *args: int, **options: int) -> int:
+        if not flags & os.O_CREAT and name != NAME:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return really(name, flags, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        with pytest.raises(Refusal) as caught:
+            files.take("ttyS0", ASKER)
+    assert caught.value.number == errno.EMFILE
+    assert lock.read_bytes() == b"%10d\n" % DEAD
+    assert os.listdir(directory) == [NAME]
+
+
 def test_a_third_who_takes_the_lock_meanwhile_has_it(
     files: LockFiles, directory: Path, other: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,7 +572,7 @@ def test_a_stale_lock_that_vanishes_by_itself_is_no_obstacle(
     lock = directory / NAME
     lock.write_bytes(b"%10d\n" % DEAD)
     between(monkeypatch, lock.unlink, lambda: None)
-    assert files.take("ttyS0", ASKER)
+    assert files.take("ttyS0", ASKER).ours
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, dangling])
@@ -581,10 +627,11 @@ def test_a_temporary_name_that_somebody_guessed_is_not_written(
     before = secret.read_bytes()
     trap = directory / "guessed"
     trap.symlink_to(secret) if how == "link" else os.link(secret, trap)
-    monkeypatch.setattr(locks, "_unique", lambda: "guessed")
+    monkeypatch.setattr(files, "_unique", lambda: "guessed")
     with pytest.raises(Refusal) as caught:
         files.take("ttyS0", ASKER)
-    assert caught.value.number == errno.EIO
+    assert caught.value.number == errno.EBUSY
+    assert "others keep making the broker's files" in caught.value.reason
     assert secret.read_bytes() == before
     assert os.listdir(directory) == ["guessed"]
 
@@ -611,17 +658,32 @@ def no_space(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "write", "link", "fchmod"])
-def test_a_directory_that_is_full_at_any_step_is_the_administrators_to_mend(
-    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+@pytest.mark.parametrize(
+    ("number", "told", "reason"),
+    [
+        (errno.ENOSPC, errno.ENOSPC, "the lock directory {} is full (No space left on device); see "
+         "df and df -i {}, and ask your administrator to make room in it"),
+        (errno.EDQUOT, errno.ENOSPC, "the lock directory {} is full (Disk quota exceeded); see "
+         "df and df -i {}, and ask your administrator to make room in it"),
+        (errno.EROFS, errno.EROFS, "the lock directory {} is read-only; ask your administrator to "
+         "make it writable"),
+        (errno.EACCES, errno.EIO, "the lock directory {} cannot be used: Permission denied; ask "
+         "your administrator"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_directory_is_said_at_whatever_step_it_shows(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int,
+    told: int, reason: str,
+) -> None:  # fmt: skip
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, no_space)
+        patch.setattr(os, call, failing)
         with pytest.raises(Refusal) as caught:
             files.take("ttyS0", ASKER)
-    assert caught.value.number == errno.EIO
-    assert caught.value.reason == (
-        f"cannot be locked: {directory}: No space left on device; the administrator must mend that"
-    )
+    assert caught.value.number == told
+    assert caught.value.reason == reason.format(directory, directory)
     assert os.listdir(directory) == []
 
 
@@ -633,7 +695,7 @@ def test_a_stale_lock_that_cannot_be_moved_is_the_administrators_to_mend(
         patch.setattr(os, "rename", no_space)
         with pytest.raises(Refusal) as caught:
             files.take("ttyS0", ASKER)
-    assert caught.value.number == errno.EIO
+    assert caught.value.number == errno.ENOSPC
     assert os.listdir(directory) == [NAME]
 
 
@@ -649,7 +711,7 @@ def test_a_lock_that_cannot_be_put_back_is_the_administrators_to_mend(
     )
     with pytest.raises(Refusal) as caught:
         files.take("ttyS0", ASKER)
-    assert caught.value.number == errno.EIO
+    assert caught.value.number == errno.ENOSPC
 
 
 @pytest.mark.parametrize("call", ["open", "write", "rename"])
@@ -657,7 +719,7 @@ def test_a_lock_that_cannot_be_signed_again_stays_as_it_was(
     files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     files.take("ttyS0", ASKER)
-    files.finish("ttyS0")
+    files.confirm("ttyS0")
     really = getattr(os, call)
 
     def failing(*args: Any, **options: Any) -> Any:
@@ -668,8 +730,8 @@ def test_a_lock_that_cannot_be_signed_again_stays_as_it_was(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
         with pytest.raises(Refusal) as caught:
-            files.sign("ttyS0", ME, instead_of=ASKER)
-    assert caught.value.number == errno.EIO
+            files.reassign("ttyS0", ME, instead_of=ASKER)
+    assert caught.value.number == errno.ENOSPC
     assert os.listdir(directory) == [NAME]
     assert (directory / NAME).read_bytes() == b"%10d\n" % ASKER
 
@@ -682,7 +744,7 @@ directory = sys.argv[1]
 before = sorted(os.listdir(directory))
 files = LockFiles(directory)
 try:
-    told = repr(files.take("ttyS0", os.getppid()))
+    told = repr(files.take("ttyS0", os.getppid()).ours)
 except Refusal as refusal:
     told = [refusal.number, refusal.reason]
 print(json.dumps([told, sorted(os.listdir(directory)) == before]))
@@ -691,18 +753,18 @@ print(json.dumps([told, sorted(os.listdir(directory)) == before]))
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("options", "prepare", "why"),
+    ("options", "prepare", "number", "why"),
     [
-        ("nr_inodes=1", "", "No space left on device"),
-        ("size=4k", 'head -c 4096 /dev/zero >"$0"/full', "No space left on device"),
-        ("size=4k", 'mount -o remount,ro "$0"', "Read-only file system"),
-        ("size=4k", 'echo 1999999999 >"$0"/LCK..ttyS0; mount -o remount,ro "$0"',
-         "Read-only file system"),
+        ("nr_inodes=1", "", errno.ENOSPC, "full"),
+        ("size=4k", 'head -c 4096 /dev/zero >"$0"/full', errno.ENOSPC, "full"),
+        ("size=4k", 'mount -o remount,ro "$0"', errno.EROFS, "read-only"),
+        ("size=4k", 'echo 1999999999 >"$0"/LCK..ttyS0; mount -o remount,ro "$0"', errno.EROFS,
+         "read-only"),
     ],
     ids=["no inode", "no block", "read-only", "read-only with a stale lock"],
 )  # fmt: skip
 def test_a_really_full_or_read_only_directory_is_refused_and_nothing_left_in_it(
-    directory: Path, options: str, prepare: str, why: str
+    directory: Path, options: str, prepare: str, number: int, why: str
 ) -> None:
     script = f'mount -t tmpfs -o {options} none "$0" || exit 9\n{prepare}\nexec "$@"'
     roots = [str(Path(package.__path__[0]).parent) for package in (ttybrokerd, ttybroker)]
@@ -714,10 +776,8 @@ def test_a_really_full_or_read_only_directory_is_refused_and_nothing_left_in_it(
         check=True,
     )  # fmt: skip
     told, unchanged = json.loads(done.stdout)
-    assert told == [
-        errno.EIO,
-        f"cannot be locked: {directory}: {why}; the administrator must mend that",
-    ]
+    assert told[0] == number
+    assert told[1].startswith(f"the lock directory {directory} is {why}")
     assert unchanged
 
 
@@ -774,14 +834,14 @@ def test_a_live_process_is_known_by_uid_and_name(other: int) -> None:
     found = process(other)
     assert found is not None
     assert (found.uid, found.pid) == (os.getuid(), other)
-    assert found.program == locks.program(other)
+    assert found.program == processes.program(other)
     assert found.program.startswith("python")
 
 
 @pytest.mark.parametrize("pid", [DEAD, 0x7FFFFFFF, 1 << 40])
 def test_no_process_is_nobody(pid: int) -> None:
     assert process(pid) is None
-    assert locks.program(pid) == ""
+    assert processes.program(pid) == ""
 
 
 def test_a_process_that_calls_itself_something_nasty_is_masked() -> None:
@@ -790,7 +850,7 @@ def test_a_process_that_calls_itself_something_nasty_is_masked() -> None:
         found = process(child.pid)
         assert found is not None
         assert found.uid == os.getuid()
-        for shown in (found.program, locks.program(child.pid)):
+        for shown in (found.program, processes.program(child.pid)):
             assert shown.isprintable()
             assert shown.isascii()
             assert shown.startswith("x")
@@ -819,53 +879,306 @@ def test_a_process_that_the_kernel_hides_is_a_holder_all_the_same(
     assert (found.uid, found.pid, found.program) == (None, other, "")
 
 
-# flock
+# lock files by anybody
 
 
 @pytest.fixture
-def terminal() -> Iterator[tuple[int, int, str]]:
-    """A pty: the slave's O_PATH descriptor and its path."""
-    master, slave = os.openpty()
-    path = os.ttyname(slave)
-    node = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-    yield slave, node, path
-    for descriptor in (master, slave, node):
-        os.close(descriptor)
+def open_directory(directory: Path) -> Path:
+    """One in which everybody may make files, as /run/lock of Debian."""
+    directory.chmod(0o1777)
+    return directory
 
 
-def test_who_has_an_flock_is_found_and_nobody_when_it_is_gone(
-    terminal: tuple[int, int, str],
+def lock_of(directory: Path, maker: int, pid: int) -> Path:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % pid)
+    os.chown(lock, maker, maker)
+    return lock
+
+
+AS = "import os; os.setgroups([]); os.setresgid(*[60123] * 3); os.setresuid({})"
+
+
+@pytest.mark.root
+def test_a_lock_that_its_maker_could_not_have_made_is_forged_and_taken(
+    files: LockFiles, open_directory: Path, other: int
 ) -> None:
-    _slave, node, path = terminal
-    assert flock_holder(node) is None
-    code = "import fcntl; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX)"
-    with helper(code, path) as child:
-        found = flock_holder(node)
-        assert found is not None
-        assert (found.pid, found.uid, found.how) == (child.pid, os.getuid(), "flock")
-    assert flock_holder(node) is None
+    lock_of(open_directory, maker=60124, pid=other)
+    assert files.holder("ttyS0") is None
+    taken = files.take("ttyS0", ASKER)
+    assert taken == Taken(True, f"forged by uid 60124: names pid {other} of uid 0", False)
+    assert (open_directory / NAME).read_bytes() == b"%10d\n" % ASKER
 
 
-def test_an_flock_whose_taker_has_ended_still_counts_and_blames_no_dead_process(
-    terminal: tuple[int, int, str],
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("uids", "maker"),
+    [
+        ("60123, 60123, 60123", 60123),
+        ("60123, 60124, 60124", 60123),  # who started it
+        ("60123, 60124, 60123", 60124),  # and what it is: setuid, as cu
+        ("60123, 60123, 60123", 0),  # a broker's
+    ],
+)
+def test_a_lock_is_believed_of_root_and_of_the_user_of_the_process_that_it_names(
+    files: LockFiles, open_directory: Path, uids: str, maker: int
 ) -> None:
-    slave, node, _path = terminal
-    child = os.fork()
-    if child == 0:
-        fcntl.flock(slave, fcntl.LOCK_EX)
-        os._exit(0)
-    os.waitpid(child, 0)
-    found = flock_holder(node)
-    assert found is not None
-    assert (found.pid, found.uid, found.how) == (None, None, "flock")
+    with helper(AS.format(uids)) as child:
+        lock = lock_of(open_directory, maker, child.pid)
+        told = busy(files)
+        assert told.holder is not None and told.holder.pid == child.pid
+        lock.unlink()
+        lock_of(open_directory, 60125, child.pid)
+        assert files.take("ttyS0", ASKER).replaced == (
+            f"forged by uid 60125: names pid {child.pid} of uid 60123"
+        )
 
 
-def test_other_locks_and_other_nodes_are_not_taken_for_an_flock(
-    terminal: tuple[int, int, str], tmp_path: Path
+@pytest.mark.root
+def test_in_a_directory_that_only_root_writes_whoever_owns_the_file_is_believed(
+    files: LockFiles, directory: Path, other: int
 ) -> None:
-    _slave, node, path = terminal
-    with open(tmp_path / "file", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        code = "import fcntl, os; fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX)"
-        with helper(code, path):
-            assert flock_holder(node) is None
+    lock = lock_of(directory, 60124, other)
+    age(lock, 100 * 24 * HOUR)
+    with pytest.raises(Refusal):
+        files.take("ttyS0", ME)
+    for mode in (0o775, 0o757, 0o1777):
+        directory.chmod(mode)
+        assert files.holder("ttyS0") is None
+    directory.chmod(0o755)
+    assert files.holder("ttyS0") is not None
+    os.chown(directory, 60124, 60124)
+    assert files.holder("ttyS0") is None
+
+
+@pytest.mark.parametrize(("later", "stale"), [(50, False), (70, True)])
+def test_a_process_that_began_after_the_lock_was_written_is_another_one(
+    files: LockFiles, open_directory: Path, monkeypatch: pytest.MonkeyPatch, other: int,
+    later: float, stale: bool,
+) -> None:  # fmt: skip
+    lock = open_directory / NAME
+    lock.write_bytes(b"%10d\n" % other)
+    began = processes.began(other)
+    assert began is not None
+    clock = Clock()
+    written = clock.offset() + began - later
+    os.utime(lock, (written, written))
+    monkeypatch.setattr(clock, "steady_since", lambda: 0.0)
+    monkeypatch.setattr(files, "_clock", clock)
+    if stale:
+        assert files.holder("ttyS0") is None
+        why = f"of uid {os.getuid()}: stale, pid {other} is a later process by now"
+        assert files.take("ttyS0", ME).replaced == why
+    else:
+        with pytest.raises(Refusal):
+            files.take("ttyS0", ME)
+
+
+def test_where_the_clock_was_set_since_the_lock_is_believed_and_the_refusal_says_so(
+    files: LockFiles, open_directory: Path, monkeypatch: pytest.MonkeyPatch, other: int
+) -> None:
+    lock = open_directory / NAME
+    lock.write_bytes(b"%10d\n" % other)
+    age(lock, 30 * 24 * HOUR)
+    monkeypatch.setattr(files._clock, "steady_since", lambda: time.time() - HOUR)
+    with pytest.raises(Refusal) as caught:
+        files.take("ttyS0", ME)
+    assert ", by lock file; wait for it" in caught.value.reason
+    assert caught.value.reason.endswith(
+        f", or if that process (ps -fp {other}) does not use it, remove {lock}, which may be "
+        "older than the process: the clock was set meanwhile"
+    )
+
+
+def test_a_refusal_names_the_file_and_the_way_to_see_whether_it_is_stale(
+    files: LockFiles, directory: Path, other: int
+) -> None:
+    (directory / NAME).write_bytes(b"%10d\n" % other)
+    told = busy(files)
+    assert ", by lock file; wait for it" in told.reason
+    assert told.reason.endswith(
+        f", or if that process (ps -fp {other}) does not use it, remove {directory}/{NAME}"
+    )
+    (directory / NAME).write_bytes(b"")
+    assert busy(files).reason.endswith(
+        f", by lock file; {directory}/{NAME} names no process yet: ask again in 10 seconds"
+    )
+
+
+def test_the_clock_is_known_to_have_run_on_from_boot_or_from_when_it_was_first_seen_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, up, mounted = [2_000_000.0], [1000.0], [1_999_005.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "clock_gettime", lambda _: up[0])
+    monkeypatch.setattr(os, "stat", lambda _: os.stat_result([0] * 9 + [int(mounted[0])]))
+    clock = Clock()
+    assert clock.steady_since() == 0  # 5 seconds after boot, by the clock of now
+
+    def later(seconds: float, set_by: float = 0) -> float:
+        up[0] += seconds
+        now[0] += seconds + set_by
+        return clock.steady_since()
+
+    assert later(500) == 0
+    assert later(500, set_by=1.5) == 0  # or the two were not read at once
+    set_at = later(10, set_by=3600)
+    assert set_at == now[0]
+    assert later(10) == set_at
+    for mounted[0] in (1_998_000.0, 1_999_500.0):  # an hour ago by the clock of then; too late
+        now[0], up[0] = 2_000_000.0, 1000.0
+        assert Clock().steady_since() == 2_000_000
+
+
+# what may lie in the directory when a broker starts
+
+
+@pytest.mark.root
+def test_a_file_that_not_even_root_may_look_at_ends_nobody(directory: Path) -> None:
+    """As with fuse(4) on it, that a user mounted."""
+    name = f".ttybroker.{DEAD}.0123456789abcdef"
+    (directory / name).touch()
+    stat = os.stat
+
+    def refusing(path: Any, **options: Any) -> os.stat_result:
+        if path == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", refusing)
+        assert swept(directory) == [name]
+    (directory / name).unlink()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_broker_that_is_out_of_means_calls_no_lock_a_wrong_one(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (directory / NAME).write_bytes(b"%10d\n" % ASKER)
+    really = os.open
+
+    def failing(name: str, flags: int, *args: int, **options: int) -> int:
+        if name == NAME:
+            raise OSError(number, os.strerror(number))
+        return really(name, flags, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        with pytest.raises(Refusal, match="the broker cannot: ") as caught:
+            files.take("ttyS0", ME)
+    assert caught.value.number == number
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTCONN, errno.EIO])
+@pytest.mark.parametrize("call", ["open", "read"])
+def test_a_lock_that_cannot_be_read_is_busy_and_ends_nobody(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    (directory / NAME).write_bytes(b"%10d\n" % ASKER)
+    really = getattr(os, call)
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if call != "open" or (args[0] == NAME and not args[1] & os.O_CREAT):
+            raise OSError(number, os.strerror(number))
+        return really(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        told = busy(files)
+        assert f"{directory}/{NAME}: {os.strerror(number)}, made by uid {os.getuid()}: not" in (
+            told.reason
+        )
+        assert files.holder("ttyS0") is not None
+        for step in (
+            lambda: files.named("ttyS0"),
+            lambda: files.release("ttyS0", ASKER),
+            lambda: files.reassign("ttyS0", ME, instead_of=ASKER),
+        ):
+            with pytest.raises(Refusal, match="cannot be used: "):
+                step()
+    assert (directory / NAME).read_bytes() == b"%10d\n" % ASKER
+
+
+def test_of_a_crowded_directory_a_part_is_looked_at_and_leftovers_are_found_in_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(directory, "files.take('ttyS0', ASKER)")
+    for number in range(300):
+        (directory / f".ttybroker.{DEAD}.{number:016x}x").touch()
+        (directory / f"LCK..ttyS{number + 1}").mkdir()
+    assert len([name for name in swept(directory) if name == NAME]) == 0
+    monkeypatch.setattr(locks, "MOST_NAMES", 50)
+    looked, real = [], locks._maker
+    monkeypatch.setattr(locks, "_maker", lambda name: (looked.append(name), real(name))[1])
+    swept(directory)
+    assert len(looked) <= 50
+    for path in directory.iterdir():
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_lock_that_cannot_be_dropped_keeps_no_other_from_it(
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.take("ttyS0", ASKER)
+    files.take("ttyS1", ASKER)
+    unlink = os.unlink
+
+    def failing(name: str, **options: int) -> None:
+        if name == NAME:
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", failing)
+        files.drop_unconfirmed()
+    assert os.listdir(directory) == [NAME]
+
+
+def test_whoever_guesses_the_next_temporary_names_keeps_nobody_from_the_port(
+    files: LockFiles, directory: Path
+) -> None:
+    """They can be seen as long as a lock is not confirmed, and are counted."""
+    assert files.take("ttyS1", ASKER).ours
+    (seen,) = [name for name in os.listdir(directory) if name.startswith(".")]
+    head, count = seen[:-8], int(seen[-8:], 16)
+    traps = [directory / f"{head}{count + number:08x}" for number in range(1, 100)]
+    for trap in traps:
+        trap.touch()
+    try:
+        assert files.take("ttyS0", ASKER).ours
+        files.confirm("ttyS0")
+    finally:
+        for trap in traps:
+            trap.unlink()
+
+
+# what a broker left that is gone, and whom it may have left the port
+
+
+@pytest.mark.root
+def test_a_stale_lock_of_roots_is_told_until_the_port_was_hung_up(
+    files: LockFiles, directory: Path, other: int
+) -> None:
+    lock = directory / NAME
+    lock.write_bytes(b"%10d\n" % DEAD)
+    assert files.take("ttyS0", other) == Taken(True, f"of uid 0: pid {DEAD} has ended", True)
+    files.release("ttyS0", other)  # refused by something else meanwhile
+    assert lock.read_bytes() == b"%10d\n" % locks.NO_PROCESS
+    after = LockFiles(str(directory))  # and that broker was killed
+    assert after.holder("ttyS0") is None
+    assert after.take("ttyS0", other).root_stale
+    after.hung_up("ttyS0")
+    after.release("ttyS0", other)
+    assert os.listdir(directory) == []
+    assert not after.take("ttyS0", other).root_stale
+    after.release("ttyS0", other)
+    after.close()
+
+
+@pytest.mark.root
+def test_a_stale_lock_of_anybodys_is_not_a_brokers(files: LockFiles, directory: Path) -> None:
+    lock_of(directory, 60124, DEAD)
+    assert files.take("ttyS0", ASKER) == Taken(True, f"of uid 60124: pid {DEAD} has ended", False)
+    files.release("ttyS0", ASKER)
+    assert os.listdir(directory) == []

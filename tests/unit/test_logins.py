@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from ttybrokerd.root import logins
+from ttybrokerd.root.logins import LINGER, Logins
+from ttybrokerd.root.table import RETRY
 
 LOGIN_PROCESS, DEAD_PROCESS = 6, 8
 
@@ -49,13 +52,19 @@ def utmp(path: Path, *entries: bytes) -> str:
     return str(path)
 
 
+def look(path: str) -> Logins:
+    found = Logins(path)
+    found.refresh()
+    return found
+
+
 def test_a_getty_is_found_behind_other_logins(tmp_path: Path, login: Login) -> None:
     others = [entry(7, 1, b"tty1"), entry(LOGIN_PROCESS, login.pid, b"ttyS70")]
     path = utmp(tmp_path / "utmp", *others, entry(LOGIN_PROCESS, login.pid, b"ttyS7"))
-    found = logins.holder("ttyS7", login.rdev, path)
+    found = look(path).holder("ttyS7", login.rdev)
     assert found is not None
     assert (found.pid, found.uid, found.how) == (login.pid, os.getuid(), "login")
-    assert logins.holder("ttyS8", login.rdev, path) is None
+    assert look(path).holder("ttyS8", login.rdev) is None
 
 
 def test_what_utmp_says_counts_for_nothing_without_the_terminal(
@@ -63,14 +72,52 @@ def test_what_utmp_says_counts_for_nothing_without_the_terminal(
 ) -> None:
     """The file is stale, or its pid is another process by now."""
     path = utmp(tmp_path / "utmp", entry(LOGIN_PROCESS, login.pid, b"ttyS7"))
-    assert logins.holder("ttyS7", os.makedev(4, 71), path) is None
+    assert look(path).holder("ttyS7", os.makedev(4, 71)) is None
     ended = utmp(tmp_path / "ended", entry(LOGIN_PROCESS, 0x7FFFFFFF, b"ttyS7"))
-    assert logins.holder("ttyS7", login.rdev, ended) is None
+    assert look(ended).holder("ttyS7", login.rdev) is None
     dead = utmp(tmp_path / "dead", entry(DEAD_PROCESS, login.pid, b"ttyS7"))
-    assert logins.holder("ttyS7", login.rdev, dead) is None
+    assert look(dead).holder("ttyS7", login.rdev) is None
 
 
-def test_no_utmp_or_half_a_record_is_nobody(tmp_path: Path, login: Login) -> None:
-    assert logins.holder("ttyS7", login.rdev, str(tmp_path / "none")) is None
+def test_half_a_record_is_nobody(tmp_path: Path, login: Login) -> None:
     half = utmp(tmp_path / "half", entry(LOGIN_PROCESS, login.pid, b"ttyS7")[:-1])
-    assert logins.holder("ttyS7", login.rdev, half) is None
+    assert look(half).holder("ttyS7", login.rdev) is None
+
+
+def test_without_utmp_a_login_is_whose_terminal_the_port_is(tmp_path: Path, login: Login) -> None:
+    """As on Debian 13. The name is nobody's business then."""
+    found = look(str(tmp_path / "none")).holder("ttyS7", login.rdev)
+    assert found is not None
+    assert (found.pid, found.uid, found.how) == (login.pid, os.getuid(), "login")
+    assert look(str(tmp_path / "none")).holder("ttyS7", os.makedev(4, 71)) is None
+
+
+def test_an_empty_utmp_is_a_utmp(tmp_path: Path, login: Login) -> None:
+    """Nobody is logged in, and no process is looked at."""
+    assert look(utmp(tmp_path / "empty")).holder("ttyS7", login.rdev) is None
+
+
+def test_a_login_that_ended_is_over_only_when_its_terminal_was_hung_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd does that some milliseconds after the end of a getty, to whoever has the port."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pid, master = pty.fork()
+    if pid == 0:
+        os.write(1, b"!")
+        signal.pause()
+    assert os.read(master, 1) == b"!"
+    rdev = os.stat(f"/proc/{pid}/fd/0").st_rdev
+    found = look(str(tmp_path / "none"))
+    assert found.holder("ttyS7", rdev) is not None
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(master)
+    now[0] += LINGER - 0.01
+    lingering = found.holder("ttyS7", rdev)
+    assert lingering is not None and lingering.pid == pid
+    assert found.holder("ttyS8", rdev + 1) is None
+    now[0] += 0.02
+    assert found.holder("ttyS7", rdev) is None
+    assert LINGER >= 2 * RETRY  # who waits looks so often: it is a whole RETRY after the end

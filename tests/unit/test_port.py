@@ -18,6 +18,7 @@ from ttybrokerd.root import linux, port
 from ttybrokerd.root.device import Devices, Seen, Target
 from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.table import Ask
 
@@ -57,7 +58,7 @@ def acquire(path: str, locks: LockFiles, watches: int) -> tuple[Lease, int] | Re
     seen = look(devices, path)
     ask = Ask(0, Holder(0), now=0, wait=0)
     lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks, watches)
-    return port.acquire(lease, devices, seen, locks, os.getpid(), ghosts=False)
+    return port.acquire(lease, devices, seen, Others(locks), os.getpid(), frozenset())
 
 
 def open_descriptors() -> list[str]:

@@ -12,7 +12,7 @@ import sys
 import time
 
 from ttybroker import wire
-from ttybrokerd.root import TYPE_CHECKING, linux, locks
+from ttybrokerd.root import TYPE_CHECKING, linux, processes
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.loop import NOTHING, READ, Loop
@@ -66,7 +66,7 @@ class Connection:
         self.fd = sock.fileno()
         self.identity = identity
         self.forked = forked
-        self.program = locks.program(identity.pid) if identity.pid else ""
+        self.program = processes.program(identity.pid) if identity.pid else ""
         self.busy = False
         self.paused = False
         self.gone = False
@@ -186,7 +186,7 @@ class Connection:
             raise BrokenPeer("a message without credentials")
         if self.forked and self.identity.pid == 0 != sender[0]:
             self.identity = self.identity.replace(pid=sender[0])
-            self.program = locks.program(sender[0])
+            self.program = processes.program(sender[0])
         if not self.identity.sent(sender):  # guard: message-credentials
             pid, uid, gid = sender
             raise BrokenPeer(f"its identity changed to pid {pid}, uid {uid}, gid {gid}")

@@ -13,7 +13,8 @@ import select
 from ttybroker.wire import NO_SESSION, Holder
 from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.device import Target
-from ttybrokerd.root.locks import LockFiles, process
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.processes import process
 from ttybrokerd.root.record import Record, pack_termios, unpack_termios
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session
@@ -40,13 +41,14 @@ class Lease:
     where the file is the holder's own.
     `looks`: when to look again whether the holder still has it. `revokers`: who waits for its
     end. `withdrawn`: how many requests of its user went with it. `kept`: its name in systemd's
-    descriptor store. `lock_left`: why the lock file could not be removed. `session`: who may open
-    it again, None for a client of protocol version 1.
+    descriptor store. `lock_left`: why the lock file could not be removed. `replaced`: what lay in
+    its place and was not believed, "" if nothing did. `session`: who may open it again, None for a
+    client of protocol version 1.
     """
 
     __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key",
-                 "lock_left", "lock_name", "lock_pid", "looks", "pid", "revokers", "rule",
-                 "session", "settings", "target", "uid", "watch", "watcher",
+                 "lock_left", "lock_name", "lock_pid", "looks", "pid", "replaced", "revokers",
+                 "rule", "session", "settings", "target", "uid", "watch", "watcher",
                  "withdrawn")  # fmt: skip
 
     def __init__(
@@ -70,6 +72,7 @@ class Lease:
         self.lock_name = lock_name
         self.lock_pid: int | None = None
         self.lock_left: Refusal | None = None
+        self.replaced = ""
         self.guard = -1
         self.exit_fd = -1
         self.watch: int | None = None
@@ -144,21 +147,22 @@ class Lease:
         signer = self.pid if lives else os.getpid()
         named = self._locks.named(self.lock_name)
         if named is not None and (named == self.pid or process(named) is None):
-            self._locks.sign(self.lock_name, signer, instead_of=named)
+            self._locks.reassign(self.lock_name, signer, instead_of=named)
         else:
             self._locks.take(self.lock_name, signer)
+            self._locks.hung_up(self.lock_name)  # it will be, at the end of this lease
         self.lock_pid = signer
 
     def sign(self, pid: int) -> None:
         """Put `pid` (the broker's) into the lock: the holder's process has ended, but a copy of
-        its descriptor lives on. Raises Refusal EIO if the directory is full or read-only."""
+        its descriptor lives on. Raises Refusal as LockFiles.take()."""
         if self.lock_pid is not None and self.lock_pid != pid:
-            self._locks.sign(self.lock_name, pid, instead_of=self.lock_pid)
+            self._locks.reassign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
 
     def finish_lock(self) -> None:
         """Make the lock one for good: whoever it names has the port from now on."""
-        self._locks.finish(self.lock_name)
+        self._locks.confirm(self.lock_name)
 
     def close(self) -> select.epoll | None:
         """Let go of everything.

@@ -22,9 +22,9 @@ from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.lease import LOOK_AGAIN, Lease
-from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
@@ -57,7 +57,7 @@ class Leases:
         loop: Loop,
         workers: Workers,
         devices: Devices,
-        locks: LockFiles,
+        others: Others,
         store: Store,
         judge: Judge,
         sessions: Sessions,
@@ -67,7 +67,8 @@ class Leases:
         self._loop = loop
         self._workers = workers
         self._devices = devices
-        self._locks = locks
+        self._locks = others.files
+        self._others = others
         self._store = store
         self._judge = judge
         self._sessions = sessions
@@ -144,22 +145,21 @@ class Leases:
         """Return the devices in the table: their locks are no outsider's."""
         return frozenset(self.table.ports)
 
-    def revoked(self) -> set[int]:
-        """Return the devices of which a revoked holder still keeps its descriptor."""
+    def ghosts(self) -> dict[int, frozenset[int]]:
+        """Return by device which users' revoked holders still keep a descriptor of it."""
         self._forget_copies()
-        return {copy.key for copy in self._copies}
+        users: dict[int, frozenset[int]] = {}
+        for copy in self._copies:
+            users[copy.key] = users.get(copy.key, frozenset()) | {copy.uid}
+        return users
 
-    def fill_in(self, rows: list[Row], revoked: set[int]) -> None:
+    def fill_in(self, rows: list[Row]) -> None:
         """Put into the rows of a list what the table knows now."""
-        revoked |= {copy.key for copy in self._copies}
         for key, row in ((row.rdev, row.port) for row in rows):
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
                 row.state, row.waiting = known.state, len(known.queue)
                 row.holder = known.holder()
-            # guard: flock-after-a-hang-up
-            elif key in revoked and row.holder is not None and row.holder.how == "flock":
-                row.state, row.holder = "free", None
 
     # what the server asks for
 
@@ -245,14 +245,14 @@ class Leases:
         return []
 
     def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
-        copies = key in self.revoked()
+        ghosts = self.ghosts().get(key, frozenset())
         self._workers.soon(
-            lambda: self._acquire(key, request, seen, copies),
+            lambda: self._acquire(key, request, seen, ghosts),
             lambda result: self._opened(key, request, result),
         )
 
     def _acquire(
-        self, key: int, request: OpenRequest, seen: Seen | None, copies: bool
+        self, key: int, request: OpenRequest, seen: Seen | None, ghosts: frozenset[int]
     ) -> tuple[Lease, int] | Refusal:
         """Open the port, in a worker. Who waited gets a fresh look: the node may be another."""
         try:
@@ -274,7 +274,7 @@ class Leases:
                       self._locks, self._inotify)  # fmt: skip
         lease.session = request.session
         return port.acquire(
-            lease, self._devices, seen, self._locks, _live(lease), copies, request.mode
+            lease, self._devices, seen, self._others, _live(lease), ghosts, request.mode
         )
 
     def _opened(
@@ -311,6 +311,9 @@ class Leases:
                 lease.record(self.table.ports[lease.key].expires), lease.pieces()
             )
         lease.finish_lock()
+        if lease.replaced:
+            reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
+            self._record("lock-replaced", client, lease, NOTICE, reason=reason)
         if client.answer(_grant(lease, joined=False), descriptor):
             self._record("grant", client, lease, INFO, device=lease.target.path, rule=lease.rule)
         client.request = None

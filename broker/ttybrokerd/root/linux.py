@@ -113,6 +113,15 @@ def read_file(path: str, most: int | None = None) -> bytes:
         os.close(descriptor)
 
 
+def read_start(path: str, most: int) -> bytes:
+    """What one read(2) gives of a file of /proc: enough for one of a line or two."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
 def reap(child: int) -> None:
     """Wait for the end of a child; where SIGCHLD is ignored the kernel has reaped it by then."""
     try:

@@ -1,11 +1,11 @@
-"""The locks that other programs know: UUCP lock files, flock on the node, and who holds them.
+"""The lock files that other programs know.
 
 FHS 3.0, 5.9 /var/lock: `LCK..` and the device's base name; the pid as ten characters, right
 aligned, and a newline. Made by writing a temporary file and link(2), which is atomic. Some
 programs write the pid as a binary int; some create the file first and write later.
 
-The directory may be writable by everybody (1777): nothing in it is believed beyond a number,
-and no link in it is followed.
+The directory may be writable by everybody (1777). Then a file is believed only if its maker could
+have made it: root, or the user of the process that it names. No link in it is followed.
 """
 
 from __future__ import annotations
@@ -16,59 +16,64 @@ import stat
 import struct
 import time
 
-from ttybroker.wire import Holder
-from ttybrokerd.root import linux
+from ttybroker.wire import Holder, Value
+from ttybrokerd.root import processes
+from ttybrokerd.root.clock import Clock
+from ttybrokerd.root.processes import process
 from ttybrokerd.root.refusal import Refusal, busy
 
 DIRECTORY = "/run/lock"
 _PREFIX = ".ttybroker."  # of temporary files
 YOUNG = 10.0  # seconds; an empty or garbled file may still be being written for so long
+LATER = 60.0  # seconds; a process that began so long after the lock was written is another one
+MOST_NAMES = 20_000  # names of the directory that are looked at when a broker starts
+NO_PROCESS = 0x7FFFFFFF  # above PID_MAX_LIMIT, linux/threads.h: a pid that none ever has
 
 
-def process(pid: int) -> Holder | None:
-    """What the kernel tells of a live process: real uid and name; None if there is none.
+class Taken(Value):
+    """How a lock was taken. `replaced` says what lay there and was not believed, "" if nothing
+    did; `root_stale`: it was root's, so a broker may have made it that is gone, and the one it
+    was made for may still have the port."""
 
-    The name is the process's own choice (PR_SET_NAME), so whatever is not plain ASCII is
-    masked. Its command line is not read: a hostile process can make that block.
-    """
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except PermissionError:
-        pass
-    try:
-        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
-        fields = dict(line.partition(b":")[::2] for line in lines)
-        uid = int(fields[b"Uid"].split()[0])
-        return Holder(uid, "", pid, printable(fields[b"Name"].strip()))
-    except (OSError, KeyError):  # ended meanwhile, or a /proc that hides it
-        return Holder(None, "", pid)
+    ours: bool  # False: the process that asks has made one of its own
+    replaced: str = ""
+    root_stale: bool = False
 
 
-def program(pid: int) -> str:
-    """The name of a process, masked as in `process`; "" if it cannot be told."""
-    try:
-        return printable(linux.read_file(f"/proc/{pid}/comm").rstrip(b"\n"))
-    except OSError:
-        return ""
+class Judged(Value):
+    """What a lock file means: who holds it, or why nobody does."""
+
+    holder: Holder | None
+    why: str = ""  # nobody is believed to hold it
+    root: bool = False  # and root made it
+    unsure: bool = False  # it is believed because the clock was set since it was written
 
 
-def printable(raw: bytes) -> str:
-    """`raw` with everything but printable ASCII replaced by a question mark."""
-    # guard: printable-process-name
-    return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in raw)
+class NoDirectory(OSError):
+    """There is no lock directory; its text says what to do."""
 
 
 class LockFiles:
-    """One lock directory, held open. Raises OSError if it cannot be."""
+    """One lock directory, held open.
+
+    `directory` is made if it is missing and the default. Raises OSError, with a text for a
+    person, if it cannot be opened.
+    """
 
     def __init__(self, directory: str = DIRECTORY) -> None:
         self.path = directory
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = _open_directory(directory)
         # by device, the other name of its lock, and whom it names
-        self._unfinished: dict[str, tuple[str, int]] = {}
-        self._found = os.listdir(self._fd)  # now, for later that may be forbidden
+        self._unconfirmed: dict[str, tuple[str, int]] = {}
+        self._root_stale: set[str] = set()  # devices that are to be hung up before anybody's
+        self._clock = Clock()
+        self._salt = ""
+        self._counter = 0
+        try:
+            self._leftovers = self._find_leftovers()  # now, for later that may be forbidden
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def fileno(self) -> int:
         """The directory's descriptor."""
@@ -78,69 +83,95 @@ class LockFiles:
         """Give the directory back."""
         os.close(self._fd)
 
-    def take(self, device: str, pid: int) -> bool:
-        """Lock `device` for the process `pid`; False if that process holds the lock already.
-        Until `finish` a broker that comes after us will know that nobody got the port.
+    def take(self, device: str, pid: int) -> Taken:
+        """Lock `device` for the process `pid`, unless that process has a lock already.
+        Until `confirm` a broker that comes after us will know that nobody got the port.
 
         Raises Refusal: EBUSY if another live process holds it or it is no lock file at all;
-        EIO if the directory is read-only or full.
+        ENOSPC, EDQUOT, EROFS or EIO if the directory is full, read-only or broken.
         """
-        name = f"LCK..{device}"
+        name, replaced = f"LCK..{device}", ""
         for _ in range(8):  # as often as others may win the race for a stale lock
             if (temporary := self._create(name, pid)) is not None:
-                self._unfinished[device] = temporary, pid
-                return True
-            holder = self._judge(name)
-            if holder is None:
-                self._remove_stale(name)
-            elif holder.pid == pid:
-                return False
+                self._unconfirmed[device] = temporary, pid
+                return Taken(True, replaced, device in self._root_stale)
+            judged = self._judge(name)
+            if judged.holder is None:
+                if (removed := self._remove_stale(name)) is not None:
+                    replaced = removed.why
+                    if removed.root:
+                        self._root_stale.add(device)
+            elif judged.holder.pid == pid:
+                return Taken(False, "", device in self._root_stale)
             else:
-                raise busy(holder)
-        raise Refusal(errno.EBUSY, f"busy: others keep taking {self.path}/{name}; try again")
+                raise self._busy(name, judged)
+        what = f"busy: others keep taking {self.path}/{name}"
+        raise Refusal(errno.EBUSY, what, advice="try again")
 
-    def finish(self, device: str) -> None:
+    def confirm(self, device: str) -> None:
         """The lock is for good: whoever it names has the port, whatever becomes of us."""
-        temporary, _ = self._unfinished.pop(device, (None, 0))
+        temporary, _ = self._unconfirmed.pop(device, (None, 0))
         if temporary is not None:
             self._forget(temporary)
 
-    def abandon(self) -> None:
-        """Remove the locks that are not finished, for we end and nobody will get those ports."""
-        for device, (_, pid) in list(self._unfinished.items()):
-            self.release(device, pid)
+    def hung_up(self, device: str) -> None:
+        """Whoever had the port by a lock that was root's and stale has it no more."""
+        self._root_stale.discard(device)
 
-    def sweep(self) -> None:
+    def drop_unconfirmed(self) -> None:
+        """Remove the locks that are not confirmed, for we end and nobody will get those ports."""
+        for device, (_, pid) in list(self._unconfirmed.items()):
+            try:
+                self.release(device, pid)
+            except Refusal:  # it names a process that will end
+                pass
+
+    def remove_leftovers(self) -> None:
         """Remove what brokers left that were killed before us: their temporary files, and locks
-        with such a name as well, which they had not finished."""
-        for temporary in self._found:
+        with such a name as well, which they had not confirmed."""
+        for temporary, lock in self._leftovers:  # each looked at again: anybody may change it
             maker = _maker(temporary)
             if maker is not None and (maker == os.getpid() or process(maker) is None):
-                self._sweep_one(temporary)
-        self._found = []
+                self._remove_leftover(temporary, lock)
+        self._leftovers = []
 
-    def _sweep_one(self, temporary: str) -> None:
-        left = self._status(temporary)
-        if left is None or left.st_uid != os.geteuid() or not stat.S_ISREG(left.st_mode):
-            return  # anybody may call a file so
-        for name in self._found:
-            if name.startswith("LCK..") and left.st_nlink == 2:
-                status = self._status(name)
-                # guard: sweep-unfinished-lock
-                if status is not None and status.st_ino == left.st_ino:
-                    self._unlink(name)
-        self._unlink(temporary)
+    def _find_leftovers(self) -> list[tuple[str, str | None]]:
+        """Temporary files that a broker made, each with the lock that is the same file. Of a
+        directory with more names than MOST_NAMES not all are found, which only leaves them."""
+        temporary, locks = [], {}
+        with os.scandir(self._fd) as entries:
+            # guard: bounded-look-at-the-directory
+            for _, entry in zip(range(MOST_NAMES), entries, strict=False):
+                if entry.name.startswith("LCK.."):
+                    locks[entry.inode()] = entry.name
+                elif _maker(entry.name) is not None:
+                    temporary.append(entry)
+        found = ((entry.name, self._ours(entry.name)) for entry in temporary)
+        return [(name, locks.get(status.st_ino)) for name, status in found if status is not None]
 
-    def _status(self, name: str) -> os.stat_result | None:
+    def _ours(self, name: str) -> os.stat_result | None:
+        """The status of a file that a broker made; None for any other, for anybody may call a file
+        so, and have the kernel refuse us a look at it (fuse(4))."""
         try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:  # guard: survive-any-name
             return None
+        return status if status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode) else None
 
-    def sign(self, device: str, pid: int, instead_of: int) -> None:
+    def _remove_leftover(self, temporary: str, lock: str | None) -> None:
+        left = self._ours(temporary)
+        if left is None:
+            return
+        same = self._ours(lock) if lock is not None else None
+        # guard: remove-unconfirmed-lock
+        if lock is not None and same is not None and same.st_ino == left.st_ino:
+            self._forget(lock)
+        self._forget(temporary)
+
+    def reassign(self, device: str, pid: int, instead_of: int) -> None:
         """Put `pid` into the lock that names `instead_of`, whose process has ended.
 
-        Raises Refusal EIO as `take`.
+        Raises Refusal as `take` of a directory that is full, read-only or broken.
         """
         name = f"LCK..{device}"
         if self._pid(name) == instead_of:
@@ -162,13 +193,16 @@ class LockFiles:
         return self._pid(f"LCK..{device}")
 
     def release(self, device: str, pid: int) -> None:
-        """Remove the lock of `device` if it is still the one that names `pid`.
+        """Remove the lock of `device` if it is still the one that names `pid`. If the port was to
+        be hung up and was not, the lock becomes again what it was found as: root's, and stale.
 
-        Raises Refusal EIO if that cannot be done.
+        Raises Refusal if that cannot be done, as `reassign`.
         """
-        self.finish(device)
+        self.confirm(device)
         name = f"LCK..{device}"
-        if self._pid(name) == pid:  # guard: remove-own-lock-only
+        if device in self._root_stale:  # guard: stale-until-hung-up
+            self.reassign(device, NO_PROCESS, instead_of=pid)
+        elif self._pid(name) == pid:  # guard: remove-own-lock-only
             try:
                 self._unlink(name)
             except OSError as error:
@@ -177,7 +211,7 @@ class LockFiles:
     def holder(self, device: str) -> Holder | None:
         """Who holds the lock file of `device`, without touching it; None if it is free."""
         try:
-            return self._judge(f"LCK..{device}")
+            return self._judge(f"LCK..{device}").holder
         except Refusal as refusal:
             return refusal.holder or Holder(how="lock file")
 
@@ -208,13 +242,21 @@ class LockFiles:
         os.link(source, name, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
 
     def _temporary(self, pid: int) -> str:
-        name = _unique()
         # guard: new-temporary-lock
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            descriptor = os.open(name, flags, 0o644, dir_fd=self._fd)
-        except OSError as error:
-            raise self._failed(error) from None
+        for _ in range(8):
+            name = self._unique()
+            try:
+                descriptor = os.open(name, flags, 0o644, dir_fd=self._fd)
+                break
+            # Somebody saw the last names and made the next ones.
+            except FileExistsError:  # guard: guessed-temporary-names
+                self._salt = ""
+            except OSError as error:
+                raise self._failed(error) from None
+        else:
+            what = f"others keep making the broker's files in {self.path}"
+            raise Refusal(errno.EBUSY, what, advice="try again")
         try:
             os.fchmod(descriptor, 0o644)  # our umask is 077, and a lock is for others to read
             os.write(descriptor, b"%10d\n" % pid)
@@ -225,9 +267,36 @@ class LockFiles:
             os.close(descriptor)
         return name
 
+    def _unique(self) -> str:
+        """A name for a temporary file. What is random in it is new when somebody guessed it."""
+        if not self._salt:
+            self._salt = f"{_PREFIX}{os.getpid()}.{os.urandom(4).hex()}"
+        self._counter = self._counter + 1 & 0xFFFFFFFF
+        return f"{self._salt}{self._counter:08x}"
+
     def _failed(self, error: OSError) -> Refusal:
-        what = f"cannot be locked: {self.path}: {error.strerror}; the administrator must mend that"
-        return Refusal(errno.EIO, what)
+        text = os.strerror(error.errno or 0)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = f"see df and df -i {self.path}, and ask your administrator to make room in it"
+            what = f"the lock directory {self.path} is full ({text})"
+            return Refusal(errno.ENOSPC, what, advice=advice)
+        if error.errno == errno.EROFS:
+            what = f"the lock directory {self.path} is read-only"
+            return Refusal(errno.EROFS, what, advice="ask your administrator to make it writable")
+        what = f"the lock directory {self.path} cannot be used: {text}"
+        return Refusal(errno.EIO, what, advice="ask your administrator")
+
+    def _busy(self, name: str, judged: Judged) -> Refusal:
+        """EBUSY, with the file's name and how to see whether it is stale."""
+        path, holder = f"{self.path}/{name}", judged.holder
+        assert holder is not None
+        if holder.pid is None:
+            advice = f"{path} names no process yet: ask again in {YOUNG:.0f} seconds"
+            return Refusal(errno.EBUSY, "busy", holder, advice=advice)
+        remove = f"if that process (ps -fp {holder.pid}) does not use it, remove {path}"
+        if judged.unsure:
+            remove += ", which may be older than the process: the clock was set meanwhile"
+        return busy(holder, remove)
 
     def _unlink(self, name: str) -> None:
         try:
@@ -238,7 +307,8 @@ class LockFiles:
     def _read(self, name: str) -> tuple[bytes, os.stat_result] | None:
         """The lock's first bytes and its status; None if there is none.
 
-        Raises Refusal EBUSY if the name is no regular file: nobody who locks made that.
+        Raises Refusal EBUSY if the name is no regular file, for nobody who locks made that, and
+        OSError if it cannot be read.
         """
         # guard: do-not-read-a-linked-lock
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -247,7 +317,9 @@ class LockFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._no_lock(name, os.strerror(error.errno or 0)) from None
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise self._no_lock(name, os.strerror(error.errno)) from None
+            raise
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):  # guard: lock-is-a-regular-file
@@ -257,8 +329,14 @@ class LockFiles:
             os.close(descriptor)
 
     def _no_lock(self, name: str, what: str) -> Refusal:
-        advice = "not a lock file; the administrator must remove it"
-        return Refusal(errno.EBUSY, f"busy: {self.path}/{name}: {what}: {advice}")
+        """EBUSY, with whose it is, if that can be told."""
+        try:
+            owner = os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_uid
+            what = f"{what}, made by uid {owner}"
+        except OSError:
+            pass
+        what = f"busy: {self.path}/{name}: {what}: not a lock file"
+        return Refusal(errno.EBUSY, what, advice="the administrator must remove it")
 
     def _pid(self, name: str) -> int | None:
         try:
@@ -269,41 +347,71 @@ class LockFiles:
             raise self._failed(error) from None
         return None if found is None else parse_pid(found[0])
 
-    def _judge(self, name: str) -> Holder | None:
-        """Who holds the lock; None if nobody does any more."""
-        found = self._read(name)
+    def _judge(self, name: str) -> Judged:
+        """Who holds the lock. Raises Refusal: EBUSY if it is no lock file or cannot be read, and
+        what stands for it when the broker is out of means."""
+        try:
+            found = self._read(name)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise Refusal.out_of_means(error) from None
+            raise self._no_lock(name, os.strerror(error.errno or 0)) from None
         if found is None:
-            return None
+            return Judged(None)
         content, status = found
-        pid = parse_pid(content)
+        pid, maker, written = parse_pid(content), status.st_uid, status.st_mtime
+        nobody = f"of uid {maker}: pid {pid} has ended" if pid else f"of uid {maker}: names nobody"
         if pid is None:
-            young = abs(time.time() - status.st_mtime) < YOUNG
-            return Holder(status.st_uid, how="lock file") if young else None
+            young = abs(time.time() - written) < YOUNG
+            return Judged(Holder(maker, how="lock file") if young else None, nobody, maker == 0)
         holder = None if pid == os.getpid() else process(pid)
-        if holder is not None:
-            holder.how = "lock file"
-            holder.since = status.st_mtime
-        return holder
+        if holder is None:
+            return Judged(None, nobody, maker == 0)
+        unsure = False
+        if self._open_to_others():
+            uids = processes.users(pid)
+            if uids is not None and maker not in uids | {0}:  # guard: lock-of-its-own-user
+                return Judged(None, f"forged by uid {maker}: names pid {pid} of uid {holder.uid}")
+            start = processes.began(pid)
+            # guard: lock-older-than-its-process
+            if start is not None and self._clock.offset() + start > written + LATER:
+                if written >= self._clock.steady_since():  # guard: clock-set-since-the-lock
+                    late = f"of uid {maker}: stale, pid {pid} is a later process by now"
+                    return Judged(None, late, maker == 0)
+                unsure = True
+        holder.how = "lock file"
+        holder.since = written
+        return Judged(holder, unsure=unsure)
 
-    def _remove_stale(self, name: str) -> None:
-        """Remove a lock found stale. It is renamed first and looked at again, because another
-        program may have removed it and taken the lock between our look and now; then it is put
-        back. Raises Refusal EBUSY if what came instead is no lock file, EIO as `take`."""
-        aside = _unique()
+    def _open_to_others(self) -> bool:
+        """Whether others than root may make files in the directory."""
+        status = os.fstat(self._fd)
+        return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
+
+    def _remove_stale(self, name: str) -> Judged | None:
+        """Remove a lock found stale; what was removed, None if nothing was. It is renamed first
+        and looked at again, because another program may have removed it and taken the lock between
+        our look and now; then it is put back. Raises Refusal EBUSY if what came instead is no lock
+        file, else as `take`."""
+        aside = f"{_PREFIX}{os.getpid()}.{os.urandom(8).hex()}"  # that nobody can guess
         try:
             os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             raise self._failed(error) from None
         try:
-            if self._judge(aside) is not None:  # guard: judge-the-lock-moved-aside
-                self._link(aside, name)
-        except Refusal:
+            judged = self._judge(aside)
+            if judged.holder is None:  # guard: judge-the-lock-moved-aside
+                return judged
+            self._link(aside, name)
+            return None
+        except Refusal as refusal:
             self._put_back(aside, name)
-            raise self._no_lock(name, "not a regular file") from None
+            wrong = refusal.number == errno.EBUSY
+            raise (self._no_lock(name, "not a regular file") if wrong else refusal) from None
         except FileExistsError:  # a third one has it already, and will find us refusing
-            pass
+            return None
         except OSError as error:
             raise self._failed(error) from None
         finally:
@@ -320,8 +428,27 @@ class LockFiles:
             pass
 
 
-def _unique() -> str:
-    return f"{_PREFIX}{os.getpid()}.{os.urandom(8).hex()}"
+def _open_directory(directory: str) -> int:
+    """A descriptor of the lock directory. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(directory, flags)
+    except FileNotFoundError:
+        if directory != DIRECTORY:
+            what = f"the lock directory {directory} does not exist: create it, or name another "
+            raise NoDirectory(f"{what}with --lock-dir") from None
+    except NotADirectoryError:
+        what = f"{directory} is no directory: name another lock directory with --lock-dir"
+        raise NoDirectory(what) from None
+    try:
+        os.mkdir(directory, 0o755)
+        os.chmod(directory, 0o755)  # whatever the umask
+    except FileExistsError:
+        pass
+    except OSError as error:
+        what = f"the lock directory {directory} does not exist and cannot be made"
+        raise NoDirectory(f"{what} ({error.strerror}): create it, or see --lock-dir") from None
+    return os.open(directory, flags)
 
 
 def _maker(name: str) -> int | None:
@@ -348,32 +475,3 @@ def parse_pid(content: bytes) -> int | None:
         aligned = len(content) - len(text) <= 10
         pid = int(word) if aligned and word.isdigit() and len(word) <= 10 else 0
     return pid if 0 < pid <= 0x7FFFFFFF else None
-
-
-def flocks() -> dict[str, int]:
-    """Who took each flock that there is, by inode: proc_locks(5). That can take the kernel 20 ms
-    (fs/locks.c, locks_start: it keeps every processor from locking meanwhile)."""
-    taken: dict[str, int] = {}
-    for line in linux.read_file("/proc/locks").decode("ascii", "replace").splitlines():
-        fields = line.split()
-        if len(fields) >= 6 and fields[1] == "FLOCK":
-            taken.setdefault(fields[5], int(fields[4]))
-    return taken
-
-
-def flock_holder(node: int, taken: dict[str, int] | None = None) -> Holder | None:
-    """Who has an flock on the inode behind the O_PATH descriptor `node`; `taken` is what flocks()
-    said, for who asks about many.
-
-    The kernel names the process that took it. That may have ended since (as a broker that was
-    started again), and then nobody can be named.
-    """
-    status = os.fstat(node)
-    device, inode = status.st_dev, status.st_ino
-    taken = flocks() if taken is None else taken
-    pid = taken.get(f"{os.major(device):02x}:{os.minor(device):02x}:{inode}")
-    if pid is None:
-        return None
-    found = (process(pid) if pid > 0 else None) or Holder()
-    found.how = "flock"
-    return found

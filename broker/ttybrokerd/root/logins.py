@@ -1,46 +1,101 @@
 """Logins on serial ports: who waits at a port for somebody to log in, or has logged in there.
 
-A getty keeps no lock file and no flock; it writes itself into utmp(5), and the port is its
-controlling terminal. The first is only a hint, for the file may be stale; the second is the
-kernel's word: proc_pid_stat(5), tty_nr.
+A getty keeps no lock file and no flock. Where there is a utmp(5) it writes itself into that, which
+is only a hint, for the file may be stale. The port is its controlling terminal, and that is the
+kernel's word: proc_pid_stat(5), tty_nr. Where there is no utmp, as on Debian 13, that is asked of
+every process.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import time
 
 from ttybroker.wire import Holder
 from ttybrokerd.root import linux
-from ttybrokerd.root.locks import process
+from ttybrokerd.root.paced import Paced
+from ttybrokerd.root.processes import process
 
 UTMP = "/run/utmp"
-INIT_PROCESS, LOGIN_PROCESS, USER_PROCESS = 5, 6, 7  # a getty starting; waiting; somebody is in
+INIT_PROCESS, USER_PROCESS = 5, 7  # a getty starting; between them one that waits; somebody is in
+LINGER = 0.5  # seconds after which a login that was seen is over: systemd hangs its port up first
 _RECORD = struct.Struct("hi32s")  # and more: bits/utmp.h of glibc
 # Where a time is 64 bits wide in it the record is longer: bits/wordsize.h, TIME64_COMPAT32.
 SIZE = 400 if os.uname().machine in ("aarch64", "loongarch64") else 384
+MOST = 1 << 20  # bytes of utmp that are read
 
 
-def holder(device: str, rdev: int, path: str = UTMP) -> Holder | None:
-    """Who has a login on the port with this kernel name and device number, if anybody."""
-    try:
-        data = linux.read_file(path)
-    except OSError:  # there is none: this system keeps no account of logins
+class Logins(Paced):
+    """All logins, looked for once for all who ask meanwhile."""
+
+    def __init__(self, utmp: str = UTMP) -> None:
+        super().__init__()
+        self._utmp = utmp
+        self._by_line: dict[bytes, list[int]] | None = None  # None: there is no utmp
+        self._by_terminal: dict[int, int] = {}
+        self._last: dict[int, tuple[float, Holder]] = {}
+
+    def holder(self, device: str, rdev: int) -> Holder | None:
+        """Return who has a login on the port with this kernel name and device number, if anybody,
+        as of the last `refresh`.
+
+        For LINGER seconds after it was last seen also who had one, because the hang-up that ends
+        it comes later than the end of its process.
+        """
+        now = time.monotonic()
+        for pid in self._candidates(device, rdev):
+            # guard: login-by-the-kernels-word
+            if _terminal(pid) == rdev and (found := process(pid)) is not None:
+                found.how = "login"
+                self._last[rdev] = now, found
+                return found
+        seen, last = self._last.get(rdev, (now - LINGER, None))
+        if now - seen < LINGER:  # guard: login-lingers
+            return last
+        self._last.pop(rdev, None)
         return None
+
+    def _candidates(self, device: str, rdev: int) -> list[int]:
+        if self._by_line is not None:
+            return self._by_line.get(device.encode(), [])
+        return [self._by_terminal[rdev]] if rdev in self._by_terminal else []
+
+    def read(self) -> None:
+        """Look at utmp, or where there is none at every process."""
+        try:
+            self._by_line = _logged_in(linux.read_file(self._utmp, MOST))
+        except OSError:  # this system keeps no account of logins
+            self._by_line, self._by_terminal = None, _terminals()
+
+
+def _logged_in(data: bytes) -> dict[bytes, list[int]]:
+    """The processes that utmp names, by line."""
+    found: dict[bytes, list[int]] = {}
     for at in range(0, len(data) - SIZE + 1, SIZE):
         kind, pid, line = _RECORD.unpack_from(data, at)
-        login = INIT_PROCESS <= kind <= USER_PROCESS and line.rstrip(b"\0") == device.encode()
-        if login and _terminal(pid) == rdev and (found := process(pid)) is not None:
-            found.how = "login"
-            return found
-    return None
+        if INIT_PROCESS <= kind <= USER_PROCESS:
+            found.setdefault(line.rstrip(b"\0"), []).append(pid)
+    return found
+
+
+def _terminals() -> dict[int, int]:
+    """A process for each controlling terminal that there is: the oldest, as the kernel lists them,
+    which is its session's leader while that lives."""
+    found: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            terminal = _terminal(int(entry))
+            if terminal is not None:
+                found.setdefault(terminal, int(entry))
+    return found
 
 
 def _terminal(pid: int) -> int | None:
     """The device number of a process's controlling terminal, None if it has none."""
     try:
-        fields = linux.read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except OSError:
+        fields = linux.read_start(f"/proc/{pid}/stat", 512).rpartition(b")")[2].split(None, 5)
+    except (FileNotFoundError, ProcessLookupError):
         return None
     number = int(fields[4])  # as new_encode_dev() of linux/kdev_t.h
-    return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
+    return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00) or None

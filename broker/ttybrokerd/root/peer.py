@@ -6,7 +6,7 @@ import errno
 import os
 
 from ttybroker.wire import Holder, Value
-from ttybrokerd.root import linux, locks
+from ttybrokerd.root import linux, processes
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.refusal import Refusal
 
@@ -64,7 +64,7 @@ def acts_for(caller: Identity, pid: int) -> Holder:
     """
     if not owns(caller.uid, pid):  # guard: owner-of-the-named-process
         raise Refusal(errno.EACCES, f"process {pid} is not yours to ask for, or has ended")
-    return Holder(caller.uid, "", pid, locks.program(pid))
+    return Holder(caller.uid, "", pid, processes.program(pid))
 
 
 def owns(uid: int, pid: int) -> bool:

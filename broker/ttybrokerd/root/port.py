@@ -13,10 +13,10 @@ import termios
 import time
 
 from ttybroker.wire import Holder
-from ttybrokerd.root import TYPE_CHECKING, linux, logins
+from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.lease import Lease
-from ttybrokerd.root.locks import LockFiles, flock_holder
+from ttybrokerd.root.others import Others, excused, named
 from ttybrokerd.root.refusal import Refusal, busy, of_device
 
 if TYPE_CHECKING:
@@ -33,33 +33,43 @@ def acquire(
     lease: Lease,
     devices: Devices,
     seen: Seen,
-    locks: LockFiles,
+    others: Others,
     pid: int,
-    ghosts: bool,
+    ghosts: frozenset[int],
     mode: int = os.O_RDWR,
 ) -> tuple[Lease, int] | Refusal:
     """Lock the port for the process `pid` and open it; `mode` as Devices.open().
 
-    `ghosts`: a hung-up holder still keeps its dead descriptor, and with it an flock and maybe the
-    exclusive flag, which then mean nothing. Returns the lease, filled in, and the holder's
-    descriptor; or a Refusal, with nothing left behind, if any step fails. Closes `seen`.
+    `ghosts` are the users of hung-up holders who still keep a dead descriptor, and with it maybe
+    an flock, which then means nothing. Returns the lease, filled in, and the holder's descriptor;
+    or a Refusal, with nothing left behind, if any step fails. Closes `seen`.
     """
+    locks = others.files
     holder = -1
     try:
-        if locks.take(seen.kernel_name, pid or os.getpid()):
+        taken = locks.take(seen.kernel_name, pid or os.getpid())
+        lease.replaced = taken.replaced
+        if taken.ours:
             lease.lock_pid = pid or os.getpid()
-        if (login := logins.holder(seen.kernel_name, seen.rdev)) is not None:
+        if (login := others.login(seen)) is not None:
             raise busy(login)
+        if taken.root_stale:  # guard: hang-up-after-a-lost-broker
+            _hang_up(devices, seen, others, ghosts)
+            locks.hung_up(seen.kernel_name)
         lease.guard = devices.open(seen)
-        if linux.is_exclusive(lease.guard) and not ghosts:  # guard: exclusive-port-is-busy
-            raise busy(flock_holder(seen.node) or Holder(how="exclusive"))
+        if taken.root_stale:  # until it was hung up, a copy could set this
+            fcntl.ioctl(lease.guard, linux.TIOCNXCL)
+        _check_exclusive(lease.guard, seen, others, ghosts)
         lease.settings = termios.tcgetattr(lease.guard)
         holder = devices.open(seen, mode)
         lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
             lease.lock_pid = pid  # of a broker that was killed before it answered, or later
-        _lock(holder, seen, ghosts, shared=lease.session is not None)  # TIOCEXCL may outlive us
-        return lease, holder
+        _flock(holder, seen, others, ghosts, dead=bool(ghosts) or taken.root_stale)
+        if lease.session is not None:
+            _share(holder)
+        fcntl.ioctl(holder, linux.TIOCEXCL)  # guard: make-the-port-exclusive
+        return lease, holder  # TIOCEXCL was last: it may outlive us
     except (Refusal, OSError, termios.error) as error:
         if holder >= 0:
             os.close(holder)
@@ -67,6 +77,20 @@ def acquire(
         return error if isinstance(error, Refusal) else _broken(error)
     finally:
         seen.close()
+
+
+def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
+    """End what a holder may have whose broker is gone, and who undid its locks.
+
+    Raises Refusal EBUSY if an outsider has the port: it is left alone.
+    """
+    descriptor = devices.open(seen)
+    try:
+        _check_exclusive(descriptor, seen, others, ghosts)
+        _flock(descriptor, seen, others, ghosts, dead=True)
+        fcntl.ioctl(descriptor, linux.TIOCVHANGUP)
+    finally:
+        os.close(descriptor)
 
 
 def release(lease: Lease, drain: bool) -> select.epoll | None:
@@ -129,15 +153,25 @@ def _share(holder: int) -> None:
         pass
 
 
-def _lock(holder: int, seen: Seen, ghosts: bool, *, shared: bool) -> None:
+def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
+    """Whoever set TIOCEXCL has the port, whatever dead copies there are. Raises Refusal EBUSY."""
+    if linux.is_exclusive(descriptor):  # guard: exclusive-port-is-busy
+        takers = others.takers(seen)
+        known = takers and not excused(takers, ghosts)
+        raise busy(named(takers) if known else Holder(how="exclusive"))
+
+
+def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], dead: bool) -> None:
+    """Take the flock, unless a dead copy has it, if there is one (`dead`).
+
+    Raises Refusal EBUSY if somebody else has it.
+    """
     try:
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
-        if shared:
-            fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
     except BlockingIOError:
-        if not ghosts:  # guard: flocked-port-is-busy
-            raise busy(flock_holder(seen.node) or Holder(how="flock")) from None
-    fcntl.ioctl(holder, linux.TIOCEXCL)  # guard: make-the-port-exclusive
+        takers = others.takers(seen)
+        if not excused(takers, ghosts, dead=dead):  # guard: flocked-port-is-busy
+            raise busy(named(takers)) from None
 
 
 def _drain(guard: int) -> None:

@@ -50,9 +50,10 @@ class Refusal(Exception):
         return cls(of_device(error.errno), what, advice="try later")
 
 
-def busy(holder: Holder) -> Refusal:
-    """EBUSY, naming who has the port."""
+def busy(holder: Holder, or_else: str = "") -> Refusal:
+    """EBUSY, naming who has the port; `or_else` is advice beside waiting."""
     advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
+    advice += or_else and f", or {or_else}"
     if holder.how == "lease":
         advice += ", or have it taken back (ttybroker revoke)"
     return Refusal(errno.EBUSY, "busy", holder, advice=advice)

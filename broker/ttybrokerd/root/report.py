@@ -6,8 +6,9 @@ import errno
 
 from ttybroker import wire
 from ttybroker.wire import Value
-from ttybrokerd.root import TYPE_CHECKING, locks, logins
-from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root.device import Devices
+from ttybrokerd.root.others import Others
 from ttybrokerd.root.plan import Decision, Plan
 from ttybrokerd.root.refusal import Refusal
 
@@ -25,21 +26,24 @@ class Row(Value):
 def rows(
     devices: Devices,
     policy: Plan,
-    lock_files: locks.LockFiles,
+    others: Others,
+    ghosts: dict[int, frozenset[int]],
     ours: frozenset[int],
     allowed: Callable[[str], Decision],
     everything: bool,
 ) -> list[Row]:
     """One row a port that the caller may use (or each one, if `everything`), aliases first.
-    The devices `ours` are in the table: their locks are no outsider's.
+    The devices `ours` are in the table: their locks are no outsider's. `ghosts` says, by device,
+    which users may keep a dead copy of it.
 
     Looks at nodes and lock files, opens no device. May be slow: not for the loop.
     """
-    found, taken = [], locks.flocks()
+    found = []
+    others.refresh()
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):  # guard: list-own-ports
-            found.append(_row(devices, policy, lock_files, taken, ours, name, decision))
+            found.append(_row(devices, policy, others, ghosts, ours, name, decision))
     return found
 
 
@@ -59,8 +63,8 @@ def _kernel_names(devices: Devices, policy: Plan) -> list[str]:
 def _row(
     devices: Devices,
     policy: Plan,
-    lock_files: locks.LockFiles,
-    taken: dict[str, int],
+    others: Others,
+    ghosts: dict[int, frozenset[int]],
     ours: frozenset[int],
     name: str,
     decision: Decision,
@@ -76,16 +80,10 @@ def _row(
         path = decision.device or devices.path(name, None)
         return Row(None, wire.PortInfo(name, path, state, rule))
     try:
-        holder = None if seen.rdev in ours else _outsider(seen, lock_files, taken)
+        nobody: frozenset[int] = frozenset()
+        outside = seen.rdev not in ours
+        holder = others.holder(seen, ghosts.get(seen.rdev, nobody)) if outside else None
     finally:
         seen.close()
     state = "free" if holder is None else "busy"
     return Row(seen.rdev, wire.PortInfo(name, seen.target.path, state, rule, 0, holder))
-
-
-def _outsider(seen: Seen, lock_files: locks.LockFiles, taken: dict[str, int]) -> wire.Holder | None:
-    return (
-        lock_files.holder(seen.kernel_name)
-        or logins.holder(seen.kernel_name, seen.rdev)
-        or locks.flock_holder(seen.node, taken)
-    )

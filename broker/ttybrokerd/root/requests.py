@@ -16,8 +16,8 @@ from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.judge import Judge, check_name, denied
 from ttybrokerd.root.leases import Leases
-from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import NOTICE
+from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.workers import Workers
@@ -33,7 +33,7 @@ class Requests:
         self,
         judge: Judge,
         devices: Devices,
-        locks: LockFiles,
+        others: Others,
         leases: Leases,
         sessions: Sessions,
         answers: Answers,
@@ -41,7 +41,7 @@ class Requests:
     ) -> None:
         self._judge = judge
         self._devices = devices
-        self._locks = locks
+        self._others = others
         self._leases = leases
         self._sessions = sessions
         self._answers = answers
@@ -121,29 +121,22 @@ class Requests:
 
     def _list(self, client: Connection, request: wire.List) -> None:
         who = client.identity
-        plan, leased, revoked = self._judge.plan, self._leases.keys(), self._leases.revoked()
+        plan, leased, ghosts = self._judge.plan, self._leases.keys(), self._leases.ghosts()
         everything = self._judge.is_admin(who)
 
         def look() -> list[report.Row]:
             def decide(name: str) -> Decision:
                 return plan.decide(who.uid, who.groups, name)
 
-            return report.rows(self._devices, plan, self._locks, leased, decide, everything)
+            return report.rows(
+                self._devices, plan, self._others, ghosts, leased, decide, everything
+            )
 
-        self._workers.submit(look, lambda rows: self._listed(client, request, revoked, rows))
+        self._workers.submit(look, lambda rows: self._listed(client, request, rows))
 
-    def _listed(
-        self,
-        client: Connection,
-        request: wire.List,
-        revoked: set[int],
-        rows: list[report.Row],
-    ) -> None:
-        """Add what the table knows now: a lock seen meanwhile may be that of a request.
-
-        Where a holder was hung up, before or meanwhile, an flock is that one's.
-        """
-        self._leases.fill_in(rows, revoked)
+    def _listed(self, client: Connection, request: wire.List, rows: list[report.Row]) -> None:
+        """Add what the table knows now: a lock seen meanwhile may be that of a request."""
+        self._leases.fill_in(rows)
         asked = [row.port for row in rows if not request.names or row.port.name in request.names]
         client.answer(report.part(asked, request.start, client.version))
         client.done()

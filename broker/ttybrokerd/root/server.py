@@ -17,6 +17,7 @@ from ttybrokerd.root.linux import socket
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
+from ttybrokerd.root.others import Others
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
@@ -48,12 +49,12 @@ class Server:
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
         self._judge = Judge(plan, self._devices)
-        answers, sessions = Answers(log), Sessions()
+        answers, sessions, others = Answers(log), Sessions(), Others(self._locks)
         self._leases = Leases(
             self._loop,
             self._workers,
             self._devices,
-            self._locks,
+            others,
             self.store,
             self._judge,
             sessions,
@@ -62,7 +63,7 @@ class Server:
         requests = Requests(
             self._judge,
             self._devices,
-            self._locks,
+            others,
             self._leases,
             sessions,
             answers,
@@ -156,7 +157,8 @@ class Server:
                 self._log("failed", ERROR, reason=reason)
                 os._exit(FAILED)
 
-        self._workers.soon(lambda: None, lambda _: self._locks.sweep())  # after `adopt_leases`
+        # After `adopt_leases`.
+        self._workers.soon(lambda: None, lambda _: self._locks.remove_leftovers())
         linux.one_arena()
         self._workers.lead(turn)
 
@@ -170,7 +172,7 @@ class Server:
         end = time.monotonic() + LAST_WORDS
         while not (over() and self.store.settled) and (left := end - time.monotonic()) > 0:
             self._turn(left)
-        self._locks.abandon()
+        self._locks.drop_unconfirmed()
 
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""

@@ -1,0 +1,137 @@
+"""What programs hold that do not ask the broker: an flock, a login, a lock file.
+
+An flock belongs to an open file description. One whose holder was hung up can be kept open for
+ever, a dead copy, and its flock with it: that is no outsider's lock.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ttybroker.wire import Holder, Value
+from ttybrokerd.root import TYPE_CHECKING, linux
+from ttybrokerd.root.locks import LockFiles
+from ttybrokerd.root.logins import UTMP, Logins
+from ttybrokerd.root.paced import Paced
+from ttybrokerd.root.processes import process
+
+if TYPE_CHECKING:
+    from ttybrokerd.root.device import Seen
+
+LOCKS = "/proc/locks"
+MOST = 4 << 20  # bytes of it that are read: 65,000 locks, which anybody may take
+
+
+class Taker(Value):
+    """A process that took an flock, and its real uid; None if it has ended."""
+
+    pid: int
+    uid: int | None
+
+
+class Flocks(Paced):
+    """All flocks, by proc_locks(5). To read it can take the kernel 20 ms and more (fs/locks.c,
+    locks_start: it keeps every processor from locking meanwhile)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pids: dict[bytes, list[int]] | None = None  # by device and inode; None: too many
+
+    def takers(self, node: int) -> tuple[Taker, ...] | None:
+        """Return who took the flocks on the inode behind the descriptor `node`, as of the last
+        `refresh`; None if that cannot be told, because there are more locks than are read.
+
+        The kernel names the process that took it, which may have ended since: another may hold the
+        description, or a broker that was started again may have made it.
+        """
+        taken, status = self._pids, os.fstat(node)
+        if taken is None:
+            return None
+        major, minor = os.major(status.st_dev), os.minor(status.st_dev)
+        found = taken.get(b"%02x:%02x:%d" % (major, minor, status.st_ino), [])
+        return tuple(Taker(pid, _user(pid)) for pid in found)
+
+    def read(self) -> None:
+        """Read all locks."""
+        self._pids = None
+        try:
+            data = linux.read_file(LOCKS, MOST)
+        except OSError:
+            return
+        if len(data) < MOST:  # guard: bounded-proc-locks
+            self._pids = _flocks(data)
+
+
+def excused(
+    takers: tuple[Taker, ...] | None, ghosts: frozenset[int], *, dead: bool | None = None
+) -> bool:
+    """Whether these flocks on a port that is not leased are all of dead copies, which the users
+    `ghosts` may have: this broker took it, or one of those users, or a process that has ended. The
+    last only where there is a dead copy: `dead`, by default if there are `ghosts`. What cannot be
+    told is no excuse."""
+    dead = bool(ghosts) if dead is None else dead
+    for taker in takers or ():
+        ghost = dead if taker.uid is None else taker.uid in ghosts or taker.pid == os.getpid()
+        if not ghost:  # guard: flock-of-another-is-no-ghosts
+            return False
+    return bool(takers)
+
+
+def named(takers: tuple[Taker, ...] | None) -> Holder:
+    """One of those, for a refusal or a list; nobody by name if none lives."""
+    for taker in takers or ():
+        if taker.uid is not None and (found := process(taker.pid)) is not None:
+            found.how = "flock"
+            return found
+    return Holder(how="flock")
+
+
+class Others:
+    """All that is known of outsiders. May take a while: not for the loop. Raises OSError when the
+    process is out of descriptors."""
+
+    def __init__(self, files: LockFiles, utmp: str = UTMP) -> None:
+        self.files = files
+        self._flocks = Flocks()
+        self._logins = Logins(utmp)
+
+    def refresh(self) -> None:
+        """Look again at all flocks and logins, unless that was done a moment ago."""
+        self._flocks.refresh()
+        self._logins.refresh()
+
+    def holder(self, seen: Seen, ghosts: frozenset[int]) -> Holder | None:
+        """Return who has the port by a lock file, or as of the last `refresh` by a login or an
+        flock, without opening it; None if nobody has. `ghosts` are the users who may keep a dead
+        copy of it."""
+        found = self.files.holder(seen.kernel_name)
+        found = found or self._logins.holder(seen.kernel_name, seen.rdev)
+        takers = self._flocks.takers(seen.node)
+        if found is None and takers and not excused(takers, ghosts):
+            found = named(takers)
+        return found
+
+    def login(self, seen: Seen) -> Holder | None:
+        """Return who has a login on the port, as of a moment ago."""
+        self._logins.refresh()
+        return self._logins.holder(seen.kernel_name, seen.rdev)
+
+    def takers(self, seen: Seen) -> tuple[Taker, ...] | None:
+        """Return who took the flocks on the port, as of now: `Flocks.takers`."""
+        self._flocks.refresh(fresh=True)
+        return self._flocks.takers(seen.node)
+
+
+def _user(pid: int) -> int | None:
+    """The real uid of a live process, -1 if it hides; None if it has ended."""
+    found = process(pid) if pid > 0 else None
+    return None if found is None else -1 if found.uid is None else found.uid
+
+
+def _flocks(data: bytes) -> dict[bytes, list[int]]:
+    taken: dict[bytes, list[int]] = {}
+    for line in data.splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == b"FLOCK":  # of one that waits it is "->"
+            taken.setdefault(fields[5], []).append(int(fields[4]))
+    return taken

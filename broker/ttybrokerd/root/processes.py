@@ -1,0 +1,67 @@
+"""What the kernel tells of a process: proc(5)."""
+
+from __future__ import annotations
+
+import os
+
+from ttybroker.wire import Holder
+from ttybrokerd.root import linux
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def process(pid: int) -> Holder | None:
+    """What the kernel tells of a live process: real uid and name; None if there is none.
+
+    The name is the process's own choice (PR_SET_NAME), so whatever is not plain ASCII is
+    masked. Its command line is not read: a hostile process can make that block.
+    """
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    try:
+        fields = _status(pid)
+        uid = int(fields[b"Uid"].split()[0])
+        return Holder(uid, "", pid, printable(fields[b"Name"].strip()))
+    except (OSError, KeyError):  # ended meanwhile, or a /proc that hides it
+        return Holder(None, "", pid)
+
+
+def users(pid: int) -> frozenset[int] | None:
+    """The real, effective, saved and file-system uid of a process; None if that is not told."""
+    try:
+        return frozenset(int(uid) for uid in _status(pid)[b"Uid"].split())
+    except (OSError, KeyError):
+        return None
+
+
+def began(pid: int) -> float | None:
+    """When a process began, in seconds since boot (CLOCK_BOOTTIME): proc_pid_stat(5), starttime.
+    None if that is not told."""
+    try:
+        fields = linux.read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return int(fields[19]) / _TICKS
+
+
+def _status(pid: int) -> dict[bytes, bytes]:
+    lines = linux.read_file(f"/proc/{pid}/status").splitlines()
+    return dict(line.partition(b":")[::2] for line in lines)
+
+
+def program(pid: int) -> str:
+    """The name of a process, masked as in `process`; "" if it cannot be told."""
+    try:
+        return printable(linux.read_file(f"/proc/{pid}/comm").rstrip(b"\n"))
+    except OSError:
+        return ""
+
+
+def printable(raw: bytes) -> str:
+    """`raw` with everything but printable ASCII replaced by a question mark."""
+    # guard: printable-process-name
+    return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in raw)
