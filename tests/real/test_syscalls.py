@@ -31,7 +31,7 @@ DRAINS = """
 from ttybrokerd.root import port
 let_go = port.release
 def release(held, drain):
-    held.target = held.target._replace(pty=False)
+    held.target = held.target.replace(pty=False)
     return let_go(held, drain)
 port.release = release
 """

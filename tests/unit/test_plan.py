@@ -50,7 +50,7 @@ rules = st.lists(
     st.one_of(
         kernel_rules,
         st.builds(
-            lambda rule, alias: rule._replace(port=alias[0], device=alias[1]), kernel_rules, aliases
+            lambda rule, alias: rule.replace(port=alias[0], device=alias[1]), kernel_rules, aliases
         ),
     ),
     max_size=8,
@@ -104,7 +104,7 @@ def test_what_is_written_is_read(
     assert (plan.elsewhere, plan.warnings) == (elsewhere, warnings)
     assert dict(plan.stamps) == stamps
     assert (plan.seccomp, plan.filter) == (317, b"12345678")
-    assert plan.admins == tuple(admins)
+    assert plan.admins == (admins.everybody, admins.uids, admins.gids)
     assert plan.aliases == policy_of(listed).aliases
     assert len(plan.rules) == len(listed)
 
@@ -243,8 +243,8 @@ def oracle(
             is_kernel_name = KERNEL_NAME.fullmatch(name) is not None
             applies = is_kernel_name and fnmatch.fnmatchcase(name, rule.port)
         known = known or applies
-        everybody, uids, groups = rule.subjects
-        if applies and (everybody or uid in uids or groups & gids):
+        whom = rule.subjects
+        if applies and (whom.everybody or uid in whom.uids or whom.gids & gids):
             return rule.allows, True, number
     return False, known, None
 
@@ -315,9 +315,9 @@ def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(ki
                        None, False, False)  # fmt: skip
             port = {"kernel names": f"ttyS{number}", "globs": f"ttyS{number}*"}.get(kind, "ttyS*")
             if kind == "aliases":
-                one = one._replace(port=f"port{number}x", device=f"/dev/{number}")
+                one = one.replace(port=f"port{number}x", device=f"/dev/{number}")
             else:
-                one = one._replace(port=port)
+                one = one.replace(port=port)
             listed.append(one)
         return decode(written(policy_of(listed)))
 

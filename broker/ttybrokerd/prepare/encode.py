@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from binascii import crc32
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
+from ttybroker.wire import Value
 from ttybrokerd.prepare.policy import Policy, Rule, Subjects
 from ttybrokerd.root import plan
 
 
-class Origin(NamedTuple):
+class Origin(Value):
     """Of what, for what and when a plan was made: the fields of the same names in plan.Plan."""
 
     elsewhere: bool

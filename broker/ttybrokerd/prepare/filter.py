@@ -62,7 +62,10 @@ def _rules(library: Any) -> Any:
     rules = library.SyscallFilter(denied)
     rules.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)  # guard: kill-other-abis
     for call in syscalls.CALLS:
-        needs = [library.Arg(a, library.MASKED_EQ, mask, value) for a, value, mask in call.needs]
+        needs = [
+            library.Arg(need.argument, library.MASKED_EQ, need.mask, need.value)
+            for need in call.needs
+        ]
         rules.add_rule(library.ALLOW, call.name, *needs)
     rules.add_rule(library.ERRNO(errno.ENOSYS), syscalls.ABSENT)
     return rules

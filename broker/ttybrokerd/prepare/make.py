@@ -6,8 +6,8 @@ import contextlib
 import os
 import time
 from binascii import crc32
-from typing import NamedTuple
 
+from ttybroker.wire import Value
 from ttybrokerd.prepare import accounts, filter
 from ttybrokerd.prepare.encode import Origin, encode
 from ttybrokerd.prepare.policy import MAX_BYTES, NO_POLICY, Policy, parse
@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 INSTALL = f"install it as {plan.POLICY}, owned by root and writable by nobody else"
 
 
-class Made(NamedTuple):
+class Made(Value):
     """A plan, and what people are to be told of it. With mistakes it has no rules."""
 
     data: bytes

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from ttybroker.wire import valid_name
+from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
@@ -26,7 +26,7 @@ RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
-class Subjects(NamedTuple):
+class Subjects(Value):
     """Whom an `allow`, a `deny` or `admins` names."""
 
     everybody: bool
@@ -34,7 +34,7 @@ class Subjects(NamedTuple):
     gids: frozenset[int]
 
 
-class Rule(NamedTuple):
+class Rule(Value):
     """One [[rule]]. `device` is set on aliases alone; `max_lease` is in seconds."""
 
     line: int
@@ -47,7 +47,7 @@ class Rule(NamedTuple):
     pty: bool
 
 
-class Policy(NamedTuple):
+class Policy(Value):
     """A whole, checked policy. `warnings` are for people: names that nobody has here."""
 
     rules: tuple[Rule, ...]

@@ -14,13 +14,12 @@ import ctypes
 import fcntl
 import os
 import select
-import signal
-import socket
 import struct
 import termios
 import time
 
 from ttybrokerd.root import linux
+from ttybrokerd.root.linux import signal, socket
 
 NEW_LISTENER = 8  # include/uapi/linux/seccomp.h: SECCOMP_FILTER_FLAG_NEW_LISTENER
 NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV, struct seccomp_notif of 80 bytes

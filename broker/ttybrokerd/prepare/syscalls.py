@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import mmap
-import socket
 import termios
-from typing import NamedTuple
 
+from ttybroker.wire import Value
 from ttybrokerd.root import linux
+from ttybrokerd.root.linux import socket
 
 # include/uapi/linux/sched.h
 CLONE_VM, CLONE_THREAD, CLONE_PTRACE = 0x100, 0x10000, 0x2000
 CLONE_NEW = 0x7E020080  # each kind of namespace
 
 
-class Is(NamedTuple):
+class Is(Value):
     """What an argument must be: `value` in those of its bits that are in `mask`."""
 
     argument: int
@@ -27,7 +27,7 @@ class Is(NamedTuple):
     mask: int = 0xFFFFFFFF
 
 
-class Call(NamedTuple):
+class Call(Value):
     """One allowed call. `needs` must all hold of its arguments."""
 
     name: str
