@@ -83,15 +83,20 @@ def _watch(child: socket.socket) -> int | None:
 def _child(parent: socket.socket, number: int, code: bytes) -> None:
     """Load the filter, do it all, say so. Does not return."""
     try:
-        (far, tty), file, inotify = os.openpty(), os.memfd_create("file"), linux.inotify()
+        file, inotify = os.memfd_create("file"), linux.inotify()
+        try:
+            far, tty = os.openpty()
+        except OSError:  # no /dev/ptmx here: then the calls of a port are not tried
+            far = tty = -1
         listener = _load(number, code)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))]
         parent.sendmsg([b"filter"], rights)
         for act in (_threads, _sockets, _time, _memory):
             act()
         _files(file)
-        _port(tty, far)
-        _waiting(inotify, tty)
+        _waiting(inotify, file)
+        if tty >= 0:
+            _port(tty, far)
         parent.send(b"done")
     except BaseException as error:
         parent.send(f"{type(error).__name__}: {error}".encode()[:256])
@@ -151,12 +156,12 @@ def _memory() -> None:
     del block
 
 
-def _waiting(inotify: int, tty: int) -> None:
+def _waiting(inotify: int, file: int) -> None:
     with select.epoll() as loop:
         loop.register(inotify, select.EPOLLIN)
         loop.poll(0)
-    linux.still_open(linux.weak_reference(tty))
-    linux.unwatch(inotify, linux.watch_closes(inotify, tty))
+    linux.still_open(linux.weak_reference(inotify))
+    linux.unwatch(inotify, linux.watch_closes(inotify, file))
     linux.read_watches(inotify)
     pidfd = os.pidfd_open(os.getpid())
     linux.ended(pidfd)
@@ -165,7 +170,7 @@ def _waiting(inotify: int, tty: int) -> None:
 
 def _files(file: int) -> None:
     os.fstat(file)
-    os.stat("/dev/null")
+    os.stat("/")
     os.lstat("/proc/self/exe")
     os.readlink("/proc/self/exe")
     os.listdir("/proc/self/task")
