@@ -38,7 +38,7 @@ def plan_for(
     try:
         plan = plans.read(plans.kept_at(directory, path))
         stale = plans.why_stale(plan, path, plans.made_for(), texts=True)
-        if stale is None and not plans.too_old(plan):  # guard: stale-plan
+        if stale is None and not plans.too_old(plan):  # guard: stale-plan, old-names
             return plan
     except trust.Untrusted as error:
         warn(f"no plan is read from {directory}: {error}")

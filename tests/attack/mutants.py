@@ -474,6 +474,26 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{PLAN}::test_a_plan_whose_ground_has_changed_is_made_anew[text]",),
     ),
     Mutant(
+        "old-names",
+        "names from LDAP and the like are looked up again at a start",
+        "stale is None",
+        (f"{PLAN}::test_names_from_elsewhere_are_good_for_ten_minutes_at_a_start",),
+    ),
+    Mutant(
+        "plan-of-another-system",
+        "a plan is for the system that it was made on",
+        NEVER,
+        (f"{PLAN}::test_a_plan_made_for_another_system_is_made_anew[release]",),
+    ),
+    Mutant(
+        "try-the-filter",
+        "a filter that would end this interpreter is not used",
+        NEVER,
+        (
+            "tests/unit/test_filter.py::test_a_filter_that_would_end_this_interpreter_is_refused_with_the_name_of_the_call[clone]",
+        ),
+    ),
+    Mutant(
         "reload-of-a-stale-plan",
         "a reload wants a plan made since the last change",
         NEVER,

@@ -47,7 +47,7 @@ def tried() -> tuple[int, bytes]:
         call = selftest.refused(number, code)
     except OSError as error:
         raise NoFilter(errno.ENOSYS, str(error)) from None
-    if call is not None:
+    if call is not None:  # guard: try-the-filter
         library = _bindings()
         name = library.resolve_syscall(library.Arch.NATIVE, call).decode()
         what = f"the filter of system calls lacks {name}, which this Python or C library makes"

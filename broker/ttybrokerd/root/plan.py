@@ -419,7 +419,7 @@ def why_stale(plan: Plan, policy: str, system: str, *, texts: bool) -> str | Non
     """
     if plan.policy != policy:
         return f"it was made for {plan.policy}"
-    if plan.made_for != system:
+    if plan.made_for != system:  # guard: plan-of-another-system
         return "it was made for another system"
     path = changed(plan, texts=texts)
     return None if path is None else f"{path} has changed since"
