@@ -43,7 +43,12 @@ TIOCSERGETLSR = 0x5459  # serial drivers with a chip of their own; TIOCSER_TEMT:
 TIOCSER_TEMT = 1
 TIOCVHANGUP = 0x5437  # needs CAP_SYS_ADMIN
 TIOCGEXCL = 0x80045440
-TIOCM_LOOP = 0x8000  # asm-generic/termios.h
+TCXONC = 0x540A  # tcflow(3); the C library's header has it, Python has not
+TIOCCBRK = 0x5428
+TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F
+TIOCGRS485, TIOCSRS485 = 0x542E, 0x542F
+TCGETS2, TCSETS2 = 0x802C542A, 0x402C542B
+TIOCM_OUT1, TIOCM_LOOP = 0x2000, 0x8000  # asm-generic/termios.h
 
 M_ARENA_MAX = -8  # malloc.h, glibc
 

@@ -1,0 +1,234 @@
+"""What of a port outlives a lease, as one value: read it, keep it in the record, put it back.
+
+A passed descriptor may change all of this without any privilege, and the driver keeps it over the
+last close or as long as a dead copy is open: the line discipline and the one that `c_line` arms
+for the next open, the speed by any number, the flags and the divisor of setserial(8) (low_latency
+is one of them, by which an FTDI's latency timer goes), RS-485, stopped output, a break, the loop
+in the chip, the window's size. What takes a privilege is root's will and stays: closing_wait, the
+type, the IRQ.
+
+All of it goes by ioctl(2) with numbers and bytes of the kernel's own: what the C library's
+tcgetattr(3) says of a speed depends on its version.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import struct
+import termios
+
+from ttybrokerd.root import linux
+from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, partial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+N_TTY = 0  # include/uapi/linux/tty.h
+# struct termios2 of asm-generic/termbits.h: four words of flags, c_line, 19 characters, two speeds.
+TERMIOS2 = 44
+_CFLAG, _LINE = 8, 16  # where in it
+# struct serial_struct of linux/serial.h: these two are there on every machine, its end is not.
+SERIAL = 72
+_FLAGS, _DIVISOR = 16, 24
+# Its flags that a holder may set: ASYNC_USR_MASK of linux/tty_flags.h, and ASYNC_HARDPPS_CD, which
+# the discipline N_PPS sets and leaves.
+HOLDERS = 0x3430 | 0x800
+RS485 = 32  # struct serial_rs485
+WINDOW = 8  # struct winsize
+_PACKED = struct.Struct(f"<B{TERMIOS2}s{WINDOW}sIiI{RS485}s")
+SIZE = _PACKED.size  # of packed settings: 97 bytes
+_HAS_SERIAL, _HAS_OUTPUTS, _HAS_RS485 = 1, 2, 4
+_INT = struct.Struct("i")
+_NOT_HERE = (errno.ENOTTY, errno.EINVAL)  # this kind of device has no such thing
+
+
+class Settings(NamedTuple):
+    """A port's, as found. `termios` (44 bytes) has no `c_line`; `serial` is the flags of `HOLDERS`
+    and the divisor; `outputs` is TIOCM_OUT1 or 0. None: this kind of device does not have it."""
+
+    termios: bytes
+    window: bytes
+    serial: tuple[int, int] | None
+    outputs: int | None
+    rs485: bytes | None
+
+    def pack(self) -> bytes:
+        """`SIZE` bytes for the lease's record, little-endian where they are not the kernel's own:
+
+            has      u8: 1 serial, 2 outputs, 4 rs485; what is not there is zeros
+            termios  44 bytes, as TCGETS2 gives them
+            window   8 bytes, as TIOCGWINSZ gives them
+            serial   flags u32, divisor i32
+            outputs  u32
+            rs485    32 bytes, as TIOCGRS485 gives them
+        """
+        has = _HAS_SERIAL * (self.serial is not None) | _HAS_OUTPUTS * (self.outputs is not None)
+        has |= _HAS_RS485 * (self.rs485 is not None)
+        return _PACKED.pack(has, self.termios, self.window, *self.serial or (0, 0),
+                            self.outputs or 0, self.rs485 or b"")  # fmt: skip
+
+    def without_hupcl(self) -> Settings:
+        """The same, but at a hang-up the lines stay as they are."""
+        (cflag,) = struct.unpack_from("I", self.termios, _CFLAG)
+        return self._replace(termios=_with(self.termios, "I", _CFLAG, cflag & ~termios.HUPCL))
+
+
+def unpack(data: bytes) -> Settings:
+    """The settings that `pack` gave these bytes. Raises ValueError for any others."""
+    if len(data) != SIZE:
+        raise ValueError(f"settings of {len(data)} bytes")
+    has, attributes, window, flags, divisor, outputs, rs485 = _PACKED.unpack(data)
+    found = Settings(attributes, window, (flags, divisor) if has & _HAS_SERIAL else None,
+                     outputs if has & _HAS_OUTPUTS else None,
+                     rs485 if has & _HAS_RS485 else None)  # fmt: skip
+    if found.pack() != data or flags & ~HOLDERS or outputs & ~linux.TIOCM_OUT1 or data[1 + _LINE]:
+        raise ValueError("settings that cannot be")
+    return found
+
+
+def read(tty: int) -> Settings:
+    """What is set now, but for what `clean` takes away. Raises OSError if the device does not
+    answer, or if a line discipline is attached that does not."""
+    attributes = fcntl.ioctl(tty, linux.TCGETS2, bytes(TERMIOS2))
+    serial = _asked(tty, linux.TIOCGSERIAL, SERIAL)
+    outputs = _asked(tty, termios.TIOCMGET, _INT.size)
+    return Settings(
+        _with(attributes, "B", _LINE, N_TTY),
+        fcntl.ioctl(tty, termios.TIOCGWINSZ, bytes(WINDOW)),
+        None if serial is None else _holders(serial),
+        None if outputs is None else _INT.unpack(outputs)[0] & linux.TIOCM_OUT1,
+        _asked(tty, linux.TIOCGRS485, RS485),
+    )
+
+
+def plain(tty: int) -> bool:
+    """Whether the line discipline is N_TTY. Raises OSError from a descriptor that is hung up."""
+    return int(_INT.unpack(fcntl.ioctl(tty, termios.TIOCGETD, bytes(_INT.size)))[0]) == N_TTY
+
+
+def clean(tty: int) -> None:
+    """Take away what a dead copy leaves on a port and nobody wants to find. Raises OSError."""
+    for _, step in _CLEAN:
+        step(tty)
+
+
+def put_back(tty: int, settings: Settings) -> list[str]:
+    """Set all of it, whatever the holder left; which steps failed, each with its cause."""
+    failed = []
+    for what, step in (*_CLEAN, *_steps(settings)):
+        try:
+            step(tty)
+        except OSError as error:
+            failed.append(f"{what}: {error.strerror}")
+    return failed
+
+
+def holds(tty: int, settings: Settings) -> bool:
+    """Whether all that can be asked is set so, and still is: somebody may go on setting."""
+    try:
+        return plain(tty) and not _looped(tty) and read(tty) == settings
+    except OSError:
+        return False
+
+
+def _steps(settings: Settings) -> list[tuple[str, Callable[[int], object]]]:
+    """The order counts: what a speed means is the serial flags' to say."""
+    steps: list[tuple[str, Callable[[int], object]]] = [("break", _end_break)]
+    if settings.serial is not None:
+        steps.append(("serial flags", partial(_put_serial, serial=settings.serial)))
+    if settings.rs485 is not None:
+        steps.append(("RS-485", partial(_put_rs485, rs485=settings.rs485)))
+    steps.append(("termios", partial(_put, number=linux.TCSETS2, value=settings.termios)))
+    if settings.outputs is not None:
+        number = termios.TIOCMBIS if settings.outputs else termios.TIOCMBIC
+        line = _INT.pack(linux.TIOCM_OUT1)
+        steps.append(("OUT1", partial(_put, number=number, value=line)))
+    steps.append(("window", partial(_put, number=termios.TIOCSWINSZ, value=settings.window)))
+    return steps
+
+
+def _put(tty: int, number: int, value: bytes) -> None:
+    fcntl.ioctl(tty, number, value)
+
+
+def _end_discipline(tty: int) -> None:
+    """Under some disciplines no other call works, so this comes first. Not where there is none:
+    even then the kernel waits, without limit, for output to be sent (tty_io.c, tty_ioctl())."""
+    if plain(tty):
+        return
+    try:
+        termios.tcflush(tty, termios.TCOFLUSH)
+    except termios.error:  # a discipline that does not know of output has none
+        pass
+    fcntl.ioctl(tty, termios.TIOCSETD, _INT.pack(N_TTY))
+
+
+def _end_stop(tty: int) -> None:
+    """Output may be stopped by tcflow(3), or since an XOFF came: only who stops it by hand can
+    start it in either case (tty_io.c, start_tty())."""
+    fcntl.ioctl(tty, linux.TCXONC, termios.TCOOFF)
+    fcntl.ioctl(tty, linux.TCXONC, termios.TCOON)
+
+
+def _end_loop(tty: int) -> None:
+    _if_here(tty, termios.TIOCMBIC, _INT.pack(linux.TIOCM_LOOP))
+
+
+def _end_break(tty: int) -> None:
+    _if_here(tty, linux.TIOCCBRK, 0)
+
+
+def _put_serial(tty: int, serial: tuple[int, int]) -> None:
+    now = fcntl.ioctl(tty, linux.TIOCGSERIAL, bytes(SERIAL))
+    if _holders(now) != serial:  # else it would be a warning in the kernel's log each time
+        (flags,) = struct.unpack_from("I", now, _FLAGS)
+        now = _with(now, "I", _FLAGS, flags & ~HOLDERS | serial[0])
+        fcntl.ioctl(tty, linux.TIOCSSERIAL, _with(now, "i", _DIVISOR, serial[1]))
+
+
+def _put_rs485(tty: int, rs485: bytes) -> None:
+    if _asked(tty, linux.TIOCGRS485, RS485) != rs485:  # some drivers can only be asked
+        fcntl.ioctl(tty, linux.TIOCSRS485, rs485)
+
+
+def _looped(tty: int) -> bool:
+    lines = _asked(tty, termios.TIOCMGET, _INT.size)
+    return lines is not None and bool(_INT.unpack(lines)[0] & linux.TIOCM_LOOP)
+
+
+def _holders(serial: bytes) -> tuple[int, int]:
+    (flags,) = struct.unpack_from("I", serial, _FLAGS)
+    (divisor,) = struct.unpack_from("i", serial, _DIVISOR)
+    return flags & HOLDERS, divisor
+
+
+def _with(data: bytes, kind: str, at: int, value: int) -> bytes:
+    changed = bytearray(data)
+    struct.pack_into(kind, changed, at, value)
+    return bytes(changed)
+
+
+def _asked(tty: int, number: int, size: int) -> bytes | None:
+    """What the device says; None if it is none that could."""
+    try:
+        return fcntl.ioctl(tty, number, bytes(size))
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            return None
+        raise
+
+
+def _if_here(tty: int, number: int, value: bytes | int) -> None:
+    try:
+        fcntl.ioctl(tty, number, value)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+
+
+_CLEAN: tuple[tuple[str, Callable[[int], object]], ...] = (
+    ("line discipline", _end_discipline),
+    ("stopped output", _end_stop),
+    ("loop", _end_loop),
+)
