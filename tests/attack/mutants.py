@@ -35,6 +35,9 @@ LEASE = "tests/real/test_lease.py"
 TEST_LOCKS = "tests/unit/test_locks.py"
 FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
 FORKED_CAPS = "tests/real/test_forked.py::test_the_backend_holds_only_the_capabilities_of_its_job"
+PORT = "tests/unit/test_port.py"
+AFTER_A_CLOSE = f"{PORT}::test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again"
+SETTINGS = "tests/real/test_settings.py"
 KEPT = "tests/real/test_restart.py::test_what_does_not_fit_together_is_dropped_and_the_lock_tells"
 DESCRIPTORS = "tests/attack/test_descriptors.py"
 ATTACK_IDENTITY = "tests/attack/test_identity.py"
@@ -270,20 +273,111 @@ MUTANTS: tuple[Mutant, ...] = (
         "end-exclusive-use",
         "exclusive use ends with the lease",
         REMOVE,
-        (f"{LEASE}::test_a_second_lease_is_whole_beside_a_revoked_one_that_locked_all_it_could",),
-        FAILS + "|PortBusy|exclusive",
+        (AFTER_A_CLOSE,),
+    ),
+    Mutant(
+        "end-exclusive-use-afresh",
+        "a dead copy's exclusive use ends, whoever hung it up",
+        REMOVE,
+        (f"{PORT}::test_a_port_that_somebody_else_hung_up_is_put_back_afresh",),
     ),
     Mutant(
         "flush-unread-input",
         "what was not read is not the next user's",
         REMOVE,
-        ("tests/unit/test_port.py::test_settings_are_put_back_and_what_was_not_read_is_gone",),
+        (AFTER_A_CLOSE,),
     ),
     Mutant(
         "restore-settings",
-        "settings are put back",
+        "settings are put back before the hang-up",
+        "failed: list[str] = []",
+        (AFTER_A_CLOSE,),
+    ),
+    Mutant(
+        "settings-stay-put-back",
+        "who goes on setting after a close is seen",
+        "return not failed",
+        (f"{PORT}::test_what_is_set_again_after_it_was_put_back_is_put_back_again",),
+    ),
+    Mutant(
+        "put-back-afresh",
+        "after a hang-up the settings are put back on a new description",
         REMOVE,
-        ("tests/unit/test_port.py::test_settings_are_put_back_and_what_was_not_read_is_gone",),
+        (
+            f"{PORT}::test_a_port_that_somebody_else_hung_up_is_put_back_afresh",
+            f"{SETTINGS}::test_what_cannot_be_put_back_is_logged_and_tried_at_the_next_grant",
+        ),
+        FAILS + "|waited|no log record",
+    ),
+    Mutant(
+        "lines-fall-once",
+        "the lines fall once at a lease's end",
+        REMOVE,
+        (f"{PORT}::test_the_lines_fall_once",),
+    ),
+    Mutant(
+        "no-wait-for-a-writer",
+        "no end of a lease waits until what its holder writes is sent",
+        "settings.put_back(guard, lease.settings.without_hupcl())",
+        (f"{PORT}::test_no_end_waits_for_what_a_holder_goes_on_writing",),
+    ),
+    Mutant(
+        "same-device-afresh",
+        "what is put in order after a lease is its own device",
+        NEVER,
+        (f"{PORT}::test_a_node_that_is_another_device_by_now_is_not_opened",),
+    ),
+    Mutant(
+        "handed-out-clean",
+        "a port is handed out in the usual line discipline",
+        REMOVE,
+        (f"{PORT}::test_a_port_in_anothers_line_discipline_is_granted_in_the_usual_one",),
+    ),
+    Mutant(
+        "owed-to-the-next-grant",
+        "what a dead copy may still set is put back at the next grant",
+        REMOVE,
+        (f"{PORT}::test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there",),
+    ),
+    Mutant(
+        "pay-the-debt",
+        "what is owed to a port is paid at its next grant",
+        REMOVE,
+        (f"{PORT}::test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there",),
+    ),
+    Mutant(
+        "debt-of-the-same-device",
+        "another device with the same number is owed nothing",
+        "return debt",
+        (f"{PORT}::test_another_device_with_the_same_number_is_owed_nothing",),
+    ),
+    Mutant(
+        "discipline-first",
+        "what a line discipline refuses is set after that is gone",
+        REMOVE,
+        ("tests/unit/test_settings.py::test_what_was_found_is_put_back",),
+    ),
+    Mutant(
+        "start-stopped-output",
+        "output that a holder stopped goes on for the next one",
+        REMOVE,
+        (f"{SETTINGS}::test_stopped_output_goes_on_for_the_next_holder",),
+        FAILS + "|Blocking|no 8 bytes|waited",
+    ),
+    Mutant(
+        "no-discipline-for-the-next-open",
+        "no line discipline is armed for the next open",
+        REMOVE,
+        ("tests/unit/test_settings.py::test_what_is_handed_out_is_clean",),
+    ),
+    Mutant(
+        "holders-flags-alone",
+        "what root set by setserial(8) is not put back to what it was",
+        'now = _with(now, "I", _FLAGS, serial[0])',
+        (
+            "tests/unit/test_settings.py"
+            "::test_a_holders_flags_divisor_and_rs485_are_put_back_and_roots_stay",
+        ),
     ),
     Mutant(
         "no-controlling-terminal",
@@ -808,8 +902,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "watch-for-unplugging",
         "an unplugged device ends its lease",
-        "self._loop.add(lease.guard, NOTHING, lambda: None)",
-        (f"{LEASE}::test_a_lost_device_frees_port_and_lock_at_once",),
+        REMOVE,
+        (f"{SETTINGS}::test_a_hang_up_is_heard_under_a_discipline_without_poll",),
+        FAILS + "|waited|Timeout",
+    ),
+    Mutant(
+        "hang-up-under-any-discipline",
+        "a hang-up is heard under a line discipline without poll, after a restart too",
+        REMOVE,
+        (f"{SETTINGS}::test_a_hang_up_is_heard_under_a_discipline_without_poll[True]",),
         FAILS + "|waited|Timeout",
     ),
     Mutant(
@@ -1224,7 +1325,6 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "exclusive-is-the-last-step",
         "nothing of a grant fails after TIOCEXCL",
-        "_flock(holder, seen, others, ghosts, dead=False)\n"
         "fcntl.ioctl(holder, linux.TIOCEXCL)\n"
         "lease.watcher = linux.weak_reference(holder)",
         (f"{FAULTS}::{ON_THE_WAY}",),

@@ -10,7 +10,7 @@ from attack import anchors, mutate, results
 from attack.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-SEVERAL_LINES = {"close-after-a-failed-look"}
+SEVERAL_LINES = {"close-after-a-failed-look", "watch-for-unplugging"}
 
 
 PLACES = anchors.find(ROOT)

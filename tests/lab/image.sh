@@ -19,6 +19,8 @@ PACKAGES=$PACKAGES,python3-pytest,python3-pytest-timeout,python3-pexpect
 PACKAGES=$PACKAGES,lrzsz,picocom,minicom,cu
 ROOT_MODULES="virtio_pci virtio_blk ext4 crc32c_generic overlay"
 MODULES="9p 9pnet_virtio virtio_console xhci-pci ftdi_sio"
+# Line disciplines that any holder of a port may attach.
+MODULES="$MODULES ppp_async n_hdlc pps-ldisc"
 
 say() { echo "lab:   $*"; }
 

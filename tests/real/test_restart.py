@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
@@ -484,7 +485,7 @@ def changed(data: bytes, **fields: object) -> record.Record:
 def of_version_1(data: bytes, **fields: object) -> bytes:
     """The record in these bytes as a daemon of commit 7778755 would have written it."""
     now = {**vars(record.decode(data)), "user": "nobody", **fields}
-    now["settings"] = record.unpack_termios(now["settings"])
+    now["settings"] = [0, 0, termios.CS8 | termios.CREAD | 15, 0, 15, 15, [b"\0"] * 32]
     return old_record.encode(
         old_record.Record(**{name: now[name] for name in old_record.Record._fields})
     )

@@ -97,7 +97,7 @@ def test_what_is_there_is_there_for_what_it_is_for_alone(rig: Rig) -> None:
         "TIOCLINUX": partial(call, ioctl, null, 0x541C),
         "TIOCSCTTY": partial(call, ioctl, null, 0x540E),
         "TIOCCONS": partial(call, ioctl, null, 0x541D),
-        "TIOCSETD": partial(call, ioctl, null, 0x5423),
+        "TIOCSERCONFIG": partial(call, ioctl, null, 0x5453),
         "FIOASYNC": partial(call, ioctl, null, 0x5452),
         "a signal": partial(call, number_of("kill"), os.getpid(), signal.SIGTERM),
         "a signal to oneself": lambda: os.kill(os.getpid(), signal.SIGCONT),

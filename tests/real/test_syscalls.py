@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 
 import pyseccomp
@@ -30,9 +33,9 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 DRAINS = """
 from ttybrokerd.root import port
 let_go = port.release
-def release(held, drain):
+def release(held, devices, others, drain):
     held.target = held.target.replace(pty=False)
-    return let_go(held, drain)
+    return let_go(held, devices, others, drain)
 port.release = release
 """
 # Standard error is a socket, as under some supervisors.
@@ -116,6 +119,10 @@ def daily(rig: Rig) -> None:
     (rig.locks / f".ttybroker.{dead_pid()}.{0:016x}").touch()  # a killed broker's: removed
     slow = Slow(rig, 3, DRAINS)
     take(rig)
+    slow.daemon.settled()
+    with open(rig.ports["ttyS0"].path, "r+b", 0) as other:  # in a line discipline, N_NULL
+        fcntl.ioctl(other, termios.TIOCSETD, struct.pack("i", 27))
+        take(rig)
     rig.lock().write_text(f"{dead_pid():10d}\n")  # stale: put aside, and taken
     take(rig)
     rig.lock().write_text(f"{os.getppid():10d}\n")  # and one of a live process

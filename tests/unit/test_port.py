@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import termios
 import tty
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,8 +55,10 @@ def look(devices: Devices, path: str) -> Seen:
     return devices.look(Target("gps", path, pty=True, console=False))
 
 
-def acquire(path: str, locks: LockFiles, watches: int) -> tuple[Lease, int] | Refusal:
-    devices = Devices()
+def acquire(
+    path: str, locks: LockFiles, watches: int, devices: Devices | None = None
+) -> tuple[Lease, int] | Refusal:
+    devices = devices or Devices()
     seen = look(devices, path)
     ask = Ask(0, Holder(0), now=0, wait=0)
     lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks, watches)
@@ -91,7 +95,8 @@ def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
     ("where", "error"),
     [
         ("ttybrokerd.root.linux.is_exclusive", DEAD),
-        ("ttybrokerd.root.port.termios.tcgetattr", termios.error(errno.EIO, "Input/output error")),
+        ("ttybrokerd.root.settings.read", DEAD),
+        ("ttybrokerd.root.settings.clean", DEAD),
         ("ttybrokerd.root.port.fcntl.flock", DEAD),
         ("ttybrokerd.root.port.fcntl.ioctl", DEAD),
         ("ttybrokerd.root.linux.weak_reference", OSError(errno.EMFILE, "Too many open files")),
@@ -115,6 +120,26 @@ def test_whatever_step_fails_the_refusal_has_its_cause_and_nothing_is_left(
     assert os.listdir(locks.path) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errno.EINVAL, errno.EIO), (errno.EPROTO, errno.EIO), (errno.ETIMEDOUT, errno.EIO),
+        (errno.EACCES, errno.EIO), (errno.ECONNREFUSED, errno.EIO), (errno.ENOENT, errno.EIO),
+        (errno.ENODEV, errno.ENODEV), (errno.ENOMEM, errno.ENOMEM),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("step", ["settings.clean", "settings.read", "linux.weak_reference"])
+def test_what_a_driver_says_is_never_taken_for_the_clients_mistake(
+    step: str, error: int, told: int, device: str, locks: LockFiles, watches: int,
+    mocker: MockerFixture,
+) -> None:  # fmt: skip
+    """EINVAL is "not a port's name" to a client, EACCES "not permitted", and so on."""
+    mocker.patch(f"ttybrokerd.root.{step}", side_effect=OSError(error, os.strerror(error)))
+    refusal = acquire(device, locks, watches)
+    assert isinstance(refusal, Refusal)
+    assert refusal.number == told and os.strerror(error) in refusal.reason
+
+
 def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
     device: str, locks: LockFiles, watches: int, mocker: MockerFixture
 ) -> None:
@@ -124,36 +149,306 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
     held, descriptor = result
     held.listen(descriptor, os.getpid())
     os.close(descriptor)
-    for call in ("fcntl.ioctl", "termios.tcflush", "termios.tcsetattr"):
-        mocker.patch(f"ttybrokerd.root.port.{call}", side_effect=DEAD)
+    for call in ("port.fcntl.ioctl", "port.termios.tcflush", "settings.fcntl.ioctl"):
+        mocker.patch(f"ttybrokerd.root.{call}", side_effect=DEAD)
     mocker.patch("ttybrokerd.root.linux.unsent", side_effect=DEAD)
-    assert port.release(held, drain=True) is None
+    assert port.release(held, Devices(), Others(locks), drain=True) is None
     assert open_descriptors() == before
     assert os.listdir(locks.path) == []
 
 
-@pytest.mark.root  # TIOCSTI
-def test_settings_are_put_back_and_what_was_not_read_is_gone(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
-) -> None:
-    """A pty's driver does that at a hang-up; here there is none, as with a real port's."""
-    keeper = os.open(device, os.O_RDWR | os.O_NOCTTY)
-    before = termios.tcgetattr(keeper)
-    result = acquire(device, locks, watches)
-    assert not isinstance(result, Refusal)
-    held, descriptor = result
-    changed = termios.tcgetattr(descriptor)
+class Held:
+    """A lease of a pty, and the far side of all that is done to it: `keeper` is an outsider's
+    descriptor, which a hang-up leaves dead as any other."""
+
+    def __init__(
+        self, path: str, locks: LockFiles, watches: int, devices: Devices | None = None
+    ) -> None:
+        self.devices = devices or Devices()
+        self.others = Others(locks)
+        self.path = path
+        result = acquire(path, locks, watches, self.devices)
+        assert not isinstance(result, Refusal), result
+        self.lease, self.descriptor = result
+
+    def close(self) -> None:
+        """The holder's last copy."""
+        os.close(self.descriptor)
+
+    def release(self, drain: bool) -> None:
+        dead = port.release(self.lease, self.devices, self.others, drain)
+        if dead is not None:
+            dead.close()
+
+    def debt(self) -> bool:
+        with opened(self.path) as fd:
+            return self.devices.debts.due(fd) is not None
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def change(fd: int) -> None:
+    """As a holder does, and its exclusive use with it."""
+    changed = termios.tcgetattr(fd)
     changed[0] ^= termios.IXANY
     changed[6][termios.VMIN] = 77
-    termios.tcsetattr(descriptor, termios.TCSANOW, changed)
-    fcntl.ioctl(descriptor, termios.TIOCSTI, b"x")
-    assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) != bytes(4)
-    os.close(descriptor)
-    mocker.patch("ttybrokerd.root.linux.TIOCVHANGUP", 0)
-    assert port.release(held, drain=False) is None
-    assert termios.tcgetattr(keeper) == before
-    assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) == bytes(4)
-    os.close(keeper)
+    termios.tcsetattr(fd, termios.TCSANOW, changed)
+    fcntl.ioctl(fd, termios.TIOCEXCL)
+
+
+def as_found(path: str) -> list[object]:
+    """What anybody finds who opens it now."""
+    with opened(path) as fd:
+        return [*termios.tcgetattr(fd), linux.is_exclusive(fd)]
+
+
+N_NULL = struct.pack("i", 27)
+
+
+@pytest.fixture
+def no_hang_up(mocker: MockerFixture) -> list[bool]:
+    """A pty's driver sets everything back at a hang-up; here there is none, so it keeps all, as a
+    real port does. Whether HUPCL was set at each time that there would have been one."""
+    hupcl: list[bool] = []
+    real = fcntl.ioctl
+
+    def ioctl(fd: int, number: int, *value: bytes) -> object:
+        if number == linux.TIOCVHANGUP:
+            hupcl.append(bool(termios.tcgetattr(fd)[2] & termios.HUPCL))
+            return b""
+        return real(fd, number, *value)
+
+    mocker.patch("ttybrokerd.root.port.fcntl.ioctl", ioctl)
+    return hupcl
+
+
+@pytest.mark.root  # TIOCSTI
+def test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture, no_hang_up: list[bool]
+) -> None:
+    """To open it once more would move the lines once more."""
+    before = as_found(device)
+    with opened(device) as keeper:
+        held = Held(device, locks, watches)
+        again = mocker.spy(Devices, "open_again")
+        change(held.descriptor)
+        fcntl.ioctl(held.descriptor, termios.TIOCSTI, b"x")
+        assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) != bytes(4)
+        held.close()
+        held.release(drain=True)
+        assert again.call_count == 0
+        assert as_found(device) == before
+        assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) == bytes(4)
+        assert not held.debt()
+
+
+@pytest.mark.root
+def test_the_lines_fall_once(
+    device: str, locks: LockFiles, watches: int, no_hang_up: list[bool]
+) -> None:
+    """HUPCL is off for the hang-up, and on for the last close, if it was found so."""
+    with opened(device) as keeper:
+        found = termios.tcgetattr(keeper)
+        found[2] |= termios.HUPCL
+        termios.tcsetattr(keeper, termios.TCSANOW, found)
+        held = Held(device, locks, watches)
+        held.release(drain=False)
+        assert no_hang_up == [False]
+        assert termios.tcgetattr(keeper) == found
+        held.close()
+
+
+@pytest.mark.root
+def test_what_is_set_again_after_it_was_put_back_is_put_back_again(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture, no_hang_up: list[bool]
+) -> None:
+    """By a second descriptor, of /dev/tty: nobody knows who has it, so there is a debt too."""
+    before = as_found(device)
+    with opened(device) as second:
+        held = Held(device, locks, watches)
+        held.close()
+        sleeps: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            sleeps.append(seconds)
+            if len(sleeps) < 5:  # the drain's, the look's, and two looks at the new description
+                change(second)
+
+        mocker.patch("ttybrokerd.root.port.time.sleep", sleep)
+        held.release(drain=True)
+        fcntl.ioctl(second, termios.TIOCNXCL)  # which can be set at any time, and is not looked at
+        assert as_found(device) == before
+        assert held.debt()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_port_that_somebody_else_hung_up_is_put_back_afresh(
+    drain: bool, device: str, locks: LockFiles, watches: int
+) -> None:
+    """The dead copy keeps its exclusive use; the new description ends that. (A pty's settings
+    are its driver's own after a hang-up, not those that the lease found.)"""
+    before = as_found(device)
+    held = Held(device, locks, watches)
+    with opened(device) as other:
+        fcntl.ioctl(other, linux.TIOCVHANGUP)
+    assert as_found(device) != before
+    held.release(drain)
+    assert as_found(device) == before
+    assert held.debt()
+    held.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there(
+    copy: bool, device: str, locks: LockFiles, watches: int
+) -> None:
+    """Its last call may reach the device after all was put back. Without one, what is found later
+    is by somebody who may."""
+    before = as_found(device)
+    held = Held(device, locks, watches)
+    if not copy:
+        held.close()
+    held.release(drain=False)
+    assert as_found(device) == before and held.debt() is copy
+    if copy:
+        fcntl.flock(held.descriptor, fcntl.LOCK_UN)
+    with opened(device) as late:
+        change(late)
+        fcntl.ioctl(late, termios.TIOCNXCL)
+        set_late = termios.tcgetattr(late)
+        following = Held(device, locks, watches, held.devices)
+        assert (termios.tcgetattr(following.descriptor) == set_late) is not copy
+        following.close()
+        following.release(drain=True)
+        assert not following.debt()
+    if copy:
+        held.close()
+
+
+@pytest.mark.root
+def test_a_line_discipline_that_is_left_at_a_close_goes_and_nothing_is_owed(
+    device: str, locks: LockFiles, watches: int
+) -> None:
+    before = as_found(device)
+    held = Held(device, locks, watches)
+    change(held.descriptor)
+    fcntl.ioctl(held.descriptor, termios.TIOCSETD, N_NULL)
+    held.close()
+    held.release(drain=True)
+    assert as_found(device) == before
+    assert held.lease.not_put_back == [] and not held.debt()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("drain", [True, False])
+def test_no_end_waits_for_what_a_holder_goes_on_writing(
+    drain: bool, device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    """To change the line discipline the kernel waits, without limit, until all is sent. So that
+    is left for after the hang-up, whoever attached one, and when."""
+    held = Held(device, locks, watches)
+    asked: list[tuple[int, int]] = []
+    real, flush = fcntl.ioctl, termios.tcflush
+
+    def attach(fd: int, queue: int) -> None:
+        flush(fd, queue)
+        real(held.lease.guard, termios.TIOCSETD, N_NULL)
+
+    def ioctl(fd: int, number: int, *value: bytes) -> object:
+        asked.append((fd, number))
+        return real(fd, number, *value)
+
+    mocker.patch("ttybrokerd.root.port.termios.tcflush", attach)
+    mocker.patch("ttybrokerd.root.settings.fcntl.ioctl", ioctl)
+    if not drain:
+        real(held.lease.guard, termios.TIOCSETD, N_NULL)
+    guard = held.lease.guard
+    held.release(drain)
+    assert (guard, linux.TCSETS2) in asked
+    assert (guard, termios.TIOCSETD) not in asked
+    held.close()
+
+
+@pytest.mark.root
+def test_another_device_with_the_same_number_is_owed_nothing(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    held = Held(device, locks, watches)
+    held.release(drain=False)
+    assert held.debt()
+    with opened(device) as fd:
+        status = list(os.fstat(fd))
+    status[1] += 1  # st_ino
+    mocker.patch("ttybrokerd.root.debts.os.fstat", return_value=os.stat_result(
+        status, {"st_rdev": held.lease.key}))  # fmt: skip
+    assert held.devices.debts.due(0) is None
+    held.close()
+
+
+@pytest.mark.root
+def test_a_node_that_is_another_device_by_now_is_not_opened(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    held = Held(device, locks, watches)
+    master, slave = os.openpty()
+    held.lease.target = Target("gps", os.ttyname(slave), pty=True, console=False)
+    opens = mocker.spy(Devices, "open")
+    held.release(drain=False)
+    assert opens.call_count == 0
+    assert held.lease.not_put_back == [] and not held.debt()
+    for fd in (held.descriptor, slave, master):
+        os.close(fd)
+
+
+@pytest.mark.root
+def test_a_login_that_took_the_port_over_keeps_its_settings_but_no_discipline(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    held = Held(device, locks, watches)
+    with opened(device) as getty:
+        fcntl.ioctl(getty, linux.TIOCVHANGUP)
+    with opened(device) as getty:
+        change(getty)
+        its = termios.tcgetattr(getty)
+        fcntl.ioctl(getty, termios.TIOCSETD, N_NULL)
+        mocker.patch("ttybrokerd.root.others.Others.login", return_value=Holder(0))
+        held.release(drain=False)
+        assert termios.tcgetattr(getty) == its
+        assert held.debt()
+    held.close()
+
+
+def test_a_port_in_anothers_line_discipline_is_granted_in_the_usual_one(
+    device: str, locks: LockFiles, watches: int
+) -> None:
+    with opened(device) as keeper:
+        before = termios.tcgetattr(keeper)
+        fcntl.ioctl(keeper, termios.TIOCSETD, N_NULL)
+        held = Held(device, locks, watches)
+        assert termios.tcgetattr(held.descriptor) == before
+        held.close()
+        held.release(drain=True)
+
+
+def test_a_step_that_fails_on_a_device_that_is_there_is_told_and_owed(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    held = Held(device, locks, watches)
+    held.close()
+    mocker.patch("ttybrokerd.root.settings._steps", return_value=[("break", mocker.Mock(
+        side_effect=DEAD))])  # fmt: skip
+    held.release(drain=False)
+    assert held.lease.not_put_back == ["break: Input/output error"]
+    assert held.debt()
 
 
 @pytest.mark.parametrize(

@@ -13,25 +13,19 @@ from hypothesis import strategies as st
 
 from support import old_record
 from ttybroker.wire import NO_SESSION
-from ttybrokerd.root.record import (
-    MAGIC_1,
-    MAX_RECORD,
-    NCCS,
-    NoRecord,
-    Record,
-    decode,
-    encode,
-    pack_termios,
-    unpack_termios,
-)
+from ttybrokerd.root import settings
+from ttybrokerd.root.record import MAGIC_1, MAX_RECORD, NoRecord, Record, decode, encode
 
 U32 = st.integers(0, 2**32 - 1)
 TIME = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 NAME = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,63}", fullmatch=True)
-CHARACTERS = st.binary(min_size=NCCS, max_size=NCCS)
+CHARACTERS = st.binary(min_size=32, max_size=32)
 TERMIOS = st.tuples(st.lists(U32, min_size=6, max_size=6), CHARACTERS).map(
     lambda parts: [*parts[0], [bytes([value]) for value in parts[1]]]
+)
+PACKED = st.binary(min_size=52, max_size=52).map(
+    lambda data: b"\7" + data[:16] + b"\0" + data[16:51] + bytes(12) + b"\1" * 32
 )
 RECORDS = st.builds(
     Record,
@@ -43,7 +37,7 @@ RECORDS = st.builds(
     pid=U32,
     since=TIME,
     expires=st.none() | TIME,
-    settings=TERMIOS.map(pack_termios),
+    settings=PACKED,
     name=NAME,
     path=TEXT.map(lambda text: f"/{text}"),
     lock_name=NAME,
@@ -72,7 +66,7 @@ OLD_RECORDS = st.builds(
     user=TEXT,
     program=TEXT,
 )
-SETTINGS = pack_termios([0, 1, 2, 3, 4, 5, [b"\3"] * NCCS])
+SETTINGS = settings.NONE.pack()
 ONE = Record(1, False, False, True, 1000, 7, 1.5, None, SETTINGS, "ttyS0", "/dev/ttyS0",
              "ttyS0", "ttyS* (line 3)", "picocom", "night test", bytes(range(16)),
              True)  # fmt: skip
@@ -99,7 +93,10 @@ def test_a_record_has_the_bytes_that_the_protocol_says() -> None:
 @given(OLD_RECORDS)
 def test_a_record_of_version_1_is_read_as_what_it_was(old: old_record.Record) -> None:
     now = decode(old_record.encode(old))
-    assert (unpack_termios(now.settings), now.session) == (old.settings, NO_SESSION)
+    assert now.session == NO_SESSION
+    iflag, oflag, _, lflag, *_, characters = old.settings
+    found = struct.unpack("2I4xIx19s8x", settings.unpack(now.settings).termios)
+    assert found == (iflag, oflag, lflag, b"".join(characters[:19]))  # type: ignore[arg-type]
     same = {name: value for name, value in old._asdict().items()
             if name not in ("settings", "user")}  # fmt: skip
     assert {name: getattr(now, name) for name in same} == same
@@ -136,20 +133,13 @@ def test_a_damaged_record_is_another_or_none(whole: bytes, draw: st.DataObject) 
         {"lock_name": ""}, {"lock_name": "x" * 65}, {"lock_name": "ttyS\u0660"}, {"rule": "a\0b"},
         {"since": float("nan")}, {"expires": float("inf")}, {"rdev": -1}, {"uid": 2**32},
         {"path": "/" + "x" * MAX_RECORD}, {"program": "\ud800"}, {"settings": SETTINGS[:-1]},
-        {"settings": b""}, {"session": b"1"}, {"label": "a\0b"},
+        {"settings": b""}, {"settings": SETTINGS + b"\0"}, {"settings": b"\xff" * 97},
+        {"session": b"1"}, {"label": "a\0b"},
     ],
 )  # fmt: skip
 def test_what_is_no_lease_is_no_record(wrong: dict[str, object]) -> None:
     with pytest.raises(NoRecord):
         encode(but(**wrong))
-
-
-@pytest.mark.parametrize(
-    "settings", [[0] * 7, [0, 1, 2, 3, 4, 5, [b"\0"] * 19], [-1, 1, 2, 3, 4, 5, [b"\0"] * 32]]
-)
-def test_what_no_terminal_has_are_no_settings(settings: list[int | list[bytes | int]]) -> None:
-    with pytest.raises(NoRecord):
-        pack_termios(settings)
 
 
 @pytest.mark.parametrize("whole", [encode(ONE), MAGIC_1 + bytes(200)])
@@ -167,18 +157,44 @@ def test_another_version_is_no_record(version: int) -> None:
         decode(bytes(data))
 
 
-def test_a_terminals_settings_go_back_as_they_were_found() -> None:
-    """Without ICANON two of the control characters are numbers: termios.tcgetattr()."""
+def test_a_ports_settings_go_back_as_they_were_found() -> None:
     master, slave = os.openpty()
     try:
         tty.setraw(slave)
         found = termios.tcgetattr(slave)
         found[6][termios.VMIN], found[6][termios.VTIME] = 7, 3
         termios.tcsetattr(slave, termios.TCSANOW, found)
-        back = unpack_termios(decode(encode(but(settings=pack_termios(found)))).settings)
+        kept = decode(encode(but(settings=settings.read(slave).pack())))
         tty.setcbreak(slave)
-        termios.tcsetattr(slave, termios.TCSANOW, back)
+        assert settings.put_back(slave, settings.unpack(kept.settings)) == []
         assert termios.tcgetattr(slave) == found
     finally:
         os.close(master)
         os.close(slave)
+
+
+B9600, B115200, BOTHER = 13, 0x1002, 0x1000
+
+
+@pytest.mark.parametrize(
+    ("ispeed", "ospeed", "means"),
+    [
+        (B9600, B9600, (B9600, 9600, 9600)),
+        (B115200, B115200, (B115200, 115200, 115200)),
+        (9600, 9600, (B9600, 9600, 9600)),  # glibc 2.42
+        (250000, 250000, (BOTHER, 250000, 250000)),  # glibc 2.42
+        (B9600, B115200, (B115200 | B9600 << 16, 9600, 115200)),
+        (BOTHER, BOTHER, (B9600, 9600, 9600)),  # it could not say more
+    ],
+)
+def test_a_speed_of_version_1_means_what_it_meant(
+    ispeed: int, ospeed: int, means: tuple[int, int, int]
+) -> None:
+    cflag = termios.CS7 | termios.PARENB | termios.CREAD
+    characters: list[bytes | int] = [bytes([value]) for value in range(32)]
+    was = [1, 2, cflag | ospeed & 0x100F, 4, ispeed, ospeed, characters]
+    old = old_record.Record(1, False, False, True, 1000, 7, 1.5, None, was, "ttyS0", "/dev/ttyS0",
+                            "ttyS0", "rule", "nobody", "picocom")  # fmt: skip
+    now = settings.unpack(decode(old_record.encode(old)).settings).termios
+    bits, *speeds = means
+    assert now == struct.pack("4Ix19s2I", 1, 2, cflag | bits, 4, bytes(range(19)), *speeds)

@@ -35,6 +35,11 @@ def with_line(attributes: bytes, line: int) -> bytes:
     return attributes[:16] + bytes([line]) + attributes[17:]
 
 
+def but(value: Settings, **other: object) -> Settings:
+    """The same, with other fields."""
+    return Settings(**{**vars(value), **other})
+
+
 VALUES = st.builds(
     Settings,
     termios=st.binary(min_size=44, max_size=44).map(lambda data: with_line(data, 0)),
@@ -67,9 +72,9 @@ def test_any_bytes_are_settings_or_none(data: bytes) -> None:
 def test_what_no_port_could_be_set_to_is_refused() -> None:
     whole = Settings(bytes(44), bytes(8), (settings.HOLDERS, 1), linux.TIOCM_OUT1, bytes(32))
     for wrong in (
-        whole._replace(termios=with_line(whole.termios, N_NULL)),
-        whole._replace(serial=(settings.HOLDERS | 4, 1)),
-        whole._replace(outputs=linux.TIOCM_LOOP),
+        but(whole, termios=with_line(whole.termios, N_NULL)),
+        but(whole, serial=(settings.HOLDERS | 4, 1)),
+        but(whole, outputs=linux.TIOCM_LOOP),
     ):
         with pytest.raises(ValueError, match="cannot be"):
             settings.unpack(wrong.pack())
@@ -208,7 +213,7 @@ def test_a_device_that_is_dead_fails_in_each_step(port: int, mocker: MockerFixtu
     found = settings.read(port)
     dead = OSError(errno.EIO, "Input/output error")
     mocker.patch("ttybrokerd.root.settings.fcntl.ioctl", side_effect=dead)
-    failed = settings.put_back(port, found._replace(serial=(0, 0), outputs=0, rs485=bytes(32)))
+    failed = settings.put_back(port, but(found, serial=(0, 0), outputs=0, rs485=bytes(32)))
     assert [what.partition(": ")[0] for what in failed] == [
         "line discipline", "stopped output", "loop", "break", "serial flags", "RS-485",
         "termios", "OUT1", "window",

@@ -18,7 +18,7 @@ import struct
 import termios
 import time
 
-from ttybrokerd.root import linux
+from ttybrokerd.root import linux, settings
 from ttybrokerd.root.linux import signal, socket
 
 NEW_LISTENER = 8  # include/uapi/linux/seccomp.h: SECCOMP_FILTER_FLAG_NEW_LISTENER
@@ -183,8 +183,7 @@ def _files(file: int) -> None:
 
 def _port(tty: int, far: int) -> None:
     os.write(far, b"x")
-    settings = termios.tcgetattr(tty)
-    termios.tcsetattr(tty, termios.TCSANOW, settings)
+    settings.put_back(tty, settings.read(tty))
     termios.tcflush(tty, termios.TCIOFLUSH)
     linux.is_exclusive(tty)
     linux.unsent(tty)

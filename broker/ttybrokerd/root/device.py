@@ -9,6 +9,7 @@ import time
 
 from ttybroker.wire import Value, valid_name
 from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust
+from ttybrokerd.root.debts import Debts
 from ttybrokerd.root.plan import Decision
 from ttybrokerd.root.refusal import Refusal, of_device
 
@@ -90,6 +91,7 @@ class Devices:
         self._drivers_path = drivers
         self._consoles_path = consoles
         self._drivers = parse_drivers(_read(drivers))
+        self.debts = Debts()
 
     def target(self, name: str, decision: Decision) -> Target:
         """What `name` means under `decision`. Raises Refusal as `path`."""
@@ -179,6 +181,26 @@ class Devices:
             os.close(descriptor)  # guard: close-after-a-failed-open
             raise
         return descriptor
+
+    def there(self, target: Target, old: int) -> bool:
+        """Return whether the node still is the one that `old`, which may be hung up, was opened
+        at."""
+        try:
+            return os.path.samestat(os.lstat(target.path), os.fstat(old))
+        except OSError:
+            return False
+
+    def open_again(self, target: Target, old: int) -> int:
+        """Open the device of the descriptor `old` once more. Raises Refusal as `look` and `open`;
+        ENODEV, and opens nothing, if another has its node by now."""
+        seen = self.look(target)
+        try:
+            # guard: same-device-afresh
+            if not os.path.samestat(os.fstat(seen.node), os.fstat(old)):
+                raise Refusal(errno.ENODEV, "another device has its node now")
+            return self.open(seen)
+        finally:
+            seen.close()
 
     def families(self) -> frozenset[str]:
         """Name prefixes of the serial drivers that are loaded now."""

@@ -15,14 +15,14 @@ from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
-from ttybrokerd.root.record import Record, pack_termios, unpack_termios
+from ttybrokerd.root.record import Record
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session
+from ttybrokerd.root.settings import NONE, unpack
 from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
     from ttybrokerd.root.connection import Connection
-    from ttybrokerd.root.record import Termios
     from ttybrokerd.root.store import Kept
 
 # Seconds after a close at which to look again whether it was the holder's last: the kernel tells
@@ -42,12 +42,14 @@ class Lease:
     `looks`: when to look again whether the holder still has it. `revokers`: who waits for its
     end. `withdrawn`: how many requests of its user went with it. `kept`: its name in systemd's
     descriptor store. `lock_left`: why the lock file could not be removed. `replaced`: what lay in
-    its place and was not believed, "" if nothing did. `session`: who may open it again, None for a
-    client of protocol version 1.
+    its place and was not believed, "" if nothing did. `not_put_back`: what could not be set as it
+    was found, each with its cause. `session`: who may open it again, None for a client of protocol
+    version 1.
     """
 
     __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key",
-                 "lock_left", "lock_name", "lock_pid", "looks", "pid", "replaced", "revokers",
+                 "lock_left", "lock_name", "lock_pid", "looks", "not_put_back", "pid", "replaced",
+                 "revokers",
                  "rule", "session", "settings", "target", "uid", "watch", "watcher",
                  "withdrawn")  # fmt: skip
 
@@ -77,7 +79,8 @@ class Lease:
         self.exit_fd = -1
         self.watch: int | None = None
         self.watcher: select.epoll | None = None
-        self.settings: Termios = []
+        self.settings = NONE
+        self.not_put_back: list[str] = []
         self.looks: list[float] = []
         self.revokers: list[Connection] = []
         self.withdrawn = 0
@@ -95,7 +98,7 @@ class Lease:
         ask = Ask(was.uid, holder, now=now, wait=0)
         lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks, inotify)
         lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
-        lease.settings = unpack_termios(was.settings)
+        lease.settings = unpack(was.settings)
         lease.kept = kept.name
         return lease
 
@@ -104,14 +107,25 @@ class Lease:
         """The port's name, as it was asked for."""
         return self.target.name
 
+    @property
+    def hangup_fd(self) -> int:
+        """The descriptor that can be read when the port is hung up, whatever the discipline.
+
+        Where one without poll is attached, as it may be when a broker is started again, an epoll
+        set never hears of a hang-up by what is added to it then, as the guard is. The watcher's
+        first entry was made before the holder could attach any.
+        """
+        assert self.watcher is not None
+        return self.watcher.fileno()
+
     def record(self, expires: float | None) -> Record:
         """Return what of the lease no descriptor tells, for the next broker."""
         target, holder, session = self.target, self.holder, self.session
         locked = self.lock_pid is not None
         return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
-                      holder.since or 0, expires, pack_termios(self.settings), target.name,
-                      target.path, self.lock_name, self.rule, holder.program,
-                      holder.label, NO_SESSION if session is None else session.number)  # fmt: skip
+                      holder.since or 0, expires, self.settings.pack(), target.name, target.path,
+                      self.lock_name, self.rule, holder.program, holder.label,
+                      NO_SESSION if session is None else session.number)  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""

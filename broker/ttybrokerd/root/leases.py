@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from ttybrokerd.root.store import Kept
 
 
+CLOSED, HUNG_UP = "closed", "hung up or unplugged"  # how a lease ended
+
+
 class DeadCopy:
     """A holder that was hung up and still keeps its descriptor: of which device, whose."""
 
@@ -293,6 +296,7 @@ class Leases:
         self._all[key] = lease
         if lease.session is not None:
             lease.session.leases += 1
+        self._say_what_is_not_put_back(lease)
         effects = self.table.opened(key, time.monotonic())
         if not effects:
             effects = self._grant(lease, request.client, descriptor)
@@ -337,12 +341,12 @@ class Leases:
         client.done()
 
     def _end(self, lease: Lease, reason: str) -> None:
-        self._loop.remove(lease.guard)
+        self._deaf_to_hangup(lease)
         if lease.exit_fd >= 0:
             self._loop.remove(lease.exit_fd)
         self._looking.pop(lease, None)
         self._workers.submit(
-            lambda: port.release(lease, reason == "closed"),
+            lambda: port.release(lease, self._devices, self._others, reason == CLOSED),
             lambda watcher: self._closed(lease, reason, watcher),
         )
 
@@ -359,11 +363,18 @@ class Leases:
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
         self._record("release", None, lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
+        self._say_what_is_not_put_back(lease)
         if lease.lock_left is not None:
             self._record("lock-failed", None, lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
             client.finish(wire.Done(lease.withdrawn))
         self._do(self.table.closed(lease.key, time.monotonic()))
+
+    def _say_what_is_not_put_back(self, lease: Lease) -> None:
+        for what in lease.not_put_back:
+            self._record("settings-failed", None, lease, ERROR, device=lease.target.path,
+                         reason=f"{what}; tried again at the next grant")  # fmt: skip
+        lease.not_put_back = []
 
     # what the kernel says
 
@@ -387,6 +398,8 @@ class Leases:
             listen()
             # guard: watch-for-unplugging
             self._loop.add(lease.guard, NOTHING, lambda: self._on_hangup(lease))
+            # guard: watch-for-unplugging, hang-up-under-any-discipline
+            self._loop.add(lease.hangup_fd, READ, lambda: self._on_hangup(lease))
             if lease.exit_fd >= 0:
                 self._loop.add(lease.exit_fd, READ, lambda: self._on_exit(lease))
         except OSError as error:  # guard: end-an-unwatched-lease
@@ -421,13 +434,18 @@ class Leases:
 
     def _look_after(self, key: int) -> None:
         """End the lease of this port if the holder's last copy is closed."""
-        if self._held(key) and not self._all[key].held():
-            self._do(self.table.end(key, "closed"))
+        if self._held(key) and not (lease := self._all[key]).held():
+            hung_up = linux.hung_up(lease.guard)  # its holder may have been faster than the loop
+            self._do(self.table.end(key, HUNG_UP if hung_up else CLOSED))
 
     def _on_hangup(self, lease: Lease) -> None:
-        """The guard is hung up: unplugged, or somebody else's vhangup."""
+        """The port is hung up: unplugged, or somebody else's vhangup."""
+        self._deaf_to_hangup(lease)
+        self._do(self.table.end(lease.key, HUNG_UP))
+
+    def _deaf_to_hangup(self, lease: Lease) -> None:
         self._loop.remove(lease.guard)
-        self._do(self.table.end(lease.key, "hung up or unplugged"))
+        self._loop.remove(lease.hangup_fd)
 
     def _on_exit(self, lease: Lease) -> None:
         """The holder's process ended. If a copy of its descriptor lives on, so does the lease,

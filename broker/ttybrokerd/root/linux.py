@@ -18,7 +18,6 @@ import os
 import select
 import struct
 import sys
-import termios
 
 from ttybrokerd.root import TYPE_CHECKING
 
@@ -43,7 +42,6 @@ TIOCSERGETLSR = 0x5459  # serial drivers with a chip of their own; TIOCSER_TEMT:
 TIOCSER_TEMT = 1
 TIOCVHANGUP = 0x5437  # needs CAP_SYS_ADMIN
 TIOCGEXCL = 0x80045440
-TCXONC = 0x540A  # tcflow(3); the C library's header has it, Python has not
 TIOCCBRK = 0x5428
 TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F
 TIOCGRS485, TIOCSRS485 = 0x542E, 0x542F
@@ -293,15 +291,6 @@ def transmitting(tty: int) -> bool:
     return not state & TIOCSER_TEMT
 
 
-def end_loopback(tty: int) -> None:
-    """Have the chip send out what it is given, and not back: TIOCM_LOOP outlasts every close.
-    Where there is no such thing (ptys) this does nothing."""
-    try:
-        fcntl.ioctl(tty, termios.TIOCMBIC, _INT.pack(TIOCM_LOOP))
-    except OSError:
-        pass
-
-
 def weak_reference(descriptor: int) -> select.epoll:
     """An epoll set that lists the open file description of `descriptor` until its last copy
     anywhere is closed: epoll(7), questions 6; fs/eventpoll.c, eventpoll_release()."""
@@ -321,6 +310,17 @@ def still_open(watcher: select.epoll) -> bool:
         return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
     except OSError:  # guard: unreadable-description
         return True
+
+
+def hung_up(tty: int) -> bool:
+    """Whether the terminal of this descriptor was hung up: tty_io.c, hung_up_tty_poll(). No if
+    that cannot be told just now, for want of memory."""
+    poll = select.poll()
+    poll.register(tty, 0)
+    try:
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+    except OSError:
+        return False
 
 
 def ended(pidfd: int) -> bool:

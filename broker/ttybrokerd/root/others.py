@@ -111,10 +111,11 @@ class Others:
             found = named(takers)
         return found
 
-    def login(self, seen: Seen) -> Holder | None:
-        """Return who has a login on the port, as of a moment ago."""
+    def login(self, device: str, rdev: int) -> Holder | None:
+        """Return who has a login on the port with this kernel name and device number, as of a
+        moment ago."""
         self._logins.refresh()
-        return self._logins.holder(seen.kernel_name, seen.rdev)
+        return self._logins.holder(device, rdev)
 
     def takers(self, seen: Seen) -> tuple[Taker, ...] | None:
         """Return who took the flocks on the port, as of now: `Flocks.takers`."""

@@ -13,7 +13,7 @@ import termios
 import time
 
 from ttybroker.wire import Holder
-from ttybrokerd.root import TYPE_CHECKING, linux
+from ttybrokerd.root import TYPE_CHECKING, linux, settings
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.others import Others, excused, named
@@ -22,11 +22,16 @@ from ttybrokerd.root.refusal import Refusal, busy, of_device
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ttybrokerd.root.settings import Settings
+
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
 DRAIN_LOOK = 0.01  # seconds between looks
 DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of the user counts
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
+LOOK = 0.001  # seconds after which to look whether somebody has set it again
+LOOKS = 5
+GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is gone
 
 
 def acquire(
@@ -51,26 +56,32 @@ def acquire(
         lease.replaced = taken.replaced
         if taken.ours:
             lease.lock_pid = pid or os.getpid()
-        if (login := others.login(seen)) is not None:
+        if (login := others.login(seen.kernel_name, seen.rdev)) is not None:
             raise busy(login)
         if taken.root_stale:  # guard: hang-up-after-a-lost-broker
             _hang_up(devices, seen, others, ghosts)
             locks.hung_up(seen.kernel_name)
         lease.guard = devices.open(seen)
-        if taken.root_stale:  # until it was hung up, a copy could set this
+        debt = devices.debts.due(seen.node)
+        if taken.root_stale or (debt is not None and debt.exclusive):  # a copy could set this
             fcntl.ioctl(lease.guard, linux.TIOCNXCL)
         _check_exclusive(lease.guard, seen, others, ghosts)
-        lease.settings = termios.tcgetattr(lease.guard)
         holder = devices.open(seen, mode)
-        lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
-        if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
-            lease.lock_pid = pid  # of a broker that was killed before it answered, or later
         _flock(holder, seen, others, ghosts, dead=bool(ghosts) or taken.root_stale)
         if lease.session is not None:
             _share(holder)
-        fcntl.ioctl(holder, linux.TIOCEXCL)  # guard: make-the-port-exclusive
-        return lease, holder  # TIOCEXCL was last: it may outlive us
-    except (Refusal, OSError, termios.error) as error:
+        settings.clean(lease.guard)  # guard: handed-out-clean
+        if debt is not None:
+            # guard: pay-the-debt
+            lease.not_put_back = settings.put_back(lease.guard, debt.settings)
+        lease.settings = settings.read(lease.guard) if debt is None else debt.settings
+        lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
+        if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
+            lease.lock_pid = pid  # of a broker that was killed before it answered, or later
+        # guard: make-the-port-exclusive
+        fcntl.ioctl(holder, linux.TIOCEXCL)  # last: it may outlive us
+        return lease, holder
+    except (Refusal, OSError) as error:
         if holder >= 0:
             os.close(holder)
         lease.close()
@@ -93,30 +104,34 @@ def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int
         os.close(descriptor)
 
 
-def release(lease: Lease, drain: bool) -> select.epoll | None:
-    """End the lease on the device: let output drain, flush, put the settings back, hang up.
+def release(lease: Lease, devices: Devices, others: Others, drain: bool) -> select.epoll | None:
+    """End the lease on the device, and leave it as it was found.
 
-    The hang-up is for a second descriptor that the holder may have made through /dev/tty; it
-    honours HUPCL, so the lines move no more than at any last close. A device that is gone
-    answers EIO to all of it; whichever step fails, the others are taken. Returns as
+    With `drain` the holder has closed it. Then unsent output is let out, the settings are put
+    back, and the port is hung up, for the holder may have made a second descriptor through
+    /dev/tty. In all other cases, and if the settings do not stay put back, that is done on a new
+    description after the hang-up. Whichever step fails, the others are taken. Returns as
     Lease.close().
     """
-    pty, guard = lease.target.pty, lease.guard  # of a pty, a kernel worker carries it: tty_buffer.c
-    out = (lambda: time.sleep(PTY_SETTLE)) if pty else (lambda: _drain(guard))
-    steps: list[Callable[[], object]] = [
-        *([out] if drain else []),
-        lambda: linux.end_loopback(guard),
-        lambda: termios.tcflush(guard, termios.TCIOFLUSH),  # guard: flush-unread-input
-        # guard: restore-settings
-        lambda: termios.tcsetattr(guard, termios.TCSANOW, lease.settings),
-        lambda: fcntl.ioctl(guard, linux.TIOCNXCL),  # guard: end-exclusive-use
-        lambda: fcntl.ioctl(guard, linux.TIOCVHANGUP),  # guard: hang-up-at-the-end
-    ]
-    for step in steps:
-        try:
-            step()
-        except (OSError, termios.error):
-            pass
+    guard, alive = lease.guard, True
+    try:
+        usual = settings.plain(guard)
+    except OSError:  # somebody else hung it up, or it is unplugged
+        alive = usual = False
+    # In another discipline nobody can ask what is unsent. TIOCSETD waited for what there was.
+    settled = drain and usual and _settle(lease)
+    if alive and not settled:
+        # Without HUPCL the lines fall once, at the end, and not at the hang-up and at the end.
+        # guard: lines-fall-once, no-wait-for-a-writer
+        settings.put_back(guard, lease.settings.without_hupcl(), discipline=False)
+    settled &= _takes(fcntl.ioctl, guard, linux.TIOCNXCL)  # guard: end-exclusive-use
+    _takes(fcntl.ioctl, guard, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
+    devices.debts.forget(lease.key)
+    if not settled:
+        # guard: put-back-afresh
+        lease.not_put_back = _put_back_afresh(
+            lease, devices, others, alive=alive, stranger=drain and usual
+        )
     return lease.close()
 
 
@@ -153,6 +168,84 @@ def _share(holder: int) -> None:
         pass
 
 
+def _settle(lease: Lease) -> bool:
+    """Let output drain and put the settings back; return whether they are so, and stay."""
+    guard = lease.guard
+    try:
+        if lease.target.pty:  # a kernel worker carries it to the far end: tty_buffer.c
+            time.sleep(PTY_SETTLE)
+        else:
+            _drain(guard)
+        termios.tcflush(guard, termios.TCIOFLUSH)  # guard: flush-unread-input
+    except (OSError, termios.error):
+        return False
+    # guard: restore-settings
+    failed = settings.put_back(guard, lease.settings, discipline=False)
+    time.sleep(LOOK)
+    return not failed and settings.holds(guard, lease.settings)  # guard: settings-stay-put-back
+
+
+def _put_back_afresh(
+    lease: Lease, devices: Devices, others: Others, *, alive: bool, stranger: bool
+) -> list[str]:
+    """Put the settings back on a new description; return what failed.
+
+    A call that was under way at the hang-up goes on, and may reach the device after it. So the
+    settings stay owed to the next grant as long as anybody may have such a call: while the
+    holder's descriptor is open, or if a `stranger` goes on setting by another one.
+    `alive`: the broker hung it up. Else an unplugged device is about to go, or a login has taken
+    the port over; its terminal settings are its own.
+    """
+    found, target, guard = lease.settings, lease.target, lease.guard
+    if not alive and _went(lease, devices):
+        return []
+    login = not alive and _login(lease, others)
+    failed, exclusive = ["not reached"], True
+    try:
+        fresh = devices.open_again(target, guard)
+    except Refusal as refusal:
+        failed = [refusal.cause]
+    else:
+        _takes(termios.tcflush, fresh, termios.TCIOFLUSH)
+        # guard: end-exclusive-use-afresh
+        exclusive = not _takes(fcntl.ioctl, fresh, linux.TIOCNXCL)
+        failed = _put_back(fresh, found, login)
+        os.close(fresh)
+    if failed and not devices.there(target, guard):
+        return []
+    if failed or exclusive or login or stranger or lease.held():
+        devices.debts.owe(guard, found, exclusive)  # guard: owed-to-the-next-grant
+    return failed
+
+
+def _put_back(tty: int, found: Settings, login: bool) -> list[str]:
+    """Put back until it stays so, within bounds; return what failed."""
+    failed: list[str] = []
+    for _ in range(LOOKS):
+        failed = settings.put_back(tty, found, terminal=not login)
+        time.sleep(LOOK)
+        if failed or login or settings.holds(tty, found):
+            break
+    return failed
+
+
+def _went(lease: Lease, devices: Devices) -> bool:
+    """Return whether the node goes now, as an unplugged device's does soon after its hang-up."""
+    end = time.monotonic() + GOES_WITHIN
+    while devices.there(lease.target, lease.guard):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(LOOK)
+    return True
+
+
+def _login(lease: Lease, others: Others) -> bool:
+    try:
+        return others.login(lease.lock_name, lease.key) is not None
+    except OSError:
+        return False
+
+
 def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
     """Whoever set TIOCEXCL has the port, whatever dead copies there are. Raises Refusal EBUSY."""
     if linux.is_exclusive(descriptor):  # guard: exclusive-port-is-busy
@@ -174,6 +267,16 @@ def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], 
             raise busy(named(takers)) from None
 
 
+
+def _takes(step: Callable[..., object], *arguments: object) -> bool:
+    """Take a step that may fail, of which the next ones do not depend; return whether it went."""
+    try:
+        step(*arguments)
+    except (OSError, termios.error):
+        return False
+    return True
+
+
 def _drain(guard: int) -> None:
     """Wait until all is sent, the chip's own queue too: hang-up would throw it away."""
     now = time.monotonic()
@@ -186,6 +289,6 @@ def _drain(guard: int) -> None:
         time.sleep(DRAIN_LOOK)
 
 
-def _broken(error: OSError | termios.error) -> Refusal:
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else errno.EIO
+def _broken(error: OSError) -> Refusal:
+    number = error.errno or errno.EIO
     return Refusal(of_device(number), f"cannot be set up: {os.strerror(number)}")

@@ -11,16 +11,13 @@ import math
 import struct
 
 from ttybroker.wire import NO_SESSION, Value, valid_name
-from ttybrokerd.root import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    Termios = list[int | list[bytes | int]]  # as termios.tcgetattr() has it
+from ttybrokerd.root import settings
+from ttybrokerd.root.settings import Settings
 
 MAGIC = b"ttybroker lease\x02"
 MAGIC_1 = b"ttybroker lease\x01"
 MAX_RECORD = 4096  # bytes; confine.FILE_SIZE is no less
-NCCS = 32  # asm-generic/termbits.h has 19, the C library 32
-_TERMIOS = struct.Struct(f"<6I{NCCS}s")  # iflag, oflag, cflag, lflag, ispeed, ospeed, cc
+_TERMIOS = struct.Struct("<6I32s")  # iflag, oflag, cflag, lflag, ispeed, ospeed, cc
 # magic, rdev, flags, uid, pid, since, expires; then in version 2 session and length of settings
 _HEAD = struct.Struct("<16sQBIIdd16sH")
 _HEAD_1 = struct.Struct(f"<16sQBIIdd{_TERMIOS.size}s")
@@ -28,6 +25,12 @@ _PTY, _CONSOLE, _LOCKED, _LIMITED, _YIELD_USER, _YIELD_ALL = 1, 2, 4, 8, 16, 32
 _FLAGS = 63
 _FLAGS_1 = 15
 _TEXTS = 6
+# What the codes of speeds mean in asm-generic/termbits.h: 0 to 15, and from 0x1001 on.
+_SLOW = (0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400)
+_FAST = (57600, 115200, 230400, 460800, 500000, 576000, 921600, 1000000, 1152000, 1500000,
+         2000000, 2500000, 3000000, 3500000, 4000000)  # fmt: skip
+_CODES = {**dict(enumerate(_SLOW)), **dict(enumerate(_FAST, 0x1001))}
+_BOTHER, _CBAUD, _USUAL = 0x1000, 0x100F, 9600
 
 
 class NoRecord(ValueError):
@@ -38,8 +41,8 @@ class Record(Value):
     """One lease.
 
     `locked` is whether the lock file is the broker's to remove. `settings` are the port's as they
-    were found. `pid` is 0 where it is not known. `since` is in seconds of the epoch, `expires` of
-    CLOCK_MONOTONIC, which goes on while the machine runs. NO_SESSION cannot be joined.
+    were found, packed. `pid` is 0 where it is not known. `since` is in seconds of the epoch,
+    `expires` of CLOCK_MONOTONIC, which goes on while the machine runs. NO_SESSION cannot be joined.
     """
 
     rdev: int
@@ -102,14 +105,14 @@ def decode(data: bytes) -> Record:
         raise NoRecord(f"{len(data)} bytes")
     _, rdev, flags, uid, pid, since, expires, *rest = head.unpack_from(data)
     session, size = (NO_SESSION, 0) if version_1 else rest
-    settings = _settings_of_version_1(rest[0]) if version_1 else data[head.size :][:size]
+    found = _of_tcgetattr(rest[0]).pack() if version_1 else data[head.size :][:size]
     texts = data[head.size + size :].decode("utf-8", "surrogateescape").split("\0")
     if len(texts) != _TEXTS + 1 or texts[-1] or flags & ~known_flags:
         raise NoRecord("a flag that cannot be, or texts that are missing or too many")
     name, path, lock_name, rule, *last, _ = texts
     program, label = (last[1], "") if version_1 else last  # version 1: user, program
     record = Record(rdev, bool(flags & _PTY), bool(flags & _CONSOLE), bool(flags & _LOCKED), uid,
-                    pid, since, expires if flags & _LIMITED else None, settings, name, path,
+                    pid, since, expires if flags & _LIMITED else None, found, name, path,
                     lock_name, rule, program, label, session, bool(flags & _YIELD_USER),
                     bool(flags & _YIELD_ALL))  # fmt: skip
     _check(record, expires)
@@ -126,32 +129,28 @@ def _check(record: Record, expires: float) -> None:
         or not _file_name(record.lock_name)
     ):
         raise NoRecord("a name or a path that cannot be")
-    if len(record.settings) != _TERMIOS.size:
-        raise NoRecord(f"settings of {len(record.settings)} bytes")
-
-
-def _settings_of_version_1(termios: bytes) -> bytes:
-    """The settings of a record of version 1, in the form of those of version 2."""
-    return termios
-
-
-def pack_termios(settings: Termios) -> bytes:
-    """What termios.tcgetattr(3) gave, as bytes. Raises NoRecord for what it cannot give."""
-    *numbers, characters = settings
-    if isinstance(characters, int) or len(characters) != NCCS:
-        raise NoRecord("settings that are none")
-    # VMIN and VTIME are ints where they are in force
-    raw = b"".join(one if isinstance(one, bytes) else bytes([one]) for one in characters)
     try:
-        return _TERMIOS.pack(*numbers, raw)
-    except struct.error as error:
+        settings.unpack(record.settings)
+    except ValueError as error:
         raise NoRecord(str(error)) from None
 
 
-def unpack_termios(data: bytes) -> Termios:
-    """What `pack_termios` was given, for termios.tcsetattr(3)."""
-    *numbers, characters = _TERMIOS.unpack(data)
-    return [*numbers, [bytes([one]) for one in characters]]
+def _of_tcgetattr(data: bytes) -> Settings:
+    """The settings of a record of version 1, which are those of tcgetattr(3). Its speeds are
+    codes, from glibc 2.42 on bits a second. Of a free speed it has but the code that says so."""
+    iflag, oflag, cflag, lflag, ispeed, ospeed, characters = _TERMIOS.unpack(data)
+    into, out = _code(ispeed), _code(ospeed)
+    bits = out[0] | (into[0] << 16 if into != out else 0)
+    cflag = cflag & ~(_CBAUD | _CBAUD << 16) | bits
+    attributes = struct.pack("4Ix19sII", iflag, oflag, cflag, lflag, characters[:19], into[1],
+                             out[1])  # fmt: skip
+    return Settings(attributes, bytes(settings.WINDOW), None, None, None)
+
+
+def _code(speed: int) -> tuple[int, int]:
+    """The code of a speed, and its bits a second."""
+    rate = _USUAL if speed == _BOTHER else _CODES.get(speed, speed)
+    return next((code for code, known in _CODES.items() if known == rate), _BOTHER), rate
 
 
 def _file_name(text: str) -> bool:

@@ -18,8 +18,8 @@ import fcntl
 import struct
 import termios
 
-from ttybrokerd.root import linux
-from ttybrokerd.root.lean import TYPE_CHECKING, NamedTuple, partial
+from ttybroker.wire import Value
+from ttybrokerd.root import TYPE_CHECKING, linux
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ _INT = struct.Struct("i")
 _NOT_HERE = (errno.ENOTTY, errno.EINVAL)  # this kind of device has no such thing
 
 
-class Settings(NamedTuple):
+class Settings(Value):
     """A port's, as found. `termios` (44 bytes) has no `c_line`; `serial` is the flags of `HOLDERS`
     and the divisor; `outputs` is TIOCM_OUT1 or 0. None: this kind of device does not have it."""
 
@@ -71,7 +71,12 @@ class Settings(NamedTuple):
     def without_hupcl(self) -> Settings:
         """The same, but at a hang-up the lines stay as they are."""
         (cflag,) = struct.unpack_from("I", self.termios, _CFLAG)
-        return self._replace(termios=_with(self.termios, "I", _CFLAG, cflag & ~termios.HUPCL))
+        attributes = _with(self.termios, "I", _CFLAG, cflag & ~termios.HUPCL)
+        return Settings(attributes, self.window, self.serial, self.outputs, self.rs485)
+
+
+# Of a port that has not been looked at.
+NONE = Settings(bytes(TERMIOS2), bytes(WINDOW), None, None, None)
 
 
 def unpack(data: bytes) -> Settings:
@@ -91,10 +96,11 @@ def read(tty: int) -> Settings:
     """What is set now, but for what `clean` takes away. Raises OSError if the device does not
     answer, or if a line discipline is attached that does not."""
     attributes = fcntl.ioctl(tty, linux.TCGETS2, bytes(TERMIOS2))
+    attributes = _with(attributes, "B", _LINE, N_TTY)  # guard: no-discipline-for-the-next-open
     serial = _asked(tty, linux.TIOCGSERIAL, SERIAL)
     outputs = _asked(tty, termios.TIOCMGET, _INT.size)
     return Settings(
-        _with(attributes, "B", _LINE, N_TTY),
+        attributes,
         fcntl.ioctl(tty, termios.TIOCGWINSZ, bytes(WINDOW)),
         None if serial is None else _holders(serial),
         None if outputs is None else _INT.unpack(outputs)[0] & linux.TIOCM_OUT1,
@@ -113,10 +119,16 @@ def clean(tty: int) -> None:
         step(tty)
 
 
-def put_back(tty: int, settings: Settings) -> list[str]:
-    """Set all of it, whatever the holder left; which steps failed, each with its cause."""
+def put_back(
+    tty: int, settings: Settings, *, discipline: bool = True, terminal: bool = True
+) -> list[str]:
+    """Set all of it, whatever the holder left; return which steps failed, each with its cause.
+
+    Not `discipline`: but for that, and so without waiting. Not `terminal`: but for termios and
+    the window, which somebody else has set by now.
+    """
     failed = []
-    for what, step in (*_CLEAN, *_steps(settings)):
+    for what, step in (*_CLEAN[not discipline :], *_steps(settings, terminal)):
         try:
             step(tty)
         except OSError as error:
@@ -132,19 +144,22 @@ def holds(tty: int, settings: Settings) -> bool:
         return False
 
 
-def _steps(settings: Settings) -> list[tuple[str, Callable[[int], object]]]:
+def _steps(settings: Settings, terminal: bool) -> list[tuple[str, Callable[[int], object]]]:
     """The order counts: what a speed means is the serial flags' to say."""
     steps: list[tuple[str, Callable[[int], object]]] = [("break", _end_break)]
-    if settings.serial is not None:
-        steps.append(("serial flags", partial(_put_serial, serial=settings.serial)))
-    if settings.rs485 is not None:
-        steps.append(("RS-485", partial(_put_rs485, rs485=settings.rs485)))
-    steps.append(("termios", partial(_put, number=linux.TCSETS2, value=settings.termios)))
+    serial, rs485 = settings.serial, settings.rs485
+    if serial is not None:
+        steps.append(("serial flags", lambda tty: _put_serial(tty, serial)))
+    if rs485 is not None:
+        steps.append(("RS-485", lambda tty: _put_rs485(tty, rs485)))
+    if terminal:
+        steps.append(("termios", lambda tty: _put(tty, linux.TCSETS2, settings.termios)))
     if settings.outputs is not None:
         number = termios.TIOCMBIS if settings.outputs else termios.TIOCMBIC
         line = _INT.pack(linux.TIOCM_OUT1)
-        steps.append(("OUT1", partial(_put, number=number, value=line)))
-    steps.append(("window", partial(_put, number=termios.TIOCSWINSZ, value=settings.window)))
+        steps.append(("OUT1", lambda tty: _put(tty, number, line)))
+    if terminal:
+        steps.append(("window", lambda tty: _put(tty, termios.TIOCSWINSZ, settings.window)))
     return steps
 
 
@@ -154,7 +169,8 @@ def _put(tty: int, number: int, value: bytes) -> None:
 
 def _end_discipline(tty: int) -> None:
     """Under some disciplines no other call works, so this comes first. Not where there is none:
-    even then the kernel waits, without limit, for output to be sent (tty_io.c, tty_ioctl())."""
+    even then the kernel waits, without limit, for output to be sent (tty_io.c, tty_ioctl()). Nor
+    where somebody may go on writing."""
     if plain(tty):
         return
     try:
@@ -167,8 +183,8 @@ def _end_discipline(tty: int) -> None:
 def _end_stop(tty: int) -> None:
     """Output may be stopped by tcflow(3), or since an XOFF came: only who stops it by hand can
     start it in either case (tty_io.c, start_tty())."""
-    fcntl.ioctl(tty, linux.TCXONC, termios.TCOOFF)
-    fcntl.ioctl(tty, linux.TCXONC, termios.TCOON)
+    fcntl.ioctl(tty, termios.TCXONC, termios.TCOOFF)
+    fcntl.ioctl(tty, termios.TCXONC, termios.TCOON)
 
 
 def _end_loop(tty: int) -> None:
@@ -183,6 +199,7 @@ def _put_serial(tty: int, serial: tuple[int, int]) -> None:
     now = fcntl.ioctl(tty, linux.TIOCGSERIAL, bytes(SERIAL))
     if _holders(now) != serial:  # else it would be a warning in the kernel's log each time
         (flags,) = struct.unpack_from("I", now, _FLAGS)
+        # guard: holders-flags-alone
         now = _with(now, "I", _FLAGS, flags & ~HOLDERS | serial[0])
         fcntl.ioctl(tty, linux.TIOCSSERIAL, _with(now, "i", _DIVISOR, serial[1]))
 
@@ -228,7 +245,7 @@ def _if_here(tty: int, number: int, value: bytes | int) -> None:
 
 
 _CLEAN: tuple[tuple[str, Callable[[int], object]], ...] = (
-    ("line discipline", _end_discipline),
-    ("stopped output", _end_stop),
+    ("line discipline", _end_discipline),  # guard: discipline-first
+    ("stopped output", _end_stop),  # guard: start-stopped-output
     ("loop", _end_loop),
 )

@@ -1,0 +1,43 @@
+"""What a device is owed at its next grant: settings that may not be back as they were found."""
+
+from __future__ import annotations
+
+import os
+
+from ttybroker.wire import Value
+from ttybrokerd.root import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ttybrokerd.root.settings import Settings
+
+
+class Debt(Value):
+    """To whom, by inode: another adapter may get the same number. `exclusive`: a dead copy's
+    exclusive flag may be there still."""
+
+    node: tuple[int, int]
+    settings: Settings
+    exclusive: bool
+
+
+class Debts:
+    """One a device number at most. A lease's worker writes the one of its own device."""
+
+    def __init__(self) -> None:
+        self._all: dict[int, Debt] = {}
+
+    def owe(self, descriptor: int, settings: Settings, exclusive: bool) -> None:
+        """Keep it in mind for the device of this descriptor."""
+        status = os.fstat(descriptor)
+        self._all[status.st_rdev] = Debt((status.st_dev, status.st_ino), settings, exclusive)
+
+    def due(self, descriptor: int) -> Debt | None:
+        """What the device of this descriptor is owed."""
+        status = os.fstat(descriptor)
+        debt = self._all.get(status.st_rdev)
+        # guard: debt-of-the-same-device
+        return debt if debt is not None and debt.node == (status.st_dev, status.st_ino) else None
+
+    def forget(self, rdev: int) -> None:
+        """The device is in order, or gone."""
+        self._all.pop(rdev, None)
