@@ -73,13 +73,14 @@ def main() -> int:
     """`fake_broker.py DIRECTORY ARGUMENTS...`: `ttybroker run ARGUMENTS...` on that broker.
 
     $TEST_PTRACE_SCOPE pretends that Yama says so."""
-    from ttybroker import launch, run
+    from ttybroker.run import choose
+    from ttybroker.run import main as run
 
     directory = sys.argv[1]
     scope = os.environ.pop("TEST_PTRACE_SCOPE", None)
     if scope is not None:
-        launch.yama = lambda: int(scope)  # type: ignore[assignment]
-    return run.main(sys.argv[2:], connect=lambda: FakeClient(directory))
+        choose.yama = lambda: int(scope)  # type: ignore[assignment]
+    return run(sys.argv[2:], connect=lambda: FakeClient(directory))
 
 
 if __name__ == "__main__":

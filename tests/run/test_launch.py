@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from run.conftest import LIMIT, Rig, wait_for_end
-from ttybroker import launch, run, seccomp
-from ttybroker.ptyproxy import replace
-from ttybroker.supervise import Names, is_serial_name
+from ttybroker.run import choose, command, notify, ptyproxy
+from ttybroker.run.ptyproxy import replace
+from ttybroker.run.supervise import Names, is_serial_name
 from ttybroker.wire import PortInfo
 
 BECOME, TREE = {}, {"TEST_PTRACE_SCOPE": "1"}
@@ -90,7 +90,7 @@ def test_the_environment_the_signals_and_the_descriptors_are_the_caller_s(rig: R
     settings = {"pass_fds": [inherited], "stderr": subprocess.DEVNULL}
     env = {name: value for name, value in env.items() if value}
     bare = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
-    bare |= env | {"PYTHONPATH": f"{Path(run.__file__).parents[1]}"}
+    bare |= env | {"PYTHONPATH": f"{Path(notify.__file__).parents[2]}"}
     plain = subprocess.run(
         ["sh", "-c", show], env=bare, pass_fds=[inherited], capture_output=True, check=True
     ).stdout
@@ -526,7 +526,7 @@ sys.exit(6)"""
     assert rig.device.hear(20000) == b"x" * 20000
     output, errors = process.communicate(timeout=LIMIT)
     assert (process.returncode, output) == (6, b"welcome b9600\n")
-    assert errors == f"ttybroker: copying through a pty: {launch.LOST}\n".encode()
+    assert errors == f"ttybroker: copying through a pty: {ptyproxy.LOST}\n".encode()
 
 
 def test_the_pty_proxy_hands_the_speed_on(rig: Rig) -> None:
@@ -592,36 +592,36 @@ def test_inside_another_supervisor_a_pty_takes_over(rig: Rig) -> None:
 
 
 def test_programs_that_a_filter_would_break_are_seen(tmp_path: Path) -> None:
-    abis = seccomp.machine()[1]
+    abis = notify.machine()[1]
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/true").read_bytes())
     program.chmod(0o755)
-    assert launch.of_program(str(program), abis) == ""
+    assert choose.of_program(str(program), abis) == ""
     script = tmp_path / "script"
     script.write_text(f"#!{program} -x\n")
-    assert launch.of_program(str(script), abis) == ""
+    assert choose.of_program(str(script), abis) == ""
     head = bytearray(program.read_bytes())
     head[18:20] = b"\x15\x00"  # EM_PPC64
     program.write_bytes(head)
-    assert "another kind of machine" in launch.of_program(str(program), abis)
-    assert "another kind of machine" in launch.of_program(str(script), abis)
+    assert "another kind of machine" in choose.of_program(str(program), abis)
+    assert "another kind of machine" in choose.of_program(str(script), abis)
 
 
 @pytest.mark.root
 def test_privileged_and_unreadable_programs_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    abis = seccomp.machine()[1]
+    abis = notify.machine()[1]
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/true").read_bytes())
     os.chown(program, 65534, 65534)
     for mode in (0o4755, 0o2755):
         program.chmod(mode)
-        assert "gains privilege" in launch.of_program(str(program), abis)
+        assert "gains privilege" in choose.of_program(str(program), abis)
     program.chmod(0o755)
-    assert launch.of_program(str(program), abis) == ""
+    assert choose.of_program(str(program), abis) == ""
     monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.R_OK)
-    assert "not readable" in launch.of_program(str(program), abis)
+    assert "not readable" in choose.of_program(str(program), abis)
 
 
 # ---- words ----
@@ -645,7 +645,7 @@ def test_privileged_and_unreadable_programs_are_seen(
 def test_a_bad_command_line_is_one_line_and_status_2(
     arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run.main(arguments) == 2
+    assert command.main(arguments) == 2
     errors = capfd.readouterr().err
     assert says in errors
     assert errors.count("\n") == 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ttybroker.client import Broker
-    from ttybroker.supervise import Client, Connect
+    from ttybroker.run.supervise import Client, Connect
 
 USAGE = (
     "[--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... [--stdio PORT] [PORT...] "
@@ -69,12 +69,13 @@ def main(
         client.tell_why = say
         return client.connect(broker)
 
-    from ttybroker.launch import REFUSED, Failure, Job, launch
+    from ttybroker.run.choose import launch
+    from ttybroker.run.job import REFUSED, Failure, LaunchJob
 
     speak_as(command.partition(" ")[0])
     try:
         request = parse(argv)
-        job = Job(
+        job = LaunchJob(
             request.program,
             connect or connect_late,
             ports=request.ports,

@@ -5,7 +5,7 @@ is started with the pty's path where its arguments name the port, so its argumen
 to. It keeps the launcher's pid here, too: the proxy is a daemonised process aside.
 
 A pty carries bytes and a speed, and no more: what the program sets beyond that reaches
-only the pty (`launch.LOST`). The speed is looked at before each write to the port, and
+only the pty (`LOST`). The speed is looked at before each write to the port, and
 every `_LOOK` milliseconds for programs that only read.
 """
 
@@ -19,24 +19,20 @@ import time
 import tty
 from fcntl import ioctl
 
-from ttybroker.launch import (
-    LOST,
-    exec_program,
-    hear,
-    leave_terminal,
-    open_direct,
-    start_aside,
-)
+from ttybroker.run.aside import hear, leave_terminal, start_aside
+from ttybroker.run.become import exec_program, open_direct
+from ttybroker.run.supervise import is_serial_name
 from ttybroker.say import say
-from ttybroker.supervise import is_serial_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     import socket
     from typing import NoReturn
 
-    from ttybroker.launch import Job
+    from ttybroker.run.job import LaunchJob
     from ttybroker.wire import PortInfo
+
+LOST = "parity, 7-bit characters, modem lines and break do not work"
 
 _LOOK = 100  # milliseconds
 _CHUNK = 65536  # bytes that wait for one side at most, before the other is not read any more
@@ -44,7 +40,7 @@ _DRAIN = 2.0  # seconds for the program's last bytes to leave, when it has ended
 _SPEEDS = slice(4, 6)  # ispeed, ospeed of tcgetattr()
 
 
-def launch_with_ptys(job: Job, why: str) -> NoReturn:
+def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
     """Become the program, with ptys for the ports it names; `why` notification is not used,
     "" when nobody wanted it. Raises Failure when it names none, or one is refused."""
     launcher = os.getpid()
@@ -78,7 +74,7 @@ def _names_of(name: str, port: PortInfo | None, argv: list[str]) -> list[str]:
     return [f"/dev/{name}", name, device, *links]
 
 
-def _proxy(job: Job, program: int, talk: socket.socket) -> None:
+def _proxy(job: LaunchJob, program: int, talk: socket.socket) -> None:
     """The proxy's whole life."""
     leader = os.pidfd_open(program)
     client = job.connect()

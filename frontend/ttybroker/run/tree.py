@@ -20,24 +20,17 @@ import select
 import signal
 import socket
 
-from ttybroker import seccomp
-from ttybroker.launch import (
-    REFUSED,
-    Failure,
-    become_program,
-    drop_inherited,
-    hear,
-    leave_terminal,
-    run_aside,
-    take_listener,
-)
+from ttybroker.run import notify
+from ttybroker.run.aside import drop_inherited, hear, leave_terminal, run_aside, take_listener
+from ttybroker.run.become import become_program
+from ttybroker.run.job import REFUSED, Failure
 from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ttybroker.launch import Job
+    from ttybroker.run.job import LaunchJob
 
 _STOPPED, _ENDED = b"S", b"E"  # then a wait status: what the supervisor tells the launcher
 _OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
@@ -47,7 +40,7 @@ _SI_KERNEL = 0x80  # asm-generic/siginfo.h: from the terminal, and so to the who
 _AGAIN = 0.1  # seconds between two looks for the end of a program whose supervisor is dead
 
 
-def launch_in_tree(job: Job) -> int:
+def launch_in_tree(job: LaunchJob) -> int:
     """Run the job with its supervisor in between; the program's exit status.
 
     Ends this process by the same signal when the program ended by one. Raises Failure.
@@ -119,7 +112,7 @@ def _without_supervisor(program: int, watched: Iterable[int]) -> int:
 
 def _end_by(number: int) -> None:
     """End this process by this signal, without a core of ours. Comes back if that cannot be."""
-    seccomp.prctl(seccomp.PR_SET_DUMPABLE, 0)
+    notify.prctl(notify.PR_SET_DUMPABLE, 0)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
@@ -129,10 +122,10 @@ def _end_by(number: int) -> None:
 # ---- the supervisor ----
 
 
-def _supervisor(job: Job, launcher: int, talk: socket.socket, mask: set[int]) -> None:
+def _supervisor(job: LaunchJob, launcher: int, talk: socket.socket, mask: set[int]) -> None:
     """The whole life of the process between launcher and program: does not return."""
     try:
-        seccomp.prctl(seccomp.PR_SET_CHILD_SUBREAPER, 1)
+        notify.prctl(notify.PR_SET_CHILD_SUBREAPER, 1)
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = os.fork()
         if program == 0:
@@ -149,7 +142,7 @@ def _supervisor(job: Job, launcher: int, talk: socket.socket, mask: set[int]) ->
         os._exit(REFUSED)
 
 
-def _program(job: Job, talk: socket.socket, mask: set[int]) -> None:
+def _program(job: LaunchJob, talk: socket.socket, mask: set[int]) -> None:
     """The process that becomes the program, when the supervisor is ready for it."""
     status = REFUSED
     try:
@@ -164,14 +157,14 @@ def _program(job: Job, talk: socket.socket, mask: set[int]) -> None:
 
 
 def _supervise(
-    job: Job,
+    job: LaunchJob,
     launcher: int,
     program: int,
     ours: socket.socket,
     talk: socket.socket,
     mask: set[int],
 ) -> None:
-    from ttybroker.supervise import Supervisor, reach
+    from ttybroker.run.supervise import Supervisor, reach
 
     children, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ttybroker import seccomp
+from ttybroker.run import notify
 
-X86_64, I386 = seccomp.MACHINES["x86_64"][1]
-(AARCH64,) = seccomp.MACHINES["aarch64"][1]
-(RISCV64,) = seccomp.MACHINES["riscv64"][1]
-ASK, PASS = seccomp.RET_USER_NOTIF, seccomp.RET_ALLOW
+X86_64, I386 = notify.MACHINES["x86_64"][1]
+(AARCH64,) = notify.MACHINES["aarch64"][1]
+(RISCV64,) = notify.MACHINES["riscv64"][1]
+ASK, PASS = notify.RET_USER_NOTIF, notify.RET_ALLOW
 RDWR, NOCTTY, NONBLOCK, CLOEXEC = 0o2, 0o400, 0o4000, 0o2000000
 X32 = 0x40000000
 
@@ -56,80 +56,80 @@ def judge(code: bytes, arch: int, nr: int, *args: int) -> int:
         (CLOEXEC | 0o100000, PASS),
     ],
 )
-def test_an_open_is_asked_about_by_its_flags(abi: seccomp.Abi, flags: int, verdict: int) -> None:
-    code = seccomp.build_filter((abi,))
+def test_an_open_is_asked_about_by_its_flags(abi: notify.Abi, flags: int, verdict: int) -> None:
+    code = notify.build_filter((abi,))
     for nr, kind in abi.calls.items():
-        if kind == seccomp.OPENAT:
+        if kind == notify.OPENAT:
             assert judge(code, abi.audit, nr, 5, 0x1000, flags) == verdict
-        if kind == seccomp.OPEN:
+        if kind == notify.OPEN:
             assert judge(code, abi.audit, nr, 0x1000, flags) == verdict
 
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
-def test_a_directory_is_never_asked_about(abi: seccomp.Abi) -> None:
-    code = seccomp.build_filter((abi,))
-    nr = next(nr for nr, kind in abi.calls.items() if kind == seccomp.OPENAT)
+def test_a_directory_is_never_asked_about(abi: notify.Abi) -> None:
+    code = notify.build_filter((abi,))
+    nr = next(nr for nr, kind in abi.calls.items() if kind == notify.OPENAT)
     assert judge(code, abi.audit, nr, 5, 0x1000, NONBLOCK | abi.o_directory) == PASS
 
 
 def test_arm64_has_its_own_o_directory() -> None:
     # Elsewhere this bit is O_DIRECTORY; there it is O_DIRECT, and may be any file.
-    assert judge(seccomp.build_filter((AARCH64,)), AARCH64.audit, 56, 5, 0, RDWR | 0o200000) == ASK
+    assert judge(notify.build_filter((AARCH64,)), AARCH64.audit, 56, 5, 0, RDWR | 0o200000) == ASK
 
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
-def test_access_is_asked_about_for_reading_and_writing(abi: seccomp.Abi) -> None:
-    code = seccomp.build_filter((abi,))
+def test_access_is_asked_about_for_reading_and_writing(abi: notify.Abi) -> None:
+    code = notify.build_filter((abi,))
     for nr, kind in abi.calls.items():
-        before = {seccomp.ACCESS: [0x1000], seccomp.FACCESSAT: [5, 0x1000]}.get(kind)
+        before = {notify.ACCESS: [0x1000], notify.FACCESSAT: [5, 0x1000]}.get(kind)
         if before is not None:
             verdicts = [judge(code, abi.audit, nr, *before, mode) for mode in (0, 1, 2, 4, 6)]
             assert verdicts == [PASS, PASS, ASK, ASK, ASK]
 
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
-def test_calls_without_visible_flags_are_always_asked_about(abi: seccomp.Abi) -> None:
-    code = seccomp.build_filter((abi,))
-    kinds = (seccomp.OPENAT2, seccomp.CREAT)
+def test_calls_without_visible_flags_are_always_asked_about(abi: notify.Abi) -> None:
+    code = notify.build_filter((abi,))
+    kinds = (notify.OPENAT2, notify.CREAT)
     numbers = [nr for nr, kind in abi.calls.items() if kind in kinds]
     assert 437 in numbers
     assert {judge(code, abi.audit, nr) for nr in numbers} == {ASK}
 
 
 def test_nothing_else_is_asked_about() -> None:
-    code = seccomp.build_filter((X86_64, I386))
+    code = notify.build_filter((X86_64, I386))
     for abi in (X86_64, I386):
         others = set(range(500)) - set(abi.calls)
         assert {judge(code, abi.audit, nr, *[0xFFFFFFFF] * 6) for nr in others} == {PASS}
 
 
 def test_x32_calls_are_held_to_the_rules_of_x86_64() -> None:
-    code = seccomp.build_filter((X86_64, I386))
+    code = notify.build_filter((X86_64, I386))
     assert judge(code, X86_64.audit, X32 | 257, 5, 0x1000, RDWR) == ASK
     assert judge(code, X86_64.audit, X32 | 2, 0x1000, RDWR) == ASK
     assert judge(code, X86_64.audit, X32 | 257, 5, 0x1000, CLOEXEC) == PASS
 
 
 def test_an_unknown_convention_passes() -> None:
-    code = seccomp.build_filter((X86_64, I386))
+    code = notify.build_filter((X86_64, I386))
     assert judge(code, AARCH64.audit, 56, 5, 0x1000, RDWR) == PASS
 
 
 def test_an_unknown_machine_is_refused_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = os.uname_result(("Linux", "host", "9.9", "#1", "loongarch64"))
     monkeypatch.setattr(os, "uname", lambda: fake)
-    with pytest.raises(seccomp.Unsupported, match="loongarch64"):
-        seccomp.install()
+    with pytest.raises(notify.Unsupported, match="loongarch64"):
+        notify.install()
 
 
 NAMES = {
-    "open": seccomp.OPEN,
-    "openat": seccomp.OPENAT,
-    "openat2": seccomp.OPENAT2,
-    "creat": seccomp.CREAT,
-    "access": seccomp.ACCESS,
-    "faccessat": seccomp.FACCESSAT,
-    "faccessat2": seccomp.FACCESSAT,
+    "open": notify.OPEN,
+    "openat": notify.OPENAT,
+    "openat2": notify.OPENAT2,
+    "creat": notify.CREAT,
+    "access": notify.ACCESS,
+    "faccessat": notify.FACCESSAT,
+    "faccessat2": notify.FACCESSAT,
 }
 
 
@@ -142,7 +142,7 @@ NAMES = {
         ("asm-generic/unistd.h", RISCV64),
     ],
 )
-def test_the_numbers_are_those_of_the_headers(header: str, abi: seccomp.Abi) -> None:
+def test_the_numbers_are_those_of_the_headers(header: str, abi: notify.Abi) -> None:
     path = Path("/usr/include") / header
     if not path.exists():
         pytest.skip(f"no {path}")
@@ -166,7 +166,7 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                os.write(its, b"%d" % seccomp.install())
+                os.write(its, b"%d" % notify.install())
                 os.read(wait, 1)  # until the listener is taken
                 try:
                     os.write(write, act().encode())
@@ -179,7 +179,7 @@ class Child:
         number = int(os.read(mine, 16))
         os.close(mine)
         handle = os.pidfd_open(self.pid)
-        libc = seccomp._libc
+        libc = notify._libc
         self.listener = libc.syscall(438, handle, number, 0)  # pidfd_getfd, 5.6
         os.close(handle)
         assert self.listener >= 0
@@ -226,11 +226,11 @@ def open_and_tell() -> str:
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_open_returns_the_descriptor_we_put(child: Make, cloexec: bool, steps: int) -> None:
     one = child(open_and_tell)
-    call = seccomp.receive(one.listener)
-    assert (call.pid, call.kind) == (one.pid, seccomp.OPENAT)
+    call = notify.receive(one.listener)
+    assert (call.pid, call.kind) == (one.pid, notify.OPENAT)
     fd = os.open("/dev/null", os.O_RDWR)
     flags = os.O_CLOEXEC if cloexec else 0
-    put = seccomp._put_in_one_step if steps == 1 else seccomp._put_in_two_steps
+    put = notify._put_in_one_step if steps == 1 else notify._put_in_two_steps
     assert put(one.listener, call.id, fd, flags)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
@@ -239,26 +239,26 @@ def test_the_open_returns_the_descriptor_we_put(child: Make, cloexec: bool, step
 
 def test_a_refusal_is_the_errno_that_the_program_sees(child: Make) -> None:
     one = child(open_and_tell)
-    seccomp.refuse(one.listener, seccomp.receive(one.listener).id, errno.EBUSY)
+    notify.refuse(one.listener, notify.receive(one.listener).id, errno.EBUSY)
     assert one.word() == f"errno {errno.EBUSY}"
 
 
 def test_a_call_let_go_meets_the_kernel_s_own_answer(child: Make) -> None:
     one = child(open_and_tell)
-    seccomp.let_go_on(one.listener, seccomp.receive(one.listener).id)
+    notify.let_go_on(one.listener, notify.receive(one.listener).id)
     assert one.word() == f"errno {errno.ENOENT}"
 
 
 def test_an_answer_to_a_killed_program_is_no_error(child: Make) -> None:
     one = child(open_and_tell)
-    call = seccomp.receive(one.listener)
-    assert seccomp.is_waiting(one.listener, call.id)
+    call = notify.receive(one.listener)
+    assert notify.is_waiting(one.listener, call.id)
     os.kill(one.pid, signal.SIGKILL)
     os.waitpid(one.pid, 0)
-    assert not seccomp.is_waiting(one.listener, call.id)
-    assert not seccomp.put_fd(one.listener, call.id, os.dup(one.listener), cloexec=True)
-    seccomp.let_go_on(one.listener, call.id)
-    seccomp.refuse(one.listener, call.id, errno.EIO)
+    assert not notify.is_waiting(one.listener, call.id)
+    assert not notify.put_fd(one.listener, call.id, os.dup(one.listener), cloexec=True)
+    notify.let_go_on(one.listener, call.id)
+    notify.refuse(one.listener, call.id, errno.EIO)
 
 
 def test_a_signal_does_not_restart_a_call_under_way(child: Make) -> None:
@@ -270,14 +270,14 @@ def test_a_signal_does_not_restart_a_call_under_way(child: Make) -> None:
         return f"{open_and_tell()} caught={len(caught)}"
 
     one = child(act)
-    call = seccomp.receive(one.listener)
+    call = notify.receive(one.listener)
     os.kill(one.pid, signal.SIGUSR1)
     poll = select.poll()
     poll.register(one.listener, select.POLLIN)
     assert poll.poll(500) == []  # a call that starts again would be here as a new one
-    assert seccomp.is_waiting(one.listener, call.id)
+    assert notify.is_waiting(one.listener, call.id)
     null = os.open("/dev/null", os.O_RDWR)
-    assert seccomp.put_fd(one.listener, call.id, null, cloexec=True)
+    assert notify.put_fd(one.listener, call.id, null, cloexec=True)
     assert one.word() == "/dev/null inheritable=False caught=1"
 
 
@@ -292,7 +292,7 @@ def test_the_listener_hangs_up_when_nobody_has_the_filter(child: Make) -> None:
 
 def test_a_second_listener_is_a_reason_that_is_said(child: Make) -> None:
     def act() -> str:
-        seccomp.check_support()
+        notify.check_support()
         return "supported"
 
     assert child(act).word() == f"errno {errno.EBUSY}"

@@ -21,7 +21,7 @@ import errno
 import os
 import threading
 
-from ttybroker import seccomp, target
+from ttybroker.run import notify, target
 from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -150,7 +150,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Begin to answer."""
-        seccomp.wake_in_step(self._listener)
+        notify.wake_in_step(self._listener)
         self._idle = _ENOUGH_IDLE
         for _ in range(_ENOUGH_IDLE):
             threading.Thread(target=self._work, daemon=True).start()
@@ -170,13 +170,13 @@ class Supervisor:
         the kernel before that."""
         while True:
             try:
-                call = seccomp.receive(self._listener)
+                call = notify.receive(self._listener)
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
                 # ENOENT: its caller was killed; or nobody is left, and then every further
                 # try would say so at once, for as long as this process lives.
-                if error.errno == errno.ENOENT and not seccomp.is_deserted(self._listener):
+                if error.errno == errno.ENOENT and not notify.is_deserted(self._listener):
                     continue
                 return
             with self._lock:
@@ -188,19 +188,19 @@ class Supervisor:
                 self._answer(call)
             except Exception as error:
                 say(f"could not answer process {call.pid}: {error!r}")
-                seccomp.refuse(self._listener, call.id, errno.EIO)
+                notify.refuse(self._listener, call.id, errno.EIO)
             with self._lock:
                 self._idle += 1
                 if self._idle > _ENOUGH_IDLE:
                     self._idle -= 1
                     return
 
-    def _answer(self, call: seccomp.Notification) -> None:
+    def _answer(self, call: notify.Notification) -> None:
         request = _read(call)
         name = self._find(call.pid, *request) if request else None
         if name is None or request is None:
-            seccomp.let_go_on(self._listener, call.id)
-        elif seccomp.is_waiting(self._listener, call.id):
+            notify.let_go_on(self._listener, call.id)
+        elif notify.is_waiting(self._listener, call.id):
             try:
                 self._give(call, name, request[2])
             except OSError as error:
@@ -226,12 +226,12 @@ class Supervisor:
                 pass  # the open itself will say it
         return self._names.of(node)
 
-    def _give(self, call: seccomp.Notification, name: str, flags: int) -> None:
-        access = call.kind in (seccomp.ACCESS, seccomp.FACCESSAT)
+    def _give(self, call: notify.Notification, name: str, flags: int) -> None:
+        access = call.kind in (notify.ACCESS, notify.FACCESSAT)
         if access or f"/dev/{name}" not in self._names.paths:
             verdict = self._broker.ask(lambda client: client.check(name))
             if not verdict.known:
-                seccomp.let_go_on(self._listener, call.id)
+                notify.let_go_on(self._listener, call.id)
                 return
             if not verdict.allowed:
                 raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
@@ -240,25 +240,25 @@ class Supervisor:
                 return
         self._open(call, name, flags)
 
-    def _allow(self, call: seccomp.Notification, mode: int) -> None:
+    def _allow(self, call: notify.Notification, mode: int) -> None:
         """access(2) for reading and writing; no device can be executed."""
         if mode & os.X_OK:
-            seccomp.refuse(self._listener, call.id, errno.EACCES)
+            notify.refuse(self._listener, call.id, errno.EACCES)
         else:
-            seccomp.give_value(self._listener, call.id, 0)
+            notify.give_value(self._listener, call.id, 0)
 
-    def _open(self, call: seccomp.Notification, name: str, flags: int) -> None:
+    def _open(self, call: notify.Notification, name: str, flags: int) -> None:
         pid = target.process_of(call.pid)
         fd = self._broker.ask(lambda client: client.open(name, wait=self._wait, pid=pid))
         if not flags & os.O_NONBLOCK:
             os.set_blocking(fd, True)
         try:
-            seccomp.put_fd(self._listener, call.id, fd, cloexec=bool(flags & os.O_CLOEXEC))
+            notify.put_fd(self._listener, call.id, fd, cloexec=bool(flags & os.O_CLOEXEC))
         except OSError as error:  # the program's own limit: nothing of ours to complain of
-            seccomp.refuse(self._listener, call.id, error.errno or errno.EMFILE)
+            notify.refuse(self._listener, call.id, error.errno or errno.EMFILE)
         self._complaints.forget(name)
 
-    def _refuse(self, call: seccomp.Notification, name: str, error: OSError) -> None:
+    def _refuse(self, call: notify.Notification, name: str, error: OSError) -> None:
         number = error.errno or errno.EIO
         self._complaints.say(name, number, line_of(error))
         if number == errno.ETIMEDOUT:
@@ -266,7 +266,7 @@ class Supervisor:
         if number == errno.EINVAL:
             number = errno.ENOENT
         number = number if number in _ORDINARY else errno.EIO
-        seccomp.refuse(self._listener, call.id, number)
+        notify.refuse(self._listener, call.id, number)
 
 
 def line_of(error: OSError) -> str:
@@ -274,23 +274,23 @@ def line_of(error: OSError) -> str:
     return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
 
 
-def _read(call: seccomp.Notification) -> tuple[int, str, int] | None:
+def _read(call: notify.Notification) -> tuple[int, str, int] | None:
     """(dirfd, path, flags or mode) of a call; None when it cannot be the open of a port."""
     kind, args = call.kind, call.args
-    if kind in (seccomp.OPEN, seccomp.CREAT, seccomp.ACCESS):
+    if kind in (notify.OPEN, notify.CREAT, notify.ACCESS):
         dirfd, address = target.AT_FDCWD, args[0]
-        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC if kind == seccomp.CREAT else args[1]
-    elif kind in (seccomp.OPENAT, seccomp.OPENAT2, seccomp.FACCESSAT):
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC if kind == notify.CREAT else args[1]
+    elif kind in (notify.OPENAT, notify.OPENAT2, notify.FACCESSAT):
         dirfd, address, flags = _signed(args[0]), args[1], args[2]
     else:
         return None
-    if kind == seccomp.OPENAT2:
+    if kind == notify.OPENAT2:
         how = target.read_open_how(call.pid, args[2])
         if how is None or how[1]:  # RESOLVE_*: whoever says these is after files, not ports
             return None
         flags = how[0]
     flags &= 0xFFFFFFFF
-    if kind not in (seccomp.ACCESS, seccomp.FACCESSAT) and not _can_be_a_port(flags):
+    if kind not in (notify.ACCESS, notify.FACCESSAT) and not _can_be_a_port(flags):
         return None
     path = target.read_path(call.pid, address)
     return None if path is None else (dirfd, path, flags)

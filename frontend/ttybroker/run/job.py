@@ -1,0 +1,80 @@
+"""What to run, and the error that says why it was not."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ttybroker.run.supervise import Connect
+
+NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 1  # exit statuses: POSIX sh 2.8.2, and ours
+_DEFAULT_PATH = "/bin:/usr/bin"  # confstr(3) _CS_PATH
+
+
+class Failure(Exception):
+    """The program was not started: a line to show, and the exit status."""
+
+    def __init__(self, line: str, status: int = REFUSED) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+class LaunchJob:
+    """What to run and how.
+
+    ports: names to broker, none for all that the user may use. direct: (descriptors, name)
+    of the ports that the program finds open. wait: seconds to queue for a busy port, or None.
+    before_exec: called last in the process that becomes the program.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        connect: Connect,
+        *,
+        ports: Sequence[str] = (),
+        direct: Sequence[tuple[tuple[int, ...], str]] = (),
+        wait: float | None = None,
+        env: Mapping[str, str] | None = None,
+        before_exec: Callable[[], None] | None = None,
+    ) -> None:
+        self.argv = list(argv)
+        self.connect = connect
+        self.ports = tuple(ports)
+        self.direct = tuple(direct)
+        self.wait = wait
+        self.env = our_environment() if env is None else dict(env)
+        self.before_exec = before_exec
+        self.program = find_program(self.argv[0], self.env.get("PATH", _DEFAULT_PATH))
+
+
+def our_environment() -> dict[str, str]:
+    """The environment this process was started with.
+
+    In the C locale Python adds LC_CTYPE to it (PEP 538), which would change the program's.
+    """
+    env = dict(os.environ)
+    if env.get("LC_CTYPE") == "C.UTF-8":
+        with open("/proc/self/environ", "rb") as block:
+            if b"\0LC_CTYPE=" not in b"\0" + block.read():
+                del env["LC_CTYPE"]
+    return env
+
+
+def find_program(name: str, path: str) -> str:
+    """The file that a shell would run for `name`; raises Failure with 127 or 126."""
+    candidates = [name] if "/" in name else [f"{part or '.'}/{name}" for part in path.split(":")]
+    found = ""
+    for candidate in candidates:
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+        if os.path.exists(candidate):
+            found = found or candidate
+    if not found:
+        where = "no such file" if "/" in name else "not found in $PATH; is it installed?"
+        raise Failure(f"{name}: {where}", NOT_FOUND)
+    what = "is a directory" if os.path.isdir(found) else "may not be executed; see its mode"
+    raise Failure(f"{name}: {found} {what}", NOT_EXECUTABLE)
