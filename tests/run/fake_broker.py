@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import socket
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from ttybroker.errors import BY_ERRNO, BrokerUnavailable
@@ -22,6 +26,7 @@ class FakeClient:
         self.directory = Path(directory)
         if (self.directory / "broker.down").exists():
             raise BrokerUnavailable(111, "no broker at FAKE: is ttybrokerd running?")
+        self._mine, self._its = socket.socketpair()
 
     def _log(self, line: str) -> None:
         with open(self.directory / "log", "a") as log:
@@ -31,8 +36,33 @@ class FakeClient:
         path = self.directory / name
         return path.read_text() if path.exists() else None
 
-    def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int:
-        self._log(f"open {name} wait={wait} pid={pid}")
+    def fileno(self) -> int:
+        return self._mine.fileno()
+
+    def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None:
+        """The answer comes from a thread, as from another process."""
+        waits = "None" if wait is None else f"{wait:.1f}"
+        self._log(f"open {name} wait={waits} pid={pid}")
+
+        def answer() -> None:
+            try:
+                self._answer: int | OSError = self._open(name)
+            except OSError as error:
+                self._answer = error
+            self._its.send(b"!")
+
+        threading.Thread(target=answer, daemon=True).start()
+
+    def take_answer(self) -> int | None:
+        self._mine.recv(1)
+        if isinstance(self._answer, OSError):
+            raise self._answer
+        return self._answer
+
+    def come_back(self, _again: object) -> Iterator[float]:
+        raise BrokerUnavailable(111, "the broker went away; is it running?")
+
+    def _open(self, name: str) -> int:
         if (self.directory / "broker.down").exists():
             raise BrokerUnavailable(111, "the broker went away; is it running?")
         if (self.directory / f"{name}.gate").exists():
@@ -48,6 +78,9 @@ class FakeClient:
             asked.write(b"!")
         with open(self.directory / f"{name}.gate") as gate:
             fcntl.flock(gate, fcntl.LOCK_SH)
+        ended = select.select([self._its], [], [], 0)[0]  # the client has closed: withdrawn
+        if ended:
+            raise OSError("withdrawn")
 
     def check(self, name: str) -> Verdict:
         self._log(f"check {name}")
@@ -67,20 +100,23 @@ class FakeClient:
 
     def close(self) -> None:
         self._log("close")
+        self._mine.close()
 
 
 def main() -> int:
     """`fake_broker.py DIRECTORY ARGUMENTS...`: `ttybroker run ARGUMENTS...` on that broker.
 
-    $TEST_PTRACE_SCOPE pretends that Yama says so."""
+    $TEST_PTRACE_SCOPE pretends that Yama says so; $TEST_VIA is a --via."""
     from ttybroker.run import choose
     from ttybroker.run import main as run
 
     directory = sys.argv[1]
+    via = os.environ.pop("TEST_VIA", None)
     scope = os.environ.pop("TEST_PTRACE_SCOPE", None)
     if scope is not None:
         choose.yama = lambda: int(scope)  # type: ignore[assignment]
-    return run(sys.argv[2:], connect=lambda: FakeClient(directory))
+    how = ["--via", via] if via else []
+    return run([*how, *sys.argv[2:]], connect=lambda: FakeClient(directory))
 
 
 if __name__ == "__main__":

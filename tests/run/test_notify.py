@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ttybroker.run import notify
+from ttybroker.run import kernel, notify
 
 X86_64, I386 = notify.MACHINES["x86_64"][1]
 (AARCH64,) = notify.MACHINES["aarch64"][1]
@@ -21,6 +21,10 @@ X86_64, I386 = notify.MACHINES["x86_64"][1]
 ASK, PASS = notify.RET_USER_NOTIF, notify.RET_ALLOW
 RDWR, NOCTTY, NONBLOCK, CLOEXEC = 0o2, 0o400, 0o4000, 0o2000000
 X32 = 0x40000000
+
+
+def build(abis: tuple[notify.Abi, ...], plain: int = notify.PLAIN_INHERITED) -> bytes:
+    return notify.Filter(abis, plain=plain, traced=False).code()
 
 
 def judge(code: bytes, arch: int, nr: int, *args: int) -> int:
@@ -57,7 +61,7 @@ def judge(code: bytes, arch: int, nr: int, *args: int) -> int:
     ],
 )
 def test_an_open_is_asked_about_by_its_flags(abi: notify.Abi, flags: int, verdict: int) -> None:
-    code = notify.build_filter((abi,))
+    code = build((abi,))
     for nr, kind in abi.calls.items():
         if kind == notify.OPENAT:
             assert judge(code, abi.audit, nr, 5, 0x1000, flags) == verdict
@@ -67,19 +71,19 @@ def test_an_open_is_asked_about_by_its_flags(abi: notify.Abi, flags: int, verdic
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
 def test_a_directory_is_never_asked_about(abi: notify.Abi) -> None:
-    code = notify.build_filter((abi,))
+    code = build((abi,))
     nr = next(nr for nr, kind in abi.calls.items() if kind == notify.OPENAT)
     assert judge(code, abi.audit, nr, 5, 0x1000, NONBLOCK | abi.o_directory) == PASS
 
 
 def test_arm64_has_its_own_o_directory() -> None:
     # Elsewhere this bit is O_DIRECTORY; there it is O_DIRECT, and may be any file.
-    assert judge(notify.build_filter((AARCH64,)), AARCH64.audit, 56, 5, 0, RDWR | 0o200000) == ASK
+    assert judge(build((AARCH64,)), AARCH64.audit, 56, 5, 0, RDWR | 0o200000) == ASK
 
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
 def test_access_is_asked_about_for_reading_and_writing(abi: notify.Abi) -> None:
-    code = notify.build_filter((abi,))
+    code = build((abi,))
     for nr, kind in abi.calls.items():
         before = {notify.ACCESS: [0x1000], notify.FACCESSAT: [5, 0x1000]}.get(kind)
         if before is not None:
@@ -89,7 +93,7 @@ def test_access_is_asked_about_for_reading_and_writing(abi: notify.Abi) -> None:
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
 def test_calls_without_visible_flags_are_always_asked_about(abi: notify.Abi) -> None:
-    code = notify.build_filter((abi,))
+    code = build((abi,))
     kinds = (notify.OPENAT2, notify.CREAT)
     numbers = [nr for nr, kind in abi.calls.items() if kind in kinds]
     assert 437 in numbers
@@ -97,21 +101,21 @@ def test_calls_without_visible_flags_are_always_asked_about(abi: notify.Abi) -> 
 
 
 def test_nothing_else_is_asked_about() -> None:
-    code = notify.build_filter((X86_64, I386))
+    code = build((X86_64, I386))
     for abi in (X86_64, I386):
         others = set(range(500)) - set(abi.calls)
         assert {judge(code, abi.audit, nr, *[0xFFFFFFFF] * 6) for nr in others} == {PASS}
 
 
 def test_x32_calls_are_held_to_the_rules_of_x86_64() -> None:
-    code = notify.build_filter((X86_64, I386))
+    code = build((X86_64, I386))
     assert judge(code, X86_64.audit, X32 | 257, 5, 0x1000, RDWR) == ASK
     assert judge(code, X86_64.audit, X32 | 2, 0x1000, RDWR) == ASK
     assert judge(code, X86_64.audit, X32 | 257, 5, 0x1000, CLOEXEC) == PASS
 
 
 def test_an_unknown_convention_passes() -> None:
-    code = notify.build_filter((X86_64, I386))
+    code = build((X86_64, I386))
     assert judge(code, AARCH64.audit, 56, 5, 0x1000, RDWR) == PASS
 
 
@@ -130,6 +134,9 @@ NAMES = {
     "access": notify.ACCESS,
     "faccessat": notify.FACCESSAT,
     "faccessat2": notify.FACCESSAT,
+    "ptrace": notify.PTRACE,
+    "inotify_add_watch": notify.INOTIFY,
+    "io_uring_setup": notify.IO_URING,
 }
 
 
@@ -179,7 +186,7 @@ class Child:
         number = int(os.read(mine, 16))
         os.close(mine)
         handle = os.pidfd_open(self.pid)
-        libc = notify._libc
+        libc = kernel.libc
         self.listener = libc.syscall(438, handle, number, 0)  # pidfd_getfd, 5.6
         os.close(handle)
         assert self.listener >= 0
@@ -292,7 +299,7 @@ def test_the_listener_hangs_up_when_nobody_has_the_filter(child: Make) -> None:
 
 def test_a_second_listener_is_a_reason_that_is_said(child: Make) -> None:
     def act() -> str:
-        notify.check_support()
+        notify.try_here()
         return "supported"
 
     assert child(act).word() == f"errno {errno.EBUSY}"

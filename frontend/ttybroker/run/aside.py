@@ -1,10 +1,9 @@
-"""A process of ours beside the program: how it is started, and what it keeps."""
+"""A process of ours beside the program: how it is started, what it keeps, how the two talk."""
 
 from __future__ import annotations
 
 import os
-import socket
-import struct
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from ttybroker.run.job import Failure
 from ttybroker.say import say
@@ -13,43 +12,126 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LINE_MAX = 4096  # bytes of one message between launcher and supervisor
+_LENGTH = 4  # bytes before each message
+_REFUSED, _CANNOT = b"!", b"?"  # first bytes of a message that is no answer
 
 
-def start_aside(work: Callable[[socket.socket], None]) -> socket.socket:
-    """Run `work` in a process of its own session that is not our child; a socket to it.
+class CannotWork(Exception):
+    """This way of answering opens does not work here; `str()` is the reason."""
+
+
+class Talk:
+    """One end of a conversation between two processes: whole messages, by two pipes.
+
+    Pipes, because loading `socket` costs a start 5 ms.
+    """
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    @staticmethod
+    def pair() -> tuple[Talk, Talk]:
+        """Both ends. None of their descriptors is a standard one, though those may be closed."""
+        (one_reads, other_writes), (other_reads, one_writes) = _pipe(), _pipe()
+        return Talk(one_reads, one_writes), Talk(other_reads, other_writes)
+
+    def send(self, message: bytes) -> None:
+        """Raises BrokenPipeError when the other has gone."""
+        data = memoryview(len(message).to_bytes(_LENGTH, "little") + message)
+        while data:
+            data = data[os.write(self._writing, data) :]
+
+    def refuse(self, line: str) -> None:
+        """Send a line to show: the other raises Failure with it."""
+        self.send(_REFUSED + line.encode(errors="surrogateescape"))
+
+    def decline(self, reason: str) -> None:
+        """Send why this way of answering cannot work: the other raises CannotWork."""
+        self.send(_CANNOT + reason.encode(errors="surrogateescape"))
+
+    def receive(self) -> bytes | None:
+        """The next message; None when the other has gone."""
+        head = self._read(_LENGTH)
+        return None if head is None else self._read(int.from_bytes(head, "little"))
+
+    def answer(self) -> bytes:
+        """The next message. Raises Failure when it refuses or none comes, CannotWork when it
+        declines."""
+        message = self.receive()
+        if message is None:
+            raise Failure("the supervisor ended before the program began; please report this")
+        if message[:1] == _REFUSED:
+            raise Failure(message[1:].decode(errors="surrogateescape"))
+        if message[:1] == _CANNOT:
+            raise CannotWork(message[1:].decode(errors="surrogateescape"))
+        return message
+
+    def fileno(self) -> int:
+        """The reading descriptor, to wait on."""
+        return self._reading
+
+    def close(self) -> None:
+        """End the conversation."""
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _read(self, size: int) -> bytes | None:
+        data = b""
+        while len(data) < size:
+            more = os.read(self._reading, size - len(data))
+            if not more:
+                return None
+            data += more
+        return data
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe, of descriptors above the standard ones."""
+    made = []
+    for fd in os.pipe():
+        if fd <= 2:
+            made.append(fcntl(fd, F_DUPFD_CLOEXEC, 3))
+            os.close(fd)
+        else:
+            made.append(fd)
+    return made[0], made[1]
+
+
+def start_aside(work: Callable[[Talk], None]) -> Talk:
+    """Run `work` in a process of its own session that is not our child; our end of a talk with it.
 
     Forked twice, so that the program we become has no child it does not know of. What the
     program would inherit, that process does not keep: a pipe of the caller's would never end.
     """
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mine, its = Talk.pair()
     middle = os.fork()
     if middle == 0:
         try:
             if os.fork() == 0:
                 mine.close()
                 os.setsid()
-                run_aside(work, theirs)
+                run_aside(work, its)
         except OSError as error:
-            theirs.send(f"!no supervisor: {error.strerror}; try again later".encode())
+            its.refuse(f"no supervisor: {error.strerror}; try again later")
         finally:
             os._exit(0)
-    theirs.close()
+    its.close()
     reap(middle)
     return mine
 
 
-def run_aside(work: Callable[[socket.socket], None], talk: socket.socket) -> None:
+def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
     """`work(talk)`, then end this process. An error before the program started is told there."""
     try:
         drop_inherited()
         os.chdir("/")
         work(talk)
     except OSError as error:
-        from ttybroker.run.supervise import line_of
+        from ttybroker.run.broker import line_of
 
         try:
-            talk.send(b"!" + line_of(error).encode()[: LINE_MAX - 1])
+            talk.refuse(line_of(error))
         except OSError:
             pass
     except BaseException as error:
@@ -64,6 +146,10 @@ def drop_inherited() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    try:
+        os.fstat(2)
+    except OSError:
+        os.dup2(null, 2)
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         try:
@@ -71,24 +157,8 @@ def drop_inherited() -> None:
                 os.close(fd)
         except OSError:
             pass  # the descriptor of the listing itself
-    os.close(null)
-
-
-def reap(child: int) -> None:
-    try:
-        os.waitpid(child, 0)
-    except ChildProcessError:
-        pass  # SIGCHLD is ignored: the kernel did it
-
-
-def hear(talk: socket.socket) -> bytes:
-    """What the other process has ready for us; raises Failure with its line when it refused."""
-    answer = talk.recv(LINE_MAX)
-    if answer[:1] == b"!":
-        raise Failure(answer[1:].decode())
-    if not answer:
-        raise Failure("the supervisor ended before the program began; please report this")
-    return answer[1:]
+    if null > 2:
+        os.close(null)
 
 
 def leave_terminal() -> None:
@@ -98,11 +168,22 @@ def leave_terminal() -> None:
     os.close(null)
 
 
-def take_listener(talk: socket.socket) -> int:
-    """The listener from the process that has installed the filter; -1 when it ended first."""
-    data, ancillary, _, _ = talk.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    talk.close()
-    if not data or not ancillary:
+def reap(child: int) -> None:
+    """Wait for the end of a child."""
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        pass  # SIGCHLD is ignored: the kernel did it
+
+
+def take_listener(talk: Talk, process: int) -> int:
+    """The listener of the process with this pidfd, which has installed the filter and says its
+    number; -1 when it ended first."""
+    from ttybroker.run.kernel import take_fd
+
+    number = talk.receive()
+    if number is None:
         return -1
-    listener: int = struct.unpack("=i", ancillary[0][2])[0]
+    listener = take_fd(process, int(number))
+    talk.send(b"taken")
     return listener

@@ -4,67 +4,81 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import socket
-import struct
 
-from ttybroker.run import notify
 from ttybroker.run.job import NOT_EXECUTABLE, NOT_FOUND, Failure
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
+    from ttybroker.run.aside import Talk
     from ttybroker.run.job import LaunchJob
 
+Opened = list[tuple[int, tuple[int, ...]]]  # our descriptor, the numbers that the program wants
 
-def become_program(job: LaunchJob, talk: socket.socket) -> None:
-    """Put the filter on, hand its listener to the supervisor, and become the program."""
-    direct = open_direct(job)  # before the filter, after the fork: the supervisor keeps no copy
+
+def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) -> None:
+    """Put the filter on, let the supervisor take its listener, and become the program.
+
+    opened: what `open_direct` gave. traced: whether a tracer answers first. Raises Failure.
+    """
+    from ttybroker.run import notify
+
+    if job.brokered:
+        plain = notify.PLAIN_ALWAYS
+    else:
+        plain = notify.PLAIN_INHERITED if traced else notify.PLAIN_NEVER
     try:
-        listener = notify.install()
+        listener = notify.install(plain=plain, traced=traced)
     except OSError as error:
         raise Failure(f"{job.argv[0]}: no seccomp filter: {error}")
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", listener))]
-    talk.sendmsg([b"L"], rights)
+    talk.send(b"%d" % listener)
+    talk.answer()
     talk.close()
     os.close(listener)
-    exec_program(job, direct)
+    exec_program(job, opened)
 
 
-def open_direct(job: LaunchJob) -> list[tuple[int, tuple[int, ...]]]:
-    """(our descriptor, where the program wants it) of every port it is to find open.
-
-    Blocking, as programs expect of what they inherit. Raises Failure.
-    """
+def open_direct(job: LaunchJob) -> Opened:
+    """Open every port that the program is to find open. Blocking, as programs expect of what
+    they inherit. Raises Failure."""
     if not job.direct:
         return []
-    import fcntl
+    from ttybroker.run.broker import line_of, open_for_itself
 
-    from ttybroker.run.supervise import line_of
-
-    above = 1 + max(number for numbers, _ in job.direct for number in numbers)
-    opened = []
+    taken = {number for numbers, _ in job.direct for number in numbers}
     try:
-        client = job.connect()
-        for numbers, name in job.direct:
-            fd = client.open(name, wait=job.wait, pid=os.getpid())
+        fds = open_for_itself(job.connect, [name for _, name in job.direct], job.wait)
+        for fd in fds:
             os.set_blocking(fd, True)
-            # Out of the way of the numbers that the others are to have.
-            opened.append((fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above), numbers))
-            os.close(fd)
-        client.close()
+        return [
+            (_out_of(taken, fd), numbers) for fd, (numbers, _) in zip(fds, job.direct, strict=True)
+        ]
     except OSError as error:
         raise Failure(line_of(error))
-    return opened
 
 
-def exec_program(job: LaunchJob, direct: list[tuple[int, tuple[int, ...]]]) -> None:
+def _out_of(taken: set[int], fd: int) -> int:
+    """The descriptor, moved to a number that no other port is to have."""
+    import fcntl
+
+    passed = []
+    while fd in taken:
+        passed.append(fd)
+        fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    for old in passed:
+        os.close(old)
+    return fd
+
+
+def exec_program(job: LaunchJob, opened: Opened) -> None:
     """Become the program, with nothing of ours left: does not return. Raises Failure."""
-    for fd, numbers in direct:
+    for fd, numbers in opened:
         for number in numbers:
             os.dup2(fd, number)
     if job.before_exec is None:
-        for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; programs rely
-            signal.signal(ignored, signal.SIG_DFL)
+        from ttybroker.run.kernel import SIG_DFL, set_signal
+
+        for ignored in (13, 25):  # SIGPIPE, SIGXFSZ: Python ignores them; programs rely on them
+            set_signal(ignored, SIG_DFL)
     else:
         job.before_exec()
     try:

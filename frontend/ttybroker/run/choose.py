@@ -1,59 +1,102 @@
 """Which way the opens of a program are answered, and what may work here.
 
-Where ptrace(2) rules let a stranger of the same user look (no Yama, or 0), the supervisor
-is daemonised (`daemonised`). Under Yama 1 only an ancestor may look, so it goes in between
-(`tree`). Where neither works a pty proxy takes its place (`ptyproxy`), and says what is lost.
+    traced     a tracer decides, a listener answers (`daemonised`, `trace`)
+    listened   the listener alone: for debuggers, whose business is to trace, and --via notify
+    tree       the same under Yama 1, where only an ancestor may look (`tree`)
+    pty        where no filter works: every byte is copied, and what is lost is said (`ptyproxy`)
 
-Whatever can fail is tried before the program starts (`trial`).
+The supervisor is started first, and gets ready while this process looks whether it may work.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 
-from ttybroker.run import notify
-from ttybroker.run.become import exec_program, open_direct
+from ttybroker.run.aside import CannotWork
+from ttybroker.run.daemonised import Daemonised
 from ttybroker.run.job import Failure
-from ttybroker.run.trial import try_in_a_child
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.run.job import LaunchJob
+    from ttybroker.run.notify import Abi
 
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"  # Documentation/admin-guide/LSM/Yama.rst
 _INTERPRETERS = 4  # BINPRM_MAX_RECURSION, linux/binfmts.h
+_FEW = 16  # descriptors; with fewer the supervisor does not get far
+# Programs that trace others: a process has one tracer at most, and here it is to be theirs.
+_TRACERS = frozenset(
+    ("strace", "ltrace", "gdb", "gdb-multiarch", "gdbserver", "lldb", "lldb-server", "dlv", "rr")
+    + ("uftrace", "proot", "wine", "wine64")
+)
 
 
 def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None) -> int:
     """Run the job; comes back with an exit status only where a launcher has to stay.
 
-    via: "notify" or "pty" to insist on one. ptrace_scope: Yama's setting, read when None.
+    via: "notify" for the listener alone, or "pty". ptrace_scope: Yama's setting, read when None.
     Raises Failure when the program was not started.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends us, with no traceback
-    if job.direct and not job.ports:
-        exec_program(job, open_direct(job))
-    if notify.prctl(notify.PR_GET_DUMPABLE, 0) != 1:
-        # After a set-user-ID exec. The privilege is gone, so this process is no more than
-        # its user's other ones, and the supervisor has to read the arguments of its calls.
-        notify.prctl(notify.PR_SET_DUMPABLE, 1)
+    _end_by_ctrl_c()
+    _show_memory()
+    if 0 < (limit := os.sysconf("SC_OPEN_MAX")) < _FEW:
+        what = f"only {limit} open files are allowed (ulimit -n); {_FEW} are needed"
+        raise Failure(f"nothing was started: {what}")
+    if via == "pty":
+        return _copy(job, "")
     scope = yama() if ptrace_scope is None else ptrace_scope
-    why_not = "" if via == "pty" else obstacle(job.program, scope)
-    if why_not and via == "notify":
+    if scope > 1:
+        return _without_filter(job, via, f"Yama's ptrace_scope is {scope}")
+    trace = via == "auto" and os.path.basename(job.program) not in _TRACERS
+    supervisor = Daemonised(job, trace=trace, scope=scope) if trace or scope == 0 else None
+    why_not = obstacle(job.program)
+    if why_not:
+        if supervisor is not None:
+            supervisor.abandon()
+        return _without_filter(job, via, why_not)
+    try:
+        if supervisor is not None:
+            supervisor.become_program()
+    except CannotWork as error:
+        if scope == 0:
+            return _without_filter(job, via, str(error))
+    from ttybroker.run.tree import launch_in_tree
+
+    return launch_in_tree(job)
+
+
+def _without_filter(job: LaunchJob, via: str, why_not: str) -> int:
+    """A program whose ports are all open when it starts needs no more; others get a pty."""
+    if job.direct and not job.ports:
+        from ttybroker.run.become import exec_program, open_direct
+
+        exec_program(job, open_direct(job))
+    if via == "notify":
         raise Failure(f"{job.argv[0]}: no seccomp notification: {why_not}; try --via pty")
-    if via == "pty" or why_not:
-        from ttybroker.run.ptyproxy import launch_with_ptys
+    return _copy(job, why_not)
 
-        launch_with_ptys(job, why_not)
-    if scope == 1:
-        from ttybroker.run.tree import launch_in_tree
 
-        return launch_in_tree(job)
-    from ttybroker.run.daemonised import launch_and_become
+def _copy(job: LaunchJob, why: str) -> int:
+    from ttybroker.run.ptyproxy import launch_with_ptys
 
-    return launch_and_become(job)
+    launch_with_ptys(job, why)
+
+
+def _end_by_ctrl_c() -> None:
+    """Let Ctrl-C end this process, with no traceback, unless the caller ignores it."""
+    from ttybroker.run.kernel import SIG_DFL, SIG_IGN, SIGINT, set_signal, signal_action
+
+    if signal_action(SIGINT) != SIG_IGN:
+        set_signal(SIGINT, SIG_DFL)
+
+
+def _show_memory() -> None:
+    """After a set-user-ID exec a process hides its memory. The privilege is gone, so this one is
+    no more than its user's others, and the supervisor has to read the arguments of its calls."""
+    from ttybroker.run.kernel import PR_GET_DUMPABLE, PR_SET_DUMPABLE, prctl
+
+    if prctl(PR_GET_DUMPABLE, 0) != 1:
+        prctl(PR_SET_DUMPABLE, 1)
 
 
 # ---- may it work? ----
@@ -70,18 +113,18 @@ def yama() -> int:
         return 0
 
 
-def obstacle(program: str, scope: int) -> str:
+def obstacle(program: str) -> str:
     """Why the supervisor could not serve this program; "" when it can."""
-    if scope > 1:
-        return f"Yama's ptrace_scope is {scope}"
+    from ttybroker.run import notify, trial
+
     try:
         _, abis = notify.machine()
     except notify.Unsupported as error:
         return str(error)
-    return of_program(program, abis) or try_in_a_child(scope)
+    return of_program(program, abis) or trial.obstacle_here()
 
 
-def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
+def of_program(program: str, abis: tuple[Abi, ...]) -> str:
     """What about the file forbids a filter and a supervisor; "" when nothing does."""
     if not os.access(program, os.R_OK):
         return f"{program} is not readable, so nobody may look at what it asks for"

@@ -8,8 +8,10 @@ Parsed by hand, because argparse costs a quarter of the start-up time that there
 
 from __future__ import annotations
 
+import errno
 import os
 
+from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
 from ttybroker.say import say, speak_as
 from ttybroker.wire import MAX_WAIT, valid_name
 
@@ -18,21 +20,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ttybroker.client import Broker
-    from ttybroker.run.supervise import Client, Connect
+    from ttybroker.run.broker import BrokerClient, Connect
 
 USAGE = (
     "[--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... [--stdio PORT] [PORT...] "
     "-- PROGRAM [ARGUMENT...]"
 )
 BAD_USAGE = 2
+_WITH_VALUE = ("--via", "--wait", "--fd", "--stdio")
 
 
 class Usage(Exception):
-    """What is wrong with the command line, and what to write instead (else: all of the usage)."""
+    """What is wrong with the command line, and what to write instead (else: all of the usage).
 
-    def __init__(self, line: str, *, hint: bool = True) -> None:
+    instead: the command line after our name as it ought to be, "" when `line` says enough.
+    """
+
+    def __init__(self, line: str, *, hint: bool = True, instead: str = "") -> None:
         super().__init__(line)
         self.hint = hint
+        self.instead = instead
+
+
+HELP = """\
+usage: {command} {usage}
+
+Run a program whose own open of a port, as /dev/ttyS0 or by a link to it, is answered with the
+broker's descriptor. Without a PORT that holds for all ports that the policy allows.
+
+  --wait SECONDS  queue for a busy port, first come, first served
+  --fd N PORT     start the program with the port open as descriptor N
+  --stdio PORT    start the program with the port as its standard input and output
+  --via WAY       how opens are answered: auto, the default, takes what works best here;
+                  notify leaves strace and gdb usable inside; pty copies every byte
+
+Examples: {command} -- picocom -b 115200 /dev/ttyS0
+          {command} --wait 60 --stdio ttyS0 -- sz firmware.bin
+"""
 
 
 class Request:
@@ -63,17 +87,19 @@ def main(
     the user typed, to speak under that name.
     """
 
-    def connect_late() -> Client:
+    def connect_late() -> BrokerClient:
         from ttybroker import client
 
         client.tell_why = say
         return client.connect(broker)
 
     from ttybroker.run.choose import launch
-    from ttybroker.run.job import REFUSED, Failure, LaunchJob
 
     speak_as(command.partition(" ")[0])
     try:
+        if _wants_help(argv):
+            os.write(1, HELP.format(command=command, usage=USAGE).encode())
+            return 0
         request = parse(argv)
         job = LaunchJob(
             request.program,
@@ -86,13 +112,20 @@ def main(
         )
         return launch(job, via=request.via)
     except Usage as error:
-        say(error if error.hint else f"{error}; usage: {command} {USAGE}")
+        if error.instead:
+            say(f"{error}; write: {command} {error.instead}")
+        else:
+            say(error if error.hint else f"{error}; usage: {command} {USAGE}")
         return BAD_USAGE
     except Failure as error:
         say(error)
         return error.status
     except OSError as error:  # no process or descriptor to be had
-        say(f"nothing was started: {error.strerror}; try again later")
+        if error.errno == errno.EMFILE:
+            limit = os.sysconf("SC_OPEN_MAX")
+            say(f"nothing was started: only {limit} open files are allowed (ulimit -n)")
+        else:
+            say(f"nothing was started: {error.strerror}; try again later")
         return REFUSED
 
 
@@ -100,7 +133,7 @@ def parse(argv: list[str]) -> Request:
     """Read the command line; raises Usage."""
     request = Request()
     if "--" not in argv:
-        raise Usage("no -- before the program", hint=False)
+        raise _no_dashes(argv)
     end = argv.index("--")
     words, request.program = argv[:end], argv[end + 1 :]
     if not request.program:
@@ -114,6 +147,30 @@ def parse(argv: list[str]) -> Request:
             request.ports.append(_port(word))
     _check_twice(request)
     return request
+
+
+def _wants_help(argv: list[str]) -> bool:
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    return "--help" in ours or ours[:1] == ["-h"]
+
+
+def _no_dashes(argv: list[str]) -> Usage:
+    """What to write instead: the first word that is an installed program begins the program's."""
+    path = os.environ.get("PATH", DEFAULT_PATH)
+    for at, word in enumerate(argv):
+        is_value = at > 0 and argv[at - 1] in _WITH_VALUE
+        if not word.startswith("-") and not is_value and _is_program(word, path):
+            return Usage(
+                "no -- before the program", instead=" ".join([*argv[:at], "--", *argv[at:]])
+            )
+    return Usage("no -- before the program", hint=False)
+
+
+def _is_program(word: str, path: str) -> bool:
+    try:
+        return not word.startswith("/dev/") and bool(find_program(word, path))
+    except Failure:
+        return False
 
 
 def _option(request: Request, word: str, words: list[str]) -> None:
@@ -167,10 +224,11 @@ def _port(word: str) -> str:
 
 
 def _check_twice(request: Request) -> None:
-    names = [name for _, name in request.direct] + request.ports
-    for name in names:
-        if names.count(name) > 1:
-            raise Usage(f"{name}: named twice; name each port once")
+    # A port of --fd may be named again: its opens are answered in any case.
+    for names in ([name for _, name in request.direct], request.ports):
+        for name in names:
+            if names.count(name) > 1:
+                raise Usage(f"{name}: named twice; name each port once")
     numbers = [number for group, _ in request.direct for number in group]
     for number in numbers:
         if numbers.count(number) > 1:

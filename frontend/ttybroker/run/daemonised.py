@@ -1,50 +1,121 @@
-"""The layout for no Yama, or Yama 0: the supervisor is daemonised, and no child of the program.
+"""The usual layout: the supervisor is daemonised, and no child of the program.
 
     shell ---- launcher = program ---- its children     filter on all of these
     init  ---- supervisor -- broker                     answers, ends with the last of them
 
 The launcher becomes the program: same pid, same parent, so signals, job control and the exit
 status need no code.
+
+The supervisor traces the program, if it may (`trace`). If not, the listener alone answers, which
+needs the right to read the program's memory: no Yama, or 0. A tracer needs no more than that the
+launcher allows it once (PR_SET_PTRACER), so it works under Yama 1 too.
 """
 
 from __future__ import annotations
 
 import os
 
-from ttybroker.run.aside import hear, leave_terminal, start_aside, take_listener
-from ttybroker.run.become import become_program
+from ttybroker.run.aside import CannotWork, Talk, leave_terminal, start_aside, take_listener
+from ttybroker.run.become import become_program, open_direct
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    import socket
-
     from ttybroker.run.job import LaunchJob
 
-
-def launch_and_become(job: LaunchJob) -> int:
-    launcher = os.getpid()
-    talk = start_aside(lambda theirs: _supervise(job, launcher, theirs))
-    hear(talk)
-    become_program(job, talk)
-    return 0  # not reached
+_READY, _GO = b"ready", b"go"
+_TRACED, _LISTENED = b"traced", b"listened"
+_ANY_TRACER = 2**64 - 1  # PR_SET_PTRACER_ANY
 
 
-def _supervise(job: LaunchJob, program: int, talk: socket.socket) -> None:
+class Daemonised:
+    """A supervisor that has been started and is getting ready. trace: whether it shall trace;
+    scope: Yama's setting."""
+
+    def __init__(self, job: LaunchJob, *, trace: bool, scope: int) -> None:
+        from functools import partial
+
+        self._job = job
+        self._scope = scope
+        if scope == 1:
+            _allow_tracer(_ANY_TRACER)
+        launcher = os.getpid()
+        self._talk = start_aside(partial(_supervise, job, launcher, trace))
+
+    def abandon(self) -> None:
+        """Let it end."""
+        self._talk.close()
+
+    def become_program(self) -> None:
+        """Become the program under this supervisor: does not return. Raises Failure, or
+        CannotWork when the supervisor may not look into this process."""
+        self._talk.answer()
+        # Before it traces this process: a wait for a port is then interrupted as any other.
+        opened = open_direct(self._job)
+        self._talk.send(_GO)
+        try:
+            traced = self._talk.answer() == _TRACED
+            if self._scope == 1:
+                _allow_tracer(0)
+                if not traced:
+                    raise CannotWork("Yama's ptrace_scope is 1")
+        except CannotWork:
+            self.abandon()
+            for fd, _ in opened:
+                os.close(fd)
+            raise
+        become_program(self._job, self._talk, opened, traced=traced)
+
+
+def _allow_tracer(pid: int) -> None:
+    from ttybroker.run.kernel import PR_SET_PTRACER, prctl
+
+    try:
+        prctl(PR_SET_PTRACER, pid)
+    except OSError:
+        pass  # no Yama here: nothing to be allowed
+
+
+def _supervise(job: LaunchJob, launcher: int, trace: bool, talk: Talk) -> None:
     """The supervisor's whole life."""
-    import select
+    from ttybroker.run.broker import reach
+    from ttybroker.run.names import Names
 
-    from ttybroker.run.supervise import Supervisor, reach
+    broker, ports = reach(job.connect, job.brokered)
+    from ttybroker.run import target
+    from ttybroker.run.kernel import outlive_signals
+    from ttybroker.run.supervise import Supervisor
+    from ttybroker.run.trace import Tracer, seize, serve_until_readable
 
-    broker, names = reach(job.connect, job.ports)
-    leader = os.pidfd_open(program)
-    talk.send(b"+")
-    listener = take_listener(talk)
+    process = os.pidfd_open(launcher)
+    talk.send(_READY)
+    if talk.receive() is None:
+        return
+    traced = trace and seize(launcher)
+    if not traced and not target.may_read(launcher):
+        talk.decline("the memory of another process cannot be read here")
+        return
+    outlive_signals()
+    talk.send(_TRACED if traced else _LISTENED)
+    if traced:
+        serve_until_readable(talk.fileno())
+    listener = take_listener(talk, process)
     if listener < 0:
         return  # the launcher gave up, and said why
-    Supervisor(listener, broker, names, job.wait).start()
+    supervisor = Supervisor(listener, broker, Names(job.brokered, ports), job.wait)
+    supervisor.start()
+    if traced:
+        Tracer(supervisor, launcher).run()
+    watch(listener, process)
+
+
+def watch(listener: int, leader: int) -> None:
+    """Wait until no process has the filter any more; let go of the terminal when the program
+    (its pidfd is `leader`) has ended, perhaps not its children."""
+    import select
+
     poll = select.poll()
     poll.register(listener, 0)  # POLLHUP: no process has the filter any more
-    poll.register(leader, select.POLLIN)  # the program has ended, perhaps not its children
+    poll.register(leader, select.POLLIN)
     while True:
         ended = [fd for fd, _ in poll.poll()]
         if listener in ended:

@@ -8,10 +8,10 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ttybroker.run.supervise import Connect
+    from ttybroker.run.broker import Connect
 
 NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 1  # exit statuses: POSIX sh 2.8.2, and ours
-_DEFAULT_PATH = "/bin:/usr/bin"  # confstr(3) _CS_PATH
+DEFAULT_PATH = "/bin:/usr/bin"  # confstr(3) _CS_PATH
 
 
 class Failure(Exception):
@@ -48,7 +48,9 @@ class LaunchJob:
         self.wait = wait
         self.env = our_environment() if env is None else dict(env)
         self.before_exec = before_exec
-        self.program = find_program(self.argv[0], self.env.get("PATH", _DEFAULT_PATH))
+        # whose opens are answered: the ports that are named in any way
+        self.brokered = tuple(dict.fromkeys([*ports, *(name for _, name in direct)]))
+        self.program = find_program(self.argv[0], self.env.get("PATH", DEFAULT_PATH))
 
 
 def our_environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Seccomp user notification: the filter, the listener, and the answers to it.
 
-Everything here is a thin function over prctl(2), seccomp(2) or an ioctl(2) of the
-listener; who is asked about what is decided in `supervise`. libseccomp is not used: 2.5
+Everything here is a thin function over seccomp(2) or an ioctl(2) of the listener; which
+call gets which answer is decided in `supervise` and `trace`. libseccomp is not used: 2.5
 has no ADDFD. Numbers come from the kernel's own headers, named where they stand, with
 the first kernel that has them. Every failing call raises OSError with its errno.
 
@@ -20,11 +20,7 @@ import struct
 import sys
 from fcntl import ioctl
 
-# linux/prctl.h
-PR_GET_DUMPABLE = 3  # 2.4
-PR_SET_DUMPABLE = 4  # 2.4
-PR_SET_NO_NEW_PRIVS = 38  # 3.5
-PR_SET_CHILD_SUBREAPER = 36  # 3.4
+from ttybroker.run.kernel import PR_SET_NO_NEW_PRIVS, fail, libc, prctl
 
 # linux/seccomp.h
 SET_MODE_FILTER = 1  # 3.17
@@ -32,6 +28,8 @@ GET_NOTIF_SIZES = 3  # 5.0
 FLAG_NEW_LISTENER = 1 << 3  # 5.0
 FLAG_WAIT_KILLABLE_RECV = 1 << 5  # 5.19
 RET_USER_NOTIF = 0x7FC00000  # 5.0
+RET_TRACE = 0x7FF00000  # 3.5; the low 16 bits are for the tracer
+RET_ERRNO = 0x00050000  # 3.5; the low 16 bits are the errno
 RET_ALLOW = 0x7FFF0000  # 3.5
 NOTIF_FLAG_CONTINUE = 1 << 0  # 5.5
 ADDFD_FLAG_SEND = 1 << 1  # 5.14
@@ -41,6 +39,8 @@ IOCTL_ID_VALID = 0x40082102  # _IOW('!', 2, __u64), 5.0 (the direction was put r
 IOCTL_ADDFD = 0x40182103  # _IOW('!', 3, struct seccomp_notif_addfd), 5.9
 IOCTL_SET_FLAGS = 0x40082104  # _IOW('!', 4, __u64), 6.6
 FD_SYNC_WAKE_UP = 1 << 0  # 6.6
+
+ERESTARTSYS = 512  # linux/errno.h: not for programs; the kernel makes it EINTR or calls again
 
 # struct seccomp_notif: id, pid, flags; struct seccomp_data: nr, arch, ip, six arguments.
 _NOTIF = struct.Struct("=QIIiIQ6Q")
@@ -57,7 +57,15 @@ _READ_OR_WRITE = 6  # R_OK | W_OK of access(2)
 X32_BIT = 0x40000000  # asm/unistd.h, __X32_SYSCALL_BIT
 
 # What a trapped call is, whatever its number: a table per architecture maps onto these.
-OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT = range(6)
+OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT, PTRACE, INOTIFY, IO_URING = range(9)
+
+# Which plain read-only opens are asked about: those without O_NOCTTY and O_NONBLOCK.
+PLAIN_NEVER = 0  # none: they cost nothing, and nothing interrupts them
+PLAIN_INHERITED = 1  # those without O_CLOEXEC: `cat PORT` and `< PORT`, but not the loader's
+PLAIN_ALWAYS = 2  # all: Python's open(PORT, "rb"), Go's os.Open, fopen(PORT, "re")
+
+# In the unused upper half of an int argument: the tracer has found that this call means a port.
+MARK = 0x74747962
 
 
 class Unsupported(OSError):
@@ -75,32 +83,67 @@ class Abi:
     """One system call convention: its AUDIT_ARCH, its numbers, its ELF machines."""
 
     def __init__(
-        self, audit: int, calls: dict[int, int], o_directory: int, elf: tuple[tuple[int, int], ...]
+        self,
+        audit: int,
+        calls: dict[int, int],
+        o_directory: int,
+        elf: tuple[tuple[int, int], ...],
+        registers: dict[int, int],
     ) -> None:
         self.audit = audit
-        self.calls = calls  # system call number -> OPEN..FACCESSAT
+        self.calls = calls  # system call number -> OPEN..IO_URING
         self.o_directory = o_directory
         self.elf = elf  # (EI_CLASS, e_machine) of the programs that use it: linux/elf-em.h
+        # argument -> its place in struct user_regs_struct, for those that a tracer can mark
+        self.registers = registers
+
+    def markable(self, kind: int) -> bool:
+        """Whether a tracer can send such a call on to the listener."""
+        return MARKED.get(kind) in self.registers
 
 
-_FROM_5_6 = {437: OPENAT2, 439: FACCESSAT}  # openat2 5.6, faccessat2 5.8: the same everywhere
+# openat2 5.6, faccessat2 5.8, io_uring_setup 5.1: the same everywhere
+_FROM_5_1 = {437: OPENAT2, 439: FACCESSAT, 425: IO_URING}
 
 # AUDIT_ARCH_*: linux/audit.h. The x32 numbers are those of x86-64 with X32_BIT set.
 _X86_64 = Abi(  # asm/unistd_64.h
     0xC000003E,
-    {2: OPEN, 257: OPENAT, 85: CREAT, 21: ACCESS, 269: FACCESSAT, **_FROM_5_6},
+    {
+        2: OPEN,
+        257: OPENAT,
+        85: CREAT,
+        21: ACCESS,
+        269: FACCESSAT,
+        **_FROM_5_1,
+        101: PTRACE,
+        254: INOTIFY,
+    },
     0o200000,
     ((2, 62), (1, 62)),
+    {0: 14, 1: 13, 2: 12},  # asm/user_64.h: rdi, rsi, rdx
 )
 _I386 = Abi(  # asm/unistd_32.h
     0x40000003,
-    {5: OPEN, 295: OPENAT, 8: CREAT, 33: ACCESS, 307: FACCESSAT, **_FROM_5_6},
+    {
+        5: OPEN,
+        295: OPENAT,
+        8: CREAT,
+        33: ACCESS,
+        307: FACCESSAT,
+        **_FROM_5_1,
+        26: PTRACE,
+        292: INOTIFY,
+    },
     0o200000,
     ((1, 3),),
+    {},  # its registers have no upper half
 )
-_GENERIC = {56: OPENAT, 48: FACCESSAT, **_FROM_5_6}  # asm-generic/unistd.h
-_AARCH64 = Abi(0xC00000B7, _GENERIC, 0o40000, ((2, 183),))  # arm64 has its own O_DIRECTORY
-_RISCV64 = Abi(0xC00000F3, _GENERIC, 0o200000, ((2, 243),))
+# asm-generic/unistd.h
+_GENERIC = {56: OPENAT, 48: FACCESSAT, **_FROM_5_1, 117: PTRACE, 27: INOTIFY}
+# arm64 has its own O_DIRECTORY. The first argument is not to be marked on either: what a tracer
+# writes there is the call's result. asm/ptrace.h: x1 and x2; pc, ra, ... a0, a1, a2.
+_AARCH64 = Abi(0xC00000B7, _GENERIC, 0o40000, ((2, 183),), {1: 1, 2: 2})
+_RISCV64 = Abi(0xC00000F3, _GENERIC, 0o200000, ((2, 243),), {1: 11, 2: 12})
 
 # uname(2) machine -> (seccomp(2)'s own number, the conventions its programs can use)
 MACHINES: dict[str, tuple[int, tuple[Abi, ...]]] = {
@@ -132,110 +175,132 @@ _NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data; arguments are 8 
 
 # (code, value, label to go to when true, label when false); "" goes to the next line
 _Line = tuple[int, int, str, str]
-# kind -> (argument with the flags or the mode, what to look at)
-_LOOKS = {OPEN: (1, "flags"), OPENAT: (2, "flags"), ACCESS: (1, "mode"), FACCESSAT: (2, "mode")}
+# kind -> the argument with the flags or the mode
+_LOOKS = {OPEN: 1, OPENAT: 2, ACCESS: 1, FACCESSAT: 2}
+# kind -> the int argument whose upper half carries MARK
+MARKED = {**_LOOKS, OPENAT2: 0, CREAT: 1}
+_NEW_FILE = os.O_CREAT | os.O_EXCL  # both: no port can be meant, because it must not exist
 
 
-def build_filter(abis: tuple[Abi, ...]) -> bytes:
-    """The program, as an array of struct sock_filter, for the conventions given.
+class Filter:
+    """Writes the filter for the conventions given, as an array of struct sock_filter.
 
-    Asks about an open that could be one of a terminal (it reads and writes, or says
-    O_NOCTTY or O_NONBLOCK, or does not say O_CLOEXEC: so `cat PORT` and `< PORT` work, and
-    the loader's own opens are never asked about), not of a directory; about access() for
-    reading or writing; about openat2() and creat() always, because a filter cannot see
-    their flags or they have none. A convention it does not know passes untouched: the
-    program there has no brokered ports, and loses nothing else.
+    Asks about an open that could be one of a terminal: it reads and writes, or says O_NOCTTY
+    or O_NONBLOCK; of a plain read-only one as `plain` says (PLAIN_NEVER and so on); never of a
+    directory, of O_PATH, or of a file that must be new. Asks about access() for reading or
+    writing; about openat2() and creat() always, because a filter cannot see their flags or
+    they have none. Answers io_uring_setup() with ENOSYS, because a ring opens files unseen.
+
+    traced: a tracer is asked first (RET_TRACE), and sends only marked calls to the listener.
+    A convention that is not given passes untouched: the program there has no brokered ports,
+    and loses nothing else.
     """
-    lines: list[_Line] = [(_LOAD, _ARCH, "", "")]
-    labels: dict[str, int] = {}
-    lines += [(_EQUAL, abi.audit, f"abi{at}", "") for at, abi in enumerate(abis)]
-    lines.append((_RETURN, RET_ALLOW, "", ""))
-    for at, abi in enumerate(abis):
-        labels[f"abi{at}"] = len(lines)
-        _one_abi(abi, f"{at}", lines, labels)
-    return b"".join(
-        struct.pack(
-            "=HBBI",
-            code,
-            labels[yes] - here - 1 if yes else 0,
-            labels[no] - here - 1 if no else 0,
-            value,
+
+    def __init__(self, abis: tuple[Abi, ...], *, plain: int, traced: bool) -> None:
+        self._plain = plain
+        self._traced = traced
+        self._lines: list[_Line] = [(_LOAD, _ARCH, "", "")]
+        self._labels: dict[str, int] = {}
+        self._lines += [(_EQUAL, abi.audit, f"abi{at}", "") for at, abi in enumerate(abis)]
+        self._lines.append((_RETURN, RET_ALLOW, "", ""))
+        for at, abi in enumerate(abis):
+            self._one_abi(abi, f"{at}")
+
+    def code(self) -> bytes:
+        """The array; 8 bytes each."""
+        labels = self._labels
+        return b"".join(
+            struct.pack(
+                "=HBBI",
+                code,
+                labels[yes] - here - 1 if yes else 0,
+                labels[no] - here - 1 if no else 0,
+                value,
+            )
+            for here, (code, value, yes, no) in enumerate(self._lines)
         )
-        for here, (code, value, yes, no) in enumerate(lines)
-    )
 
+    def _one_abi(self, abi: Abi, at: str) -> None:
+        self._labels[f"abi{at}"] = len(self._lines)
+        self._add(_LOAD, _NR)
+        if abi is _X86_64:
+            self._add(_AND, 0xFFFFFFFF ^ X32_BIT)  # x32 calls are held to the same rules
+        kinds = set(abi.calls.values())
+        if not (self._traced and abi.registers):
+            kinds -= {PTRACE, INOTIFY}  # a tracer only says that they cannot work
+        for nr, kind in abi.calls.items():
+            if kind in kinds:
+                self._add(_EQUAL, nr, f"kind{kind}.{at}")
+        self._add(_RETURN, RET_ALLOW)
+        for kind in sorted(kinds):
+            self._labels[f"kind{kind}.{at}"] = len(self._lines)
+            self._one_kind(abi, kind, at)
+        self._labels[f"pass.{at}"] = len(self._lines)
+        self._add(_RETURN, RET_ALLOW)
+        self._labels[f"notify.{at}"] = len(self._lines)
+        self._add(_RETURN, RET_USER_NOTIF)
 
-def _one_abi(abi: Abi, at: str, lines: list[_Line], labels: dict[str, int]) -> None:
-    lines.append((_LOAD, _NR, "", ""))
-    if abi is _X86_64:
-        lines.append((_AND, 0xFFFFFFFF ^ X32_BIT, "", ""))  # x32 calls are held to the same rules
-    for nr, kind in abi.calls.items():
-        lines.append((_EQUAL, nr, f"kind{kind}.{at}" if kind in _LOOKS else f"ask.{at}", ""))
-    lines.append((_RETURN, RET_ALLOW, "", ""))
-    for kind in sorted(set(abi.calls.values()) & set(_LOOKS)):
-        argument, what = _LOOKS[kind]
-        labels[f"kind{kind}.{at}"] = len(lines)
-        # The low half of the argument: every machine in the table is little-endian.
-        lines.append((_LOAD, _ARGS + 8 * argument, "", ""))
-        if what == "mode":
-            lines.append((_ANY, _READ_OR_WRITE, f"ask.{at}", f"pass.{at}"))
-        else:
-            lines.append((_ANY, abi.o_directory, f"pass.{at}", ""))
-            lines.append((_ANY, _WANTS_A_TERMINAL, f"ask.{at}", ""))
-            lines.append((_ANY, os.O_CLOEXEC, f"pass.{at}", f"ask.{at}"))
-    labels[f"pass.{at}"] = len(lines)
-    lines.append((_RETURN, RET_ALLOW, "", ""))
-    labels[f"ask.{at}"] = len(lines)
-    lines.append((_RETURN, RET_USER_NOTIF, "", ""))
+    def _one_kind(self, abi: Abi, kind: int, at: str) -> None:
+        if kind == IO_URING:
+            self._add(_RETURN, RET_ERRNO | errno.ENOSYS)
+            return
+        traced = self._traced and (abi.markable(kind) or kind in (PTRACE, INOTIFY))
+        if traced and kind in MARKED:
+            self._add(_LOAD, _ARGS + 8 * MARKED[kind] + 4)
+            self._add(_EQUAL, MARK, f"notify.{at}")
+        if kind in _LOOKS:
+            # The low half of the argument: every machine in the table is little-endian.
+            self._add(_LOAD, _ARGS + 8 * _LOOKS[kind])
+            if kind in (ACCESS, FACCESSAT):
+                self._add(_ANY, _READ_OR_WRITE, "", f"pass.{at}")
+            else:
+                self._flags(abi, kind, at)
+        self._labels[f"ask{kind}.{at}"] = len(self._lines)
+        self._add(_RETURN, RET_TRACE | kind if traced else RET_USER_NOTIF)
+
+    def _flags(self, abi: Abi, kind: int, at: str) -> None:
+        self._add(_ANY, abi.o_directory | os.O_PATH, f"pass.{at}")
+        self._add(_AND, _NEW_FILE)
+        self._add(_EQUAL, _NEW_FILE, f"pass.{at}")
+        self._add(_LOAD, _ARGS + 8 * _LOOKS[kind])
+        if self._plain != PLAIN_ALWAYS:
+            passes = os.O_CLOEXEC if self._plain == PLAIN_INHERITED else 0
+            self._add(_ANY, _WANTS_A_TERMINAL, f"ask{kind}.{at}")
+            if passes:
+                self._add(_ANY, passes, f"pass.{at}")
+            else:
+                self._add(_RETURN, RET_ALLOW)
+
+    def _add(self, code: int, value: int, yes: str = "", no: str = "") -> None:
+        self._lines.append((code, value, yes, no))
 
 
 # ---- system calls ----
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 
 
 class _SockFprog(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def prctl(option: int, value: int) -> int:
-    """prctl(2) with one argument."""
-    result: int = _libc.prctl(
-        ctypes.c_int(option),
-        ctypes.c_ulong(value),
-        ctypes.c_ulong(0),
-        ctypes.c_ulong(0),
-        ctypes.c_ulong(0),
-    )
-    if result < 0:
-        _raise("prctl")
-    return result
-
-
 def _seccomp(number: int, operation: int, flags: int, argument: object) -> int:
-    result: int = _libc.syscall(
+    result: int = libc.syscall(
         ctypes.c_long(number), ctypes.c_uint(operation), ctypes.c_uint(flags), argument
     )
     if result < 0:
-        _raise("seccomp")
+        raise fail("seccomp")
     return result
 
 
-def _raise(what: str) -> None:
-    number = ctypes.get_errno()
-    raise OSError(number, f"{what}: {os.strerror(number)}")
-
-
-def install() -> int:
+def install(*, plain: int = PLAIN_INHERITED, traced: bool = False) -> int:
     """Filter this thread and all it starts, for good; the listener's descriptor (close-on-exec).
 
+    plain, traced: as for `Filter`.
     Sets no_new_privs: set-user-ID programs started from here on gain nothing.
     Raises Unsupported for an unknown machine; OSError EBUSY when a listener is there
     already (a second one is not allowed), EINVAL when the kernel is older than 5.0.
     """
     number, abis = machine()
-    code = build_filter(abis)
+    code = Filter(abis, plain=plain, traced=traced).code()
     program = _SockFprog(len(code) // 8, code)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     # Killable: without it any signal handler of the program restarts the call, and the
@@ -249,17 +314,28 @@ def install() -> int:
     raise AssertionError("not reached")
 
 
-def check_support() -> None:
+def check_kernel() -> None:
+    """Raise Unsupported with the reason where the kernel cannot do what `supervise` needs, as
+    far as can be seen without a filter."""
+    number, _ = machine()
+    if _kernel() < (5, 9):
+        raise Unsupported("the kernel cannot pass descriptors to a caller (Linux 5.9 can)")
+    sizes = bytearray(6)
+    buffer = (ctypes.c_char * 6).from_buffer(sizes)
+    try:
+        _seccomp(number, GET_NOTIF_SIZES, 0, ctypes.byref(buffer))
+    except OSError as error:
+        raise Unsupported(f"the kernel has no seccomp notification ({error.strerror})") from None
+    if struct.unpack("=HHH", sizes) != SIZES:
+        raise Unsupported("the kernel's notifications have a size this version does not know")
+
+
+def try_here() -> None:
     """Try all that `supervise` needs. Filters this very process: for a child that then ends.
 
     Raises Unsupported or OSError with the reason.
     """
-    number, _ = machine()
-    sizes = bytearray(6)
-    buffer = (ctypes.c_char * 6).from_buffer(sizes)
-    _seccomp(number, GET_NOTIF_SIZES, 0, ctypes.byref(buffer))
-    if struct.unpack("=HHH", sizes) != SIZES:
-        raise Unsupported("the kernel's notifications have a size this version does not know")
+    check_kernel()
     listener = install()
     try:
         # No call has the id 0: ENOENT says that the request itself is understood.
@@ -275,18 +351,18 @@ def check_support() -> None:
 
 
 class Notification:
-    """One stopped system call. `pid` is the thread's id; `kind` is OPEN..FACCESSAT, -1 unknown."""
+    """One stopped system call. `pid` is the thread's id; `kind` is OPEN..INOTIFY, -1 unknown."""
 
     __slots__ = ("args", "id", "kind", "o_directory", "pid")
 
     def __init__(self, raw: bytearray) -> None:
         self.id, self.pid, _, nr, arch, _, *self.args = _NOTIF.unpack(raw)
-        abi = _ABI_OF.get(arch, _X86_64)
+        abi = ABI_OF.get(arch, _X86_64)
         self.kind = abi.calls.get(nr & ~X32_BIT, -1)
         self.o_directory = abi.o_directory
 
 
-_ABI_OF = {abi.audit: abi for _, abis in MACHINES.values() for abi in abis}
+ABI_OF = {abi.audit: abi for _, abis in MACHINES.values() for abi in abis}
 
 
 def wake_in_step(listener: int) -> None:

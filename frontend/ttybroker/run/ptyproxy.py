@@ -14,43 +14,52 @@ from __future__ import annotations
 import errno
 import os
 import select
+import struct
 import termios
 import time
 import tty
 from fcntl import ioctl
+from functools import partial
 
-from ttybroker.run.aside import hear, leave_terminal, start_aside
+from ttybroker.run.aside import Talk, leave_terminal, start_aside
 from ttybroker.run.become import exec_program, open_direct
-from ttybroker.run.supervise import is_serial_name
+from ttybroker.run.names import is_serial_name
 from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    import socket
     from typing import NoReturn
 
     from ttybroker.run.job import LaunchJob
     from ttybroker.wire import PortInfo
 
-LOST = "parity, 7-bit characters, modem lines and break do not work"
+LOST = (
+    "bytes and speeds pass; parity, 7-bit characters, stop bits, flow control, modem lines and "
+    "break do not work, and tcdrain() does not wait for the port"
+)
 
 _LOOK = 100  # milliseconds
 _CHUNK = 65536  # bytes that wait for one side at most, before the other is not read any more
 _DRAIN = 2.0  # seconds for the program's last bytes to leave, when it has ended
-_SPEEDS = slice(4, 6)  # ispeed, ospeed of tcgetattr()
+
+# asm-generic/ioctls.h and termbits.h. Python's termios cannot name a free speed (BOTHER).
+_TCGETS2, _TCSETS2 = 0x802C542A, 0x402C542B
+_TERMIOS2 = struct.Struct("=IIII20sII")  # iflag, oflag, cflag, lflag, line and cc, speeds
+_SPEED_BITS = 0o010017 | 0o010017 << 16  # CBAUD, CIBAUD of cflag
 
 
 def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
     """Become the program, with ptys for the ports it names; `why` notification is not used,
     "" when nobody wanted it. Raises Failure when it names none, or one is refused."""
     launcher = os.getpid()
-    talk = start_aside(lambda theirs: _proxy(job, launcher, theirs))
-    words = hear(talk).split(b"\0")
-    direct = open_direct(job)
-    job.argv = [os.fsdecode(word) for word in words]
+    talk = start_aside(lambda its: _proxy(job, launcher, why, its))
+    replaced = talk.answer().split(b"\0")
+    opened = open_direct(job)
+    for at, word in zip(replaced[::2], replaced[1::2], strict=True):
+        job.argv[int(at)] = os.fsdecode(word)
     say(f"copying through a pty{f' ({why})' if why else ''}: {LOST}")
     talk.close()
-    exec_program(job, direct)
+    exec_program(job, opened)
     raise AssertionError("not reached")
 
 
@@ -74,34 +83,65 @@ def _names_of(name: str, port: PortInfo | None, argv: list[str]) -> list[str]:
     return [f"/dev/{name}", name, device, *links]
 
 
-def _proxy(job: LaunchJob, program: int, talk: socket.socket) -> None:
+def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
     """The proxy's whole life."""
+    from ttybroker.run.broker import Broker, program_of
+    from ttybroker.run.kernel import outlive_signals
+
     leader = os.pidfd_open(program)
     client = job.connect()
-    ports = {port.name: port for port in client.ports()}
-    words = job.argv[1:]
+    broker = Broker(job.connect, client)
+    ports = {port.name: port for port in broker.ports()}
+    words = list(job.argv)
     lines = []
     for name in job.ports or _every_name(ports, words):
-        paths = _names_of(name, ports.get(name), words)
-        if not any(replace(word, paths, "") != word for word in words):
+        paths = _names_of(name, ports.get(name), words[1:])
+        if not any(replace(word, paths, "") != word for word in words[1:]):
             continue
-        line = Line(client.open(name, wait=job.wait, pid=program))
-        lines.append(line)
-        words = [replace(word, paths, line.path) for word in words]
-    if not lines:
-        raise OSError(
-            errno.EINVAL, "no argument of the program names a port, so a pty cannot stand for it"
+        who = program_of(program) if job.wait else ""
+        lines.append(
+            Line(broker.open_and_tell(name, job.wait, program, partial(_ended, leader), who))
         )
-    client.close()
-    talk.send(b"+" + b"\0".join(os.fsencode(word) for word in [job.argv[0], *words]))
+        words[1:] = [replace(word, paths, lines[-1].path) for word in words[1:]]
+    if not lines:
+        reason = f"{why}; " if why else ""
+        what = "a pty cannot stand in, because no argument of the program is a port"
+        raise OSError(errno.EINVAL, f"{job.argv[0]}: {reason}{what}")
+    broker.close()
+    outlive_signals()
+    changed = [(at, word) for at, word in enumerate(words) if word != job.argv[at]]
+    talk.send(b"\0".join(b"%d\0%b" % (at, os.fsencode(word)) for at, word in changed))
     talk.close()
     copy(lines, leader)
+
+
+def _ended(leader: int) -> bool:
+    """Whether the process with this pidfd has ended."""
+    poll = select.poll()
+    poll.register(leader, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _every_name(ports: dict[str, PortInfo], words: list[str]) -> list[str]:
     """The ports of the policy, and the serial ports that the arguments name besides."""
     named = [word[5:] for word in words if word.startswith("/dev/") and is_serial_name(word[5:])]
     return [*ports, *(name for name in named if name not in ports)]
+
+
+def _speeds(fd: int) -> tuple[int, int, int]:
+    """(bits of cflag, input and output speed in baud) of a terminal."""
+    _, _, cflag, _, _, ispeed, ospeed = _TERMIOS2.unpack(ioctl(fd, _TCGETS2, bytes(_TERMIOS2.size)))
+    return cflag & _SPEED_BITS, ispeed, ospeed
+
+
+def _set_speeds(fd: int, speeds: tuple[int, int, int]) -> None:
+    """Give a terminal these speeds, and leave all else. OSError."""
+    iflag, oflag, cflag, lflag, rest, _, _ = _TERMIOS2.unpack(
+        ioctl(fd, _TCGETS2, bytes(_TERMIOS2.size))
+    )
+    bits, ispeed, ospeed = speeds
+    cflag = cflag & ~_SPEED_BITS | bits
+    ioctl(fd, _TCSETS2, _TERMIOS2.pack(iflag, oflag, cflag, lflag, rest, ispeed, ospeed))
 
 
 class Line:
@@ -117,32 +157,29 @@ class Line:
             tty.setraw(fd, termios.TCSANOW)
         for fd in (self.port, self.master):
             os.set_blocking(fd, False)
-        self._speeds = self._learn_speeds()
+        self._wanted = self._learn_speeds()
         self.to_port = b""
         self.to_program = b""
         self.port_open = self.program_open = True
         self._deadline = 0.0
 
-    def _learn_speeds(self) -> list[int]:
+    def _learn_speeds(self) -> tuple[int, int, int]:
         """At first it is the pty that takes over the speeds, from the port; those."""
-        speeds: list[int] = termios.tcgetattr(self.port)[_SPEEDS]
-        mode = termios.tcgetattr(self._slave)
-        mode[_SPEEDS] = speeds
-        termios.tcsetattr(self._slave, termios.TCSANOW, mode)
+        speeds = _speeds(self.port)
+        _set_speeds(self._slave, speeds)
         return speeds
 
     def follow_speed(self) -> bool:
         """Give the port the pty's speed; False while bytes of the old speed are still leaving
         it. Never waits for them: behind XOFF they would hold us for good."""
         try:
-            speeds: list[int] = termios.tcgetattr(self.master)[_SPEEDS]
-            if speeds != self._speeds:
+            speeds = _speeds(self.master)
+            if speeds != self._wanted:
                 if any(ioctl(self.port, termios.TIOCOUTQ, bytes(4))):
                     return False
-                mode = termios.tcgetattr(self.port)
-                mode[_SPEEDS] = self._speeds = speeds
-                termios.tcsetattr(self.port, termios.TCSANOW, mode)
-        except (OSError, termios.error):
+                self._wanted = speeds
+                _set_speeds(self.port, speeds)
+        except OSError:
             pass  # a speed that the port does not have, or one of the two has hung up
         return True
 

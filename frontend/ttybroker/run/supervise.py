@@ -5,11 +5,11 @@ in the kernel, with the program's own rights, as if nobody had looked. So does a
 cannot read.
 
 What an injected descriptor cannot be, and a plain open() of the node would have been:
-read-only or write-only (it is always both), waiting for carrier (the broker does not
-wait for it, whatever the flags), and the controlling terminal of a session leader that
-has none and does not say O_NOCTTY (TIOCSCTTY still makes it so). stat() is never asked
-about: a program that calls it first (screen, C-Kermit) needs the node, or a link with
-the alias's name that leads to it.
+read-only or write-only, and O_SYNC (the broker opens it for both, and one cannot change
+that later), waiting for carrier (the broker does not wait for it, whatever the flags), and
+the controlling terminal of a session leader that has none and does not say O_NOCTTY
+(TIOCSCTTY still makes it so). stat() is never asked about: a program that calls it first
+(screen, C-Kermit) needs the node, or a link with the alias's name that leads to it.
 
 When the supervisor is killed, the program keeps the ports it has; the kernel answers
 ENOSYS to every call that would have been asked about.
@@ -20,71 +20,26 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from fcntl import F_GETFL, F_SETFL, fcntl
 
 from ttybroker.run import notify, target
+from ttybroker.run.broker import Interrupted, Patience, line_of, program_of
+from ttybroker.run.kernel import take_fd
+from ttybroker.run.names import Finder, Names
+from ttybroker.run.pending import Pending
 from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Protocol, TypeVar
+    from ttybroker.run.broker import Broker
+    from ttybroker.run.kernel import Memory
 
-    from ttybroker.wire import PortInfo, Verdict
-
-    class Client(Protocol):
-        """What is needed of `ttybroker.client.Client`."""
-
-        def open(self, name: str, *, wait: float | None = None, pid: int = 0) -> int: ...
-        def check(self, name: str) -> Verdict: ...
-        def ports(self) -> list[PortInfo]: ...
-        def close(self) -> None: ...
-
-    Connect = Callable[[], Client]
-    T = TypeVar("T")
-
-_ENOUGH_IDLE = 2  # threads that wait for work, connections without any; more than that end
-_DEAD = (errno.ECONNREFUSED, errno.EPROTO)  # what BrokerUnavailable and ProtocolError have
-# Decided by the string alone, where no alias has that path: ports are not called so.
-_NEVER = frozenset(("/dev/tty", "/dev/null", "/dev/zero", "/dev/full", "/dev/ptmx"))
-_NEVER_BELOW = ("/dev/pts/", "/proc/", "/sys/")
+_ENOUGH_IDLE = 2  # threads that wait for work; more than that end
+_STACK = 256 * 1024  # bytes a thread; the most that a run has is one for each open that waits
+_ACCESS = (notify.ACCESS, notify.FACCESSAT)
 
 # open(2) and access(2) of a device can fail like this; anything else would puzzle a program.
 _ORDINARY = (errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV, errno.EIO, errno.ENXIO)
-
-
-def is_serial_name(name: str) -> bool:
-    """Whether `name` looks like a kernel name of a serial port: tty, letters, a number."""
-    if not (name.startswith("tty") and name.isascii() and name.isalnum()):
-        return False
-    letters = name[3:].rstrip("0123456789")
-    return letters.isalpha() and len(letters) + 3 < len(name)
-
-
-class Names:
-    """Which paths are brokered: those of `wanted`, or of all there is when that is empty."""
-
-    def __init__(self, wanted: tuple[str, ...], ports: Iterable[PortInfo]) -> None:
-        self._wanted = wanted
-        self.paths: dict[str, str] = {}
-        self.update(ports)
-
-    def update(self, ports: Iterable[PortInfo]) -> None:
-        """Take the list as it is now: adapters come and go, and an alias goes with its own."""
-        devices = {port.name: port.device for port in ports}
-        names = self._wanted or tuple(devices)
-        paths = {f"/dev/{name}": name for name in names}
-        # A node that has a name of its own here keeps it; else the first alias has it.
-        for name in names:
-            paths.setdefault(devices.get(name) or f"/dev/{name}", name)
-        self.paths = paths
-
-    def of(self, path: str) -> str | None:
-        """The port at this very path. Names of serial ports nobody listed count, too: the
-        broker has something to say about them."""
-        name = self.paths.get(path)
-        if name is None and not self._wanted and path.startswith("/dev/tty"):
-            return path[5:] if is_serial_name(path[5:]) else None
-        return name
 
 
 class Complaints:
@@ -103,57 +58,36 @@ class Complaints:
         self._said -= {said for said in self._said if said[0] == name}
 
 
-class Connections:
-    """To the broker: one question at a time on each, so as many as there are questions."""
-
-    def __init__(self, connect: Connect, first: Client) -> None:
-        self._connect = connect
-        self._spare = [first]
-
-    def ask(self, question: Callable[[Client], T]) -> T:
-        """`question(client)`, on a connection that is free or a new one. OSError."""
-        try:
-            client = self._spare.pop()
-        except IndexError:
-            client = self._connect()
-        keep = False
-        try:
-            answer = question(client)
-            keep = True
-            return answer
-        except OSError as error:
-            keep = error.errno not in _DEAD
-            raise
-        finally:
-            if keep and len(self._spare) < _ENOUGH_IDLE:
-                self._spare.append(client)
-            else:
-                client.close()
+_HIDDEN, _CONTROLLING, _WAITS = -1, -2, -3  # causes that are no errno
 
 
 class Supervisor:
     """Answers one listener, with as many threads as there are calls that wait for the broker.
 
-    `wait` is in seconds, as for `Client.open`. `close` of the listener is the caller's.
+    `wait` is in seconds, as for `Broker.open`. `close` of the listener is the caller's.
     """
 
-    def __init__(
-        self, listener: int, broker: Connections, names: Names, wait: float | None
-    ) -> None:
+    def __init__(self, listener: int, broker: Broker, names: Names, wait: float | None) -> None:
         self._listener = listener
         self._broker = broker
-        self._names = names
+        self.finder = Finder(names, broker.ports)
         self._wait = wait
-        self._complaints = Complaints()
+        self.complaints = Complaints()
         self._lock = threading.Lock()
         self._idle = 0
 
     def start(self) -> None:
         """Begin to answer."""
         notify.wake_in_step(self._listener)
+        threading.stack_size(_STACK)
         self._idle = _ENOUGH_IDLE
         for _ in range(_ENOUGH_IDLE):
             threading.Thread(target=self._work, daemon=True).start()
+
+    def hidden(self, pid: int) -> None:
+        """Say once of this run that a process keeps us from reading its calls."""
+        what = "hides its memory (PR_SET_DUMPABLE): its opens of ports cannot be answered"
+        self.complaints.say("", _HIDDEN, f"{program_of(pid)} {what}")
 
     def _add_thread(self) -> None:
         with self._lock:
@@ -196,40 +130,33 @@ class Supervisor:
                     return
 
     def _answer(self, call: notify.Notification) -> None:
-        request = _read(call)
-        name = self._find(call.pid, *request) if request else None
+        try:
+            request = read_request(call.pid, call.kind, call.args)
+        except PermissionError:
+            self.hidden(call.pid)
+            request = None
+        name = None
+        if request is not None:
+            name = self.finder.find(call.pid, *request)
         if name is None or request is None:
             notify.let_go_on(self._listener, call.id)
         elif notify.is_waiting(self._listener, call.id):
+            _, path, flags, _ = request
             try:
-                self._give(call, name, request[2])
+                self._give(call, name, path, flags)
+            except Interrupted:
+                self._interrupt(call)
             except OSError as error:
                 self._refuse(call, name, error)
 
-    def _find(self, pid: int, dirfd: int, path: str, flags: int) -> str | None:
-        """The port that the process means, or None. Names first: most paths need no more."""
-        name = self._names.of(path)
-        if name is not None or path in _NEVER or path.startswith(_NEVER_BELOW):
-            return name
-        place = target.locate(pid, dirfd, path)
-        try:
-            node = target.device_behind(place, follow=not flags & os.O_NOFOLLOW)
-        except FileNotFoundError:
-            last = target.dangling_name(place)
-            return self._names.of(f"/dev/{last}") if last else None
-        if node is None:
-            return None
-        if node not in self._names.paths and is_serial_name(node.rpartition("/")[2]):
-            try:
-                self._names.update(self._broker.ask(lambda client: client.ports()))
-            except OSError:
-                pass  # the open itself will say it
-        return self._names.of(node)
-
-    def _give(self, call: notify.Notification, name: str, flags: int) -> None:
-        access = call.kind in (notify.ACCESS, notify.FACCESSAT)
-        if access or f"/dev/{name}" not in self._names.paths:
-            verdict = self._broker.ask(lambda client: client.check(name))
+    def _give(self, call: notify.Notification, name: str, path: str, flags: int) -> None:
+        access = call.kind in _ACCESS
+        own = target.descriptor_of(call.pid, path)
+        if own is not None and not access:
+            self._copy(call, own, flags)
+            return
+        if access or not self.finder.listed(name):
+            verdict = self._broker.check(name)
             if not verdict.known:
                 notify.let_go_on(self._listener, call.id)
                 return
@@ -247,20 +174,38 @@ class Supervisor:
         else:
             notify.give_value(self._listener, call.id, 0)
 
+    def _copy(self, call: notify.Notification, number: int, flags: int) -> None:
+        """/dev/fd/N of a port that the process has open: the same open file description, for a
+        new one would be a second open of the port."""
+        process = os.pidfd_open(target.process_of(call.pid))
+        try:
+            fd = take_fd(process, number)
+        finally:
+            os.close(process)
+        self._put(call, fd, flags)
+
     def _open(self, call: notify.Notification, name: str, flags: int) -> None:
         pid = target.process_of(call.pid)
-        fd = self._broker.ask(lambda client: client.open(name, wait=self._wait, pid=pid))
+        if not flags & os.O_NOCTTY and target.would_get_terminal(pid):
+            what = "does not become the controlling terminal by open() here; TIOCSCTTY does it"
+            self.complaints.say(name, _CONTROLLING, f"{name}: {what} (setsid -c)")
+        fd = self._broker.open(name, self._wait, pid, self._patience(call, name, pid))
         if not flags & os.O_NONBLOCK:
             os.set_blocking(fd, True)
+        if flags & os.O_APPEND:
+            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | os.O_APPEND)
+        self._put(call, fd, flags)
+        self.complaints.forget(name)
+
+    def _put(self, call: notify.Notification, fd: int, flags: int) -> None:
         try:
             notify.put_fd(self._listener, call.id, fd, cloexec=bool(flags & os.O_CLOEXEC))
         except OSError as error:  # the program's own limit: nothing of ours to complain of
             notify.refuse(self._listener, call.id, error.errno or errno.EMFILE)
-        self._complaints.forget(name)
 
     def _refuse(self, call: notify.Notification, name: str, error: OSError) -> None:
         number = error.errno or errno.EIO
-        self._complaints.say(name, number, line_of(error))
+        self.complaints.say(name, number, line_of(error))
         if number == errno.ETIMEDOUT:
             number = errno.EBUSY
         if number == errno.EINVAL:
@@ -268,15 +213,32 @@ class Supervisor:
         number = number if number in _ORDINARY else errno.EIO
         notify.refuse(self._listener, call.id, number)
 
+    def _interrupt(self, call: notify.Notification) -> None:
+        """End the call as a driver ends an open that a signal interrupts: it is restarted after
+        a handler with SA_RESTART or a stop, and fails with EINTR after any other handler."""
+        pending = Pending(call.pid)
+        notify.refuse(
+            self._listener, call.id, notify.ERESTARTSYS if pending.is_ours else errno.EINTR
+        )
 
-def line_of(error: OSError) -> str:
-    """What to show: a BrokerError's own words, a plain OSError's without the number."""
-    return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    def _patience(self, call: notify.Notification, name: str, pid: int) -> Patience:
+        """What ends the wait of a call: it is over, or a signal waits for its thread."""
+
+        def gone() -> bool:
+            return not notify.is_waiting(self._listener, call.id) or Pending(call.pid).any
+
+        def tell() -> None:
+            line = self._broker.wait_line(name, self._wait, program_of(pid))
+            self.complaints.say(name, _WAITS, line)
+
+        return Patience(gone, tell)
 
 
-def _read(call: notify.Notification) -> tuple[int, str, int] | None:
-    """(dirfd, path, flags or mode) of a call; None when it cannot be the open of a port."""
-    kind, args = call.kind, call.args
+def read_request(
+    pid: int, kind: int, args: list[int], memory: Memory | None = None
+) -> tuple[int, str, int, int] | None:
+    """(dirfd, path, flags or mode, RESOLVE_ flags) of a call; None when it cannot be the open of
+    a port. Raises PermissionError where the process's memory may not be read."""
     if kind in (notify.OPEN, notify.CREAT, notify.ACCESS):
         dirfd, address = target.AT_FDCWD, args[0]
         flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC if kind == notify.CREAT else args[1]
@@ -284,16 +246,17 @@ def _read(call: notify.Notification) -> tuple[int, str, int] | None:
         dirfd, address, flags = _signed(args[0]), args[1], args[2]
     else:
         return None
+    resolve = 0
     if kind == notify.OPENAT2:
-        how = target.read_open_how(call.pid, args[2])
-        if how is None or how[1]:  # RESOLVE_*: whoever says these is after files, not ports
+        how = target.read_open_how(pid, args[2], memory)
+        if how is None:
             return None
-        flags = how[0]
+        flags, resolve = how
     flags &= 0xFFFFFFFF
-    if kind not in (notify.ACCESS, notify.FACCESSAT) and not _can_be_a_port(flags):
+    if kind not in _ACCESS and not _can_be_a_port(flags):
         return None
-    path = target.read_path(call.pid, address)
-    return None if path is None else (dirfd, path, flags)
+    path = target.read_path(pid, address, memory)
+    return None if path is None else (dirfd, path, flags, resolve)
 
 
 def _can_be_a_port(flags: int) -> bool:
@@ -306,14 +269,3 @@ def _signed(value: int) -> int:
     """The C int in a 64-bit argument."""
     value &= 0xFFFFFFFF
     return value - 2**32 if value & 0x80000000 else value
-
-
-def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Connections, Names]:
-    """The broker and the names that are brokered; raises OSError when one of them is refused."""
-    client = connect()
-    for name in wanted:
-        verdict = client.check(name)
-        if not verdict.allowed:
-            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
-    names = Names(wanted, client.ports())
-    return Connections(connect, client), names

@@ -10,44 +10,51 @@ import os
 import stat
 import struct
 
+from ttybroker.run.kernel import Memory, open_cached, open_resolved
+
 AT_FDCWD = -100  # linux/fcntl.h
 PATH_MAX = 4096  # linux/limits.h
 _MOST_PATHS = 256  # bytes; nearly every path is shorter, and reading less is faster
 _MANY_LINKS = 40  # MAXSYMLINKS, linux/namei.h
+_STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}  # links to /proc/self/fd
+_OWN = (("/proc/self/", ""), ("/proc/thread-self/", ""), ("/dev/fd/", "fd/"))
 _OPEN_HOW = struct.Struct("=QQQ")  # struct open_how, linux/openat2.h, 5.6: flags, mode, resolve
 
 
-def read_path(pid: int, address: int) -> str | None:
-    """The string at `address` of the process; None when there is none to be read."""
-    raw = _read_memory(pid, address, _MOST_PATHS)
-    end = raw.find(b"\0")
-    if end < 0 and len(raw) == _MOST_PATHS:
-        raw = _read_memory(pid, address, PATH_MAX)
-        end = raw.find(b"\0")
-    return os.fsdecode(raw[:end]) if end > 0 else None
+def read_path(pid: int, address: int, memory: Memory | None = None) -> str | None:
+    """The string at `address` of the process; None when it cannot be one of a path.
+
+    memory: to read with, else one for this call. Raises PermissionError where ptrace(2) rules
+    forbid to look: the process has made itself undumpable, or has another user's rights.
+    """
+    memory = memory or Memory()
+    raw = b""
+    while len(raw) < PATH_MAX:
+        try:
+            more = memory.read(pid, address + len(raw), PATH_MAX if raw else _MOST_PATHS)
+        except PermissionError:
+            raise
+        except OSError:
+            return None
+        end = more.find(b"\0")
+        if end >= 0:
+            raw += more[:end]
+            return os.fsdecode(raw) if raw else None
+        raw += more
+    return None
 
 
-def read_open_how(pid: int, address: int) -> tuple[int, int] | None:
+def read_open_how(pid: int, address: int, memory: Memory | None = None) -> tuple[int, int] | None:
     """(flags, resolve) of an openat2(2) whose struct open_how lies there; None when unreadable."""
-    raw = _read_memory(pid, address, _OPEN_HOW.size)
-    if len(raw) != _OPEN_HOW.size:
+    memory = memory or Memory()
+    try:
+        raw = memory.read(pid, address, _OPEN_HOW.size)
+        if len(raw) < _OPEN_HOW.size:
+            raw += memory.read(pid, address + len(raw), _OPEN_HOW.size - len(raw))
+    except OSError:
         return None
     flags, _mode, resolve = _OPEN_HOW.unpack(raw)
     return flags, resolve
-
-
-def _read_memory(pid: int, address: int, size: int) -> bytes:
-    """At most `size` bytes; fewer where the mapping ends, none where ptrace(2) rules forbid it."""
-    try:
-        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
-    except OSError:
-        return b""
-    try:
-        return os.pread(fd, size, address)
-    except (OSError, OverflowError):
-        return b""
-    finally:
-        os.close(fd)
 
 
 def may_read(pid: int) -> bool:
@@ -75,13 +82,97 @@ def process_of(pid: int) -> int:
     return int(text[at + 7 : text.index(b"\n", at + 7)]) if at >= 0 else pid
 
 
+def would_get_terminal(pid: int) -> bool:
+    """Whether a plain open(2) of a terminal would give the process its controlling terminal:
+    it leads its session and has none. proc_pid_stat(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            words = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    session, tty = int(words[3]), int(words[4])
+    return session == pid and tty == 0
+
+
 def locate(pid: int, dirfd: int, path: str) -> str:
     """The same place as a path of ours, through the process's root, directory or descriptor."""
     if path.startswith("/"):
-        return f"/proc/{pid}/root{path}"
+        return _of_itself(pid, path) or f"/proc/{pid}/root{path}"
     if dirfd == AT_FDCWD:
         return f"/proc/{pid}/cwd/{path}"
     return f"/proc/{pid}/fd/{dirfd}/{path}"
+
+
+def descriptor_of(pid: int, path: str) -> int | None:
+    """N, when the path is one of the process's own descriptor: /dev/stdin, /dev/fd/N and so on."""
+    own = _of_itself(pid, path)
+    if own is None or not own.startswith(f"/proc/{pid}/fd/"):
+        return None
+    number = own.rpartition("/")[2]
+    is_number = number.isascii() and number.isdigit() and len(number) < 10
+    return int(number) if is_number and own == f"/proc/{pid}/fd/{number}" else None
+
+
+def _of_itself(pid: int, path: str) -> str | None:
+    """A path through the process's own entry in /proc, by its number, because here "self" is us;
+    None for any other path."""
+    if path in _STANDARD:
+        return f"/proc/{pid}/fd/{_STANDARD[path]}"
+    for prefix, directory in ((f"/proc/{pid}/", ""), *_OWN):
+        if path.startswith(prefix):
+            return f"/proc/{pid}/{directory}{path[len(prefix) :]}"
+    return None
+
+
+def absolute(pid: int, dirfd: int, path: str) -> str | None:
+    """The path from the root, without a look at it; None where its beginning has no name."""
+    if path.startswith("/"):
+        return path
+    start = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
+    try:
+        directory = os.readlink(f"/proc/{pid}/{start}")
+    except OSError:
+        return None
+    return f"{directory}/{path}" if directory.startswith("/") else None
+
+
+def same_view(pid: int) -> bool:
+    """Whether its paths lead where ours do: the same mounts, the same root."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt") and (
+            os.readlink(f"/proc/{pid}/root") == os.readlink("/proc/self/root")
+        )
+    except OSError:
+        return False
+
+
+def device_now(path: str, *, follow: bool) -> str | None:
+    """As `device_behind`, and never waits: raises BlockingIOError where it would have to ask a
+    disk or a server. FileNotFoundError when nothing is there."""
+    try:
+        fd = open_cached(path, follow=follow)
+    except (BlockingIOError, FileNotFoundError):
+        raise
+    except OSError:
+        return None
+    return _node_of(fd)
+
+
+def device_resolved(pid: int, dirfd: int, path: str, resolve: int) -> str | None:
+    """The node that openat2(2) with these RESOLVE_ flags finds for the process; None when it
+    finds no character device, or when the process has another root."""
+    if path.startswith("/") and not same_view(pid):
+        return None
+    start = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
+    try:
+        directory = os.open(f"/proc/{pid}/{start}", os.O_PATH | os.O_CLOEXEC)
+        try:
+            fd = open_resolved(directory, path, resolve)
+        finally:
+            os.close(directory)
+    except OSError:
+        return None
+    return _node_of(fd)
 
 
 def device_behind(place: str, *, follow: bool) -> str | None:
@@ -97,7 +188,14 @@ def device_behind(place: str, *, follow: bool) -> str | None:
         raise
     except OSError:
         return None
+    return _node_of(fd)
+
+
+def _node_of(fd: int) -> str | None:
+    """The name of the device that this O_PATH descriptor leads to, which is closed."""
     try:
+        if not stat.S_ISCHR(os.fstat(fd).st_mode):
+            return None
         return os.readlink(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)

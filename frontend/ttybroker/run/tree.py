@@ -18,12 +18,16 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 
-from ttybroker.run import notify
-from ttybroker.run.aside import drop_inherited, hear, leave_terminal, run_aside, take_listener
-from ttybroker.run.become import become_program
+from ttybroker.run.aside import Talk, drop_inherited, leave_terminal, run_aside, take_listener
+from ttybroker.run.become import become_program, open_direct
 from ttybroker.run.job import REFUSED, Failure
+from ttybroker.run.kernel import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    outlive_signals,
+    prctl,
+)
 from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
 _STOPPED, _ENDED = b"S", b"E"  # then a wait status: what the supervisor tells the launcher
 _OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
 _OURS |= {signal.SIGFPE, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}  # not to be forwarded
-_TERMINAL = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN)
 _SI_KERNEL = 0x80  # asm-generic/siginfo.h: from the terminal, and so to the whole group
 _AGAIN = 0.1  # seconds between two looks for the end of a program whose supervisor is dead
 
@@ -47,14 +50,14 @@ def launch_in_tree(job: LaunchJob) -> int:
     """
     watched = signal.valid_signals() - _OURS
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mine, theirs = Talk.pair()
     launcher = os.getpid()
     if os.fork() == 0:
         mine.close()
         _supervisor(job, launcher, theirs, mask)
     theirs.close()
     drop_inherited()  # they are the program's, and it must be able to close them
-    program = os.pidfd_open(int(hear(mine)))
+    program = os.pidfd_open(int(mine.answer()))
     status = _stand_for(program, mine, watched)
     os.close(program)
     mine.close()
@@ -67,7 +70,7 @@ def launch_in_tree(job: LaunchJob) -> int:
 # ---- the launcher ----
 
 
-def _stand_for(program: int, talk: socket.socket, watched: Iterable[int]) -> int:
+def _stand_for(program: int, talk: Talk, watched: Iterable[int]) -> int:
     """Be the program before the shell until it ends; its wait status."""
     while True:
         info = signal.sigwaitinfo(watched)
@@ -82,12 +85,11 @@ def _stand_for(program: int, talk: socket.socket, watched: Iterable[int]) -> int
             os.kill(os.getpid(), signal.SIGSTOP)  # the shell sees it; `fg` continues us both
 
 
-def _word(talk: socket.socket) -> bytes | None:
+def _word(talk: Talk) -> bytes | None:
     """What the supervisor says; None when nothing, b"" when it is dead."""
-    try:
-        return talk.recv(64, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
+    poll = select.poll()
+    poll.register(talk.fileno(), select.POLLIN)
+    return (talk.receive() or b"") if poll.poll(0) else None
 
 
 def _forward(program: int, info: signal.struct_siginfo) -> None:
@@ -112,7 +114,7 @@ def _without_supervisor(program: int, watched: Iterable[int]) -> int:
 
 def _end_by(number: int) -> None:
     """End this process by this signal, without a core of ours. Comes back if that cannot be."""
-    notify.prctl(notify.PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_DUMPABLE, 0)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
@@ -122,11 +124,11 @@ def _end_by(number: int) -> None:
 # ---- the supervisor ----
 
 
-def _supervisor(job: LaunchJob, launcher: int, talk: socket.socket, mask: set[int]) -> None:
+def _supervisor(job: LaunchJob, launcher: int, talk: Talk, mask: set[int]) -> None:
     """The whole life of the process between launcher and program: does not return."""
     try:
-        notify.prctl(notify.PR_SET_CHILD_SUBREAPER, 1)
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        ours, its = Talk.pair()
         program = os.fork()
         if program == 0:
             talk.close()
@@ -134,21 +136,19 @@ def _supervisor(job: LaunchJob, launcher: int, talk: socket.socket, mask: set[in
             _program(job, its, mask)
         its.close()
         os.setpgid(0, 0)  # a background group: what the terminal sends is not for us
-        for number in (*_TERMINAL, signal.SIGTTOU):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        outlive_signals()
         run_aside(lambda _: _supervise(job, launcher, program, ours, talk, mask), talk)
     finally:
         os._exit(REFUSED)
 
 
-def _program(job: LaunchJob, talk: socket.socket, mask: set[int]) -> None:
+def _program(job: LaunchJob, talk: Talk, mask: set[int]) -> None:
     """The process that becomes the program, when the supervisor is ready for it."""
     status = REFUSED
     try:
-        if talk.recv(1):
+        if talk.receive():
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            become_program(job, talk)
+            become_program(job, talk, open_direct(job), traced=False)
     except Failure as error:
         say(error)
         status = error.status
@@ -160,25 +160,29 @@ def _supervise(
     job: LaunchJob,
     launcher: int,
     program: int,
-    ours: socket.socket,
-    talk: socket.socket,
+    ours: Talk,
+    talk: Talk,
     mask: set[int],
 ) -> None:
-    from ttybroker.run.supervise import Supervisor, reach
+    from ttybroker.run.broker import reach
+    from ttybroker.run.names import Names
+    from ttybroker.run.supervise import Supervisor
 
     children, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    broker, names = reach(job.connect, job.ports)
+    broker, ports = reach(job.connect, job.brokered)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - {signal.SIGCHLD})
-    talk.send(b"+%d" % program)
+    talk.send(b"%d" % program)
     ours.send(b"+")
-    listener = take_listener(ours)
+    handle = os.pidfd_open(program)
+    listener = take_listener(ours, handle)
+    os.close(handle)
     poll = select.poll()
     poll.register(children, select.POLLIN)
     poll.register(talk.fileno(), 0)  # POLLHUP: the launcher is dead
     if listener >= 0:
-        Supervisor(listener, broker, names, job.wait).start()
+        Supervisor(listener, broker, Names(job.brokered, ports), job.wait).start()
         poll.register(listener, 0)  # POLLHUP: no process has the filter any more
     while True:
         ended = _reap(children, program, talk, launcher)
@@ -200,7 +204,7 @@ def _supervise(
             poll.unregister(talk.fileno())
 
 
-def _reap(children: int, program: int, talk: socket.socket, launcher: int) -> bool:
+def _reap(children: int, program: int, talk: Talk, launcher: int) -> bool:
     """Collect what ended and tell the launcher about the program; whether that has ended."""
     try:
         os.read(children, 4096)
@@ -219,7 +223,7 @@ def _reap(children: int, program: int, talk: socket.socket, launcher: int) -> bo
             _tell(talk, launcher, (_ENDED if ended else _STOPPED) + b"%d" % status)
 
 
-def _tell(talk: socket.socket, launcher: int, word: bytes) -> None:
+def _tell(talk: Talk, launcher: int, word: bytes) -> None:
     try:
         talk.send(word)
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether a filter and a supervisor can work here, tried by a child that then ends.
+"""Whether a filter and a supervisor can work here; where only a try tells, by a child that ends.
 
 Once a filter is on, it stays on: so this process must not be the one that tries.
 """
@@ -7,42 +7,59 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 
 from ttybroker.run import notify, target
-from ttybroker.run.aside import LINE_MAX, reap
-
-
-def try_in_a_child(scope: int) -> str:
-    """Put a filter on a child that then ends, and look into a memory, as later on."""
-    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        try:
-            mine.close()
-            theirs.send(_trial(parent if scope == 0 else 0).encode() or b"+")
-            theirs.recv(1)  # stay, to be looked at
-        finally:
-            os._exit(0)
-    theirs.close()
-    with mine:
-        answer = mine.recv(LINE_MAX)
-        readable = scope == 0 or target.may_read(child)
-    reap(child)
-    if answer != b"+":
-        return answer.decode() or "the trial of it was killed"
-    return "" if readable else _UNREADABLE
-
+from ttybroker.run.aside import reap
 
 _UNREADABLE = "the memory of another process cannot be read here"
 
 
-def _trial(parent: int) -> str:
+def obstacle_here() -> str:
+    """Why no filter with a listener can be had in this process; "" when it can.
+
+    A process without any filter needs no trial: what could refuse one is a filter.
+    """
     try:
-        notify.check_support()
+        notify.check_kernel()
+    except OSError as error:
+        return str(error)
+    return "" if _unfiltered() else _try_in_a_child()
+
+
+def _unfiltered() -> bool:
+    """Whether this process has no seccomp filter: Seccomp in proc_pid_status(5) is 0."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            return b"\nSeccomp:\t0\n" in file.read()
+    except OSError:
+        return False
+
+
+def _try_in_a_child() -> str:
+    """Put a filter on a child, and look into its memory and it into ours, as later on."""
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, _trial(parent).encode() or b"+")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    answer = os.read(reading, 4096)
+    os.close(reading)
+    reap(child)
+    if answer != b"+":
+        return answer.decode() or "the trial of it was killed"
+    return ""
+
+
+def _trial(parent: int) -> str:
+    readable = target.may_read(parent)
+    try:
+        notify.try_here()
     except OSError as error:
         if error.errno == errno.EBUSY:
             return "another supervisor is there already"
         return str(error)
-    return "" if not parent or target.may_read(parent) else _UNREADABLE
+    return "" if readable else _UNREADABLE

@@ -1,0 +1,241 @@
+"""The broker, as the processes beside a program ask it: several questions at once, and waits
+that can be broken off.
+
+Every open of a port by a launched program goes through `Broker.open`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+
+from ttybroker.run.kernel import peer_pid
+from ttybroker.say import say
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol, TypeVar
+
+    from ttybroker.client import Again
+    from ttybroker.wire import PortInfo, Verdict
+
+    class BrokerClient(Protocol):
+        """What is needed of `ttybroker.client.Client`."""
+
+        def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None: ...
+        def take_answer(self) -> int | None: ...
+        def come_back(self, again: Again) -> object: ...
+        def fileno(self) -> int: ...
+        def check(self, name: str) -> Verdict: ...
+        def ports(self) -> list[PortInfo]: ...
+        def close(self) -> None: ...
+
+    Connect = Callable[[], BrokerClient]
+    T = TypeVar("T")
+
+_ENOUGH_IDLE = 2  # connections that are kept without a question
+_DEAD = (errno.ECONNREFUSED, errno.EPROTO)  # what BrokerUnavailable and ProtocolError have
+_TELL_AFTER = 0.3  # seconds of waiting before it is said
+_LOOK = 0.1  # seconds between two looks whether the caller still wants its port
+# Requests at once for one port. The broker bounds what one user has waiting; the others of a
+# program with a thousand threads wait here.
+_AT_ONCE = 8
+
+
+class Interrupted(Exception):
+    """The caller does not wait any longer: a signal, or it was killed."""
+
+
+class Patience:
+    """What is done while a request waits. gone: whether the caller still wants its port. tell:
+    called once, after a moment, to say that it waits."""
+
+    def __init__(self, gone: Callable[[], bool], tell: Callable[[], None]) -> None:
+        self._gone = gone
+        self._tell: Callable[[], None] | None = tell
+        self._tell_at = time.monotonic() + _TELL_AFTER
+
+    def look(self) -> None:
+        """Raise Interrupted when the caller does not wait any longer."""
+        if self._gone():
+            raise Interrupted
+        if self._tell is not None and time.monotonic() >= self._tell_at:
+            tell, self._tell = self._tell, None
+            tell()
+
+
+class Broker:
+    """Asks on as many connections as there are questions at a time. For several threads."""
+
+    def __init__(self, connect: Connect, first: BrokerClient) -> None:
+        self._connect = connect
+        self._spare = [first]
+        self._turns: dict[str, threading.Semaphore] = {}
+        self._claims = _sees_our_pids(first)
+
+    def check(self, name: str) -> Verdict:
+        """What the policy says of the port. Raises OSError, as `ports` and `open` do."""
+        return self._ask(lambda client: client.check(name))
+
+    def ports(self) -> list[PortInfo]:
+        """What the user may use."""
+        return self._ask(lambda client: client.ports())
+
+    def open(self, name: str, wait: float | None, pid: int, patience: Patience) -> int:
+        """An open descriptor of the port, the caller's own.
+
+        wait: seconds to queue for a busy port, or None. pid: the process that will have it; the
+        broker is told only where it counts processes as we do. Raises OSError, or Interrupted,
+        by which the request is withdrawn.
+        """
+        end = time.monotonic() + (wait or 0)
+        turn = self._turns.setdefault(name, threading.Semaphore(_AT_ONCE))
+        while not turn.acquire(timeout=_LOOK):
+            patience.look()
+        try:
+            left = None if wait is None else max(end - time.monotonic(), 0.001)
+            return self._ask(
+                lambda client: _open(client, name, left, pid if self._claims else 0, patience)
+            )
+        finally:
+            turn.release()
+
+    def open_and_tell(
+        self, name: str, wait: float | None, pid: int, gone: Callable[[], bool], who: str = ""
+    ) -> int:
+        """As `open`, for a launcher: a wait is said on stderr."""
+        patience = Patience(gone, lambda: say(self.wait_line(name, wait, who)))
+        return self.open(name, wait, pid, patience)
+
+    def wait_line(self, name: str, wait: float | None, who: str) -> str:
+        """Who waits for the port and how long, and who has it since when."""
+        try:
+            port = next((port for port in self.ports() if port.name == name), None)
+        except OSError:
+            port = None
+        limit = "" if wait is None else f", {wait:g} s at most"
+        waits = f"{who} waits for it" if who else "waiting"
+        return f"{name}: {waits}{limit}: {_held(port)}"
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._spare:
+            self._spare.pop().close()
+
+    def _ask(self, question: Callable[[BrokerClient], T]) -> T:
+        try:
+            client = self._spare.pop()
+        except IndexError:
+            client = self._connect()
+        keep = False
+        try:
+            answer = question(client)
+            keep = True
+            return answer
+        except OSError as error:
+            keep = error.errno not in _DEAD
+            raise
+        finally:
+            if keep and len(self._spare) < _ENOUGH_IDLE:
+                self._spare.append(client)
+            else:
+                client.close()
+
+
+def _open(client: BrokerClient, name: str, wait: float | None, pid: int, patience: Patience) -> int:
+    """Ask and wait; once more where the broker was started again meanwhile, as `Client.open`."""
+    from ttybroker.client import Again, BrokenOff
+
+    again = Again(wait)
+    while True:
+        try:
+            client.ask_open(name, wait=wait, pid=pid)
+            poll = select.poll()
+            poll.register(client.fileno(), select.POLLIN)
+            while True:
+                while not poll.poll(_LOOK * 1000):
+                    patience.look()
+                if (fd := client.take_answer()) is not None:
+                    return fd
+        except BrokenOff:
+            for pause in client.come_back(again):  # type: ignore[attr-defined]
+                patience.look()
+                time.sleep(pause)
+            wait = again.left()
+
+
+def _sees_our_pids(client: BrokerClient) -> bool:
+    """Whether a pid here is the same process for the broker: both in one pid namespace.
+
+    Else the number might be that of a bystander. The broker's own pid reads 0 where it is in
+    a namespace outside; where it is in one below ours, its NSpid line in /proc/PID/status has
+    more than one number: proc_pid_status(5), pid_namespaces(7).
+    """
+    pid = peer_pid(client.fileno())
+    if pid == 0:
+        return False
+    try:
+        if int(os.readlink("/proc/self")) != os.getpid():
+            return False  # /proc is another namespace's
+        with open(f"/proc/{pid}/status", "rb") as file:
+            status = file.read()
+    except (OSError, ValueError):
+        return False
+    at = status.find(b"\nNSpid:")
+    return at >= 0 and len(status[at + 7 :].split(b"\n", 1)[0].split()) == 1
+
+
+def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortInfo]]:
+    """The broker and its list of ports. Raises OSError when one of `wanted` would be refused."""
+    client = connect()
+    for name in wanted:
+        verdict = client.check(name)
+        if not verdict.allowed:
+            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
+    ports = client.ports()
+    return Broker(connect, client), ports
+
+
+def line_of(error: OSError) -> str:
+    """What to show: a BrokerError's own words, a plain OSError's without the number."""
+    return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+
+
+def open_for_itself(connect: Connect, names: list[str], wait: float | None) -> list[int]:
+    """Descriptors of these ports, for the process that asks, which is their holder. OSError."""
+    broker = Broker(connect, connect())
+    opened: list[int] = []
+    try:
+        for name in names:
+            opened.append(broker.open_and_tell(name, wait, 0, lambda: False))
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        raise
+    finally:
+        broker.close()
+    return opened
+
+
+def program_of(pid: int) -> str:
+    """ "picocom (pid 71)"."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            name = file.read().decode(errors="replace").strip()
+    except OSError:
+        name = "process"
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return f"{shown} (pid {pid})"
+
+
+def _held(port: PortInfo | None) -> str:
+    """Who has a port, and since when, as far as is known."""
+    if port is None or port.holder is None:
+        return "it is busy"
+    since = port.holder.since
+    when = "" if since is None else time.strftime(" since %H:%M:%S", time.localtime(since))
+    return f"held by {port.holder}{when}"

@@ -1,0 +1,172 @@
+"""System calls that the standard library lacks or makes dear, by ctypes.
+
+ctypes rather than `socket` and `signal`: those two load `enum`, 6 ms of a start that has 30.
+Every failing call raises OSError with its errno.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+# linux/prctl.h
+PR_GET_DUMPABLE = 3  # 2.4
+PR_SET_DUMPABLE = 4  # 2.4
+PR_SET_CHILD_SUBREAPER = 36  # 3.4
+PR_SET_NO_NEW_PRIVS = 38  # 3.5
+PR_SET_PTRACER = 0x59616D61  # Documentation/admin-guide/LSM/Yama.rst, 3.4
+
+_SOL_SOCKET, _SO_PEERCRED = 1, 17  # asm-generic/socket.h
+_PIDFD_GETFD = 438  # 5.6, the same everywhere
+_OPENAT2 = 437  # 5.6, the same everywhere
+_AT_FDCWD = -100  # linux/fcntl.h
+_RESOLVE_CACHED = 0x20  # linux/openat2.h, 5.12
+_PAGE = 4096  # no architecture has smaller ones
+
+# signal(7): the same numbers on every machine in `notify.MACHINES`
+SIGINT, SIGCHLD, SIGCONT = 2, 17, 18
+SIG_DFL, SIG_IGN = 0, 1
+# Not to be ignored: faults, SIGKILL and SIGSTOP, SIGCHLD, which we wait for, SIGCONT.
+_KEPT = {4, 5, 6, 7, 8, 9, 11, SIGCHLD, SIGCONT, 19, 31}
+_SIGNALS = 64  # _NSIG
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+libc.signal.restype = ctypes.c_void_p
+libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+libc.ptrace.restype = ctypes.c_long
+libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+libc.process_vm_readv.restype = ctypes.c_ssize_t
+libc.process_vm_readv.argtypes = (
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+
+
+def fail(what: str) -> OSError:
+    """The OSError of the call that has just failed."""
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def prctl(option: int, value: int) -> int:
+    """prctl(2) with one argument."""
+    result: int = libc.prctl(
+        ctypes.c_int(option),
+        ctypes.c_ulong(value),
+        ctypes.c_ulong(0),
+        ctypes.c_ulong(0),
+        ctypes.c_ulong(0),
+    )
+    if result < 0:
+        raise fail("prctl")
+    return result
+
+
+def set_signal(number: int, action: int) -> None:
+    """signal(2) with SIG_DFL or SIG_IGN. Python's own table does not hear of it."""
+    libc.signal(number, action)
+
+
+def signal_action(number: int) -> int:
+    """SIG_DFL, SIG_IGN, or the address of a handler: what signal(2) was told."""
+    action: int | None = libc.signal(number, SIG_IGN)
+    libc.signal(number, action or SIG_DFL)
+    return action or SIG_DFL
+
+
+def outlive_signals() -> None:
+    """Ignore every signal that would end or stop this process and that can be ignored.
+
+    A service manager sends SIGTERM to all processes of a unit at once: the supervisor is to
+    answer until the program has ended.
+    """
+    for number in range(1, _SIGNALS + 1):
+        if number not in _KEPT:
+            libc.signal(number, SIG_IGN)
+
+
+def take_fd(process: int, number: int) -> int:
+    """A copy, close-on-exec, of descriptor `number` of the process with this pidfd: pidfd_getfd(2).
+
+    Needs the right to trace that process."""
+    fd: int = libc.syscall(
+        ctypes.c_long(_PIDFD_GETFD),
+        ctypes.c_int(process),
+        ctypes.c_int(number),
+        ctypes.c_uint(0),
+    )
+    if fd < 0:
+        raise fail("pidfd_getfd")
+    return fd
+
+
+def open_cached(path: str, *, follow: bool) -> int:
+    """An O_PATH descriptor of `path`, if the kernel knows the way without asking a disk or a
+    server: RESOLVE_CACHED. BlockingIOError if not, as on kernels before 5.12."""
+    try:
+        return _openat2(_AT_FDCWD, path, 0 if follow else os.O_NOFOLLOW, _RESOLVE_CACHED)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOSYS, errno.E2BIG):
+            raise BlockingIOError(errno.EAGAIN, "this kernel has no RESOLVE_CACHED") from None
+        raise
+
+
+def open_resolved(directory: int, path: str, resolve: int) -> int:
+    """An O_PATH descriptor of `path`, under these RESOLVE_ flags of openat2(2)."""
+    return _openat2(directory, path, 0, resolve)
+
+
+def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    how = (ctypes.c_uint64 * 3)(flags | os.O_PATH | os.O_CLOEXEC, 0, resolve)
+    fd: int = libc.syscall(
+        ctypes.c_long(_OPENAT2), ctypes.c_int(directory), os.fsencode(path), ctypes.byref(how), 24
+    )
+    if fd < 0:
+        raise fail("openat2")
+    return fd
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class Memory:
+    """Reads the memory of other processes: process_vm_readv(2). For one thread."""
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(_PAGE)
+        self._local = _Iovec(ctypes.addressof(self._buffer), 0)
+        self._remote = _Iovec(0, 0)
+        self._here = ctypes.addressof(self._local)
+        self._there = ctypes.addressof(self._remote)
+
+    def read(self, pid: int, address: int, size: int) -> bytes:
+        """At most `size` bytes, none of them beyond the page of `address`: a mapping may end
+        there. Raises OSError: EFAULT for a bad address, EPERM where ptrace(2) rules forbid it."""
+        size = min(size, _PAGE - address % _PAGE)
+        self._local.length = self._remote.length = size
+        self._remote.base = address
+        count: int = libc.process_vm_readv(pid, self._here, 1, self._there, 1, 0)
+        if count < 0:
+            raise fail("process_vm_readv")
+        return ctypes.string_at(self._buffer, count)
+
+
+class _Ucred(ctypes.Structure):
+    _fields_ = (("pid", ctypes.c_int), ("uid", ctypes.c_uint), ("gid", ctypes.c_uint))
+
+
+def peer_pid(sock: int) -> int:
+    """The pid that SO_PEERCRED gives for a connected socket; 0 when that process is in no pid
+    namespace that is visible from here, or the descriptor is no socket."""
+    peer = _Ucred()
+    size = ctypes.c_uint(ctypes.sizeof(peer))
+    if libc.getsockopt(sock, _SOL_SOCKET, _SO_PEERCRED, ctypes.byref(peer), ctypes.byref(size)):
+        return 0
+    return int(peer.pid)

@@ -1,0 +1,331 @@
+"""The tracer: looks at each open before the kernel does, and lets go on what is no port.
+
+A notification can be interrupted by any signal as long as the supervisor has not received it
+(seccomp_unotify(2)), and the program would see EINTR from the open of a plain file. A stop for
+a tracer (RET_TRACE) cannot. So the tracer decides, and only a call that means a port is sent on:
+it puts notify.MARK into the unused upper half of an int argument, and the filter, which the
+kernel runs again after the stop, notifies the listener. When the call has ended the register is
+put back.
+
+The tracer attaches to the launcher before that has its filter (PTRACE_SEIZE); what the program
+starts is attached by the kernel. It never waits: where the way of a path may lead over a dead
+file server, a thread follows it, and the process stays stopped meanwhile. The price: strace, gdb
+and the like cannot trace inside, which one line says; started as the program itself they get the
+listener alone (`choose`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import queue
+import select
+import signal
+import struct
+import threading
+from collections import deque
+
+from ttybroker.run import notify, target
+from ttybroker.run.aside import leave_terminal
+from ttybroker.run.kernel import Memory, fail, libc
+from ttybroker.run.supervise import read_request
+from ttybroker.say import say
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ttybroker.run.supervise import Supervisor
+
+    Request = tuple[int, str, int, int]
+
+# linux/ptrace.h
+_CONT, _SYSCALL = 7, 24
+_GETREGSET, _SETREGSET = 0x4204, 0x4205  # 2.6.34
+_SEIZE, _LISTEN = 0x4206, 0x4208  # 3.4
+_GET_SYSCALL_INFO = 0x420E  # 5.3
+_EVENTS = {1, 2, 3}  # PTRACE_EVENT_FORK, _VFORK, _CLONE
+_EVENT_SECCOMP, _EVENT_STOP = 7, 128
+_OPTIONS = 1 | 2 | 4 | 8 | 0x80  # TRACESYSGOOD, TRACEFORK, TRACEVFORK, TRACECLONE, TRACESECCOMP
+_NT_PRSTATUS = 1  # linux/elf.h
+_SYSCALL_STOP = 5 | 0x80  # SIGTRAP, with TRACESYSGOOD
+_WALL = 0x40000000  # linux/wait.h
+_STOPS = {19, 20, 21, 22}  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU: a group stop
+
+# struct ptrace_syscall_info for a seccomp stop: op, arch, ip, sp, number, arguments, return data
+_INFO = struct.Struct("=BxxxI16xQ6QI")
+_LAUNCHER_LOOK = 20  # milliseconds between two looks at the launcher
+_REGISTERS = 512  # bytes; more than any machine's struct user_regs_struct here
+
+_TRACING, _WATCHING = -4, -5  # causes of complaints that are no errno
+_NO_STRACE = (
+    "strace, gdb and the like cannot trace inside: start them as the program itself "
+    "(run -- strace ...), or give --via notify"
+)
+
+
+def seize(pid: int) -> bool:
+    """Begin to trace this process and all that it starts; whether that is allowed here."""
+    if libc.ptrace(_SEIZE, pid, None, _OPTIONS) != 0:
+        return False
+    return _has_syscall_info(pid)
+
+
+def serve_until_readable(fd: int) -> None:
+    """Pass signals on to the launcher until it has something to say: it has no filter yet."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    status = ctypes.c_int()
+    while not poll.poll(_LAUNCHER_LOOK):
+        while (pid := libc.waitpid(-1, ctypes.byref(status), _WALL | os.WNOHANG)) > 0:
+            number, event = status.value >> 8 & 0xFF, status.value >> 16
+            if status.value & 0xFF != 0x7F:
+                continue
+            if event == _EVENT_STOP and number in _STOPS:
+                _ptrace(_LISTEN, pid, 0)
+            else:
+                _ptrace(_CONT, pid, 0 if event else number)
+
+
+def _has_syscall_info(pid: int) -> bool:
+    """PTRACE_GET_SYSCALL_INFO came with 5.3. ESRCH: known, and the process is not stopped."""
+    buffer = ctypes.create_string_buffer(_INFO.size)
+    if libc.ptrace(_GET_SYSCALL_INFO, pid, _INFO.size, ctypes.addressof(buffer)) >= 0:
+        return True
+    return ctypes.get_errno() == errno.ESRCH
+
+
+class Tracer:
+    """Serves the stops of the processes that the main thread of this process traces.
+
+    `leader` is the program's pid. For the main thread: ptrace(2) is a thread's, not a process's.
+    """
+
+    def __init__(self, supervisor: Supervisor, leader: int) -> None:
+        self._finder = supervisor.finder
+        self._complaints = supervisor.complaints
+        self._hidden = supervisor.hidden
+        self._leader = leader
+        self._memory = Memory()
+        self._info = ctypes.create_string_buffer(_INFO.size)
+        self._info_at = ctypes.addressof(self._info)
+        self._views: dict[int, bool] = {}  # thread -> whether its paths lead where ours do
+        self._marked: dict[int, tuple[int, int]] = {}  # thread -> register, what was in it
+        self._slow = SlowFinder(self._finder.find)
+
+    def run(self) -> None:
+        """Serve until nobody is traced any more."""
+        signal.signal(_WAKE, _do_nothing)
+        status = ctypes.c_int()
+        at = ctypes.byref(status)
+        while True:
+            pid = libc.waitpid(-1, at, _WALL)
+            if pid < 0:
+                if ctypes.get_errno() != errno.EINTR:
+                    return  # ECHILD
+                self._serve_found()
+                continue
+            if self._slow.has_found():
+                self._serve_found()
+            try:
+                self._serve(pid, status.value)
+            except Exception as error:
+                say(f"could not serve process {pid}: {error!r}")
+                self._go_on(pid)
+
+    def _serve(self, pid: int, status: int) -> None:
+        """What a thread that has stopped or ended is to do next."""
+        if status & 0xFF != 0x7F:  # it has ended
+            self._forget(pid)
+            return
+        number, event = status >> 8 & 0xFF, status >> 16
+        if event == _EVENT_SECCOMP:
+            self._on_call(pid)
+        elif event == _EVENT_STOP and number in _STOPS:
+            _ptrace(_LISTEN, pid, 0)
+        elif event:
+            self._go_on(pid)
+        elif number == _SYSCALL_STOP:
+            self._put_back(pid)
+            self._go_on(pid)
+        else:
+            self._go_on(pid, number)
+
+    def _forget(self, pid: int) -> None:
+        self._views.pop(pid, None)
+        self._marked.pop(pid, None)
+        if pid == self._leader:
+            leave_terminal()
+
+    def _on_call(self, pid: int) -> None:
+        size = libc.ptrace(_GET_SYSCALL_INFO, pid, _INFO.size, self._info_at)
+        if size < _INFO.size:
+            self._go_on(pid)
+            return
+        _op, arch, _nr, *args, kind = _INFO.unpack(self._info)
+        if kind == notify.PTRACE:
+            self._complaints.say("", _TRACING, _NO_STRACE)
+            self._go_on(pid)
+        elif kind == notify.INOTIFY:
+            self._on_watch(pid, args)
+        else:
+            self._on_open(pid, arch, kind, args)
+
+    def _on_open(self, pid: int, arch: int, kind: int, args: list[int]) -> None:
+        try:
+            request = read_request(pid, kind, args, self._memory)
+        except PermissionError:
+            self._hidden(pid)
+            request = None
+        if request is None:
+            self._go_on(pid)
+            return
+        try:
+            dirfd, path, flags, _resolve = request
+            name = self._finder.quick(pid, dirfd, path, flags, ours=self._ours(pid))
+        except BlockingIOError:
+            self._slow.find(pid, request, (arch, kind))
+            return
+        self._decide(pid, name, arch, kind)
+
+    def _decide(self, pid: int, name: str | None, arch: int, kind: int) -> None:
+        if name is None:
+            self._go_on(pid)
+        else:
+            self._mark(pid, notify.ABI_OF[arch].registers[notify.MARKED[kind]])
+
+    def _serve_found(self) -> None:
+        for pid, name, (arch, kind) in self._slow.found():
+            self._decide(pid, name, arch, kind)
+
+    def _ours(self, pid: int) -> bool:
+        ours = self._views.get(pid)
+        if ours is None:
+            ours = self._views[pid] = target.same_view(pid)
+        return ours
+
+    def _on_watch(self, pid: int, args: list[int]) -> None:
+        """inotify_add_watch(2) needs the right to read the node, which nobody has here."""
+        try:
+            path = target.read_path(pid, args[1], self._memory)
+            name = None if path is None else self._finder.by_name(path)
+        except OSError:
+            name = None
+        if name is not None:
+            self._complaints.say(name, _WATCHING, f"{name}: inotify on a port is not brokered")
+        self._go_on(pid)
+
+    # ---- the stopped thread ----
+
+    def _go_on(self, pid: int, number: int = 0) -> None:
+        """Let it run; `number`: with this signal."""
+        _ptrace(_SYSCALL if pid in self._marked else _CONT, pid, number)
+
+    def _mark(self, pid: int, register: int) -> None:
+        """Send the call on to the listener, and stop it once more at its end."""
+        with_mark = _Registers(pid)
+        before = with_mark.get(register)
+        with_mark.set(register, before & 0xFFFFFFFF | notify.MARK << 32)
+        with_mark.write()
+        self._marked[pid] = register, before
+        self._go_on(pid)
+
+    def _put_back(self, pid: int) -> None:
+        register, before = self._marked.pop(pid, (0, -1))
+        if before >= 0:
+            registers = _Registers(pid)
+            registers.set(register, before)
+            registers.write()
+
+
+def _ptrace(request: int, pid: int, data: int) -> None:
+    """ptrace(2) on a stopped thread; one that was killed meanwhile is no error."""
+    if libc.ptrace(request, pid, None, data) < 0 and ctypes.get_errno() != errno.ESRCH:
+        raise fail("ptrace")
+
+
+class _Registers:
+    """struct user_regs_struct of a stopped thread, as 64-bit numbers."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._values = (ctypes.c_uint64 * (_REGISTERS // 8))()
+        self._vector = (ctypes.c_uint64 * 2)(ctypes.addressof(self._values), _REGISTERS)
+        self._transfer(_GETREGSET)
+
+    def get(self, index: int) -> int:
+        return self._values[index]
+
+    def set(self, index: int, value: int) -> None:
+        self._values[index] = value
+
+    def write(self) -> None:
+        """Give them to the thread. The kernel has written their size into the vector."""
+        self._transfer(_SETREGSET)
+
+    def _transfer(self, request: int) -> None:
+        at = ctypes.addressof(self._vector)
+        failed = libc.ptrace(request, self._pid, _NT_PRSTATUS, at) < 0
+        if failed and ctypes.get_errno() != errno.ESRCH:
+            raise fail("ptrace")
+
+
+# ---- paths that have to be followed with patience ----
+
+_WAKE = signal.SIGUSR1  # interrupts the tracer's wait
+_RING_AGAIN = 0.001  # seconds; the tracer may have looked just before, and wait again
+
+
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+class SlowFinder:
+    """Follows paths in threads, as many as there are paths that wait, and wakes the tracer."""
+
+    def __init__(self, find: Callable[..., str | None]) -> None:
+        self._find = find
+        self._asked: queue.SimpleQueue[tuple[int, Request, tuple[int, int]]] = queue.SimpleQueue()
+        self._found: deque[tuple[int, str | None, tuple[int, int], threading.Event]] = deque()
+        self._tracer = threading.get_ident()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def find(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
+        """Begin; the answer is in `found` later."""
+        self._asked.put((pid, request, rest))
+        with self._lock:
+            enough = self._idle > 0
+            self._idle -= enough
+        if not enough:
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def has_found(self) -> bool:
+        """Whether `found` has something."""
+        return bool(self._found)
+
+    def found(self) -> list[tuple[int, str | None, tuple[int, int]]]:
+        """What has been found since: (thread, port or None, rest)."""
+        answers = []
+        while self._found:
+            pid, name, rest, taken = self._found.popleft()
+            taken.set()
+            answers.append((pid, name, rest))
+        return answers
+
+    def _work(self) -> None:
+        while True:
+            pid, request, rest = self._asked.get()
+            try:
+                name = self._find(pid, *request)
+            except Exception as error:
+                say(f"could not look at a path of process {pid}: {error!r}")
+                name = None
+            taken = threading.Event()
+            self._found.append((pid, name, rest, taken))
+            signal.pthread_kill(self._tracer, _WAKE)
+            while not taken.wait(_RING_AGAIN):
+                signal.pthread_kill(self._tracer, _WAKE)
+            with self._lock:
+                self._idle += 1
