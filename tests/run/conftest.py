@@ -58,8 +58,9 @@ class Gate:
             assert os.read(self._asked, 1) == b"!"
 
     def open(self) -> None:
-        self._lock.close()
-        os.close(self._asked)
+        if not self._lock.closed:
+            self._lock.close()
+            os.close(self._asked)
 
 
 class Rig:
@@ -69,6 +70,7 @@ class Rig:
         self.directory = directory
         self.device = Device()
         self.started: list[subprocess.Popen[bytes]] = []
+        self.gates: list[Gate] = []
 
     def port(self, name: str) -> None:
         (self.directory / name).symlink_to(self.device.node)
@@ -104,7 +106,8 @@ class Rig:
 
     def gate(self, name: str) -> Gate:
         """Keep opens of the port waiting at the broker."""
-        return Gate(self.directory, name)
+        self.gates.append(Gate(self.directory, name))
+        return self.gates[-1]
 
     def processes(self) -> set[int]:
         """Everything alive that was started on this broker and has not become a program."""
@@ -124,6 +127,8 @@ class Rig:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+        for gate in self.gates:
+            gate.open()
         self.device.close()
 
 

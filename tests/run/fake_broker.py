@@ -1,7 +1,8 @@
 """A broker of files: what the user side sees of one, with ptys for ports.
 
 A directory says it all: NAME is a link to the port's node; NAME.refuse holds "errno text"
-for open(), NAME.deny the text of a denial. Who locks NAME.gate with flock() keeps open()
+for open(), NAME.deny the text of a denial, NAME.holder "since user program pid".
+Who locks NAME.gate with flock() keeps open()
 waiting, which says so by a byte into NAME.asked. Every question is a line of `log`.
 `broker.down` refuses connections.
 """
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ttybroker.errors import BY_ERRNO, BrokerUnavailable
-from ttybroker.wire import PortInfo, Verdict
+from ttybroker.wire import Holder, PortInfo, Verdict
 
 
 class FakeClient:
@@ -93,10 +94,17 @@ class FakeClient:
     def ports(self) -> list[PortInfo]:
         self._log("ports")
         return [
-            PortInfo(path.name, os.readlink(path), "free", "rule 2")
+            PortInfo(path.name, os.readlink(path), "free", "rule 2", 0, self._holder(path.name))
             for path in sorted(self.directory.iterdir())
             if path.is_symlink() and not (self.directory / f"{path.name}.deny").exists()
         ]
+
+    def _holder(self, name: str) -> Holder | None:
+        text = self._text(f"{name}.holder")
+        if text is None:
+            return None
+        since, user, program, pid = text.split()
+        return Holder(1000, user, int(pid), program, float(since))
 
     def close(self) -> None:
         self._log("close")

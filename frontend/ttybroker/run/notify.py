@@ -429,7 +429,7 @@ def put_fd(listener: int, call: int, fd: int, *, cloexec: bool) -> bool:
     kernel with WAIT_KILLABLE_RECV keeps signals out; on an older one it is done after.
     """
     newfd_flags = os.O_CLOEXEC if cloexec else 0
-    put = _put_in_two_steps if _kernel() >= (5, 19) else _put_in_one_step
+    put = _put_in_two_steps if _TWO_STEPS else _put_in_one_step
     try:
         return put(listener, call, fd, newfd_flags)
     except OSError as error:
@@ -441,6 +441,9 @@ def put_fd(listener: int, call: int, fd: int, *, cloexec: bool) -> bool:
 def _kernel() -> tuple[int, ...]:
     version = os.uname().release.split("-")[0]
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+_TWO_STEPS = _kernel() >= (5, 19)
 
 
 def _put_in_one_step(listener: int, call: int, fd: int, newfd_flags: int) -> bool:

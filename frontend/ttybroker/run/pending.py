@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-_CORE = {3, 4, 5, 6, 7, 8, 11, 24, 25, 31}  # signal(7): "Core" and handled or not, they end it
-_STOP = {20, 21, 22}  # SIGTSTP, SIGTTIN, SIGTTOU
-
-
-def _mask(numbers: set[int]) -> int:
-    return sum(1 << (number - 1) for number in numbers)
-
-
-# Those for which the kernel does not wake a killable wait by itself though nobody handles them.
-# SIGSTOP cannot be handled.
-_UNHANDLED = _mask(_CORE | _STOP | {19})
+# Signals that end, stop or do nothing when nobody handles them: signal(7). The kernel wakes a
+# killable wait itself for those that end a process, but not for a core dump, and not at all in
+# a traced process. In that one, those that do nothing are pending, too.
+_IGNORED = sum(1 << (number - 1) for number in (17, 18, 23, 28))  # CHLD, CONT, URG, WINCH
 
 
 class Pending:
@@ -29,8 +22,8 @@ class Pending:
         except OSError:
             status = b""
         own, shared = _field(status, b"SigPnd", 16), _field(status, b"ShdPnd", 16)
-        taken = _field(status, b"SigCgt", 16) | _UNHANDLED & ~_field(status, b"SigIgn", 16)
-        wanted = taken & ~_field(status, b"SigBlk", 16)
+        idle = _field(status, b"SigIgn", 16) | _IGNORED & ~_field(status, b"SigCgt", 16)
+        wanted = ~idle & ~_field(status, b"SigBlk", 16)
         self.any = bool((own | shared) & wanted)
         self.is_ours = bool(own & wanted) or (_field(status, b"Threads", 10) == 1 and self.any)
 

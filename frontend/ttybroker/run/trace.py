@@ -19,12 +19,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import queue
 import select
-import signal
 import struct
-import threading
-from collections import deque
 
 from ttybroker.run import notify, target
 from ttybroker.run.aside import leave_terminal
@@ -34,11 +30,8 @@ from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from ttybroker.run.slow import Request, SlowFinder
     from ttybroker.run.supervise import Supervisor
-
-    Request = tuple[int, str, int, int]
 
 # linux/ptrace.h
 _CONT, _SYSCALL = 7, 24
@@ -112,11 +105,10 @@ class Tracer:
         self._info_at = ctypes.addressof(self._info)
         self._views: dict[int, bool] = {}  # thread -> whether its paths lead where ours do
         self._marked: dict[int, tuple[int, int]] = {}  # thread -> register, what was in it
-        self._slow = SlowFinder(self._finder.find)
+        self._slow: SlowFinder | None = None  # loaded when a path needs it
 
     def run(self) -> None:
         """Serve until nobody is traced any more."""
-        signal.signal(_WAKE, _do_nothing)
         status = ctypes.c_int()
         at = ctypes.byref(status)
         while True:
@@ -126,8 +118,7 @@ class Tracer:
                     return  # ECHILD
                 self._serve_found()
                 continue
-            if self._slow.has_found():
-                self._serve_found()
+            self._serve_found()
             try:
                 self._serve(pid, status.value)
             except Exception as error:
@@ -185,7 +176,7 @@ class Tracer:
             dirfd, path, flags, _resolve = request
             name = self._finder.quick(pid, dirfd, path, flags, ours=self._ours(pid))
         except BlockingIOError:
-            self._slow.find(pid, request, (arch, kind))
+            self._find_slowly(pid, request, (arch, kind))
             return
         self._decide(pid, name, arch, kind)
 
@@ -195,7 +186,16 @@ class Tracer:
         else:
             self._mark(pid, notify.ABI_OF[arch].registers[notify.MARKED[kind]])
 
+    def _find_slowly(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
+        if self._slow is None:
+            from ttybroker.run.slow import SlowFinder
+
+            self._slow = SlowFinder(self._finder.find)
+        self._slow.find(pid, request, rest)
+
     def _serve_found(self) -> None:
+        if self._slow is None or not self._slow.has_found():
+            return
         for pid, name, (arch, kind) in self._slow.found():
             self._decide(pid, name, arch, kind)
 
@@ -269,63 +269,3 @@ class _Registers:
         failed = libc.ptrace(request, self._pid, _NT_PRSTATUS, at) < 0
         if failed and ctypes.get_errno() != errno.ESRCH:
             raise fail("ptrace")
-
-
-# ---- paths that have to be followed with patience ----
-
-_WAKE = signal.SIGUSR1  # interrupts the tracer's wait
-_RING_AGAIN = 0.001  # seconds; the tracer may have looked just before, and wait again
-
-
-def _do_nothing(*_: object) -> None:
-    pass
-
-
-class SlowFinder:
-    """Follows paths in threads, as many as there are paths that wait, and wakes the tracer."""
-
-    def __init__(self, find: Callable[..., str | None]) -> None:
-        self._find = find
-        self._asked: queue.SimpleQueue[tuple[int, Request, tuple[int, int]]] = queue.SimpleQueue()
-        self._found: deque[tuple[int, str | None, tuple[int, int], threading.Event]] = deque()
-        self._tracer = threading.get_ident()
-        self._lock = threading.Lock()
-        self._idle = 0
-
-    def find(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
-        """Begin; the answer is in `found` later."""
-        self._asked.put((pid, request, rest))
-        with self._lock:
-            enough = self._idle > 0
-            self._idle -= enough
-        if not enough:
-            threading.Thread(target=self._work, daemon=True).start()
-
-    def has_found(self) -> bool:
-        """Whether `found` has something."""
-        return bool(self._found)
-
-    def found(self) -> list[tuple[int, str | None, tuple[int, int]]]:
-        """What has been found since: (thread, port or None, rest)."""
-        answers = []
-        while self._found:
-            pid, name, rest, taken = self._found.popleft()
-            taken.set()
-            answers.append((pid, name, rest))
-        return answers
-
-    def _work(self) -> None:
-        while True:
-            pid, request, rest = self._asked.get()
-            try:
-                name = self._find(pid, *request)
-            except Exception as error:
-                say(f"could not look at a path of process {pid}: {error!r}")
-                name = None
-            taken = threading.Event()
-            self._found.append((pid, name, rest, taken))
-            signal.pthread_kill(self._tracer, _WAKE)
-            while not taken.wait(_RING_AGAIN):
-                signal.pthread_kill(self._tracer, _WAKE)
-            with self._lock:
-                self._idle += 1

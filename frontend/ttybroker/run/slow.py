@@ -1,0 +1,76 @@
+"""Paths that have to be followed with patience: a dead file server, or one that the program runs
+itself, must not keep the tracer from its other work."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections import deque
+
+from ttybroker.say import say
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Request = tuple[int, str, int, int]  # as `Finder.find` takes it
+
+_WAKE = signal.SIGUSR1  # interrupts the tracer's wait
+_RING_AGAIN = 0.001  # seconds; the tracer may have looked just before, and wait again
+
+
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+class SlowFinder:
+    """Follows paths in threads, as many as there are paths that wait, and wakes the tracer, which
+    makes this object. Its waitpid(2) fails with EINTR then."""
+
+    def __init__(self, find: Callable[..., str | None]) -> None:
+        self._find = find
+        self._asked: queue.SimpleQueue[tuple[int, Request, tuple[int, int]]] = queue.SimpleQueue()
+        self._found: deque[tuple[int, str | None, tuple[int, int], threading.Event]] = deque()
+        signal.signal(_WAKE, _do_nothing)
+        self._tracer = threading.get_ident()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def find(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
+        """Begin; the answer is in `found` later."""
+        self._asked.put((pid, request, rest))
+        with self._lock:
+            enough = self._idle > 0
+            self._idle -= enough
+        if not enough:
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def has_found(self) -> bool:
+        """Whether `found` has something."""
+        return bool(self._found)
+
+    def found(self) -> list[tuple[int, str | None, tuple[int, int]]]:
+        """What has been found since: (thread, port or None, rest)."""
+        answers = []
+        while self._found:
+            pid, name, rest, taken = self._found.popleft()
+            taken.set()
+            answers.append((pid, name, rest))
+        return answers
+
+    def _work(self) -> None:
+        while True:
+            pid, request, rest = self._asked.get()
+            try:
+                name = self._find(pid, *request)
+            except Exception as error:
+                say(f"could not look at a path of process {pid}: {error!r}")
+                name = None
+            taken = threading.Event()
+            self._found.append((pid, name, rest, taken))
+            signal.pthread_kill(self._tracer, _WAKE)
+            while not taken.wait(_RING_AGAIN):
+                signal.pthread_kill(self._tracer, _WAKE)
+            with self._lock:
+                self._idle += 1

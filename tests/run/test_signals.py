@@ -1,0 +1,210 @@
+"""Signals reach the program as without us, and end its waits; ours stay until it has ended."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from run.conftest import LIMIT, Rig, wait_for_end
+
+TRACED, LISTENED = {"TEST_VIA": "auto"}, {"TEST_VIA": "notify"}
+TREE = {"TEST_PTRACE_SCOPE": "1", "TEST_VIA": "notify"}
+LAYOUTS = pytest.mark.parametrize(
+    "env", [TRACED, LISTENED, TREE], ids=["traced", "listened", "tree"]
+)
+SOON = 0.3  # seconds within which a signal ends a wait
+GENTLE = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
+
+
+def ours(rig: Rig, but: set[int]) -> set[int]:
+    """The processes beside the program."""
+    found = rig.processes() - but
+    assert found
+    return found
+
+
+# ---- a service's stop ----
+
+
+@LAYOUTS
+def test_what_ends_a_service_does_not_end_the_supervisor_before_the_program(
+    rig: Rig, env: dict[str, str]
+) -> None:
+    """systemd sends SIGTERM to every process of a unit at once (KillMode=control-group)."""
+    saved = rig.directory / "saved"
+    script = f"""trap 'sleep 0.3; echo work > {saved}; echo last >&3; exit 0' TERM
+exec 3<>/dev/ttyS7; echo $$; while :; do sleep 0.05; done"""
+    process = rig.start("ttyS7", "--", "sh", "-c", script, env=env)
+    assert process.stdout is not None
+    program = int(process.stdout.readline())
+    beside = ours(rig, {process.pid, program})
+    for number in GENTLE:
+        for pid in beside:
+            os.kill(pid, number)
+    os.kill(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert (process.returncode, errors) == (0, b"")
+    assert saved.read_text() == "work\n"
+    assert rig.device.hear(5) == b"last\n"
+    for pid in beside:
+        wait_for_end(pid)
+
+
+def test_what_a_program_writes_after_its_stop_passes_the_pty(rig: Rig) -> None:
+    script = """trap 'sleep 0.3; echo last >&3; exit 0' TERM
+exec 3<>$0; echo $$; while :; do sleep 0.05; done"""
+    process = rig.start("--via", "pty", "--", "sh", "-c", script, "/dev/ttyS7")
+    assert process.stdout is not None
+    process.stdout.readline()
+    for pid in ours(rig, {process.pid}):
+        for number in GENTLE:
+            os.kill(pid, number)
+    os.kill(process.pid, signal.SIGTERM)
+    assert rig.device.hear(5) == b"last\n"
+    process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+
+
+# ---- a wait for a port ----
+
+HANDLED = """
+import signal
+signal.signal(signal.SIGNAL, lambda *_: os._exit(7))
+print("ready"); sys.stdout.flush()
+os.open("/dev/ttyS7", os.O_RDWR | os.O_NOCTTY)
+print("opened")"""
+DEFAULT = """
+import resource, signal
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+signal.signal(signal.SIGNAL, signal.SIG_DFL)
+print("ready"); sys.stdout.flush()
+os.open("/dev/ttyS7", os.O_RDWR | os.O_NOCTTY)
+print("opened")"""
+
+
+def waiting(rig: Rig, code: str, env: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    """A Python program in its open() of the port, which the broker does not answer yet."""
+    gate = rig.gate("ttyS7")
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}"]
+    process = rig.start("--wait", "30", "ttyS7", *arguments, *program, env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    gate.wait_for(1)
+    return process
+
+
+@LAYOUTS
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGQUIT", "SIGALRM", "SIGUSR1"])
+@pytest.mark.parametrize(("code", "handled"), [(HANDLED, True), (DEFAULT, False)])
+def test_a_signal_ends_a_wait_and_the_request_is_withdrawn(
+    rig: Rig, env: dict[str, str], code: str, handled: bool, number: str
+) -> None:
+    process = waiting(rig, code.replace("SIGNAL", number), env)
+    beside = rig.processes() - {process.pid}
+    began = time.monotonic()
+    process.send_signal(getattr(signal, number))
+    status = process.wait(LIMIT)
+    took = time.monotonic() - began
+    assert status == (7 if handled else -getattr(signal, number))
+    assert took < SOON + 0.3, f"{took:.2f} s"  # the end of two processes is in it, too
+    for pid in beside:  # the broker hears the end of their connections
+        wait_for_end(pid)
+
+
+@LAYOUTS
+def test_a_handler_that_returns_interrupts_as_a_driver_does(rig: Rig, env: dict[str, str]) -> None:
+    """EINTR without SA_RESTART; with it the call begins again, and is answered."""
+    code = """
+import ctypes, signal
+signal.signal(signal.SIGALRM, lambda *_: None)
+libc = ctypes.CDLL(None, use_errno=True)
+print("ready"); sys.stdout.flush()
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+print(libc.open(b"/dev/ttyS7", os.O_RDWR | os.O_NOCTTY), ctypes.get_errno()); sys.stdout.flush()
+signal.siginterrupt(signal.SIGALRM, False)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+print(libc.open(b"/dev/ttyS7", os.O_RDWR | os.O_NOCTTY) > 2)"""
+    gate = rig.gate("ttyS7")
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}"]
+    process = rig.start("--wait", "30", "ttyS7", *program, env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    assert process.stdout.readline() == b"-1 4\n"
+    gate.wait_for(3)  # the first, the second, and the second begun again
+    gate.open()
+    assert process.communicate(timeout=LIMIT)[0] == b"True\n"
+    assert len(rig.log("close")) >= 2  # withdrawn, both times
+
+
+def test_a_stop_ends_no_wait(rig: Rig) -> None:
+    process = waiting(rig, DEFAULT.replace("SIGNAL", "SIGTERM"), TRACED)
+    os.kill(process.pid, signal.SIGSTOP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    os.kill(process.pid, signal.SIGCONT)
+    rig.gates[0].wait_for(1)  # the call has begun again
+    rig.gates[0].open()
+    assert process.communicate(timeout=LIMIT)[0] == b"opened\n"
+
+
+def test_ctrl_c_ends_picocom_while_it_waits(rig: Rig) -> None:
+    gate = rig.gate("ttyS7")
+    master, slave = pty.openpty()
+    process = rig.start(
+        *("--wait", "30", "--", "picocom", "-q", "/dev/ttyS7"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: os.set_inheritable(slave, True) or _take_terminal(slave),  # type: ignore[func-returns-value]
+    )
+    os.close(slave)
+    gate.wait_for(1)
+    began = time.monotonic()
+    os.write(master, b"\x03")
+    process.wait(LIMIT)
+    assert time.monotonic() - began < SOON + 0.3
+    os.close(master)
+
+
+def _take_terminal(fd: int) -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+
+
+def test_a_wait_says_for_whom_and_who_has_it_since_when(rig: Rig) -> None:
+    rig.write("ttyS7.holder", "1600000000 alice minicom 71")
+    process = waiting(rig, DEFAULT.replace("SIGNAL", "SIGTERM"), TRACED)
+    assert process.stderr is not None
+    assert select.select([process.stderr], [], [], LIMIT)[0]
+    line = os.read(process.stderr.fileno(), 4096).decode()
+    name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+    when = time.strftime("%H:%M:%S", time.localtime(1600000000))
+    begins = f"ttybroker: ttyS7: {name} (pid {process.pid}) waits for it, 30 s at most: held by "
+    assert line.startswith(begins)
+    assert re.search(rf"alice.*minicom \(pid 71\) since {when}\n$", line), line
+    process.terminate()
+    process.communicate(timeout=LIMIT)
+
+
+@pytest.mark.parametrize("how", [("--fd", "3", "ttyS7"), ("--stdio", "ttyS7")])
+def test_ctrl_c_ends_a_wait_before_the_program_begins(rig: Rig, how: tuple[str, ...]) -> None:
+    gate = rig.gate("ttyS7")
+    process = rig.start("--wait", "30", *how, "--", "true")
+    gate.wait_for(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == -signal.SIGINT
+    for pid in rig.processes() - {process.pid}:
+        wait_for_end(pid)
+    gate.open()
