@@ -188,7 +188,7 @@ class Supervisor:
         pid = target.process_of(call.pid)
         if not flags & os.O_NOCTTY and target.would_get_terminal(pid):
             what = "does not become the controlling terminal by open() here; TIOCSCTTY does it"
-            self.complaints.say(name, _CONTROLLING, f"{name}: {what} (setsid -c)")
+            self.complaints.say("", _CONTROLLING, f"{name}: {what} (setsid -c)")
         fd = self._broker.open(name, self._wait, pid, self._patience(call, name, pid))
         if not flags & os.O_NONBLOCK:
             os.set_blocking(fd, True)

@@ -1,0 +1,73 @@
+"""No open of anything but a port fails because of us, whatever signals arrive."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from run.conftest import Rig
+
+TICKS = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <unistd.h>
+static void tick(int number) { (void)number; }
+int main(int argc, char **argv) {
+    struct sigaction action = { .sa_handler = tick };
+    struct itimerval every = { { 0, 200 }, { 0, 200 } };
+    int failed = 0;
+    (void)argc;
+    sigaction(SIGALRM, &action, 0);
+    setitimer(ITIMER_REAL, &every, 0);
+    for (int i = 0; i < 3000; i++) {
+        int fd = open(argv[1], atoi(argv[2]), 0600);
+        if (fd < 0) failed++; else close(fd);
+    }
+    printf("%d\n", failed);
+    return 0;
+}
+"""
+LOOP = "trap : CHLD; i=0; while [ $i -lt 300 ]; do i=$((i+1)); true & : %s; done; wait; echo done"
+NAMED = pytest.mark.parametrize("ports", [(), ("ttyS7",)], ids=["no port named", "port named"])
+
+
+@pytest.fixture(scope="module")
+def ticks(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A C program that opens a file 3,000 times while a timer interrupts it every 200 µs."""
+    here = tmp_path_factory.mktemp("ticks")
+    (here / "ticks.c").write_text(TICKS)
+    subprocess.run(["gcc", "-o", here / "ticks", here / "ticks.c"], check=True)
+    return str(here / "ticks")
+
+
+@NAMED
+@pytest.mark.parametrize("what", ["< /etc/hostname", "> file", ">> new.$i"])
+def test_a_shell_s_redirections_are_not_interrupted(
+    rig: Rig, tmp_path: Path, ports: tuple[str, ...], what: str
+) -> None:
+    program = ("--", "dash", "-c", LOOP % what)
+    status, output, errors = rig.run(*ports, *program, cwd=tmp_path)
+    assert (status, output, errors) == (0, "done\n", "")
+
+
+@NAMED
+@pytest.mark.parametrize(
+    ("path", "flags"),
+    [("/etc/hostname", 0), ("/etc/hostname", 0o2000000), ("/dev/null", 2), ("file", 0o1101)],
+)
+def test_opens_of_a_program_with_a_timer_are_not_interrupted(
+    rig: Rig, tmp_path: Path, ticks: str, ports: tuple[str, ...], path: str, flags: int
+) -> None:
+    status, output, errors = rig.run(*ports, "--", ticks, path, str(flags), cwd=tmp_path)
+    assert (status, output, errors) == (0, "0\n", "")
+
+
+def test_with_the_listener_alone_plain_reading_is_not_interrupted(rig: Rig, ticks: str) -> None:
+    arguments = ("--via", "notify", "--", ticks, "/etc/hostname", "0")
+    assert rig.run(*arguments)[1] == "0\n"
