@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol, TypeVar
 
     from ttybroker.client import Again
-    from ttybroker.wire import PortInfo, Verdict
+    from ttybroker.wire import Holder, PortInfo, Verdict
 
     class BrokerClient(Protocol):
         """What is needed of `ttybroker.client.Client`."""
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _ENOUGH_IDLE = 2  # connections that are kept without a question
 _DEAD = (errno.ECONNREFUSED, errno.EPROTO)  # what BrokerUnavailable and ProtocolError have
 _TELL_AFTER = 0.3  # seconds of waiting before it is said
+_TELL_AGAIN = 2.0  # seconds until the next try, when nobody has it yet
 _LOOK = 0.1  # seconds between two looks whether the caller still wants its port
 # Requests at once for one port. The broker bounds what one user has waiting; the others of a
 # program with a thousand threads wait here.
@@ -51,21 +52,20 @@ class Interrupted(Exception):
 
 
 class Patience:
-    """What is done while a request waits. gone: whether the caller still wants its port. tell:
-    called once, after a moment, to say that it waits."""
+    """What is done while a request waits. gone: whether the caller has given up. tell: called
+    after a moment, and again until it says that it has told who has the port."""
 
-    def __init__(self, gone: Callable[[], bool], tell: Callable[[], None]) -> None:
+    def __init__(self, gone: Callable[[], bool], tell: Callable[[], bool]) -> None:
         self._gone = gone
-        self._tell: Callable[[], None] | None = tell
-        self._tell_at = time.monotonic() + _TELL_AFTER
+        self._tell = tell
+        self._tell_at: float | None = time.monotonic() + _TELL_AFTER
 
     def look(self) -> None:
         """Raise Interrupted when the caller does not wait any longer."""
         if self._gone():
             raise Interrupted
-        if self._tell is not None and time.monotonic() >= self._tell_at:
-            tell, self._tell = self._tell, None
-            tell()
+        if self._tell_at is not None and time.monotonic() >= self._tell_at:
+            self._tell_at = None if self._tell() else time.monotonic() + _TELL_AGAIN
 
 
 class Broker:
@@ -108,18 +108,21 @@ class Broker:
         self, name: str, wait: float | None, pid: int, gone: Callable[[], bool], who: str = ""
     ) -> int:
         """As `open`, for a launcher: a wait is said on stderr."""
-        patience = Patience(gone, lambda: say(self.wait_line(name, wait, who)))
-        return self.open(name, wait, pid, patience)
 
-    def wait_line(self, name: str, wait: float | None, who: str) -> str:
-        """Who waits for the port and how long, and who has it since when."""
+        def tell() -> bool:
+            holder = self.holder(name)
+            if holder is not None:
+                say(wait_line(name, wait, who, holder))
+            return holder is not None
+
+        return self.open(name, wait, pid, Patience(gone, tell))
+
+    def holder(self, name: str) -> Holder | None:
+        """Who has the port, as far as is known; None when nobody has, or the broker is silent."""
         try:
-            port = next((port for port in self.ports() if port.name == name), None)
+            return next((port.holder for port in self.ports() if port.name == name), None)
         except OSError:
-            port = None
-        limit = "" if wait is None else f", {wait:g} s at most"
-        waits = f"{who} waits for it" if who else "waiting"
-        return f"{name}: {waits}{limit}: {_held(port)}"
+            return None
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -232,10 +235,10 @@ def program_of(pid: int) -> str:
     return f"{shown} (pid {pid})"
 
 
-def _held(port: PortInfo | None) -> str:
-    """Who has a port, and since when, as far as is known."""
-    if port is None or port.holder is None:
-        return "it is busy"
-    since = port.holder.since
+def wait_line(name: str, wait: float | None, who: str, holder: Holder) -> str:
+    """Who waits for the port and how long, and who has it since when."""
+    limit = "" if wait is None else f", {wait:g} s at most"
+    since = holder.since
     when = "" if since is None else time.strftime(" since %H:%M:%S", time.localtime(since))
-    return f"held by {port.holder}{when}"
+    waits = f"{who} waits for it" if who else "waiting"
+    return f"{name}: {waits}{limit}: held by {holder}{when}"

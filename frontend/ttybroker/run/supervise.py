@@ -23,7 +23,7 @@ import threading
 from fcntl import F_GETFL, F_SETFL, fcntl
 
 from ttybroker.run import notify, target
-from ttybroker.run.broker import Interrupted, Patience, line_of, program_of
+from ttybroker.run.broker import Interrupted, Patience, line_of, program_of, wait_line
 from ttybroker.run.kernel import take_fd
 from ttybroker.run.names import Finder, Names
 from ttybroker.run.pending import Pending
@@ -58,7 +58,7 @@ class Complaints:
         self._said -= {said for said in self._said if said[0] == name}
 
 
-_HIDDEN, _CONTROLLING, _WAITS = -1, -2, -3  # causes that are no errno
+_HIDDEN, _CONTROLLING = -1, -2  # causes that are no errno
 
 
 class Supervisor:
@@ -227,9 +227,12 @@ class Supervisor:
         def gone() -> bool:
             return not notify.is_waiting(self._listener, call.id) or Pending(call.pid).any
 
-        def tell() -> None:
-            line = self._broker.wait_line(name, self._wait, program_of(pid))
-            self.complaints.say(name, _WAITS, line)
+        def tell() -> bool:
+            holder = self._broker.holder(name)
+            if holder is not None:
+                line = wait_line(name, self._wait, program_of(pid), holder)
+                self.complaints.say(f"wait for {name}", holder.pid or 0, line)
+            return holder is not None
 
         return Patience(gone, tell)
 

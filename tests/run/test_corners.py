@@ -1,0 +1,213 @@
+"""Odd starts are right, or end with one clear line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from run.conftest import LIMIT, Rig
+from ttybroker.run import command
+
+TCGETS2 = 0x802C542A  # asm-generic/ioctls.h
+BOTHER = 0o010000
+
+# ---- descriptors ----
+
+
+@pytest.mark.parametrize("via", ["auto", "notify"])
+def test_the_highest_descriptor_can_be_the_port(rig: Rig, via: str) -> None:
+    highest = os.sysconf("SC_OPEN_MAX") - 1
+    code = f"os.write({highest}, b'hello')"
+    status, _, errors = rig.python(code, "--via", via, "--fd", str(highest), "ttyS7")
+    assert (status, errors) == (0, "")
+    assert rig.device.hear(5) == b"hello"
+
+
+def test_ports_can_have_each_other_s_numbers(rig: Rig) -> None:
+    rig.port("gps")
+    numbers = [word for n in (3, 4, 5, 6, 7) for word in ("--fd", str(n), f"p{n}")]
+    for n in (3, 4, 5, 6, 7):
+        rig.port(f"p{n}")
+    code = "print([os.ttyname(n) for n in range(3, 8)] == [os.ttyname(3)] * 5)"
+    assert rig.python(code, *numbers)[1] == "True\n"
+
+
+@pytest.mark.parametrize("env", [{}, {"TEST_PTRACE_SCOPE": "1", "TEST_VIA": "notify"}])
+def test_closed_standard_descriptors_stay_closed(rig: Rig, env: dict[str, str]) -> None:
+    found = rig.directory / "found"
+    code = f"""
+import os
+closed = []
+for fd in (0, 1, 2):
+    try: os.fstat(fd)
+    except OSError: closed.append(fd)
+fd = os.open("/dev/ttyS7", os.O_RDWR | os.O_NOCTTY)
+open({str(found)!r}, "w").write(f"{{closed}} {{fd}}")"""
+    command = [sys.executable, str(Path(__file__).parent / "fake_broker.py"), str(rig.directory)]
+    line = " ".join(f"'{word}'" for word in [*command, "--", sys.executable, "-c", "CODE"])
+    script = f"exec {line} <&- >&- 2>&-".replace("'CODE'", '"$CODE"')
+    roots = str(Path(command_file()).parents[2])
+    done = subprocess.run(
+        ["sh", "-c", script],
+        env={**os.environ, "PYTHONPATH": roots, "CODE": code, **env},
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0
+    assert found.read_text() == "[0, 1, 2] 0"
+
+
+def command_file() -> str:
+    assert command.__file__ is not None
+    return command.__file__
+
+
+def test_a_port_of_fd_may_be_named_again(rig: Rig) -> None:
+    code = "print(os.open('/dev/ttyS7', os.O_RDWR) > 3)"
+    status, output, errors = rig.python(code, "--fd", "3", "ttyS7", "ttyS7")
+    assert (status, output, errors) == (0, "True\n", "")
+
+
+def test_with_few_descriptors_one_line_says_so(rig: Rig) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+
+    status, _, errors = rig.run("--", "true", preexec_fn=few)
+    assert status == 1
+    assert errors == (
+        "ttybroker: nothing was started: only 5 open files are allowed (ulimit -n); 16 are needed\n"
+    )
+
+
+# ---- many and much ----
+
+
+@pytest.mark.parametrize("env", [{}, {"TEST_VIA": "notify"}], ids=["traced", "listened"])
+def test_a_thousand_threads_open_at_once(rig: Rig, env: dict[str, str]) -> None:
+    code = """
+import threading
+threading.stack_size(65536)
+resource = __import__("resource")
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+start = threading.Event()
+opened = []
+def work():
+    start.wait()
+    opened.append(os.open("/dev/ttyS7", os.O_RDWR | os.O_NOCTTY))
+threads = [threading.Thread(target=work) for _ in range(1000)]
+for thread in threads: thread.start()
+start.set()
+for thread in threads: thread.join()
+print(len(set(opened)))"""
+    status, output, errors = rig.python(code, "--wait", "50", env=env)
+    assert (status, output, errors) == (0, "1000\n", "")
+
+
+@pytest.mark.parametrize("via", ["auto", "pty"])
+def test_two_megabytes_of_arguments_arrive(rig: Rig, via: str) -> None:
+    words = ["x" * 100_000] * 19
+    code = "print(len(sys.argv), sum(map(len, sys.argv[2:])))"
+    program = [sys.executable, "-c", f"import sys\n{code}", "/dev/ttyS7", *words]
+    status, output, _ = rig.run("--via", via, "ttyS7", "--", *program)
+    assert (status, output) == (0, "21 1900000\n")
+
+
+def test_too_many_arguments_are_one_line(rig: Rig) -> None:
+    """More than the kernel takes for the program, though it took them for us: an environment
+    counts as well."""
+    status, _, errors = rig.run("--", "sh", "-c", 'exec "$0" -- true "$1"', "x", "y")
+    assert status in (126, 127)
+    assert "\n" in errors
+
+
+def test_a_run_in_a_run_copies_through_a_pty_and_says_why(rig: Rig) -> None:
+    inner = [sys.executable, str(Path(__file__).parent / "fake_broker.py"), str(rig.directory)]
+    status, _, errors = rig.run("--", *inner, "--", "sh", "-c", "echo hi >$0", "/dev/ttyS7")
+    assert status == 0
+    assert errors.startswith(
+        "ttybroker: copying through a pty (another supervisor is there already): "
+    )
+    assert errors.count("\n") == 1
+    assert rig.device.hear(3) == b"hi\n"
+
+
+# ---- the pty ----
+
+
+def _speed(fd: int) -> tuple[int, int]:
+    buffer = bytearray(44)
+    fcntl.ioctl(fd, TCGETS2, buffer)
+    cflag = struct.unpack_from("I", buffer, 8)[0]
+    return cflag & 0o010017, struct.unpack_from("I", buffer, 40)[0]
+
+
+def test_a_free_speed_passes_the_pty_both_ways(rig: Rig) -> None:
+    code = """
+import fcntl, struct
+def get(fd):
+    buffer = bytearray(44); fcntl.ioctl(fd, 0x802C542A, buffer); return buffer
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+print(struct.unpack_from("I", get(fd), 40)[0])
+buffer = get(fd)
+flags = struct.unpack_from("I", buffer, 8)[0] & ~0o010017 & ~(0o010017 << 16) | 0o010000
+struct.pack_into("I", buffer, 8, flags); struct.pack_into("II", buffer, 36, 250000, 250000)
+fcntl.ioctl(fd, 0x402C542B, buffer)
+os.write(fd, b"x"); sys.stdin.read()"""
+    buffer = bytearray(44)
+    fcntl.ioctl(rig.device.near, TCGETS2, buffer)
+    flags = struct.unpack_from("I", buffer, 8)[0] & ~0o010017 & ~(0o010017 << 16) | BOTHER
+    struct.pack_into("I", buffer, 8, flags)
+    struct.pack_into("II", buffer, 36, 14400, 14400)
+    fcntl.ioctl(rig.device.near, 0x402C542B, buffer)
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}", "/dev/ttyS7"]
+    process = rig.start("--via", "pty", *program)
+    rig.device.hear(1)
+    assert _speed(rig.device.near) == (BOTHER, 250000)
+    output, _ = process.communicate(b"", timeout=LIMIT)
+    assert output == b"14400\n"
+
+
+@pytest.mark.root
+def test_why_a_pty_was_tried_is_said(rig: Rig, tmp_path: Path) -> None:
+    program = tmp_path / "su"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    os.chown(program, 65534, 65534)
+    program.chmod(0o4755)
+    status, _, errors = rig.run("--", str(program), "-c", "true")
+    assert status == 1
+    assert errors == (
+        f"ttybroker: {program}: {program} gains privilege when it starts, which a filter would "
+        "take from it; a pty cannot stand in, because no argument of the program is a port\n"
+    )
+
+
+# ---- words ----
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["ttyS7", "--help"]])
+def test_help_is_given_on_stdout(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert command.main(arguments) == 0
+    output, errors = capfd.readouterr()
+    assert output.startswith("usage: ttybroker run [--via")
+    assert "--stdio PORT" in output and errors == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["sh", "/dev/ttyS7"], "ttybroker run -- sh /dev/ttyS7"),
+        (["--wait", "5", "ttyS7", "sh"], "ttybroker run --wait 5 ttyS7 -- sh"),
+    ],
+)
+def test_forgotten_dashes_are_written(
+    arguments: list[str], instead: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments) == 2
+    assert capfd.readouterr().err == f"ttybroker: no -- before the program; write: {instead}\n"
