@@ -53,27 +53,50 @@ while True:
 """
 
 
-@pytest.fixture(params=[0, 1], ids=["becomes the program", "stays as its ancestor"])
-def stage(request: pytest.FixtureRequest, rig: Rig, installation: Installation) -> Iterator[Stage]:
-    """In both of the launcher's layouts: without Yama, and under Yama 1."""
-    made = Stage(rig, installation.base, ptrace_scope=request.param)
+LAYOUTS = {  # name -> (Yama's ptrace_scope, options)
+    "traces": (0, []),
+    "traces under Yama": (1, []),
+    "listens": (0, ["--via", "notify"]),
+    "stays as its ancestor": (1, ["--via", "notify"]),
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    """What the process beside the program does."""
+    return str(request.param)
+
+
+@pytest.fixture
+def stage(layout: str, rig: Rig, installation: Installation) -> Iterator[Stage]:
+    """In each of the launcher's layouts."""
+    made = Stage(rig, installation.base, ptrace_scope=LAYOUTS[layout][0])
     try:
         yield made
     finally:
         made.close()
 
 
+@pytest.fixture
+def line(layout: str, stage: Stage, installation: Installation, launcher: str) -> list[str]:
+    """How the command line begins; the daemon runs where it needs one."""
+    if launcher == "ttybroker run":
+        stage.rig.daemon(*stage.rig.arguments)
+    words = installation.launcher(launcher)
+    return [*words[:-1], *LAYOUTS[layout][1], words[-1]]
+
+
 class Actor:
     """A program on the port that does as it is told."""
 
-    def __init__(self, stage: Stage, line: list[str]) -> None:
+    def __init__(self, stage: Stage, line: list[str], *, in_tree: bool) -> None:
         self.stage = stage
         before = children()
         self.process = stage.start(*line, "python3", "-c", ACTOR)
         assert self.ask("open") == "done"
         self.pid = stage.program(self.process.pid)
         self.helpers = children() - before - {self.process.pid}
-        assert self.in_tree == (stage.ptrace_scope == 1)
+        assert self.in_tree == in_tree
         if self.in_tree:
             self.helpers.add(parent(self.pid))
 
@@ -111,8 +134,8 @@ class Actor:
 
 
 @pytest.fixture
-def actor(stage: Stage, line: list[str]) -> Iterator[Actor]:
-    made = Actor(stage, line)
+def actor(stage: Stage, line: list[str], layout: str) -> Iterator[Actor]:
+    made = Actor(stage, line, in_tree=layout == "stays as its ancestor")
     yield made
     if made.process.poll() is None:
         made.process.kill()
@@ -245,11 +268,11 @@ def test_a_descriptor_that_ttyrun_hands_over_is_a_whole_lease(
     before = children()
     program = stage.start(*bare, "--fd", "3", PORT, "--", "sh", "-c", "echo up >&3; read x; exit 3")
     stage.hear(b"up")
-    assert stage.program(program.pid) == program.pid
-    backends = children() - before - {program.pid}
+    helpers = children() - before - {program.pid}
+    backends = {pid for pid in helpers if os.stat(f"/proc/{pid}").st_uid == 0}
     assert len(backends) == (1 if launcher == "ttyrun" else 0)
     assert not any(ended(pid, 2.3) for pid in backends)  # server.LAST_WORDS is 2
     program.communicate(b"\n", timeout=TIMEOUT)
     assert program.returncode == 3
     stage.demand_free()
-    assert all(ended(pid) and not Path(f"/proc/{pid}/fd/0").exists() for pid in backends)
+    assert all(ended(pid) and not Path(f"/proc/{pid}/fd/0").exists() for pid in helpers)

@@ -110,7 +110,7 @@ def start_aside(work: Callable[[Talk], None]) -> Talk:
         try:
             if os.fork() == 0:
                 mine.close()
-                os.setsid()
+                os.setsid()  # no key of the terminal reaches it
                 run_aside(work, its)
         except OSError as error:
             its.refuse(f"no supervisor: {error.strerror}; try again later")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
 import time
+from _thread import LockType, allocate_lock
 
 from ttybroker.run.kernel import peer_pid
 from ttybroker.say import say
@@ -68,13 +68,54 @@ class Patience:
             self._tell_at = None if self._tell() else time.monotonic() + _TELL_AGAIN
 
 
+class Turns:
+    """Lets _AT_ONCE threads ask for one port; the others wait, first come, first served."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._free = _AT_ONCE
+        self._waiting: list[LockType] = []
+
+    def take(self, patience: Patience) -> None:
+        """Wait for a turn. Raises Interrupted, as `patience` does."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            mine = allocate_lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        while not mine.acquire(timeout=_LOOK):
+            try:
+                patience.look()
+            except Interrupted:
+                self._leave(mine)
+                raise
+
+    def _leave(self, mine: LockType) -> None:
+        with self._lock:
+            waits = mine in self._waiting
+            if waits:
+                self._waiting.remove(mine)
+        if not waits:  # its turn came in this moment
+            self.give_back()
+
+    def give_back(self) -> None:
+        """End a turn."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.pop(0).release()
+            else:
+                self._free += 1
+
+
 class Broker:
     """Asks on as many connections as there are questions at a time. For several threads."""
 
     def __init__(self, connect: Connect, first: BrokerClient) -> None:
         self._connect = connect
         self._spare = [first]
-        self._turns: dict[str, threading.Semaphore] = {}
+        self._turns: dict[str, Turns] = {}
         self._claims = _sees_our_pids(first)
 
     def check(self, name: str) -> Verdict:
@@ -93,16 +134,15 @@ class Broker:
         by which the request is withdrawn.
         """
         end = time.monotonic() + (wait or 0)
-        turn = self._turns.setdefault(name, threading.Semaphore(_AT_ONCE))
-        while not turn.acquire(timeout=_LOOK):
-            patience.look()
+        turns = self._turns.setdefault(name, Turns())
+        turns.take(patience)
         try:
             left = None if wait is None else max(end - time.monotonic(), 0.001)
             return self._ask(
                 lambda client: _open(client, name, left, pid if self._claims else 0, patience)
             )
         finally:
-            turn.release()
+            turns.give_back()
 
     def open_and_tell(
         self, name: str, wait: float | None, pid: int, gone: Callable[[], bool], who: str = ""
@@ -110,6 +150,8 @@ class Broker:
         """As `open`, for a launcher: a wait is said on stderr."""
 
         def tell() -> bool:
+            if wait is None:
+                return True  # it is a slow device, or a broker that is being started again
             holder = self.holder(name)
             if holder is not None:
                 say(wait_line(name, wait, who, holder))

@@ -12,14 +12,24 @@ from __future__ import annotations
 
 import os
 
+from ttybroker.run import notify  # before the fork: both processes need it
 from ttybroker.run.aside import CannotWork
 from ttybroker.run.daemonised import Daemonised
 from ttybroker.run.job import Failure
+from ttybroker.run.kernel import (
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
+    SIG_DFL,
+    SIG_IGN,
+    SIGINT,
+    prctl,
+    set_signal,
+    signal_action,
+)
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.run.job import LaunchJob
-    from ttybroker.run.notify import Abi
 
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"  # Documentation/admin-guide/LSM/Yama.rst
 _INTERPRETERS = 4  # BINPRM_MAX_RECURSION, linux/binfmts.h
@@ -84,8 +94,6 @@ def _copy(job: LaunchJob, why: str) -> int:
 
 def _end_by_ctrl_c() -> None:
     """Let Ctrl-C end this process, with no traceback, unless the caller ignores it."""
-    from ttybroker.run.kernel import SIG_DFL, SIG_IGN, SIGINT, set_signal, signal_action
-
     if signal_action(SIGINT) != SIG_IGN:
         set_signal(SIGINT, SIG_DFL)
 
@@ -93,8 +101,6 @@ def _end_by_ctrl_c() -> None:
 def _show_memory() -> None:
     """After a set-user-ID exec a process hides its memory. The privilege is gone, so this one is
     no more than its user's others, and the supervisor has to read the arguments of its calls."""
-    from ttybroker.run.kernel import PR_GET_DUMPABLE, PR_SET_DUMPABLE, prctl
-
     if prctl(PR_GET_DUMPABLE, 0) != 1:
         prctl(PR_SET_DUMPABLE, 1)
 
@@ -115,7 +121,7 @@ def yama() -> int:
 
 def obstacle(program: str) -> str:
     """Why the supervisor could not serve this program; "" when it can."""
-    from ttybroker.run import notify, trial
+    from ttybroker.run import trial
 
     try:
         _, abis = notify.machine()
@@ -124,7 +130,7 @@ def obstacle(program: str) -> str:
     return of_program(program, abis) or trial.obstacle_here()
 
 
-def of_program(program: str, abis: tuple[Abi, ...]) -> str:
+def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
     """What about the file forbids a filter and a supervisor; "" when nothing does."""
     if not os.access(program, os.R_OK):
         return f"{program} is not readable, so nobody may look at what it asks for"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
 from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
 from ttybroker.say import say, speak_as
@@ -89,11 +88,9 @@ def main(
     """
 
     def connect_late() -> BrokerClient:
-        _do_without_pyserial()
-        from ttybroker import client
+        from ttybroker.run.lean import connect
 
-        client.tell_why = say
-        return client.connect(broker)
+        return connect(broker)
 
     from ttybroker.run.choose import launch
 
@@ -149,16 +146,6 @@ def parse(argv: list[str]) -> Request:
             request.ports.append(_port(word))
     _check_twice(request)
     return request
-
-
-def _do_without_pyserial() -> None:
-    """Keep `ttybroker.errors` from loading pyserial, which costs 3 ms, for the name of one class.
-
-    For processes of ours alone, in which nobody catches it."""
-    if "serial" not in sys.modules:
-        stand_in = type(sys)("serial")
-        stand_in.SerialException = OSError  # type: ignore[attr-defined]
-        sys.modules["serial"] = stand_in
 
 
 def _wants_help(argv: list[str]) -> bool:

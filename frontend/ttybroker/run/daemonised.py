@@ -32,14 +32,10 @@ class Daemonised:
     scope: Yama's setting."""
 
     def __init__(self, job: LaunchJob, *, trace: bool, scope: int) -> None:
-        from functools import partial
-
         self._job = job
         self._scope = scope
-        if scope == 1:
-            _allow_tracer(_ANY_TRACER)
         launcher = os.getpid()
-        self._talk = start_aside(partial(_supervise, job, launcher, trace))
+        self._talk = start_aside(lambda talk: _supervise(job, launcher, trace, talk))
 
     def abandon(self) -> None:
         """Let it end."""
@@ -51,6 +47,8 @@ class Daemonised:
         self._talk.answer()
         # Before it traces this process: a wait for a port is then interrupted as any other.
         opened = open_direct(self._job)
+        if self._scope == 1:
+            _allow_tracer(_ANY_TRACER)
         self._talk.send(_GO)
         try:
             traced = self._talk.answer() == _TRACED

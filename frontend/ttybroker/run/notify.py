@@ -191,7 +191,9 @@ class Filter:
     writing; about openat2() and creat() always, because a filter cannot see their flags or
     they have none. Answers io_uring_setup() with ENOSYS, because a ring opens files unseen.
 
-    traced: a tracer is asked first (RET_TRACE), and sends only marked calls to the listener.
+    traced: a tracer is asked first (RET_TRACE), and sends only marked calls to the listener;
+    but an open with O_RDWR and O_NOCTTY goes there at once, for it says itself that it is one of
+    a terminal, and nearly every program that knows of serial ports opens them so.
     A convention that is not given passes untouched: the program there has no brokered ports,
     and loses nothing else.
     """
@@ -262,6 +264,10 @@ class Filter:
         self._add(_ANY, abi.o_directory | os.O_PATH, f"pass.{at}")
         self._add(_AND, _NEW_FILE)
         self._add(_EQUAL, _NEW_FILE, f"pass.{at}")
+        if self._traced and abi.markable(kind):
+            self._add(_LOAD, _ARGS + 8 * _LOOKS[kind])
+            self._add(_AND, O_ACCMODE | os.O_NOCTTY | os.O_CREAT)
+            self._add(_EQUAL, os.O_RDWR | os.O_NOCTTY, f"notify.{at}")
         self._add(_LOAD, _ARGS + 8 * _LOOKS[kind])
         if self._plain != PLAIN_ALWAYS:
             passes = os.O_CLOEXEC if self._plain == PLAIN_INHERITED else 0

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
+from _thread import allocate_lock, stack_size, start_new_thread
 from fcntl import F_GETFL, F_SETFL, fcntl
 
 from ttybroker.run import notify, target
 from ttybroker.run.broker import Interrupted, Patience, line_of, program_of, wait_line
-from ttybroker.run.kernel import take_fd
+from ttybroker.run.kernel import Memory, take_fd
 from ttybroker.run.names import Finder, Names
 from ttybroker.run.pending import Pending
 from ttybroker.say import say
@@ -32,7 +32,6 @@ from ttybroker.say import say
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.run.broker import Broker
-    from ttybroker.run.kernel import Memory
 
 _ENOUGH_IDLE = 2  # threads that wait for work; more than that end
 _STACK = 256 * 1024  # bytes a thread; the most that a run has is one for each open that waits
@@ -73,16 +72,16 @@ class Supervisor:
         self.finder = Finder(names, broker.ports)
         self._wait = wait
         self.complaints = Complaints()
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._idle = 0
 
     def start(self) -> None:
         """Begin to answer."""
         notify.wake_in_step(self._listener)
-        threading.stack_size(_STACK)
+        stack_size(_STACK)
         self._idle = _ENOUGH_IDLE
         for _ in range(_ENOUGH_IDLE):
-            threading.Thread(target=self._work, daemon=True).start()
+            start_new_thread(self._work, ())
 
     def hidden(self, pid: int) -> None:
         """Say once of this run that a process keeps us from reading its calls."""
@@ -93,7 +92,7 @@ class Supervisor:
         with self._lock:
             self._idle += 1
         try:
-            threading.Thread(target=self._work, daemon=True).start()
+            start_new_thread(self._work, ())
         except RuntimeError:  # no thread to be had: those that are there do it one by one
             with self._lock:
                 self._idle -= 1
@@ -102,6 +101,7 @@ class Supervisor:
         """One thread's life. Following a path can block (a dead file server, one that the
         program itself runs), and the broker can take its time: somebody else has to wait in
         the kernel before that."""
+        memory = Memory()
         while True:
             try:
                 call = notify.receive(self._listener)
@@ -119,7 +119,7 @@ class Supervisor:
             if alone:
                 self._add_thread()
             try:
-                self._answer(call)
+                self._answer(call, memory)
             except Exception as error:
                 say(f"could not answer process {call.pid}: {error!r}")
                 notify.refuse(self._listener, call.id, errno.EIO)
@@ -129,9 +129,9 @@ class Supervisor:
                     self._idle -= 1
                     return
 
-    def _answer(self, call: notify.Notification) -> None:
+    def _answer(self, call: notify.Notification, memory: Memory) -> None:
         try:
-            request = read_request(call.pid, call.kind, call.args)
+            request = read_request(call.pid, call.kind, call.args, memory)
         except PermissionError:
             self.hidden(call.pid)
             request = None
@@ -228,6 +228,8 @@ class Supervisor:
             return not notify.is_waiting(self._listener, call.id) or Pending(call.pid).any
 
         def tell() -> bool:
+            if self._wait is None:
+                return True  # it is a slow device, or a broker that is being started again
             holder = self._broker.holder(name)
             if holder is not None:
                 line = wait_line(name, self._wait, program_of(pid), holder)
@@ -238,7 +240,7 @@ class Supervisor:
 
 
 def read_request(
-    pid: int, kind: int, args: list[int], memory: Memory | None = None
+    pid: int, kind: int, args: list[int], memory: Memory
 ) -> tuple[int, str, int, int] | None:
     """(dirfd, path, flags or mode, RESOLVE_ flags) of a call; None when it cannot be the open of
     a port. Raises PermissionError where the process's memory may not be read."""

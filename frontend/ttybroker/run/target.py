@@ -21,13 +21,12 @@ _OWN = (("/proc/self/", ""), ("/proc/thread-self/", ""), ("/dev/fd/", "fd/"))
 _OPEN_HOW = struct.Struct("=QQQ")  # struct open_how, linux/openat2.h, 5.6: flags, mode, resolve
 
 
-def read_path(pid: int, address: int, memory: Memory | None = None) -> str | None:
+def read_path(pid: int, address: int, memory: Memory) -> str | None:
     """The string at `address` of the process; None when it cannot be one of a path.
 
-    memory: to read with, else one for this call. Raises PermissionError where ptrace(2) rules
-    forbid to look: the process has made itself undumpable, or has another user's rights.
+    Raises PermissionError where ptrace(2) rules forbid to look: the process has made itself
+    undumpable, or has another user's rights.
     """
-    memory = memory or Memory()
     raw = b""
     while len(raw) < PATH_MAX:
         try:
@@ -44,9 +43,8 @@ def read_path(pid: int, address: int, memory: Memory | None = None) -> str | Non
     return None
 
 
-def read_open_how(pid: int, address: int, memory: Memory | None = None) -> tuple[int, int] | None:
+def read_open_how(pid: int, address: int, memory: Memory) -> tuple[int, int] | None:
     """(flags, resolve) of an openat2(2) whose struct open_how lies there; None when unreadable."""
-    memory = memory or Memory()
     try:
         raw = memory.read(pid, address, _OPEN_HOW.size)
         if len(raw) < _OPEN_HOW.size:
@@ -69,6 +67,11 @@ def may_read(pid: int) -> bool:
 def process_of(pid: int) -> int:
     """The process that thread `pid` belongs to; `pid` itself when it is gone."""
     try:
+        os.close(os.pidfd_open(pid))  # EINVAL for a thread that is not its process's first
+        return pid
+    except OSError:
+        pass
+    try:
         fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
     except OSError:
         return pid
@@ -86,12 +89,13 @@ def would_get_terminal(pid: int) -> bool:
     """Whether a plain open(2) of a terminal would give the process its controlling terminal:
     it leads its session and has none. proc_pid_stat(5)."""
     try:
+        if os.getsid(pid) != pid:
+            return False
         with open(f"/proc/{pid}/stat", "rb") as file:
             words = file.read().rpartition(b")")[2].split()
     except OSError:
         return False
-    session, tty = int(words[3]), int(words[4])
-    return session == pid and tty == 0
+    return int(words[4]) == 0
 
 
 def locate(pid: int, dirfd: int, path: str) -> str:
