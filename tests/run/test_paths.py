@@ -243,6 +243,23 @@ def test_a_controlling_terminal_that_is_not_given_is_said(rig: Rig) -> None:
     assert errors.count("does not become the controlling terminal") == 1, errors
 
 
+def test_a_watch_on_a_port_that_cannot_be_had_is_said(rig: Rig) -> None:
+    code = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for _ in range(2): libc.inotify_add_watch(libc.inotify_init(), b"/dev/ttyS7", 1)"""
+    _, _, errors = rig.python(code)
+    assert errors == "ttybroker: ttyS7: inotify on a port is not brokered\n"
+
+
+def test_a_debugger_started_by_another_program_traces(rig: Rig) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("no strace here")
+    program = ["env", "strace", "-f", "-o", "/dev/null", "sh", "-c", "echo hello > /dev/ttyS7"]
+    assert rig.run("--", *program)[0] == 0
+    assert rig.device.hear(6) == b"hello\n"
+
+
 @pytest.mark.parametrize("tracer", ["strace", "gdb"])
 def test_a_debugger_as_the_program_traces_and_its_program_gets_the_port(
     rig: Rig, tracer: str
@@ -262,3 +279,22 @@ def test_a_debugger_inside_is_told_how_to_be_started(rig: Rig) -> None:
     status, _, errors = rig.run("--", "sh", "-c", "strace -o /dev/null true; exit 0")
     assert status == 0
     assert errors.count("ttybroker: strace, gdb and the like cannot trace inside") == 1, errors
+
+
+@pytest.mark.root
+def test_a_link_in_mounts_that_only_the_program_has_leads_to_the_broker(rig: Rig) -> None:
+    here = rig.directory / "here"
+    here.mkdir()
+    (here / "modem").write_text("no port for others")
+    code = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+os.open("{here}/modem", os.O_RDWR)
+assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+assert libc.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_REC | MS_PRIVATE
+assert libc.mount(b"none", b"{here}", b"tmpfs", 0, None) == 0
+os.symlink({rig.device.node!r}, "{here}/modem")
+print(os.ttyname(os.open("{here}/modem", os.O_RDWR)))"""
+    status, output, errors = rig.python(code)
+    assert (status, output, errors) == (0, f"{rig.device.node}\n", "")
+    assert len(rig.log("open")) == 1

@@ -57,7 +57,8 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
     scope = yama() if ptrace_scope is None else ptrace_scope
     if scope > 1:
         return _without_filter(job, via, f"Yama's ptrace_scope is {scope}")
-    trace = via == "auto" and os.path.basename(job.program) not in _TRACERS
+    # Also as the program of another one: `env strace ...`.
+    trace = via == "auto" and _TRACERS.isdisjoint(os.path.basename(word) for word in job.argv)
     supervisor = Daemonised(job, trace=trace, scope=scope) if trace or scope == 0 else None
     why_not = obstacle(job.program)
     if why_not:

@@ -16,16 +16,22 @@ if TYPE_CHECKING:
     from ttybroker.client import Broker, Client
 
 
-def connect(broker: Broker) -> Client:
-    """As `ttybroker.client.connect`. Where pyserial or `socket` is loaded already, it is used."""
+def stand_in() -> None:
+    """Let others stand in for pyserial and `socket`, unless they are loaded already. For
+    processes in which no code of a user runs."""
     if "serial" not in sys.modules:
-        stand_in = type(sys)("serial")
-        stand_in.SerialException = OSError  # type: ignore[attr-defined]
-        sys.modules["serial"] = stand_in
+        serial = type(sys)("serial")
+        serial.SerialException = OSError  # type: ignore[attr-defined]
+        sys.modules["serial"] = serial
     if "socket" not in sys.modules:
         import _socket
 
         sys.modules["socket"] = _socket
+
+
+def connect(broker: Broker) -> Client:
+    """As `ttybroker.client.connect`."""
+    stand_in()
     from ttybroker import client
 
     client.tell_why = say

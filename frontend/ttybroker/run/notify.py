@@ -57,7 +57,9 @@ _READ_OR_WRITE = 6  # R_OK | W_OK of access(2)
 X32_BIT = 0x40000000  # asm/unistd.h, __X32_SYSCALL_BIT
 
 # What a trapped call is, whatever its number: a table per architecture maps onto these.
-OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT, PTRACE, INOTIFY, IO_URING = range(9)
+OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT, PTRACE, INOTIFY, IO_URING, VIEW = range(10)
+
+# VIEW is chroot(), pivot_root(), unshare() and setns(): paths may lead elsewhere after it.
 
 # Which plain read-only opens are asked about: those without O_NOCTTY and O_NONBLOCK.
 PLAIN_NEVER = 0  # none: they cost nothing, and nothing interrupts them
@@ -117,6 +119,10 @@ _X86_64 = Abi(  # asm/unistd_64.h
         **_FROM_5_1,
         101: PTRACE,
         254: INOTIFY,
+        161: VIEW,
+        155: VIEW,
+        272: VIEW,
+        308: VIEW,
     },
     0o200000,
     ((2, 62), (1, 62)),
@@ -139,7 +145,17 @@ _I386 = Abi(  # asm/unistd_32.h
     {},  # its registers have no upper half
 )
 # asm-generic/unistd.h
-_GENERIC = {56: OPENAT, 48: FACCESSAT, **_FROM_5_1, 117: PTRACE, 27: INOTIFY}
+_GENERIC = {
+    56: OPENAT,
+    48: FACCESSAT,
+    **_FROM_5_1,
+    117: PTRACE,
+    27: INOTIFY,
+    51: VIEW,
+    41: VIEW,
+    97: VIEW,
+    268: VIEW,
+}
 # arm64 has its own O_DIRECTORY. The first argument is not to be marked on either: what a tracer
 # writes there is the call's result. asm/ptrace.h: x1 and x2; pc, ra, ... a0, a1, a2.
 _AARCH64 = Abi(0xC00000B7, _GENERIC, 0o40000, ((2, 183),), {1: 1, 2: 2})
@@ -179,6 +195,8 @@ _Line = tuple[int, int, str, str]
 _LOOKS = {OPEN: 1, OPENAT: 2, ACCESS: 1, FACCESSAT: 2}
 # kind -> the int argument whose upper half carries MARK
 MARKED = {**_LOOKS, OPENAT2: 0, CREAT: 1}
+# What only a tracer wants to see: it lets them go on.
+_TRACER_S = {PTRACE, INOTIFY, VIEW}
 _NEW_FILE = os.O_CREAT | os.O_EXCL  # both: no port can be meant, because it must not exist
 
 
@@ -229,7 +247,7 @@ class Filter:
             self._add(_AND, 0xFFFFFFFF ^ X32_BIT)  # x32 calls are held to the same rules
         kinds = set(abi.calls.values())
         if not (self._traced and abi.registers):
-            kinds -= {PTRACE, INOTIFY}  # a tracer only says that they cannot work
+            kinds -= _TRACER_S
         for nr, kind in abi.calls.items():
             if kind in kinds:
                 self._add(_EQUAL, nr, f"kind{kind}.{at}")
@@ -246,7 +264,7 @@ class Filter:
         if kind == IO_URING:
             self._add(_RETURN, RET_ERRNO | errno.ENOSYS)
             return
-        traced = self._traced and (abi.markable(kind) or kind in (PTRACE, INOTIFY))
+        traced = self._traced and (abi.markable(kind) or kind in _TRACER_S)
         if traced and kind in MARKED:
             self._add(_LOAD, _ARGS + 8 * MARKED[kind] + 4)
             self._add(_EQUAL, MARK, f"notify.{at}")

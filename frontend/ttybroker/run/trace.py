@@ -104,6 +104,7 @@ class Tracer:
         self._info = ctypes.create_string_buffer(_INFO.size)
         self._info_at = ctypes.addressof(self._info)
         self._views: dict[int, bool] = {}  # thread -> whether its paths lead where ours do
+        self._views_change = False  # some process has asked for other mounts, or another root
         self._marked: dict[int, tuple[int, int]] = {}  # thread -> register, what was in it
         self._slow: SlowFinder | None = None  # loaded when a path needs it
 
@@ -158,6 +159,9 @@ class Tracer:
         if kind == notify.PTRACE:
             self._complaints.say("", _TRACING, _NO_STRACE)
             self._go_on(pid)
+        elif kind == notify.VIEW:
+            self._views_change = True
+            self._go_on(pid)
         elif kind == notify.INOTIFY:
             self._on_watch(pid, args)
         else:
@@ -200,7 +204,7 @@ class Tracer:
             self._decide(pid, name, arch, kind)
 
     def _ours(self, pid: int) -> bool:
-        ours = self._views.get(pid)
+        ours = None if self._views_change else self._views.get(pid)
         if ours is None:
             ours = self._views[pid] = target.same_view(pid)
         return ours
