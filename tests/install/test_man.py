@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ttybroker import run
+from ttybroker.run.command import USAGE
 from ttybrokerd.prepare import policy
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.root.plan import PolicyError
@@ -60,12 +60,12 @@ def test_ttybroker_has_every_option_of_every_command() -> None:
     commands = ["list", "term", "revoke", "check", "demo"]
     found = options("ttybroker.cli").union(*(options("ttybroker.cli", name) for name in commands))
     found -= {"eol", "filter"}  # miniterm's, an example
-    assert documented(page("ttybroker.1")) == found | set(OPTION.findall(run.USAGE)) | {"h"}
+    assert documented(page("ttybroker.1")) == found | set(OPTION.findall(USAGE)) | {"h"}
     assert set(re.findall(r"^\.It Cm (\S+)", page("ttybroker.1"), re.M)) == {*commands, "run"}
 
 
 def test_ttyrun_has_every_option() -> None:
-    assert documented(page("ttyrun.1")) == set(OPTION.findall(run.USAGE)) | {"version"}
+    assert documented(page("ttyrun.1")) == set(OPTION.findall(USAGE)) | {"version", "help"}
 
 
 def test_ttybrokerd_has_every_option() -> None:
