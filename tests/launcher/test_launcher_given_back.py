@@ -65,7 +65,8 @@ def real(own: Launcher) -> Launcher:
         ("ttybrokerd", "__init__", INIT_BACKEND),
         ("ttybroker", "__init__", ""),
         ("ttybroker", "client", "Client = None\n"),
-        ("ttybroker", "run", RUN),
+        ("ttybroker/run", "__init__", RUN),
+        ("ttybroker/run", "lean", "stand_in = lambda: None\n"),
     ):
         (own.code / package).mkdir(mode=0o755, exist_ok=True)
         (own.code / package / f"{module}.py").write_text(text)
