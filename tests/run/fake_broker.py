@@ -60,7 +60,10 @@ class FakeClient:
             raise self._answer
         return self._answer
 
-    def come_back(self, _again: object) -> Iterator[float]:
+    def time_left(self) -> float:
+        return 60.0
+
+    def come_back(self, _budget: object) -> Iterator[float]:
         raise BrokerUnavailable(111, "the broker went away; is it running?")
 
     def _open(self, name: str) -> int:

@@ -17,10 +17,10 @@ from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol, TypeVar
 
-    from ttybroker.client import Again
+    from ttybroker.client import RetryBudget
     from ttybroker.wire import Holder, PortInfo, Verdict
 
     class BrokerClient(Protocol):
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
         def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None: ...
         def take_answer(self) -> int | None: ...
-        def come_back(self, again: Again) -> object: ...
+        def come_back(self, budget: RetryBudget) -> Iterator[float]: ...
+        def time_left(self) -> float: ...
         def fileno(self) -> int: ...
         def check(self, name: str) -> Verdict: ...
         def ports(self) -> list[PortInfo]: ...
@@ -193,24 +194,24 @@ class Broker:
 
 def _open(client: BrokerClient, name: str, wait: float | None, pid: int, patience: Patience) -> int:
     """Ask and wait; once more where the broker was started again meanwhile, as `Client.open`."""
-    from ttybroker.client import Again, BrokenOff
+    from ttybroker.client import BrokenOff, RetryBudget
 
-    again = Again(wait)
+    budget = RetryBudget(wait)
     while True:
         try:
             client.ask_open(name, wait=wait, pid=pid)
             poll = select.poll()
             poll.register(client.fileno(), select.POLLIN)
             while True:
-                while not poll.poll(_LOOK * 1000):
+                while client.time_left() and not poll.poll(_LOOK * 1000):
                     patience.look()
                 if (fd := client.take_answer()) is not None:
                     return fd
         except BrokenOff:
-            for pause in client.come_back(again):  # type: ignore[attr-defined]
+            for pause in client.come_back(budget):
                 patience.look()
                 time.sleep(pause)
-            wait = again.left()
+            wait = budget.left()
 
 
 def _sees_our_pids(client: BrokerClient) -> bool:
@@ -279,8 +280,10 @@ def program_of(pid: int) -> str:
 
 def wait_line(name: str, wait: float | None, who: str, holder: Holder) -> str:
     """Who waits for the port and how long, and who has it since when."""
+    from ttybroker.users import named
+
     limit = "" if wait is None else f", {wait:g} s at most"
     since = holder.since
     when = "" if since is None else time.strftime(" since %H:%M:%S", time.localtime(since))
     waits = f"{who} waits for it" if who else "waiting"
-    return f"{name}: {waits}{limit}: held by {holder}{when}"
+    return f"{name}: {waits}{limit}: held by {named(holder)}{when}"
