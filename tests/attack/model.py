@@ -377,6 +377,7 @@ class Model:
         self.asked[who.uid] += 1
         who.asking = port, want
         port.queue.append(want)
+        take_turns(port)
         if port.stage == "free":
             want.looked = True
             self.next(port)
@@ -445,6 +446,7 @@ class Model:
             port.stage, port.current = "free", None
             return
         port.stage, port.current = "opening", port.queue.pop(0)
+        take_turns(port)
         if port.current.told_at is not None:
             port.current.told_at = self.now + SLOW
         self.jobs.append(Job("open", port, port.current))
@@ -490,6 +492,7 @@ class Model:
             want.looked = False
             port.stage, port.outsider, port.retry = "outside", outsider, self.now + RETRY
             port.queue.insert(0, want)
+            take_turns(port)
             return
         self.asked[want.uid] -= 1
         if not want.given_up:
@@ -523,6 +526,7 @@ class Model:
         """Who wanted it left."""
         if want in port.queue:
             port.queue.remove(want)
+            take_turns(port)
             self.asked[want.uid] -= 1
             if port.stage == "outside" and not port.queue:
                 self.next(port)
@@ -578,6 +582,18 @@ class Model:
 
 
 STATES = {"opening": "opening", "held": "busy", "closing": "closing", "outside": "busy elsewhere"}
+
+
+def take_turns(port: Port) -> None:
+    """The queue goes in rounds: in each, every user has one turn, in the order of standing."""
+    left, port.queue = port.queue, []
+    while left:
+        users: set[int] = set()
+        later: list[Want] = []
+        for want in left:
+            (later if want.uid in users else port.queue).append(want)
+            users.add(want.uid)
+        left = later
 
 
 def named_well(name: bytes) -> bool:

@@ -1479,6 +1479,17 @@ MUTANTS: tuple[Mutant, ...] = (
         "Different",
     ),
     Mutant(
+        "users-take-turns",
+        "users take turns in the queue",
+        REMOVE,
+        (
+            f"{PROTOCOL}::{AS_THE_ORACLE}",
+            "tests/unit/test_table.py::"
+            "test_many_requests_of_one_do_not_stand_in_front_of_anothers_first",
+        ),
+        f"{FAILS}|Different",
+    ),
+    Mutant(
         "keep-the-queue",
         "the queue keeps its order when a port has been put in order",
         "port = self._port(key, State.CLOSING)\n"

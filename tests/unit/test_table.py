@@ -463,6 +463,63 @@ def test_one_that_waits_can_be_refused_and_the_others_keep_their_places() -> Non
     assert table.closed(TTY, 0) == [Start(TTY, eve)]
 
 
+# users take turns
+
+
+def served(table: Table, count: int) -> list[Ask]:
+    """Who gets the port next, one after the other."""
+    order = []
+    for _ in range(count):
+        table.end(TTY, "closed")
+        (start,) = table.closed(TTY, 0)
+        assert isinstance(start, Start)
+        table.opened(TTY, 0)
+        order.append(start.ask)
+    return order
+
+
+def test_many_requests_of_one_do_not_stand_in_front_of_anothers_first() -> None:
+    table = held_by(ask(1))
+    many = [ask(2, wait=9) for _ in range(20)]
+    for one in many:
+        table.ask(TTY, one)
+    bob, eve = ask(3, wait=9), ask(4, wait=9)
+    table.ask(TTY, bob)
+    table.ask(TTY, eve)
+    assert served(table, 5) == [many[0], bob, eve, *many[1:3]]
+
+
+def test_who_asks_again_and_again_does_not_overtake_who_has_many_requests() -> None:
+    table = held_by(ask(1))
+    many = [ask(2, wait=9) for _ in range(3)]
+    for one in many:
+        table.ask(TTY, one)
+    order = []
+    for _ in range(3):
+        table.ask(TTY, ask(3, wait=9))
+        order += [one.uid for one in served(table, 2)]
+    assert order == [2, 3, 2, 3, 2, 3]
+
+
+def test_who_withdraws_its_first_request_has_its_second_in_that_turn() -> None:
+    table = held_by(ask(1))
+    ann, bob, eve = ([ask(uid, wait=9) for _ in range(2)] for uid in (2, 3, 4))
+    for one in (*ann, *bob, *eve):
+        table.ask(TTY, one)
+    table.withdraw(TTY, bob[0])
+    assert served(table, 5) == [ann[0], eve[0], bob[1], ann[1], eve[1]]
+
+
+def test_who_meets_an_outsider_keeps_its_place_and_its_others_stand_behind() -> None:
+    ann, again, bob = ask(2, wait=9), ask(2, wait=9), ask(3, wait=9)
+    table = Table()
+    table.ask(TTY, ann)
+    table.ask(TTY, again)
+    table.ask(TTY, bob)
+    table.failed(TTY, OUTSIDER, 0)
+    assert list(table.ports[TTY].queue) == [ann, bob, again]
+
+
 # limits of number
 
 
@@ -539,12 +596,12 @@ def test_descriptors_kept_open_after_a_revoke_count_as_leases() -> None:
 
 
 class Tables(RuleBasedStateMachine):
-    """The table against a model that only knows who asked when, who was answered, and who has
-    which device."""
+    """The table against a model that only knows who stands where in line, who was answered, and
+    who has which device."""
 
     WAITS, LEASES = 3, 4
     keys = st.sampled_from([1, 2, 3])
-    users = st.sampled_from([10, 11])
+    users = st.sampled_from([10, 11, 12])
 
     def __init__(self) -> None:
         super().__init__()
@@ -554,7 +611,7 @@ class Tables(RuleBasedStateMachine):
         self.limits.start()
         self.table = Table()
         self.now = 0.0
-        self.asked: list[tuple[int, Ask]] = []  # in order, not yet answered and still there
+        self.asked: list[tuple[int, Ask]] = []  # in line, not yet answered and still there
         self.opening: dict[int, Ask] = {}  # a worker is at it
         self.held: dict[int, tuple[Ask, float | None]] = {}
         self.closing: dict[int, Ask] = {}
@@ -581,9 +638,21 @@ class Tables(RuleBasedStateMachine):
     def waiting(self, key: int) -> list[Ask]:
         return [one for at, one in self.asked if at == key]
 
+    def line_up(self, key: int) -> None:
+        """Users take turns, behind the one for whom the port is being opened."""
+        opening = self.opening.get(key)
+        line = [one for one in self.waiting(key) if one is opening]
+        left = [one for one in self.waiting(key) if one is not opening]
+        while left:
+            first = {one.uid: one for one in reversed(left)}
+            line += [one for one in left if first[one.uid] is one]
+            left = [one for one in left if first[one.uid] is not one]
+        self.asked = [at for at in self.asked if at[0] != key] + [(key, one) for one in line]
+
     def answered(self, who: Ask) -> None:
-        assert sum(one is who for _, one in self.asked) == 1, "answered twice, or without asking"
-        self.asked = [(key, one) for key, one in self.asked if one is not who]
+        (key,) = [key for key, one in self.asked if one is who]  # asked, and not answered twice
+        self.asked.remove((key, who))
+        self.line_up(key)
 
     def count_waiting(self, uid: int) -> int:
         live = [one for _, one in self.asked if one.uid == uid]
@@ -616,6 +685,7 @@ class Tables(RuleBasedStateMachine):
         assert key not in {**self.opening, **self.held, **self.closing}, "two at a time"
         assert self.waiting(key)[0] is who, "somebody overtook"
         self.opening[key] = who
+        self.line_up(key)
 
     def refuse(self, who: Ask, refusal: Refusal) -> None:
         self.answered(who)
@@ -648,6 +718,7 @@ class Tables(RuleBasedStateMachine):
         taken = key in self.opening or key in self.held or outside
         effects = self.table.ask(key, who, ghosts)
         self.asked.append((key, who))
+        self.line_up(key)
         self.do(effects)
         if waits >= self.WAITS or leases + waits + ghosts >= self.LEASES:
             assert refused(effects, who).number == errno.EDQUOT
@@ -680,6 +751,7 @@ class Tables(RuleBasedStateMachine):
         effects = self.table.failed(key, refusal, self.now)
         if not there or (refusal is OUTSIDER and who.patient):
             assert not any(isinstance(e, Refuse) for e in effects)
+            self.line_up(key)
         else:
             assert effects[0] == Refuse(who, refusal)
         self.do(effects)
@@ -709,7 +781,8 @@ class Tables(RuleBasedStateMachine):
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
         key, who = self.asked[data.draw(st.integers(0, len(self.asked) - 1))]
-        self.asked = [(at, one) for at, one in self.asked if one is not who]
+        self.asked.remove((key, who))
+        self.line_up(key)
         effects = self.table.withdraw(key, who)
         assert not any(isinstance(e, Refuse) for e in effects)
         self.do(effects)
@@ -756,7 +829,7 @@ class Tables(RuleBasedStateMachine):
 
     @invariant()
     def no_user_is_over_the_limits(self) -> None:
-        for uid in (10, 11):
+        for uid in (10, 11, 12):
             assert self.count_waiting(uid) <= self.WAITS
             assert self.count_leases(uid) <= self.LEASES
             assert self.table._waiting.of(uid) == self.count_waiting(uid)

@@ -120,6 +120,18 @@ class Row:
             return None if self.outsider is None else self.outsider.holder
         return None if self.state is State.CLOSING else self.current.holder
 
+    def line_up(self) -> None:
+        """Let users take turns: each user's first request, then each one's second, and so on.
+
+        Between users with equally many in front, who stood first stays first.
+        """
+        before: dict[int, int] = {}
+        turns: dict[Ask, int] = {}
+        for ask in self.queue:
+            turns[ask] = before.get(ask.uid, 0)
+            before[ask.uid] = turns[ask] + 1
+        self.queue.sort(key=turns.__getitem__)  # guard: users-take-turns
+
     def alarm(self) -> float | None:
         """When the port needs a `tick`, if ever."""
         times = [ask.deadline for ask in self.queue]
@@ -151,6 +163,7 @@ class Table:
         port = self.ports.get(key)
         if port is not None:
             port.queue.append(ask)  # guard: first-come-first-served
+            port.line_up()
             self._settle(key)
             return []
         self.ports[key] = Row(ask)
@@ -187,6 +200,7 @@ class Table:
             port.outsider = refusal
             port.retry = now + RETRY
             port.queue.insert(0, ask)
+            port.line_up()
             self._settle(key)
             return []
         self._answered(ask)
@@ -308,6 +322,7 @@ class Table:
             return []
         port.state = State.OPENING
         port.current = port.queue.pop(0)
+        port.line_up()
         if port.current.tell is not None:  # it is told once
             port.current.tell = now + SLOW  # what it waited for until now was no device
         self._settle(key)
@@ -315,6 +330,7 @@ class Table:
 
     def _leave_queue(self, key: int, port: Row, ask: Ask) -> None:
         port.queue.remove(ask)
+        port.line_up()
         self._answered(ask)
         self._settle(key)
         if port.state is State.OUTSIDE and not port.queue:
