@@ -57,6 +57,7 @@ from ttybrokerd.root import table as table_module
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
@@ -119,13 +120,15 @@ class Episode:
         self.locks = LockFiles(str(stage.base / "lock"))
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
+        fold = Fold(log)
         judge = Judge(decode(make(str(stage.policy)).data), devices)
-        answers, sessions = Answers(log), Sessions()
+        answers, sessions = Answers(log, fold), Sessions()
         others = Others(self.locks, utmp="/dev/null")
         self.leases = Leases(self.loop, hands, devices, others, Store(self.loop, log, ""),
                              judge, sessions, answers)  # fmt: skip
         requests = Requests(judge, devices, others, self.leases, sessions, answers, hands)
-        self.clients = Clients(self.loop, log, requests.serve, requests.lost)
+        self.clients = Clients(self.loop, fold, requests.serve, requests.lost,
+                                judge.has_place)  # fmt: skip
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")
         self.listener.bind(self.address)
@@ -190,6 +193,8 @@ class Episode:
             self.leases.tick()
             self.model.clock(self.clock.now, first)
             self.loop.turn(0)
+            while self.clients.eager:
+                self.clients.serve()
             self.model.turn()
         for _ in range(len(self.model.connections)):
             # Whom it answers in a turn it may read in the same or in the next: that is for the

@@ -165,6 +165,8 @@ class Model:
         self.owners: dict[int, int] = {}  # live processes and their users
         self.connections: list[Connection] = []
         self.jobs: list[Job] = []
+        self.lists: list[tuple[Connection, tuple[Any, ...]]] = []  # that wait to be made
+        self.list_turns: list[int] = []  # their users, the next first
         self.ready: list[Connection] = []  # whose inbox the broker looks into next, in order
         self.asked: Counter[int] = Counter()  # requests for ports under way, by user
         self.had: Counter[int] = Counter()  # leases, by user
@@ -227,11 +229,12 @@ class Model:
         """The broker looks once at each connection with news."""
         batch, self.ready = self.ready, []
         again: list[Connection] = []
-        for who in batch:
+        for who in in_turns(batch):
             if who.alive:
                 self.look_at(who)
                 if who.alive and not who.paused and (who.inbox or who.shut in ("writing", "all")):
                     again.append(who)
+        again.sort(key=batch.index)
         self.ready = again + [who for who in self.ready if who not in again]
 
     def run(self, number: int) -> None:
@@ -308,6 +311,9 @@ class Model:
         """It is gone, and does not want any more what it waited for."""
         who.alive = False
         self.connections.remove(who)
+        self.lists = [one for one in self.lists if one[0] is not who]
+        if all(one[0].uid != who.uid for one in self.lists) and who.uid in self.list_turns:
+            self.list_turns.remove(who.uid)
         if who.asking is not None:
             port, want = who.asking
             who.asking = None
@@ -326,9 +332,10 @@ class Model:
         if kind == "open":
             self.open(who, name, *numbers)
         elif kind == "list":
-            self.forget_dead()
-            ours = {port.name for port in self.ports.values() if port.stage != "free"}
-            self.jobs.append(Job("list", by=who, facts=(*numbers, ours)))
+            self.lists.append((who, numbers))
+            if who.uid not in self.list_turns:
+                self.list_turns.append(who.uid)
+            self.make_lists()
         elif kind == "unserved":
             self.refuse(who, errno.EOPNOTSUPP)
         elif kind == "revoke":
@@ -415,6 +422,22 @@ class Model:
             self.done(who)
         return None
 
+    def make_lists(self) -> None:
+        """At most two lists at once, one a user; whose turn was longest ago, or never, is next."""
+        while True:
+            busy = [job.by.uid for job in self.jobs if job.by is not None]
+            turns = [uid for uid in self.list_turns if uid not in busy]
+            if len(busy) == 2 or not turns:
+                return
+            self.list_turns.remove(turns[0])
+            mine = [one for one in self.lists if one[0].uid == turns[0]]
+            self.lists.remove(mine[0])
+            if len(mine) > 1:
+                self.list_turns.append(turns[0])
+            ours = {port.name for port in self.ports.values() if port.stage != "free"}
+            self.forget_dead()
+            self.jobs.append(Job("list", by=mine[0][0], facts=(*mine[0][1], ours)))
+
     def listed(self, who: Connection, facts: object) -> None:
         """LIST: what the table knows now, and else what the thread saw of ports not in it then."""
         assert isinstance(facts, tuple)
@@ -436,6 +459,7 @@ class Model:
         rows = [row for row in rows if not names or row[0] in names]
         if self.answer(who, Answer("ports", facts=tuple(rows[start:]))):
             self.done(who)
+        self.make_lists()
 
     # ports
 
@@ -582,6 +606,15 @@ class Model:
 
 
 STATES = {"opening": "opening", "held": "busy", "closing": "closing", "outside": "busy elsewhere"}
+
+
+def in_turns(batch: list[Connection]) -> list[Connection]:
+    """One connection of each user, then one more of each that has another, and so on."""
+    lines: dict[int, list[Connection]] = {}
+    for who in batch:
+        lines.setdefault(who.uid, []).append(who)
+    longest = max(map(len, lines.values()), default=0)
+    return [line[at] for at in range(longest) for line in lines.values() if at < len(line)]
 
 
 def take_turns(port: Port) -> None:

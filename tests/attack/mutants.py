@@ -417,7 +417,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "half of the descriptors are for ports",
         "most = CLIENTS",
         (
-            "tests/real/test_hostile.py::test_a_broker_with_few_descriptors_refuses_clients_and_keeps_some_for_ports",
+            "tests/real/test_hostile.py::test_a_broker_with_few_descriptors_has_few_clients_and_keeps_some_for_ports",
         ),
         "waited|Error",
     ),
@@ -923,6 +923,155 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|Timeout|Empty|waited",
     ),
     Mutant(
+        "bounded-threads",
+        "the number of threads is bounded",
+        "self.busy > self._threads and self._start(self._work)",
+        ("tests/unit/test_workers.py::"
+         "test_there_are_never_more_threads_than_the_bound_and_every_job_runs",),
+    ),
+    Mutant(
+        "no-thread-is-no-end",
+        "a thread that cannot be made is not the end",
+        NEVER,
+        (
+            "tests/unit/test_workers.py::"
+            "test_a_job_waits_for_a_thread_that_is_there_when_no_other_can_be_made",
+        ),
+        "RuntimeError",
+    ),
+    Mutant(
+        "no-stuck-open-without-a-standby",
+        "where nobody stands by no device keeps the loop",
+        NEVER,
+        (
+            "tests/unit/test_takeover.py::"
+            "test_without_a_thread_to_stand_by_a_stuck_job_does_not_keep_the_loop",
+        ),
+        FAILS + "|Timeout|waited",
+    ),
+    Mutant(
+        "few-lists-at-once",
+        "at most two lists are made at once",
+        ALWAYS,
+        ("tests/unit/test_lists.py::test_at_most_two_lists_are_made_at_once",),
+    ),
+    Mutant(
+        "one-list-a-user",
+        "of a user one list is made at a time",
+        "free = list(self._waiting)",
+        ("tests/unit/test_lists.py::test_of_one_user_one_list_is_made_at_a_time",),
+    ),
+    Mutant(
+        "failed-list-is-a-refusal",
+        "a list for which there are no descriptors is a refusal",
+        NEVER,
+        ("tests/unit/test_lists.py::test_a_list_that_cannot_be_made_is_a_refusal",),
+        "OSError",
+    ),
+    Mutant(
+        "fold-refusals",
+        "refusals of a user are folded in the log",
+        NEVER,
+        ("tests/unit/test_fold.py::"
+         "test_of_ten_thousand_refusals_some_are_written_and_the_rest_is_counted",
+         "tests/real/test_log.py::test_ten_thousand_refusals_do_not_drown_a_grant"),
+    ),
+    Mutant(
+        "folded-users-are-bounded",
+        "the users whose refusals are counted are bounded",
+        NEVER,
+        ("tests/unit/test_fold.py::test_the_number_of_users_that_are_counted_is_bounded",),
+    ),
+    Mutant(
+        "last-count-of-refusals",
+        "the count of folded refusals is written at the end",
+        REMOVE,
+        ("tests/real/test_log.py::test_ten_thousand_refusals_do_not_drown_a_grant",),
+        FAILS + "|no word",
+    ),
+    Mutant(
+        "turns-by-user",
+        "users take turns in the loop",
+        "uid = 0",
+        ("tests/unit/test_turns.py::test_many_connections_of_one_do_not_stand_before_anothers",),
+    ),
+    Mutant(
+        "requests-in-a-turn",
+        "a turn of the loop serves a bounded number of requests",
+        "for _ in range(1 << 30):\n    client = self._turns.next()\n    if client is None:\n"
+        "        return\n    if not client.gone:\n        self._on_turn(client)",
+        ("tests/unit/test_clients.py::test_a_turn_serves_a_bounded_number_of_requests",),
+    ),
+    Mutant(
+        "accept-many",
+        "a turn of the loop accepts more than one connection",
+        "self._accept(listener)",
+        ("tests/unit/test_clients.py::test_a_turn_accepts_many_connections_and_not_all",),
+    ),
+    Mutant(
+        "pause-without-descriptors",
+        "without a descriptor for a connection the loop does not spin",
+        REMOVE,
+        ("tests/unit/test_clients.py::test_without_a_descriptor_it_pauses_and_accepts_again_later",),
+    ),
+    Mutant(
+        "places-for-root",
+        "some connections are for root",
+        NEVER,
+        ("tests/real/test_fair.py::test_when_all_places_are_busy_others_are_refused_and_not_root",),
+        FAILS + "|BrokerError|waited",
+    ),
+    Mutant(
+        "descriptors-for-root",
+        "users' leases leave descriptors for what root asks",
+        NEVER,
+        ("tests/real/test_fair.py::"
+         "test_leases_and_connections_of_others_leave_descriptors_for_root",),
+        FAILS + "|waited|BrokerError|Unavailable|OSError",
+    ),
+    Mutant(
+        "strangers-share",
+        "users without a place in the policy share one allowance",
+        NEVER,
+        ("tests/real/test_fair.py::test_users_that_no_rule_allows_anything_share_their_places",),
+        FAILS + "|waited",
+    ),
+    Mutant(
+        "only-idle-ones-give-way",
+        "a connection whose request is not read yet does not give way",
+        ALWAYS,
+        ("tests/unit/test_clients.py::test_a_connection_with_an_unread_request_does_not_give_way",),
+    ),
+    Mutant(
+        "a-lease-keeps-its-connection",
+        "a connection with a lease does not give way",
+        NEVER,
+        ("tests/real/test_fair.py::test_idle_connections_give_way_and_no_others",),
+        FAILS + "|BrokenPipe|ConnectionReset|cut off",
+    ),
+    Mutant(
+        "store-at-a-pace",
+        "leases go into systemd's store at a pace",
+        ALWAYS,
+        ("tests/real/test_restart.py::test_leases_go_into_the_store_at_a_pace",
+         "tests/real/test_restart.py::"
+         "test_who_opens_and_closes_in_a_loop_gives_systemd_nothing_to_do"),
+    ),
+    Mutant(
+        "nothing-kept-of-an-ended-lease",
+        "nothing of a lease that ended goes into the store",
+        REMOVE,
+        ("tests/real/test_restart.py::test_each_lease_is_kept_once_and_only_while_it_lasts",),
+        FAILS + "|the daemon ended|Connection|KeyError|Unavailable",
+    ),
+    Mutant(
+        "keep-young-leases-at-the-end",
+        "a daemon that is asked to end has all leases kept",
+        REMOVE,
+        ("tests/real/test_restart.py::"
+         "test_a_lease_too_young_for_the_store_goes_on_when_the_daemon_is_asked_to_end",),
+    ),
+    Mutant(
         "renamed-device",
         "a device that changed its name while somebody waited is another",
         NEVER,
@@ -1093,11 +1242,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "client-limit",
         "no more clients than there is room for",
         NEVER,
-        (
-            "tests/real/test_hostile.py"
-            "::test_a_broker_with_few_descriptors_refuses_clients_and_keeps_some_for_ports",
-        ),
-        "waited|Error",
+        ("tests/real/test_fair.py::test_when_all_places_are_busy_others_are_refused_and_not_root",),
+        FAILS + "|waited",
     ),
     Mutant(
         "kept-guard-matches-record",

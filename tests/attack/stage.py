@@ -54,7 +54,7 @@ class Hands:
         elif "release" in calls:
             tag = ("release", closed_over["lease"].key)
         else:
-            assert "rows" in calls, calls
+            assert "_within_means" in calls, calls
             tag = ("list", self._lists)
         self._lists += 1
         if tag in self.jobs:

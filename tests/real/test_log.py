@@ -12,6 +12,7 @@ from support.children import as_user
 from support.daemon import Daemon
 from support.log import Record
 from support.processes import PR_SET_NAME, prctl
+from support.raw import opening
 from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerError, NotPermitted, client, open_fd, wire
@@ -125,3 +126,29 @@ def test_a_log_that_nobody_reads_blocks_nobody(rig: Rig, daemon: Daemon) -> None
     os.close(open_fd("ttyS0", broker=str(rig.socket), wait=5))
     dropped = daemon.record("grant").fields.get("dropped_before", "0")
     assert int(dropped) >= 0
+
+
+def test_ten_thousand_refusals_do_not_drown_a_grant(rig: Rig, daemon: Daemon) -> None:
+    """Some are written, the rest are counted, and at the end of the daemon none is missing."""
+
+    def flood() -> int:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(str(rig.socket))
+            for _ in range(10_000):
+                sock.send(opening("no-such-thing"))
+                assert isinstance(wire.decode_reply(sock.recv(4096)), wire.Refused)
+        return 10_000
+
+    refused = as_user(ALICE, (), flood)
+    holder = rig.holder(BOB)
+    daemon.record("grant", uid=BOB)
+    holder.say()
+    holder.result()
+    daemon.record("release", uid=BOB)
+    daemon.stop()
+    daemon.output()
+    about = [record for record in daemon.records if record.fields.get("uid") == str(ALICE)]
+    lines = sum(record.event == "refuse" for record in about)
+    counted = sum(int(record.fields["count"]) for record in about if record.event == "folded")
+    assert lines + counted == refused
+    assert len(about) < 1000

@@ -48,10 +48,23 @@ def systemd(rig: Rig) -> Iterator[Systemd]:
 
 
 def end(systemd: Systemd, rig: Rig, number: signal.Signals = signal.SIGKILL) -> None:
-    """End the daemon that runs."""
+    """End the daemon that runs; with SIGKILL, when every lease is in the store."""
+    if number == signal.SIGKILL:
+        kept(systemd, rig)
     rig.daemons[-1].process.send_signal(number)
     assert rig.daemons[-1].wait() == (-number if number == signal.SIGKILL else 0)
     systemd.hear()
+
+
+def kept(systemd: Systemd, rig: Rig) -> None:
+    """Wait until systemd keeps every lease: it does of those that last a moment."""
+    end = time.monotonic() + TIMEOUT
+    with client.connect(str(rig.socket)) as connection:
+        leases = [port for port in connection.ports()
+                  if port.holder is not None and port.holder.how == "lease"]  # fmt: skip
+    while len(systemd.names()) < len(leases):
+        assert time.monotonic() < end, f"{systemd.names()} are kept of {leases}"
+        time.sleep(0.005)
 
 
 def row(rig: Rig, name: str = "ttyS0") -> wire.PortInfo:
@@ -94,6 +107,67 @@ def says(child: Child, rig: Rig, name: str = "ttyS0") -> None:
     assert rig.ports[name].read(4) == b"pong"
 
 
+NEVER_STORED = "from ttybrokerd.root import leases; leases.YOUNG = 1000"
+
+
+def test_who_opens_and_closes_in_a_loop_gives_systemd_nothing_to_do(
+    rig: Rig, systemd: Systemd
+) -> None:
+    daemon = systemd.start()
+    for _ in range(100):
+        take(rig)
+    daemon.settled()
+    systemd.hear()
+    stored = [line for pid, line in systemd.words if pid == daemon.pid and "FDSTORE" in line]
+    assert len(stored) < 10  # of those that a busy machine kept for a tenth of a second
+
+
+def test_leases_go_into_the_store_at_a_pace(rig: Rig, systemd: Systemd) -> None:
+    systemd.start(hook="from ttybrokerd.root import leases; leases.YOUNG, leases.PACE = 0.0, 1000")
+    first = talker(rig)
+    kept(systemd, rig)
+    other = talker(rig, "ttyS1")
+    row(rig)
+    assert {name.partition(".")[0] for name in systemd.names()} == {"ttyS0"}
+    for child in (first, other):
+        child.kill()
+
+
+def test_a_lease_too_young_for_the_store_is_told_by_its_lock_after_a_kill(
+    rig: Rig, systemd: Systemd
+) -> None:
+    daemon = systemd.start(hook=NEVER_STORED)
+    holder = talker(rig)
+    daemon.kill()
+    assert systemd.names() == set()
+    rig.ports["ttyS0"].write(b"ping")
+    holder.say(b"pong")
+    assert holder.hear() == b"ping"
+    systemd.start()
+    assert rig.ports["ttyS0"].read(4) == b"pong"
+    was = row(rig)
+    assert was.holder is not None
+    assert (was.holder.pid, was.holder.how) == (holder.pid, "lock file")
+    with pytest.raises(PortBusy):
+        take(rig)
+    holder.kill()
+    rig.ports["ttyS0"].forget_exclusive()
+    take(rig)
+
+
+def test_a_lease_too_young_for_the_store_goes_on_when_the_daemon_is_asked_to_end(
+    rig: Rig, systemd: Systemd
+) -> None:
+    systemd.start(hook=NEVER_STORED)
+    holder = talker(rig)
+    end(systemd, rig, signal.SIGTERM)
+    systemd.start()
+    was = row(rig)
+    assert was.holder is not None
+    assert (was.holder.pid, was.holder.how) == (holder.pid, "lease")
+    says(holder, rig)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_lease_goes_on_with_its_holder_and_the_moment_it_began(
     rig: Rig, systemd: Systemd, number: signal.Signals
@@ -130,6 +204,7 @@ def test_each_lease_is_kept_once_and_only_while_it_lasts(rig: Rig, systemd: Syst
         take(rig)
         systemd.hear()
     one, other = talker(rig, "ttyS0"), talker(rig, "ttyS1")
+    kept(systemd, rig)
     assert {name.partition(".")[0] for name in systemd.names()} == {"ttyS0", "ttyS1"}
     assert len(systemd.stored) == 8
     for child, name in ((one, "ttyS0"), (other, "ttyS1")):
@@ -421,8 +496,13 @@ def test_a_systemd_that_is_gone_is_said_once_and_all_goes_on(rig: Rig, systemd: 
     systemd.notify.close()
     systemd.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     systemd.notify.bind(systemd.address)
-    for _ in range(5):
-        take(rig)
+    for _ in range(3):
+        holder = talker(rig)
+        daemon.record("grant")
+        if "store-failed" not in daemon.output():
+            daemon.record("store-failed")
+        holder.kill()
+        daemon.record("release")
     daemon.settled()
     assert daemon.output().count("store-failed") == 1
     os.unlink(address)

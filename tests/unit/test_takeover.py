@@ -3,12 +3,13 @@ never returns."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import threading
 from collections.abc import Callable
 
-from ttybrokerd.root.workers import Workers
+from ttybrokerd.root.workers import SHORT, Workers
 
 LONG = 30  # seconds, for what must come at once
 
@@ -29,8 +30,9 @@ def play(scene: Callable[[Workers, Callable[[str], None]], Callable[[], None]]) 
         def turn() -> None:
             workers.run_soon()
             body()
-            ready, _, _ = select.select([workers.fileno()], [], [], LONG)
-            if not ready:
+            again = workers.retry
+            ready, _, _ = select.select([workers.fileno()], [], [], again or LONG)
+            if not (ready or again):
                 tell("nobody woke the loop")
                 os._exit(1)
             workers.finish()
@@ -128,3 +130,38 @@ def test_ten_stuck_jobs_at_a_time_hold_up_nobody() -> None:
         return lambda: None
 
     assert play(scene) == ["quick", "ten"]
+
+
+def test_without_a_thread_to_stand_by_a_stuck_job_does_not_keep_the_loop() -> None:
+    """Threads are refused twice: when one is to stand by, and again in the next turn."""
+
+    def scene(workers: Workers, tell: Callable[[str], None]) -> Callable[[], None]:
+        gate = threading.Event()
+        start, refusals = _thread.start_new_thread, iter((True, True))
+        turns: list[int] = []
+
+        def scarce(body: Callable[[], None], arguments: tuple[()]) -> int:
+            if body != workers._work and next(refusals, False):
+                raise RuntimeError("can't start new thread")
+            return start(body, arguments)
+
+        _thread.start_new_thread = scarce
+
+        def done(in_time: bool) -> None:
+            tell("result" if in_time else "the-loop-was-stuck")
+
+        def turn() -> None:
+            turns.append(threading.get_ident())
+            if len(turns) == 1:
+                workers.soon(lambda: gate.wait(LONG), done)
+            elif not gate.is_set():
+                tell("turns-on")
+                gate.set()
+            elif workers.retry is None:
+                tell("guarded")
+                os._exit(0)
+
+        return turn
+
+    assert SHORT < LONG
+    assert play(scene) == ["turns-on", "result", "guarded"]

@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 
+from ttybrokerd.root import workers as limits
 from ttybrokerd.root.workers import IDLE, Workers
 
 TASKS = "/proc/self/task"
@@ -164,3 +165,52 @@ def test_what_a_job_raises_is_raised_in_the_loop_and_not_lost(workers: Workers) 
     with pytest.raises(OSError, match="out of everything"):
         until(workers, lambda: False)
     workers.busy = 0  # what raises ends the process; here the fixture lives on
+
+
+def test_there_are_never_more_threads_than_the_bound_and_every_job_runs(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST", 4)
+    before, gate, done = len(os.listdir(TASKS)), threading.Event(), []
+    for number in range(30):
+        workers.submit(partial(gate.wait, LONG), lambda _, number=number: done.append(number))  # type: ignore[misc]
+    assert len(os.listdir(TASKS)) - before == 4
+    gate.set()
+    until(workers, lambda: len(done) == 30)
+    assert sorted(done) == list(range(30))
+
+
+def test_a_job_waits_for_a_thread_that_is_there_when_no_other_can_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said, gate, order = [], threading.Event(), list[str]()
+    workers = Workers(lambda: said.append("short"))
+    workers.submit(partial(gate.wait, LONG), lambda _: order.append("first"))
+    with monkeypatch.context() as patch:
+        patch.setattr("_thread.start_new_thread", no_thread)
+        for _ in range(3):
+            workers.submit(lambda: None, lambda _: order.append("later"))
+        gate.set()
+        until(workers, lambda: len(order) == 4)
+    assert order == ["first", "later", "later", "later"]
+    assert said == ["short"]
+    workers.close()
+
+
+def test_where_there_is_no_thread_at_all_the_loop_is_to_try_again_and_the_job_runs_then(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    assert workers.retry is None
+    with monkeypatch.context() as patch:
+        patch.setattr("_thread.start_new_thread", no_thread)
+        workers.submit(lambda: 1, done.append)
+        assert workers.retry is not None
+    workers.submit(lambda: 2, done.append)
+    assert workers.retry is None
+    until(workers, lambda: len(done) == 2)
+    assert done == [1, 2]
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")

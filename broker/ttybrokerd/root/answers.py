@@ -5,6 +5,7 @@ from __future__ import annotations
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.connection import Connection
+from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.log import NOTICE, Log
 from ttybrokerd.root.refusal import Refusal
 
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
 class Answers:
     """Answers clients and keeps the log in step with what they are told."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, fold: Fold) -> None:
         self._log = log
+        self._fold = fold
 
     def refuse(
         self, client: Connection, name: str, refusal: Refusal, rule: str | None = None
     ) -> None:
         """Say no to the request under way, and log it. `name` is the port's, "" for none."""
         client.request = None
-        self.record("refuse", client, name, NOTICE, rule=refusal.rule or rule,
-                    reason=refusal.reason)  # fmt: skip
+        who = client.identity
+        self._fold("refuse", NOTICE, who.uid, port=name or None, pid=who.pid,
+                   program=client.program, rule=refusal.rule or rule,
+                   reason=refusal.reason)  # fmt: skip
         client.finish(refusal.answer())
 
     def record(

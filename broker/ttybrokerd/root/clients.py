@@ -1,43 +1,62 @@
 """All connections: who may connect, and the end of those that do not keep the rules.
 
 A broken message is the end of its client; an ordinary refusal is an answer.
+
+Nobody's connections keep others out. A turn of the loop accepts some and serves some requests;
+users take turns. When all places are taken, idle connections give way: of the user with the most,
+the oldest. Users without a place in the policy share one allowance. Some places are root's.
 """
 
 from __future__ import annotations
 
 import errno
 import resource
+import time
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
 from ttybrokerd.root.connection import SEND, BrokenPeer, Connection, Gone
 from ttybrokerd.root.counts import Counts
+from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.linux import socket
-from ttybrokerd.root.log import NOTICE, WARNING, Log
-from ttybrokerd.root.loop import READ, Loop
+from ttybrokerd.root.log import NOTICE, WARNING
+from ttybrokerd.root.loop import NOTHING, READ, Loop
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLIENTS = 4096
 CLIENTS_PER_UID = 256  # guard: clients-per-user
+STRANGERS = 256  # connections of all users together that no rule allows anything
+RESERVE = 16  # connections that only root can have
+ROOM = 16  # idle connections that give way at once, for looking for them takes its time
 BACKLOG = 128
+ACCEPTS = 32  # connections in a turn of the loop
+REQUESTS = 16  # in a turn
+PAUSE = 0.1  # seconds without accepting, when there is no descriptor for it
 
 
 class Clients:
-    """All connections. `serve` gets each request, `lost` each client that is gone."""
+    """All connections. `serve` gets each request, `lost` each client that is gone; `placed` says
+    whether the policy has a place for a user."""
 
     def __init__(
         self,
         loop: Loop,
-        log: Log,
+        fold: Fold,
         serve: Callable[[Connection, wire.Request], None],
         lost: Callable[[Connection], None],
+        placed: Callable[[Identity], bool],
     ) -> None:
+        self._placed = placed
+        self._turns = Turns()
+        self._strangers = 0
+        self._pausing: dict[socket.socket, float] = {}  # listeners, until when
         self._loop = loop
-        self._log = log
+        self._fold = fold
         self._serve = serve
         self._lost = lost
         self._all: dict[int, Connection] = {}
@@ -56,22 +75,65 @@ class Clients:
         """Serve one end of a socket pair whose other end belongs to `identity`."""
         self._welcome(sock, identity, forked=True)
 
+    @property
+    def eager(self) -> bool:
+        """Whether connections with news are left for the next turn."""
+        return bool(self._turns)
+
+    def serve(self) -> None:
+        """Look at the connections with news, as many as fit into a turn of the loop."""
+        for _ in range(REQUESTS):  # guard: requests-in-a-turn
+            client = self._turns.next()
+            if client is None:
+                return
+            if not client.gone:
+                self._on_turn(client)
+
+    def tick(self) -> float | None:
+        """Accept again where it paused long enough; return in how many seconds to ask again."""
+        now = time.monotonic()
+        for listener in [one for one, until in self._pausing.items() if until <= now]:
+            del self._pausing[listener]
+            if listener.fileno() >= 0:
+                self._loop.change(listener.fileno(), READ)
+        return max(0.0, min(self._pausing.values()) - now) if self._pausing else None
+
     def accept(self, listener: socket.socket) -> None:
-        """Serve the next client that waits at `listener`, if one does."""
+        """Serve the clients that wait at `listener`, as many as fit into a turn of the loop."""
+        for _ in range(ACCEPTS):  # guard: accept-many
+            if not self._accept(listener):
+                return
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Serve the next client; return whether there may be another."""
         try:
             sock = linux.accept(listener)
-        except OSError as error:  # the peer is gone already, or we are out of something
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
-                self._log("accept-failed", WARNING, reason=error.strerror)
-            return
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return False
+            if error.errno == errno.ECONNABORTED:
+                return True
+            self._fold("accept-failed", WARNING, None, reason=error.strerror)
+            # guard: pause-without-descriptors
+            self._loop.change(listener.fileno(), NOTHING)
+            self._pausing[listener] = time.monotonic() + PAUSE
+            return False
+        self._greet(sock)
+        return True
+
+    def _greet(self, sock: socket.socket) -> None:
+        """Serve this client, or refuse it."""
         try:
             identity = peer.at_connect(sock)
-            refusal = self._full(identity.uid)
+            stranger = not self._placed(identity)
+            refusal = self._full(identity.uid, stranger, sock.fileno())
             if refusal is None:
-                self._welcome(sock, identity, forked=False)
+                self._welcome(sock, identity, forked=False).stranger = stranger
+                self._strangers += stranger
                 return
         except OSError as error:  # guard: failed-setup-ends-one-client
-            self._log("cut-off", WARNING, reason=f"cannot be served: {error.strerror}")
+            why = f"cannot be served: {error.strerror}"
+            self._fold("cut-off", WARNING, None, reason=why)
             sock.close()
             return
         message = wire.encode_reply(refusal.answer(), version=1)
@@ -80,28 +142,52 @@ class Clients:
         except OSError:
             pass
         sock.close()
-        self._log("refuse", NOTICE, uid=identity.uid, pid=identity.pid, reason=refusal.reason)
+        self._fold("refuse", NOTICE, identity.uid, pid=identity.pid, reason=refusal.reason)
 
-    def _full(self, uid: int) -> Refusal | None:
+    def _full(self, uid: int, stranger: bool = False, number: int = 0) -> Refusal | None:
+        """Return why a user, who has come by the descriptor `number`, gets no place, if so."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # guard: descriptors-for-ports
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
-        if len(self._all) >= most:  # guard: client-limit
-            return Refusal(errno.EDQUOT, f"{most} clients are connected already; try later")
-        if self._per_uid.of(uid) >= CLIENTS_PER_UID:
+        if uid != 0:  # guard: places-for-root
+            most -= RESERVE
+        if self._per_uid.of(uid) >= CLIENTS_PER_UID and uid != 0:
             what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
             return Refusal(errno.EDQUOT, what)
+        # guard: strangers-share
+        if stranger and self._strangers >= STRANGERS and not self._make_room(strangers=True):
+            what = f"{STRANGERS} clients that no rule allows anything are connected already"
+            return Refusal(errno.EDQUOT, what, advice="try later")
+        full = len(self._all) >= most or (uid != 0 and number >= descriptors - RESERVE)
+        # guard: client-limit
+        if full and not self._make_room(strangers=False):
+            what = f"{most} clients are connected already"
+            return Refusal(errno.EDQUOT, what, advice="try later")
         return None
+
+    def _make_room(self, *, strangers: bool) -> bool:
+        """Close some idle connections, of the user with the most the oldest; say whether there
+        were any."""
+        idle = [one for one in self._all.values() if one.idle and (one.stranger or not strangers)]
+        idle.sort(key=lambda one: -self._per_uid.of(one.identity.uid))
+        ended: list[Connection] = []
+        for one in idle:
+            if len(ended) == ROOM or (ended and one.identity.uid != ended[0].identity.uid):
+                break
+            if one.quiet():  # guard: only-idle-ones-give-way
+                self._end(one, "it was idle and all places were taken; connect again")
+                ended.append(one)
+        return bool(ended)
 
     def _welcome(self, sock: socket.socket, identity: Identity, *, forked: bool) -> Connection:
         """Serve a new client. Raises OSError, and then nothing has begun."""
         client = Connection(sock, identity, forked, self._loop, self._end)
-        client.listen(lambda: self._on_news(client))
+        client.listen(lambda: self._turns.add(client))
         self._all[client.fd] = client  # from here on nothing fails
         self._per_uid.up(identity.uid)
         return client
 
-    def _on_news(self, client: Connection) -> None:
+    def _on_turn(self, client: Connection) -> None:
         try:
             if client.busy:
                 client.peek()
@@ -129,8 +215,8 @@ class Clients:
             client.done()
             return
         who = client.identity
-        self._log("refuse", NOTICE, uid=who.uid, pid=who.pid, program=client.program,
-                  reason=refusal.reason)  # fmt: skip
+        self._fold("refuse", NOTICE, who.uid, pid=who.pid, program=client.program,
+                   reason=refusal.reason)  # fmt: skip
         client.finish(refusal.answer())
 
     def _connect(self, client: Connection) -> Refusal | None:
@@ -161,9 +247,10 @@ class Clients:
             return
         who = client.identity
         if broken:
-            self._log("cut-off", WARNING, uid=who.uid, pid=who.pid, program=client.program,
-                      reason=broken)  # fmt: skip
+            self._fold("cut-off", WARNING, who.uid, pid=who.pid, program=client.program,
+                       reason=broken)  # fmt: skip
         client.close(broken)
         del self._all[client.fd]
+        self._strangers -= client.stranger
         self._per_uid.down(who.uid)
         self._lost(client)

@@ -48,10 +48,13 @@ class Connection:
     not answered yet. `gone`: it is closed.
     `version`: that of its last request, in which it is answered. `asked`: the port's name in
     that, as it can be shown; an answer of version 1 repeats it.
+    `in_line`: it has news and is to be looked at. `stranger`: the policy had no place for its user
+    at the connect.
     """
 
-    __slots__ = ("_ended", "_loop", "asked", "busy", "fd", "forked", "gone", "identity", "paused",
-                 "program", "request", "served", "sessions", "sock", "version")  # fmt: skip
+    __slots__ = ("_ended", "_loop", "asked", "busy", "fd", "forked", "gone", "identity",
+                 "in_line", "paused", "program", "request", "served", "sessions", "sock",
+                 "stranger", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -75,8 +78,28 @@ class Connection:
         self.request: OpenRequest | None = None
         self.version = 1
         self.asked = ""
+        self.in_line = False
+        self.stranger = False
         self._loop = loop
         self._ended = ended
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be closed without loss: nothing is under way, and no session of it has
+        a lease. Root's stay, and so does the one way to a forked backend."""
+        # guard: a-lease-keeps-its-connection
+        if any(session.leases for session in self.sessions):
+            return False
+        return not (self.busy or self.forked or self.identity.uid == 0)
+
+    def quiet(self) -> bool:
+        """Whether nothing of it lies unread."""
+        try:
+            return not self.sock.recvmsg(1, 0, PEEK)[0]  # its end counts as nothing
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def listen(self, on_news: Callable[[], None]) -> None:
         """Begin to hear of it. Raises OSError, and then nothing has begun."""

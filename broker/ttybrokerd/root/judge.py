@@ -33,6 +33,10 @@ class Judge:
         """Return whether the caller may list everything and revoke."""
         return self.plan.is_admin(who.uid, who.groups)
 
+    def has_place(self, who: Identity) -> bool:
+        """Return whether a rule allows the caller anything, or it is an admin."""
+        return self.is_admin(who) or self.plan.allows_something(who.uid, who.groups)
+
     def decide(self, who: Identity, name: str) -> Decision:
         """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
         check_name(name)

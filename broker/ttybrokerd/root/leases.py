@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import time
 
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 
 
 CLOSED, HUNG_UP = "closed", "hung up or unplugged"  # how a lease ended
+# systemd does what its services notify it of before it answers anybody else, so who leases a port
+# in a loop kept `systemctl` waiting for a minute (systemd 257, one slow processor).
+YOUNG = 0.1  # seconds that a lease lasts before it goes into systemd's store
+PACE = 0.02  # seconds between two that do
+RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
 
 
 class DeadCopy:
@@ -79,6 +85,8 @@ class Leases:
         self._all: dict[int, Lease] = {}  # by device number, like the table
         self._watched: dict[int, Lease] = {}  # by inotify watch
         self._looking: dict[Lease, None] = {}  # those with `looks`, in order
+        self._young: dict[Lease, float] = {}  # when they go into the store, the next first
+        self._next_keep = 0.0
         self._copies: list[DeadCopy] = []
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_closes)
@@ -217,6 +225,7 @@ class Leases:
             self._do(self.table.tick(now))
             alarm = self.table.next_alarm()
         alarms = [lease.looks[0] for lease in self._looking]
+        alarms += self._keep_next(now)
         alarms += [] if alarm is None else [alarm]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
@@ -273,6 +282,12 @@ class Leases:
         if seen.rdev != key:  # guard: renamed-device
             seen.close()
             return Refusal(errno.ENODEV, "another device has this name now; ask again")
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # guard: descriptors-for-root
+        if request.uid != 0 and seen.node >= most - RESERVE:  # the kernel gives the lowest
+            seen.close()
+            what = "the broker has no descriptor left for it"
+            return Refusal(errno.EMFILE, what, advice="try later")
         lease = Lease(key, request, seen.target, request.rule, request.pid, seen.kernel_name,
                       self._locks, self._inotify)  # fmt: skip
         lease.session = request.session
@@ -304,16 +319,15 @@ class Leases:
         self._do(effects)
 
     def _grant(self, lease: Lease, client: Connection, descriptor: int) -> list[Effect]:
-        """Hear of the lease's end, have systemd keep it, and answer: in this order.
+        """Hear of the lease's end, and answer: in this order.
 
-        Whenever the broker is killed, the lease is known to the next one, or nobody got the port.
+        Whenever the broker is killed, the lock file tells the next one, or nobody got the port.
+        What lasts a moment goes into systemd's store as well.
         """
         live = _live(lease)
         effects = self._watch(lease, lambda: lease.listen(descriptor, live))
         if self._held(lease.key):
-            lease.kept = self._store.keep(
-                lease.record(self.table.ports[lease.key].expires), lease.pieces()
-            )
+            self._young[lease] = time.monotonic() + YOUNG
         lease.finish_lock()
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -340,11 +354,31 @@ class Leases:
         client.request = None
         client.done()
 
+    def keep_all(self) -> None:
+        """Have systemd keep those that are young, too: this daemon ends."""
+        for lease in list(self._young):
+            self._keep(lease)
+
+    def _keep_next(self, now: float) -> list[float]:
+        """Have systemd keep the lease whose time has come; return when the next one's does."""
+        for lease, due in self._young.items():
+            if max(due, self._next_keep) <= now:  # guard: store-at-a-pace
+                self._next_keep = now + PACE
+                self._keep(lease)
+            break
+        return [max(due, self._next_keep) for due in list(self._young.values())[:1]]
+
+    def _keep(self, lease: Lease) -> None:
+        del self._young[lease]
+        expires = self.table.ports[lease.key].expires
+        lease.kept = self._store.keep(lease.record(expires), lease.pieces())
+
     def _end(self, lease: Lease, reason: str) -> None:
         self._deaf_to_hangup(lease)
         if lease.exit_fd >= 0:
             self._loop.remove(lease.exit_fd)
         self._looking.pop(lease, None)
+        self._young.pop(lease, None)  # guard: nothing-kept-of-an-ended-lease
         self._workers.submit(
             lambda: port.release(lease, self._devices, self._others, reason == CLOSED),
             lambda watcher: self._closed(lease, reason, watcher),

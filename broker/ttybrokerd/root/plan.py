@@ -229,6 +229,11 @@ class Plan:
         everybody, uids, groups = self.admins
         return uid == 0 or everybody or uid in uids or not groups.isdisjoint(gids)
 
+    def allows_something(self, uid: int, gids: frozenset[int]) -> bool:
+        """Whether there is a port whose first rule about this caller allows it."""
+        firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places.values())
+        return any(first != NONE and self.rules[first][1] & ALLOWS for first in firsts)
+
     def _matching(self, name: str, device: str | None) -> list[Place]:
         """The ports of rules that this name matches. An alias is its own name: globs are over
         kernel names."""

@@ -16,6 +16,7 @@ from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.judge import Judge, check_name, denied
 from ttybrokerd.root.leases import Leases
+from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
@@ -23,7 +24,12 @@ from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from ttybrokerd.root.plan import Decision
+
+    T = TypeVar("T")
 
 
 class Requests:
@@ -46,6 +52,7 @@ class Requests:
         self._sessions = sessions
         self._answers = answers
         self._workers = workers
+        self._lists = Lists(self._begin_list)
 
     def serve(self, client: Connection, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
@@ -61,7 +68,7 @@ class Requests:
                 case wire.Open():
                     self._open(client, request)
                 case wire.List():
-                    self._list(client, request)
+                    self._lists.ask(client, request)
                 case wire.Revoke():
                     self._revoke(client, request.name)
                 case wire.Check():
@@ -78,6 +85,7 @@ class Requests:
         if client.request is not None:
             self._leases.withdraw(client.request)
             client.request = None
+        self._lists.withdraw(client)
         for session in client.sessions:
             session.connections -= 1
             self._sessions.tidy(session)
@@ -119,7 +127,7 @@ class Requests:
         client.join(session)
         return session
 
-    def _list(self, client: Connection, request: wire.List) -> None:
+    def _begin_list(self, client: Connection, request: wire.List) -> None:
         who = client.identity
         plan, leased, ghosts = self._judge.plan, self._leases.keys(), self._leases.ghosts()
         everything = self._judge.is_admin(who)
@@ -132,14 +140,22 @@ class Requests:
                 self._devices, plan, self._others, ghosts, leased, decide, everything
             )
 
-        self._workers.submit(look, lambda rows: self._listed(client, request, rows))
+        self._workers.submit(
+            lambda: _within_means(look), lambda rows: self._listed(client, request, rows)
+        )
 
-    def _listed(self, client: Connection, request: wire.List, rows: list[report.Row]) -> None:
+    def _listed(
+        self, client: Connection, request: wire.List, rows: list[report.Row] | Refusal
+    ) -> None:
         """Add what the table knows now: a lock seen meanwhile may be that of a request."""
-        self._leases.fill_in(rows)
-        asked = [row.port for row in rows if not request.names or row.port.name in request.names]
-        client.answer(report.part(asked, request.start, client.version))
-        client.done()
+        if isinstance(rows, Refusal):
+            self._answers.refuse(client, "", rows)
+        else:
+            self._leases.fill_in(rows)
+            wanted = request.names
+            asked = [row.port for row in rows if not wanted or row.port.name in wanted]
+            client.finish(report.part(asked, request.start, client.version))
+        self._lists.done(client.identity.uid)
 
     def _revoke(self, client: Connection, name: str) -> None:
         who = client.identity
@@ -198,6 +214,16 @@ def _mode(flags: int) -> int:
     mode = {wire.READ: os.O_RDONLY, wire.WRITE: os.O_WRONLY}.get(access, os.O_RDWR)
     mode |= os.O_APPEND if flags & wire.APPEND else 0
     return mode | (os.O_SYNC if flags & wire.SYNC else 0)
+
+
+def _within_means(job: Callable[[], T]) -> T | Refusal:
+    """Do it; where the broker is out of descriptors or memory, return what to say of that."""
+    try:
+        return job()
+    except MemoryError:  # it ends a list, not the process
+        return Refusal.out_of_means(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    except OSError as error:  # guard: failed-list-is-a-refusal
+        return Refusal.out_of_means(error)
 
 
 def _holder(client: Connection, request: wire.Open) -> wire.Holder:

@@ -11,6 +11,7 @@ from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.linux import socket
@@ -43,13 +44,15 @@ class Server:
         No thread runs and no client is served before the first `turn`: it may be forked till then.
         """
         self._loop = Loop()
-        self._workers = Workers()
         self._log = log
+        self._workers = Workers(self._short_of_threads)
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
         self._judge = Judge(plan, self._devices)
-        answers, sessions, others = Answers(log), Sessions(), Others(self._locks)
+        self._fold = Fold(log)
+        answers, sessions = Answers(log, self._fold), Sessions()
+        others = Others(self._locks)
         self._leases = Leases(
             self._loop,
             self._workers,
@@ -69,7 +72,9 @@ class Server:
             answers,
             self._workers,
         )
-        self._clients = Clients(self._loop, log, requests.serve, requests.lost)
+        self._clients = Clients(
+            self._loop, self._fold, requests.serve, requests.lost, self._judge.has_place
+        )
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
 
     @property
@@ -123,6 +128,10 @@ class Server:
             self._log("policy", WARNING, reason=warning)
         self._log(event, NOTICE, reason=f"{len(plan.rules)} rules")
 
+    def _short_of_threads(self) -> None:
+        what = "the system gives no further thread (TasksMax=, RLIMIT_NPROC): work waits"
+        self._log("threads-failed", WARNING, reason=what)
+
     def hear(self, descriptor: int, handler: Callable[[], None]) -> None:
         """Call `handler` whenever there is something to read from `descriptor`."""
         self._loop.add(descriptor, READ, handler)
@@ -169,18 +178,23 @@ class Server:
         What a holder still has it keeps: descriptor, flock, and the lock file with its pid.
         """
         over = self._leases.idle if leases else self._leases.in_order
+        self._leases.keep_all()  # guard: keep-young-leases-at-the-end
         end = time.monotonic() + LAST_WORDS
         while not (over() and self.store.settled) and (left := end - time.monotonic()) > 0:
             self._turn(left)
+        self._fold.end()  # guard: last-count-of-refusals
         self._locks.drop_unconfirmed()
 
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
-        times = [seconds for seconds in (self._leases.tick(), timeout) if seconds is not None]
-        if self._workers.eager:
+        due = (self._leases.tick(), self._clients.tick(), self._fold.tick(),
+               self._workers.retry, timeout)  # fmt: skip
+        times = [seconds for seconds in due if seconds is not None]
+        if self._workers.eager or self._clients.eager:
             times.append(0)
         self._loop.turn(min(times, default=None))
+        self._clients.serve()
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -99,8 +99,8 @@ class Store:
         return name
 
     def forget(self, name: str) -> None:
-        """Keep nothing more of the lease with this name: it is over."""
-        for message in [message for message in self._unsent if message.name == name]:
+        """Keep nothing more of the lease with this name: it is over. "": it was not kept."""
+        for message in [message for message in self._unsent if name and message.name == name]:
             self._unsent.remove(message)
             _close(message.descriptors)
             self._rest()

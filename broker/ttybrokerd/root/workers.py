@@ -14,6 +14,10 @@ is a timer signal which nothing but the standby's sigwait(2) receives; setting t
 dearest part of it, so that is done once for all the jobs within its time.
 
 Either way there is one leader at a time, and all state but the jobs' own is the leader's.
+
+The system may refuse a thread: pids_cgroup, RLIMIT_NPROC, memory. That is never the end. A job
+waits for a worker that is there. Where nobody stands by, `soon` gives its jobs to the workers, so
+that the loop cannot get stuck. Each turn tries again.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 PATIENCE = 0.005  # seconds
 WAKES = 8  # tries
 IDLE = 16  # threads that stay though nothing is to be done
+MOST = 128  # workers
+STUCK = 64  # leaders left behind at once
+SHORT = 0.25  # seconds between two tries to have a thread that is missing
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 
@@ -43,16 +50,25 @@ class LeftBehind(BaseException):
 
 
 class Workers:
-    """Runs jobs; `fileno()` becomes readable when `finish()` has something to do."""
+    """Runs jobs; `fileno()` becomes readable when `finish()` has something to do.
 
-    def __init__(self) -> None:
+    `short_of_threads` is called once when a thread cannot be made, and again after the next that
+    could.
+    """
+
+    def __init__(self, short_of_threads: Callable[[], None] = lambda: None) -> None:
+        self._short_of_threads = short_of_threads
+        self._short = False
+        self._leading = False
+        self._guarded = False  # somebody stands by
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: end
         self._soon: list[Callable[[], Callable[[], None]]] = []
         self._finished: list[Callable[[], None]] = []
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._threads = 0
+        self._threads = 0  # workers
         self.busy = 0  # jobs submitted and not yet finished; the leader alone counts
-        self._lock = _thread.allocate_lock()  # over the next three
+        self._lock = _thread.allocate_lock()  # over the next four
+        self._stuck = 0  # leaders that were left behind and are not back
         self._generation = 0  # of leaders
         self._started: float | None = None  # when the leader's job began
         self._watched = False  # the timer is set, or the standby awake
@@ -80,9 +96,7 @@ class Workers:
         A job returns what can be expected to go wrong; what it raises, the leader raises.
         """
         self.busy += 1
-        if self.busy > self._threads:
-            self._threads += 1
-            _start(self._work)
+        self._staff()
 
         def work() -> None:
             try:
@@ -98,7 +112,12 @@ class Workers:
 
     def soon(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `job` in the leader's thread before its next turn, and `then` with its result in
-        the thread that leads by then. A job does not raise what can be expected."""
+        the thread that leads by then. A job does not raise what can be expected.
+
+        Where nobody stands by, it is as `submit`."""
+        if self._leading and not self._guarded:  # guard: no-stuck-open-without-a-standby
+            self.submit(job, then)
+            return
 
         def work() -> Callable[[], None]:
             result = job()
@@ -110,6 +129,12 @@ class Workers:
     def eager(self) -> bool:
         """Whether there are jobs of `soon` to run."""
         return bool(self._soon)
+
+    @property
+    def retry(self) -> float | None:
+        """In how many seconds a turn should try again to have the threads that are missing."""
+        missing = self.busy > 0 == self._threads or (self._leading and not self._guarded)
+        return SHORT if missing else None
 
     def finish(self) -> None:
         """Run what the finished jobs left to do, in this thread."""
@@ -146,17 +171,24 @@ class Workers:
         nothing but LeftBehind, and ends it all by os._exit(): which thread that will be in is
         not known before."""
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
-        _start(lambda: self._stand_by(turn))
+        self._leading = True
         self._follow(turn)
         while True:  # the main thread cannot just end
             signal.pause()
 
     def _follow(self, turn: Callable[[], None]) -> None:
+        """Lead, until left behind."""
+        self._guarded = False
         try:
             while True:
+                if not self._guarded and self._stuck < STUCK:
+                    self._guarded = self._start(lambda: self._stand_by(turn))
+                if self.busy > self._threads:
+                    self._staff()
                 turn()
         except LeftBehind:
-            pass
+            with self._lock:
+                self._stuck -= 1
 
     def _stand_by(self, turn: Callable[[], None]) -> None:
         signal.sigwait([signal.SIGALRM])
@@ -165,7 +197,6 @@ class Workers:
                 time.sleep(left)
             else:
                 signal.sigwait([signal.SIGALRM])
-        _start(lambda: self._stand_by(turn))
         self._follow(turn)
 
     def _take_over(self) -> float | None:
@@ -179,9 +210,29 @@ class Workers:
             if left > 0:
                 return left
             self._generation += 1
+            self._stuck += 1
             self._started = None
             self._watched = False
             return None
+
+    def _staff(self) -> None:
+        """Have one more worker, if there are fewer than jobs and the system allows it."""
+        # guard: bounded-threads
+        if self.busy > self._threads < MOST and self._start(self._work):
+            self._threads += 1
+
+    def _start(self, body: Callable[[], None]) -> bool:
+        """Start a thread, and return whether there is one."""
+        try:
+            _thread.stack_size(STACK)
+            _thread.start_new_thread(body, ())
+        except (RuntimeError, MemoryError):  # guard: no-thread-is-no-end
+            if not self._short:
+                self._short = True
+                self._short_of_threads()
+            return False
+        self._short = False
+        return True
 
     def _count_off(self, then: Callable[[T], None], result: T) -> None:
         self.busy -= 1
@@ -197,8 +248,3 @@ class Workers:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def _start(body: Callable[[], None]) -> None:
-    _thread.stack_size(STACK)
-    _thread.start_new_thread(body, ())

@@ -1,0 +1,78 @@
+"""Refusals and cut-offs in the log: the first few of a user in a second, and a count of the rest.
+
+A client can be refused ten thousand times a second. The journal drops what a unit writes too much
+of (journald.conf(5), RateLimitBurst=), whoever it is about; so a grant would be lost with them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root.log import NOTICE, Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINES = 10  # of one user's in a second
+SECOND = 1.0
+USERS = 256  # that are counted one by one; what is refused to others is counted together
+OTHERS = -1
+
+
+class _Count:
+    """Of one user since `begin`: how many records were written, and how many only counted."""
+
+    __slots__ = ("begin", "counted", "written")
+
+    def __init__(self, begin: float) -> None:
+        self.begin = begin
+        self.written = self.counted = 0
+
+
+class Fold:
+    """Writes such records, or counts them."""
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._users: dict[int, _Count] = {}  # the earliest first
+
+    def __call__(self, event: str, level: int, uid: int | None, **fields: object) -> None:
+        """Write this record of the user `uid` (None: it is not known), or count it."""
+        now = self._clock()
+        self._write_counts(now - SECOND)
+        key = OTHERS if uid is None else uid
+        if key not in self._users and len(self._users) >= USERS:  # guard: folded-users-are-bounded
+            key = OTHERS
+        count = self._users.get(key)
+        if count is None:
+            count = self._users[key] = _Count(now)
+        if count.written >= LINES:  # guard: fold-refusals
+            count.counted += 1
+            return
+        count.written += 1
+        self._log(event, level, uid=uid, **fields)
+
+    def tick(self) -> float | None:
+        """Write the counts that are due; return in how many seconds the next will be, if any."""
+        now = self._clock()
+        self._write_counts(now - SECOND)
+        for count in self._users.values():
+            return max(0.0, count.begin + SECOND - now)
+        return None
+
+    def end(self) -> None:
+        """Write all counts: the daemon ends."""
+        self._write_counts(self._clock())
+
+    def _write_counts(self, until: float) -> None:
+        """Write and forget the counts that began at that time or earlier."""
+        for uid, count in list(self._users.items()):
+            if count.begin > until:
+                return
+            del self._users[uid]
+            if count.counted:
+                who = None if uid == OTHERS else uid
+                reason = f"and {count.counted:,} more refusals and cut-offs"
+                self._log("folded", NOTICE, uid=who, count=count.counted, reason=reason)

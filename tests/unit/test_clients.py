@@ -1,0 +1,153 @@
+"""Connections: how many a turn of the loop accepts and serves, and what happens without means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ttybroker import wire
+from ttybrokerd.root import clients as limits
+from ttybrokerd.root.clients import Clients
+from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.peer import Identity
+
+STATUS = wire.encode_request(wire.Status())
+
+
+class Door:
+    """Clients behind a socket, in this process; `served` are the requests, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.loop = Loop()
+        self.served: list[Any] = []
+        self.said: list[str] = []
+        self.path = str(path)
+        fold: Any = lambda event, *_, **__: self.said.append(event)  # noqa: E731
+        self.clients = Clients(self.loop, fold, lambda client, _: self.served.append(client),
+                               lambda _: None, lambda _: True)  # fmt: skip
+        kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+        self.listener = socket.socket(socket.AF_UNIX, kind)
+        self.listener.bind(self.path)
+        self.listener.listen(128)
+        self.clients.listen(self.listener)
+        self.socks: list[socket.socket] = []
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(self.path)
+        self.socks.append(sock)
+        return sock
+
+    def turn(self) -> None:
+        """As server.py turns."""
+        self.clients.tick()
+        self.loop.turn(0)
+        self.clients.serve()
+
+    def close(self) -> None:
+        for client in list(self.clients._all.values()):
+            client.close()
+        for sock in (*self.socks, self.listener):
+            sock.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    made = Door(tmp_path / "socket")
+    yield made
+    made.close()
+
+
+def test_a_turn_accepts_many_connections_and_not_all(door: Door) -> None:
+    for _ in range(2 * limits.ACCEPTS):
+        door.connect()
+    door.turn()
+    assert len(door.clients) == limits.ACCEPTS
+    door.turn()
+    assert len(door.clients) == 2 * limits.ACCEPTS
+
+
+def test_a_turn_serves_a_bounded_number_of_requests(door: Door) -> None:
+    for _ in range(2 * limits.REQUESTS):
+        door.connect().send(STATUS)
+    for _ in range(10):
+        door.loop.turn(0)  # accepted, and in line
+    door.clients.serve()
+    assert len(door.served) == limits.REQUESTS
+    assert door.clients.eager
+    door.clients.serve()
+    assert len(door.served) == 2 * limits.REQUESTS
+    assert not door.clients.eager
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_without_a_descriptor_it_pauses_and_accepts_again_later(
+    door: Door, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    calls = []
+
+    def accept(_: socket.socket) -> socket.socket:
+        calls.append(number)
+        raise OSError(number, os.strerror(number))
+
+    door.connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(limits.linux, "accept", accept)
+        for _ in range(100):
+            door.turn()
+        assert calls == [number]
+        assert door.said == ["accept-failed"]
+        left = door.clients.tick()
+        assert left is not None
+        assert 0 < left <= limits.PAUSE
+    time.sleep(left)
+    door.turn()
+    assert len(door.clients) == 1
+    assert door.clients.tick() is None
+
+
+def test_a_client_that_left_before_it_was_accepted_is_no_reason_to_stop(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failures = limits.linux.accept, iter([errno.ECONNABORTED])
+
+    def aborted_once(listener: socket.socket) -> socket.socket:
+        for number in failures:
+            raise OSError(number, os.strerror(number))
+        return accept(listener)
+
+    monkeypatch.setattr(limits.linux, "accept", aborted_once)
+    door.connect()
+    door.turn()
+    assert len(door.clients) == 1
+
+
+def test_a_connection_with_an_unread_request_does_not_give_way(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CLIENTS", 4)
+    monkeypatch.setattr(limits, "RESERVE", 0)
+    monkeypatch.setattr(limits.peer, "at_connect", lambda _: Identity(1, 1, frozenset((1,)), 1))
+    asking = [door.connect() for _ in range(2)]
+    for sock in asking:
+        sock.send(STATUS)
+    silent = [door.connect() for _ in range(4)]
+    door.turn()
+    told = [sock.recv(100) for sock in silent if ended(sock)]
+    assert len(told) == 2
+    assert not any(map(ended, asking))
+    assert len(door.clients) == 4
+
+
+def ended(sock: socket.socket) -> bool:
+    """Whether the broker has said something, which can only be that it ends."""
+    return bool(select.select([sock], [], [], 0)[0])
