@@ -12,7 +12,7 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 	gpsd busybox-static python3-serial python3-seccomp tmux strace mandoc man-db bash-completion \
 	zsh fish systemd bubblewrap
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
-SOURCES := .ci LICENSE Makefile README.md broker frontend packaging pyproject.toml tests
+SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
 
 # What builds and runs the guest of the lab.
 LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs
@@ -40,7 +40,7 @@ matrix: $(VENV)/ready $(VENV)/test-needs
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py --write-matrix
 
 # All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest); with WRITE=1 what
-# they did goes into README.md.
+# they did goes into docs/attacks.md.
 # MUTATE=1 instead takes the guards away one at a time: then their tests must fail.
 attack: $(VENV)/ready $(VENV)/test-needs $(VENV)/attack-needs
 ifdef MUTATE

@@ -1,7 +1,7 @@
 """One knob for the scale of all attacks, and the count of what they did.
 
 An attack asks `scale(quick, full)` how often; says by `progress` how far it is; and reports by
-`count` what it did, for the README's table (results.py).
+`count` what it did, for the table in docs/attacks.md (results.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _results = Results()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="attack at full scale: make attack")
     parser.addoption(
-        "--write-attacks", action="store_true", help="write what tests/attack did into README.md"
+        "--write-attacks", action="store_true", help="write what tests/attack did into docs/attacks.md"
     )
 
 
@@ -44,7 +44,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if _full(config):
-        terminalreporter.section("attacks, as in README.md")
+        terminalreporter.section("attacks, as in docs/attacks.md")
         terminalreporter.write(results.table(_results.rows()))
 
 

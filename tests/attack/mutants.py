@@ -1698,4 +1698,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         FAILS + "|Failed|Error",
     ),
+    Mutant(
+        "settings-of-its-session",
+        "what a session left on a port is for that session alone",
+        "resumed = left",
+        ("tests/real/test_sessions.py::test_what_a_session_left_is_nobody_elses",),
+    ),
 )

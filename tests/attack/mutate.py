@@ -24,7 +24,7 @@ from attack.anchors import Anchor
 from attack.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("broker", "frontend", "packaging", "tests", "pyproject.toml", "README.md", "Makefile")
+PARTS = ("broker", "docs", "frontend", "packaging", "tests", "pyproject.toml", "README.md", "Makefile")
 PATIENCE = 45  # seconds for one test
 LONGEST = 300  # and for all of one mutant's
 BROKEN = re.compile("(Import|ModuleNotFound|Syntax|Indentation|Name)Error")

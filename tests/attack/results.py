@@ -1,4 +1,4 @@
-"""The README's table of attacks, made of what a full run did."""
+"""The table of attacks in docs/attacks.md, made of what a full run did."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
+PAGE = HERE.parents[1] / "docs" / "attacks.md"
 BEGIN, END = "<!-- attacks -->\n", "<!-- end of attacks -->\n"
 _HEAD = ("attacks on", "tests", "in the last full run")
 
@@ -51,16 +51,16 @@ def table(rows: Rows) -> str:
 
 
 def committed() -> Rows:
-    """The README's rows."""
-    text = README.read_text().partition(BEGIN)[2].partition(END)[0]
+    """The page's rows."""
+    text = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     return {re.sub(r".*`(.*)`", r"\1", row[1]): row for row in cells}
 
 
 def write(rows: Rows) -> None:
-    """Put these rows into the README's table; those of files that did not run stay."""
+    """Put these rows into the page's table; those of files that did not run stay."""
     known = {file: row for file, row in committed().items() if file in files()}
-    before, _, rest = README.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + "\n" + table(known | rows) + "\n" + END + after)
+    PAGE.write_text(before + BEGIN + "\n" + table(known | rows) + "\n" + END + after)

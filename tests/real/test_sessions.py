@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import termios
 
 import pytest
 
@@ -174,3 +175,62 @@ def test_a_revoke_ends_every_open_of_the_session_and_withdraws_what_its_user_wai
     daemon.record("release", port="ttyS0", reason="revoked")
     holder.say()
     assert holder.result() == [b"", b""]
+
+
+def speeds(rig: Rig, between: bool) -> tuple[int, int]:
+    """The speed that a session set, and what it finds when it opens the port again, with somebody
+    else's lease `between` or not."""
+
+    def twice(chat: Chat) -> tuple[int, int]:
+        with client.connect(str(rig.socket)) as connection:
+            first = connection.open("ttyS0")
+            attributes = termios.tcgetattr(first)
+            attributes[4] = attributes[5] = termios.B115200
+            termios.tcsetattr(first, termios.TCSANOW, attributes)
+            os.close(first)
+            chat.say()
+            chat.hear()
+            again = connection.open("ttyS0", session=connection.session, wait=10)
+            return termios.B115200, termios.tcgetattr(again)[5]
+
+    session = rig.child(ALICE, twice)
+    session.hear()
+    if between:
+        as_user(BOB, (), lambda: client.connect(str(rig.socket)).open("ttyS0", wait=10))
+    session.say()
+    return session.result()
+
+
+def test_a_session_finds_its_settings_again_if_nobody_had_the_port_meanwhile(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.daemon()
+    was_set, found = speeds(rig, between=False)
+    assert found == was_set
+    was_set, found = speeds(rig, between=True)
+    assert found != was_set
+
+
+def test_what_a_session_left_is_nobody_elses(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.daemon()
+
+    def other(_: Chat) -> int:
+        with client.connect(str(rig.socket)) as connection:
+            return termios.tcgetattr(connection.open("ttyS0", wait=10))[5]
+
+    was = rig.child(BOB, other).result()
+
+    def set_and_stay(chat: Chat) -> None:
+        with client.connect(str(rig.socket)) as connection:
+            descriptor = connection.open("ttyS0", wait=10)
+            attributes = termios.tcgetattr(descriptor)
+            attributes[4] = attributes[5] = termios.B115200
+            termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+            os.close(descriptor)
+            chat.say()
+            chat.hear()
+
+    session = rig.child(ALICE, set_and_stay)
+    session.hear()
+    assert rig.child(ALICE, other).result() == was
+    session.say()

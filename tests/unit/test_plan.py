@@ -341,6 +341,8 @@ def policy(safe_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         people.append(str(safe_dir / name))
     monkeypatch.setattr(accounts, "FILES", tuple(people))
     monkeypatch.setattr(accounts, "SWITCH", people[2])
+    monkeypatch.setattr(command, "NICE", 0)
+    monkeypatch.setattr("pwd.getpwall", list)
     monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid={"alice": ALICE}[name]))
     (safe_dir / "etc").mkdir(mode=0o755)
     path = safe_dir / "etc/policy.toml"
@@ -492,6 +494,20 @@ def test_names_from_elsewhere_are_good_for_ten_minutes_at_a_start(
 def test_nsswitch_tells_where_names_come_from(tmp_path: Path, text: str, elsewhere: bool) -> None:
     (tmp_path / "nsswitch.conf").write_text(text)
     assert accounts.elsewhere(str(tmp_path / "nsswitch.conf")) == elsewhere
+
+
+def test_of_two_users_of_a_name_the_first_counts_as_for_getpwnam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [mock.Mock(pw_name="eve", pw_uid=uid) for uid in (5, 6)]
+    monkeypatch.setattr("pwd.getpwall", lambda: users)
+    monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid=7))
+    switch = tmp_path / "nsswitch.conf"
+    monkeypatch.setattr(accounts, "SWITCH", str(switch))
+    assert accounts.Accounts().user_id("eve") == 5
+    assert accounts.Accounts().user_id("adam") == 7  # whom no list has, such as systemd's
+    switch.write_text("passwd: sss files\n")
+    assert accounts.Accounts().user_id("eve") == 7
 
 
 def test_without_nsswitch_names_come_from_files(tmp_path: Path) -> None:

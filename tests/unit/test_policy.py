@@ -28,6 +28,8 @@ DIALOUT, ADM = frozenset({20}), frozenset({4})
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     """The users and groups above, and no others."""
+    monkeypatch.setattr("pwd.getpwall", list)
+    monkeypatch.setattr("grp.getgrall", list)
     monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid=USERS[name]))
     monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GROUPS[name]))
 

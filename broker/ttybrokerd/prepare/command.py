@@ -11,6 +11,8 @@ from ttybrokerd.prepare.policy import Policy, parse
 from ttybrokerd.root import plan, trust
 from ttybrokerd.root.plan import PolicyError
 
+NICE = 10
+
 
 def check(named: str | None) -> int:
     """Judge the policy's text, wherever it lies; the exit status."""
@@ -30,6 +32,7 @@ def check(named: str | None) -> int:
 def prepare(named: str | None, directory: str) -> int:
     """Write the plan into the daemon's directory; the exit status. A bad policy leaves the plan
     there as it is. Raises OSError."""
+    os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
     path = plan.policy_path(named)
     made = make(path)
     if made.mistakes:

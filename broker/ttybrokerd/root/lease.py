@@ -18,7 +18,7 @@ from ttybrokerd.root.processes import process
 from ttybrokerd.root.record import Record
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session
-from ttybrokerd.root.settings import NONE, unpack
+from ttybrokerd.root.settings import NONE, Settings, unpack
 from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
@@ -44,13 +44,12 @@ class Lease:
     descriptor store. `lock_left`: why the lock file could not be removed. `replaced`: what lay in
     its place and was not believed, "" if nothing did. `not_put_back`: what could not be set as it
     was found, each with its cause. `session`: who may open it again, None for a client of protocol
-    version 1.
+    version 1. `left`: the settings that its session left, None until it closed the port.
     """
 
-    __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key",
+    __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key", "left",
                  "lock_left", "lock_name", "lock_pid", "looks", "not_put_back", "pid", "replaced",
-                 "revokers",
-                 "rule", "session", "settings", "target", "uid", "watch", "watcher",
+                 "revokers", "rule", "session", "settings", "target", "uid", "watch", "watcher",
                  "withdrawn")  # fmt: skip
 
     def __init__(
@@ -81,6 +80,7 @@ class Lease:
         self.watcher: select.epoll | None = None
         self.settings = NONE
         self.not_put_back: list[str] = []
+        self.left: Settings | None = None
         self.looks: list[float] = []
         self.revokers: list[Connection] = []
         self.withdrawn = 0

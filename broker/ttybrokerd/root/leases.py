@@ -27,7 +27,8 @@ from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import NOTHING, READ, Loop
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
-from ttybrokerd.root.sessions import Sessions
+from ttybrokerd.root.sessions import Session, Sessions
+from ttybrokerd.root.settings import Settings
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.table import Effect, End, Refuse, Start, State, Table, Tell
 from ttybrokerd.root.workers import Workers
@@ -88,6 +89,8 @@ class Leases:
         self._young: dict[Lease, float] = {}  # when they go into the store, the next first
         self._next_keep = 0.0
         self._copies: list[DeadCopy] = []
+        # what a session left on a port, until anybody has the port again: by device number
+        self._left: dict[int, tuple[Session, Settings]] = {}
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_closes)
 
@@ -258,13 +261,20 @@ class Leases:
 
     def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
         ghosts = self.ghosts().get(key, frozenset())
+        session, left = self._left.pop(key, (None, None))
+        resumed = left if session is request.session else None  # guard: settings-of-its-session
         self._workers.soon(
-            lambda: self._acquire(key, request, seen, ghosts),
+            lambda: self._acquire(key, request, seen, ghosts, resumed),
             lambda result: self._opened(key, request, result),
         )
 
     def _acquire(
-        self, key: int, request: OpenRequest, seen: Seen | None, ghosts: frozenset[int]
+        self,
+        key: int,
+        request: OpenRequest,
+        seen: Seen | None,
+        ghosts: frozenset[int],
+        resumed: Settings | None,
     ) -> tuple[Lease, int] | Refusal:
         """Open the port, in a worker. Who waited gets a fresh look: the node may be another."""
         try:
@@ -292,7 +302,14 @@ class Leases:
                       self._locks, self._inotify)  # fmt: skip
         lease.session = request.session
         return port.acquire(
-            lease, self._devices, seen, self._others, _live(lease), ghosts, request.mode
+            lease,
+            self._devices,
+            seen,
+            self._others,
+            _live(lease),
+            ghosts,
+            mode=request.mode,
+            resumed=resumed,
         )
 
     def _opened(
@@ -394,6 +411,8 @@ class Leases:
         if lease.session is not None:
             lease.session.leases -= 1
             self._sessions.tidy(lease.session)
+            if lease.left is not None and lease.session.connections:
+                self._left[lease.key] = lease.session, lease.left
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
         self._record("release", None, lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip

@@ -42,9 +42,11 @@ def acquire(
     pid: int,
     ghosts: frozenset[int],
     mode: int = os.O_RDWR,
+    resumed: Settings | None = None,
 ) -> tuple[Lease, int] | Refusal:
     """Lock the port for the process `pid` and open it; `mode` as Devices.open().
 
+    `resumed` are the settings that the session left when it had the port last, to be set again.
     `ghosts` are the users of hung-up holders who still keep a dead descriptor, and with it maybe
     an flock, which then means nothing. Returns the lease, filled in, and the holder's descriptor;
     or a Refusal, with nothing left behind, if any step fails. Closes `seen`.
@@ -75,6 +77,8 @@ def acquire(
             # guard: pay-the-debt
             lease.not_put_back = settings.put_back(lease.guard, debt.settings)
         lease.settings = settings.read(lease.guard) if debt is None else debt.settings
+        if resumed is not None:
+            lease.not_put_back += settings.put_back(lease.guard, resumed)
         lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
             lease.lock_pid = pid  # of a broker that was killed before it answered, or later
@@ -118,6 +122,8 @@ def release(lease: Lease, devices: Devices, others: Others, drain: bool) -> sele
         usual = settings.plain(guard)
     except OSError:  # somebody else hung it up, or it is unplugged
         alive = usual = False
+    if alive and drain and usual and lease.session is not None:
+        lease.left = _read(guard)
     # In another discipline nobody can ask what is unsent. TIOCSETD waited for what there was.
     settled = drain and usual and _settle(lease)
     if alive and not settled:
@@ -183,6 +189,13 @@ def _settle(lease: Lease) -> bool:
     failed = settings.put_back(guard, lease.settings, discipline=False)
     time.sleep(LOOK)
     return not failed and settings.holds(guard, lease.settings)  # guard: settings-stay-put-back
+
+
+def _read(guard: int) -> Settings | None:
+    try:
+        return settings.read(guard)
+    except OSError:
+        return None
 
 
 def _put_back_afresh(
