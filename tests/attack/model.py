@@ -228,14 +228,12 @@ class Model:
     def turn(self) -> None:
         """The broker looks once at each connection with news."""
         batch, self.ready = self.ready, []
-        again: list[Connection] = []
         for who in in_turns(batch):
             if who.alive:
                 self.look_at(who)
-                if who.alive and not who.paused and (who.inbox or who.shut in ("writing", "all")):
-                    again.append(who)
-        again.sort(key=batch.index)
-        self.ready = again + [who for who in self.ready if who not in again]
+                left = who.inbox or who.shut in ("writing", "all")
+                if who.alive and not who.paused and left and who not in self.ready:
+                    self.ready.append(who)
 
     def run(self, number: int) -> None:
         """A thread did this job."""

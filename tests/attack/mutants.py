@@ -999,7 +999,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "requests-in-a-turn",
         "a turn of the loop serves a bounded number of requests",
         "for _ in range(1 << 30):\n    client = self._turns.next()\n    if client is None:\n"
-        "        return\n    if not client.gone:\n        self._on_turn(client)",
+        "        return\n    if not client.gone:\n        self._on_turn(client)\n"
+        "    if not client.gone:\n        client.listen_on()",
         ("tests/unit/test_clients.py::test_a_turn_serves_a_bounded_number_of_requests",),
     ),
     Mutant(

@@ -88,6 +88,8 @@ class Clients:
                 return
             if not client.gone:
                 self._on_turn(client)
+            if not client.gone:
+                client.listen_on()
 
     def tick(self) -> float | None:
         """Accept again where it paused long enough; return in how many seconds to ask again."""

@@ -15,7 +15,7 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, processes
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.linux import socket
-from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.loop import NOTHING, ONCE, READ, Loop
 from ttybrokerd.root.peer import Identity, groups_now
 from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.table import Ask
@@ -107,7 +107,13 @@ class Connection:
         # guard: ask-for-credentials
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         linux.refuse_descriptors(self.sock)
-        self._loop.add(self.fd, READ, on_news)
+        self._loop.add(self.fd, READ | ONCE, on_news)
+
+    def listen_on(self) -> None:
+        """Hear of the next news: each is told once, so that what waits for its turn is not told
+        again in every turn of the loop."""
+        news = NOTHING if self.paused else READ  # but a hang-up is always told
+        self._loop.change(self.fd, news | ONCE)
 
     def answer(self, reply: wire.Reply, descriptor: int | None = None) -> bool:
         """Send a reply to the request under way; return whether it was sent.
@@ -139,7 +145,7 @@ class Connection:
         self.served = True
         if self.paused and not self.gone:
             self.paused = False
-            self._loop.change(self.fd, READ)
+            self.listen_on()
 
     def join(self, session: Session) -> None:
         """Be one of the session's connections from now on."""
@@ -202,7 +208,6 @@ class Connection:
         if self.paused or not (data or ancillary):
             raise Gone
         self.paused = True
-        self._loop.change(self.fd, NOTHING)  # but a hang-up is always told
 
     def _check_sender(self, sender: tuple[int, int, int] | None) -> None:
         if sender is None:

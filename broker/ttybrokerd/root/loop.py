@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 NOTHING = 0  # hang-up and error are always told
+ONCE = select.EPOLLONESHOT  # and not again until the next `change`
 
 
 class Loop:
