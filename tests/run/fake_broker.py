@@ -40,7 +40,17 @@ class FakeClient:
     def fileno(self) -> int:
         return self._mine.fileno()
 
-    def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None:
+    session = bytes(16)
+
+    def ask_open(
+        self,
+        name: str,
+        *,
+        wait: float | None = None,
+        pid: int = 0,
+        flags: int = 0,
+        session: bytes = b"",
+    ) -> None:
         """The answer comes from a thread, as from another process."""
         waits = "None" if wait is None else f"{wait:.1f}"
         self._log(f"open {name} wait={waits} pid={pid}")
@@ -78,8 +88,12 @@ class FakeClient:
         return os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
     def _wait_at(self, name: str) -> None:
-        with open(self.directory / f"{name}.asked", "wb") as asked:
-            asked.write(b"!")
+        try:
+            asked = os.open(self.directory / f"{name}.asked", os.O_WRONLY | os.O_NONBLOCK)
+            os.write(asked, b"!")
+            os.close(asked)
+        except OSError:
+            pass  # nobody listens any more
         with open(self.directory / f"{name}.gate") as gate:
             fcntl.flock(gate, fcntl.LOCK_SH)
         ended = select.select([self._its], [], [], 0)[0]  # the client has closed: withdrawn

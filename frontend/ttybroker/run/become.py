@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from ttybroker.run.aside import Talk
     from ttybroker.run.job import LaunchJob
 
-Opened = list[tuple[int, tuple[int, ...]]]  # our descriptor, the numbers that the program wants
+
+class Opened(list[tuple[int, tuple[int, ...]]]):
+    """(our descriptor, the numbers that the program wants) of each port that it finds open."""
+
+    session = bytes(16)  # the session that has them; zero bytes for none
 
 
 def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) -> None:
@@ -41,17 +45,19 @@ def open_direct(job: LaunchJob) -> Opened:
     """Open every port that the program is to find open. Blocking, as programs expect of what
     they inherit. Raises Failure."""
     if not job.direct:
-        return []
+        return Opened()
     from ttybroker.run.broker import line_of, open_for_itself
 
     taken = {number for numbers, _ in job.direct for number in numbers}
     try:
-        fds = open_for_itself(job.connect, [name for _, name in job.direct], job.wait)
-        for fd in fds:
+        names = [name for _, name in job.direct]
+        fds, session = open_for_itself(job.connect, names, job.wait)
+        opened = Opened()
+        opened.session = session
+        for fd, (numbers, _) in zip(fds, job.direct, strict=True):
             os.set_blocking(fd, True)
-        return [
-            (_out_of(taken, fd), numbers) for fd, (numbers, _) in zip(fds, job.direct, strict=True)
-        ]
+            opened.append((_out_of(taken, fd), numbers))
+        return opened
     except OSError as error:
         raise Failure(line_of(error))
 

@@ -18,7 +18,7 @@ from ttybroker.say import say
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Protocol, TypeVar
+    from typing import Any, Protocol, TypeVar
 
     from ttybroker.client import RetryBudget
     from ttybroker.wire import Holder, PortInfo, Verdict
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     class BrokerClient(Protocol):
         """What is needed of `ttybroker.client.Client`."""
 
-        def ask_open(self, name: str, *, wait: float | None = None, pid: int = 0) -> None: ...
+        session: bytes
+
+        def ask_open(
+            self,
+            name: str,
+            *,
+            wait: float | None = None,
+            pid: int = 0,
+            flags: int = 0,
+            session: bytes = b"",
+        ) -> None: ...
         def take_answer(self) -> int | None: ...
         def come_back(self, budget: RetryBudget) -> Iterator[float]: ...
         def time_left(self) -> float: ...
@@ -43,9 +53,7 @@ _DEAD = (errno.ECONNREFUSED, errno.EPROTO)  # what BrokerUnavailable and Protoco
 _TELL_AFTER = 0.3  # seconds of waiting before it is said
 _TELL_AGAIN = 2.0  # seconds until the next try, when nobody has it yet
 _LOOK = 0.1  # seconds between two looks whether the caller still wants its port
-# Requests at once for one port. The broker bounds what one user has waiting; the others of a
-# program with a thousand threads wait here.
-_AT_ONCE = 8
+_NO_SESSION = bytes(16)
 
 
 class Interrupted(Exception):
@@ -69,19 +77,20 @@ class Patience:
             self._tell_at = None if self._tell() else time.monotonic() + _TELL_AGAIN
 
 
-class Turns:
-    """Lets _AT_ONCE threads ask for one port; the others wait, first come, first served."""
+class Turn:
+    """Lets one thread at a time ask for a port; the others wait, first come, first served. They
+    join what it is granted, and the broker has one request waiting, not a thousand."""
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
-        self._free = _AT_ONCE
+        self._free = True
         self._waiting: list[LockType] = []
 
     def take(self, patience: Patience) -> None:
         """Wait for a turn. Raises Interrupted, as `patience` does."""
         with self._lock:
             if self._free:
-                self._free -= 1
+                self._free = False
                 return
             mine = allocate_lock()
             mine.acquire()
@@ -107,7 +116,7 @@ class Turns:
             if self._waiting:
                 self._waiting.pop(0).release()
             else:
-                self._free += 1
+                self._free = True
 
 
 class Broker:
@@ -116,7 +125,9 @@ class Broker:
     def __init__(self, connect: Connect, first: BrokerClient) -> None:
         self._connect = connect
         self._spare = [first]
-        self._turns: dict[str, Turns] = {}
+        self._turns: dict[str, Turn] = {}
+        self._sessions: dict[str, bytes] = {}  # port -> the session that has it
+        self.session = _NO_SESSION  # the last one, which further ports join
         self._claims = _sees_our_pids(first)
 
     def check(self, name: str) -> Verdict:
@@ -127,23 +138,50 @@ class Broker:
         """What the user may use."""
         return self._ask(lambda client: client.ports())
 
-    def open(self, name: str, wait: float | None, pid: int, patience: Patience) -> int:
-        """An open descriptor of the port, the caller's own.
+    def open(
+        self, name: str, wait: float | None, pid: int, patience: Patience, flags: int = 0
+    ) -> int:
+        """An open descriptor of the port, the caller's own. What this run has already it joins.
 
         wait: seconds to queue for a busy port, or None. pid: the process that will have it; the
-        broker is told only where it counts processes as we do. Raises OSError, or Interrupted,
-        by which the request is withdrawn.
+        broker is told only where it counts processes as we do. flags: READ and others of
+        `ttybroker.wire`. Raises OSError, or Interrupted, by which the request is withdrawn.
         """
         end = time.monotonic() + (wait or 0)
-        turns = self._turns.setdefault(name, Turns())
-        turns.take(patience)
+        turn = self._turns.setdefault(name, Turn())
+        turn.take(patience)
         try:
             left = None if wait is None else max(end - time.monotonic(), 0.001)
-            return self._ask(
-                lambda client: _open(client, name, left, pid if self._claims else 0, patience)
-            )
+            try:
+                return self._open(name, left, pid, patience, flags, self._session_of(name))
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+            self._sessions.clear()  # its last lease and its last connection have ended
+            self.session = _NO_SESSION
+            return self._open(name, left, pid, patience, flags, _NO_SESSION)
         finally:
-            turns.give_back()
+            turn.give_back()
+
+    def _session_of(self, name: str) -> bytes:
+        return self._sessions.get(name, self.session)
+
+    def _open(
+        self,
+        name: str,
+        wait: float | None,
+        pid: int,
+        patience: Patience,
+        flags: int,
+        session: bytes,
+    ) -> int:
+        def ask(client: BrokerClient) -> int:
+            what = {"pid": pid if self._claims else 0, "flags": flags, "session": session}
+            fd = _open(client, name, wait, patience, what)
+            self._sessions[name] = self.session = client.session
+            return fd
+
+        return self._ask(ask)
 
     def open_and_tell(
         self, name: str, wait: float | None, pid: int, gone: Callable[[], bool], who: str = ""
@@ -192,14 +230,21 @@ class Broker:
                 client.close()
 
 
-def _open(client: BrokerClient, name: str, wait: float | None, pid: int, patience: Patience) -> int:
-    """Ask and wait; once more where the broker was started again meanwhile, as `Client.open`."""
+def _open(
+    client: BrokerClient,
+    name: str,
+    wait: float | None,
+    patience: Patience,
+    what: dict[str, Any],
+) -> int:
+    """Ask and wait; once more where the broker was started again meanwhile, as `Client.open`.
+    what: further arguments of `ask_open`."""
     from ttybroker.client import BrokenOff, RetryBudget
 
     budget = RetryBudget(wait)
     while True:
         try:
-            client.ask_open(name, wait=wait, pid=pid)
+            client.ask_open(name, wait=wait, **what)
             poll = select.poll()
             poll.register(client.fileno(), select.POLLIN)
             while True:
@@ -251,8 +296,11 @@ def line_of(error: OSError) -> str:
     return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
 
 
-def open_for_itself(connect: Connect, names: list[str], wait: float | None) -> list[int]:
-    """Descriptors of these ports, for the process that asks, which is their holder. OSError."""
+def open_for_itself(
+    connect: Connect, names: list[str], wait: float | None
+) -> tuple[list[int], bytes]:
+    """Descriptors of these ports, for the process that asks, which is their holder; and the
+    session that has them. OSError."""
     broker = Broker(connect, connect())
     opened: list[int] = []
     try:
@@ -264,7 +312,7 @@ def open_for_itself(connect: Connect, names: list[str], wait: float | None) -> l
         raise
     finally:
         broker.close()
-    return opened
+    return opened, broker.session
 
 
 def program_of(pid: int) -> str:

@@ -22,7 +22,7 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.run.job import LaunchJob
 
-_READY, _GO = b"ready", b"go"
+_READY = b"ready"
 _TRACED, _LISTENED = b"traced", b"listened"
 _ANY_TRACER = 2**64 - 1  # PR_SET_PTRACER_ANY
 
@@ -49,7 +49,7 @@ class Daemonised:
         opened = open_direct(self._job)
         if self._scope == 1:
             _allow_tracer(_ANY_TRACER)
-        self._talk.send(_GO)
+        self._talk.send(opened.session)
         try:
             traced = self._talk.answer() == _TRACED
             if self._scope == 1:
@@ -86,8 +86,10 @@ def _supervise(job: LaunchJob, launcher: int, trace: bool, talk: Talk) -> None:
 
     process = os.pidfd_open(launcher)
     talk.send(_READY)
-    if talk.receive() is None:
+    session = talk.receive()
+    if session is None:
         return
+    broker.session = session
     traced = trace and seize(launcher)
     if not traced and not target.may_read(launcher):
         talk.decline("the memory of another process cannot be read here")

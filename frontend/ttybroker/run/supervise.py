@@ -4,12 +4,14 @@ What it answers with comes from the broker; everything that is no brokered port 
 in the kernel, with the program's own rights, as if nobody had looked. So does a path it
 cannot read.
 
-What an injected descriptor cannot be, and a plain open() of the node would have been:
-read-only or write-only, and O_SYNC (the broker opens it for both, and one cannot change
-that later), waiting for carrier (the broker does not wait for it, whatever the flags), and
-the controlling terminal of a session leader that has none and does not say O_NOCTTY
-(TIOCSCTTY still makes it so). stat() is never asked about: a program that calls it first
-(screen, C-Kermit) needs the node, or a link with the alias's name that leads to it.
+One run is one session of the broker: what it has already it may open again.
+
+What an injected descriptor cannot be, and a plain open() of the node would have been: waiting
+for carrier (the broker does not wait for it, whatever the flags), and the controlling terminal
+of a session leader that has none and does not say O_NOCTTY (TIOCSCTTY still makes it so). An
+older broker opens for reading and writing alone. stat() is never asked about: a program that
+calls it first (screen, C-Kermit) needs the node, or a link with the alias's name that leads to
+it.
 
 When the supervisor is killed, the program keeps the ports it has; the kernel answers
 ENOSYS to every call that would have been asked about.
@@ -28,6 +30,7 @@ from ttybroker.run.kernel import Memory, take_fd
 from ttybroker.run.names import Finder, Names
 from ttybroker.run.pending import Pending
 from ttybroker.say import say
+from ttybroker.wire import APPEND, READ, SYNC, WRITE
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -189,7 +192,8 @@ class Supervisor:
         if not flags & os.O_NOCTTY and target.would_get_terminal(pid):
             what = "does not become the controlling terminal by open() here; TIOCSCTTY does it"
             self.complaints.say("", _CONTROLLING, f"{name}: {what} (setsid -c)")
-        fd = self._broker.open(name, self._wait, pid, self._patience(call, name, pid))
+        patience = self._patience(call, name, pid)
+        fd = self._broker.open(name, self._wait, pid, patience, _wire_flags(flags))
         if not flags & os.O_NONBLOCK:
             os.set_blocking(fd, True)
         if flags & os.O_APPEND:
@@ -262,6 +266,17 @@ def read_request(
         return None
     path = target.read_path(pid, address, memory)
     return None if path is None else (dirfd, path, flags, resolve)
+
+
+def _wire_flags(flags: int) -> int:
+    """The flags of open(2) that the broker is asked for; reading and writing is 0, for an older
+    one knows nothing else."""
+    access = {os.O_RDONLY: READ, os.O_WRONLY: WRITE}.get(flags & os.O_ACCMODE, 0)
+    if flags & os.O_APPEND:
+        access |= APPEND
+    if flags & os.O_SYNC == os.O_SYNC:
+        access |= SYNC
+    return access
 
 
 def _can_be_a_port(flags: int) -> bool:

@@ -148,7 +148,9 @@ def _program(job: LaunchJob, talk: Talk, mask: set[int]) -> None:
     try:
         if talk.receive():
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            become_program(job, talk, open_direct(job), traced=False)
+            opened = open_direct(job)
+            talk.send(opened.session)
+            become_program(job, talk, opened, traced=False)
     except Failure as error:
         say(error)
         status = error.status
@@ -175,6 +177,7 @@ def _supervise(
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - {signal.SIGCHLD})
     talk.send(b"%d" % program)
     ours.send(b"+")
+    broker.session = ours.receive() or broker.session
     handle = os.pidfd_open(program)
     listener = take_listener(ours, handle)
     os.close(handle)
