@@ -25,7 +25,7 @@ _results = Results()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="attack at full scale: make attack")
     parser.addoption(
-        "--write-attacks", action="store_true", help="write what tests/attack did into docs/attacks.md"
+        "--write-attacks", action="store_true", help="write what they did into docs/attacks.md"
     )
 
 

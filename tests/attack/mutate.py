@@ -24,7 +24,8 @@ from attack.anchors import Anchor
 from attack.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("broker", "docs", "frontend", "packaging", "tests", "pyproject.toml", "README.md", "Makefile")
+FOLDERS = ("broker", "docs", "frontend", "packaging", "tests")
+PARTS = (*FOLDERS, "pyproject.toml", "README.md", "Makefile")
 PATIENCE = 45  # seconds for one test
 LONGEST = 300  # and for all of one mutant's
 BROKEN = re.compile("(Import|ModuleNotFound|Syntax|Indentation|Name)Error")
