@@ -23,7 +23,7 @@ ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EINTR", "ENOMEM", "EAGAIN")
 HOOK = """
 from ttybrokerd.root import others, paced, workers
 workers.PATIENCE = 60
-paced.REST = 0
+paced.Paced.rest = logins.Logins.rest = 0
 others.Others.__init__.__defaults__ = ("/dev/null",)
 """
 # What waits does not fail; close() gives the descriptor back whatever it says: close(2).

@@ -29,6 +29,8 @@ MOST = 1 << 20  # bytes of utmp that are read
 class Logins(Paced):
     """All logins, looked for once for all who ask meanwhile."""
 
+    rest = 40.0  # each open asks: where there is no utmp it would cost more than all else
+
     def __init__(self, utmp: str = UTMP) -> None:
         super().__init__()
         self._utmp = utmp

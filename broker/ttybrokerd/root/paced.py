@@ -5,11 +5,15 @@ from __future__ import annotations
 import _thread
 import time
 
-REST = 4.0  # times as long as the last reading took: at most a fifth of one processor's time
-
 
 class Paced:
-    """The base of something that `read` reads; asked from any thread."""
+    """The base of something that `read` reads; asked from any thread.
+
+    After a reading `rest` times as long as that took nothing is read: 4 makes it at most a fifth
+    of one processor's time.
+    """
+
+    rest = 4.0
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
@@ -29,7 +33,7 @@ class Paced:
             began = time.monotonic()
             self.read()
             self._began, ended = began, time.monotonic()
-            self._rested = ended + REST * (ended - began)
+            self._rested = ended + self.rest * (ended - began)
 
     def read(self) -> None:
         """Read it anew. What it raises, `refresh` does."""
