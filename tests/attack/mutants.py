@@ -1004,6 +1004,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_clients.py::test_a_turn_serves_a_bounded_number_of_requests",),
     ),
     Mutant(
+        "an-unheard-connection-ends",
+        "a connection that cannot be heard any more ends, and nothing else",
+        NEVER,
+        ("tests/unit/test_clients.py::"
+         "test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does",),
+        "OSError",
+    ),
+    Mutant(
         "accept-many",
         "a turn of the loop accepts more than one connection",
         "self._accept(listener)",

@@ -148,6 +148,26 @@ def test_a_connection_with_an_unread_request_does_not_give_way(
     assert len(door.clients) == 4
 
 
+def test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    sock = door.connect()
+    sock.send(STATUS)
+    door.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr(door.loop, "change", no_memory)
+        door.turn()
+    assert len(door.clients) == 0
+    assert sock.recv(100) == b""
+    door.connect().send(STATUS)
+    for _ in range(3):
+        door.turn()
+    assert len(door.served) == 2
+
+
 def ended(sock: socket.socket) -> bool:
     """Whether the broker has said something, which can only be that it ends."""
     return bool(select.select([sock], [], [], 0)[0])

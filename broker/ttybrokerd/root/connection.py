@@ -113,7 +113,10 @@ class Connection:
         """Hear of the next news: each is told once, so that what waits for its turn is not told
         again in every turn of the loop."""
         news = NOTHING if self.paused else READ  # but a hang-up is always told
-        self._loop.change(self.fd, news | ONCE)
+        try:
+            self._loop.change(self.fd, news | ONCE)
+        except OSError:  # guard: an-unheard-connection-ends
+            self._ended(self, "")
 
     def answer(self, reply: wire.Reply, descriptor: int | None = None) -> bool:
         """Send a reply to the request under way; return whether it was sent.

@@ -292,7 +292,11 @@ class Leases:
         if seen.rdev != key:  # guard: renamed-device
             seen.close()
             return Refusal(errno.ENODEV, "another device has this name now; ask again")
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        except OSError as error:
+            seen.close()
+            return Refusal.out_of_means(error)
         # guard: descriptors-for-root
         if request.uid != 0 and seen.node >= most - RESERVE:  # the kernel gives the lowest
             seen.close()

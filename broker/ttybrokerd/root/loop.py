@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 NOTHING = 0  # hang-up and error are always told
+TRIES = 4  # to change what to wait for
 ONCE = select.EPOLLONESHOT  # and not again until the next `change`
 
 
@@ -38,8 +39,14 @@ class Loop:
         self._handlers[descriptor] = handler
 
     def change(self, descriptor: int, events: int) -> None:
-        """Wait for other events from now on."""
-        self._epoll.modify(descriptor, events)
+        """Wait for other events from now on. Raises OSError when it fails again and again."""
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                self._epoll.modify(descriptor, events)
+                return
+            except OSError:
+                if not left:
+                    raise
 
     def remove(self, descriptor: int) -> None:
         """Forget `descriptor`; before it is closed, since its number may come again at once."""
