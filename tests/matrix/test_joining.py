@@ -32,9 +32,10 @@ def test_reader_and_writer_at_once(stage: Stage, line: list[str], script: str) -
 def test_a_port_that_was_handed_over_can_be_opened_by_its_path(
     stage: Stage, bare: list[str], how: tuple[str, ...]
 ) -> None:
-    done = stage.run(*bare, *how, "--", "sh", "-c", f"echo hello >{NODE}")
-    assert (done.status, done.err) == (0, "")
+    program = stage.start(*bare, *how, "--", "sh", "-c", f"echo hello >{NODE}; exec sleep 60")
     stage.hear(b"hello")
+    program.kill()
+    assert program.communicate(timeout=10)[1] == b""
     stage.demand_free(2)
 
 
@@ -66,4 +67,11 @@ fd = os.open({NODE!r}, {flags})
 print(fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND) == {kept})"""
     done = stage.run(*bare, PORT, "--", "python3", "-c", code)
     assert (done.status, done.out, done.err) == (0, "True\n", "")
+    stage.demand_free(2)
+
+
+def test_what_one_open_sets_the_next_of_the_same_run_finds(stage: Stage, line: list[str]) -> None:
+    script = f"stty -F {NODE} 19200 raw -echo; stty -F {NODE} speed"
+    done = stage.run(*line, "sh", "-c", script)
+    assert (done.status, done.out, done.err) == (0, "19200\n", "")
     stage.demand_free(2)
