@@ -106,8 +106,9 @@ for thread in threads: thread.start()
 start.set()
 for thread in threads: thread.join()
 print(len(set(opened)))"""
-    status, output, errors = rig.python(code, "--wait", "50", env=env)
-    assert (status, output, errors) == (0, "1000\n", "")
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}"]
+    process = rig.start("--wait", "50", *program, env=env)
+    assert process.communicate(timeout=50) == (b"1000\n", b"")
 
 
 @pytest.mark.parametrize("via", ["auto", "pty"])
