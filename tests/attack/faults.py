@@ -21,7 +21,7 @@ ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EINTR", "ENOMEM", "EAGAIN")
 # Traced, everything is slow: the loop would be taken over by another thread in the middle.
 # And a grant makes the same calls each time: there is a utmp, and it is always read.
 HOOK = """
-from ttybrokerd.root import others, paced, workers
+from ttybrokerd.root import logins, others, paced, workers
 workers.PATIENCE = 60
 paced.Paced.rest = logins.Logins.rest = 0
 others.Others.__init__.__defaults__ = ("/dev/null",)

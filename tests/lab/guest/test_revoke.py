@@ -102,7 +102,14 @@ def revoked(broker: Service, act: Callable[[int, Chat], None]) -> float:
 
 @pytest.mark.parametrize("hupcl", [True, False], ids=["hupcl", "-hupcl"])
 def test_dtr_falls_at_the_end_with_hupcl(broker: Service, hupcl: bool) -> None:
-    """As the port's own settings say, which are those that it is found with."""
+    """As the port's own settings say, which are those that it is found with.
+
+    A whole lease comes first: what is owed to the port since the last revoke is put back with it.
+    """
+    first = broker.holder(BOB, "ttyS1")
+    first.say()
+    first.wait()
+    until("free", lambda: broker.port("ttyS1").state == "free")
     descriptor = far("ttyS1")
     settings = termios.tcgetattr(descriptor)
     settings[2] = settings[2] | termios.HUPCL if hupcl else settings[2] & ~termios.HUPCL
