@@ -76,11 +76,12 @@ def test_a_device_denied_under_one_of_its_names_is_denied_under_all(rig: Rig, fi
 
 
 GAMES = grp.getgrnam("games").gr_gid
+AT_ONCE = "from ttybrokerd.root import connection; connection.GROUPS_LAST = 0"
 
 
 def test_a_long_connection_is_judged_by_the_groups_of_now(rig: Rig) -> None:
     rig.port("ttyS0", 'allow = ["@games"]')
-    rig.daemon()
+    rig.daemon(hook=AT_ONCE)
 
     def take_twice(_: Chat) -> str:
         with client.connect(str(rig.socket)) as connection:
@@ -95,7 +96,7 @@ def test_a_long_connection_is_judged_by_the_groups_of_now(rig: Rig) -> None:
 
 def test_a_request_that_waits_is_judged_by_the_groups_of_the_grant(rig: Rig) -> None:
     rig.port("ttyS0", f'allow = ["@games", {BOB}]')
-    rig.daemon()
+    rig.daemon(hook=AT_ONCE)
     bob = rig.holder(BOB)
 
     def wait(chat: Chat) -> str:

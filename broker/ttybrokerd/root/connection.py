@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 PEEK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+GROUPS_LAST = 1.0  # seconds for which what a client's groups were is good
 TRUNCATED = int(socket.MSG_CTRUNC)
 
 
@@ -43,7 +44,6 @@ class Connection:
 
     `busy`: a request of it is under way. `paused`: it has sent the next one already, which must
     wait. `forked`: it is one end of a pair, whose sender's pid is learnt from its first message.
-    `served`: it has had an answer, so that its groups may not be those of the connect any more.
     `sessions`: those that it has named or was given. `request`: its request for a port that is
     not answered yet. `gone`: it is closed.
     `version`: that of its last request, in which it is answered. `asked`: the port's name in
@@ -52,8 +52,8 @@ class Connection:
     at the connect.
     """
 
-    __slots__ = ("_ended", "_loop", "asked", "busy", "fd", "forked", "gone", "identity",
-                 "in_line", "paused", "program", "request", "served", "sessions", "sock",
+    __slots__ = ("_ended", "_groups_until", "_loop", "asked", "busy", "fd", "forked", "gone",
+                 "identity", "in_line", "paused", "program", "request", "sessions", "sock",
                  "stranger", "version")  # fmt: skip
 
     def __init__(
@@ -73,7 +73,6 @@ class Connection:
         self.busy = False
         self.paused = False
         self.gone = False
-        self.served = False
         self.sessions: list[Session] = []
         self.request: OpenRequest | None = None
         self.version = 1
@@ -82,6 +81,7 @@ class Connection:
         self.stranger = False
         self._loop = loop
         self._ended = ended
+        self._groups_until = time.monotonic() + GROUPS_LAST
 
     @property
     def idle(self) -> bool:
@@ -145,7 +145,6 @@ class Connection:
     def done(self) -> None:
         """Listen to the client again: the request under way is answered."""
         self.busy = False
-        self.served = True
         if self.paused and not self.gone:
             self.paused = False
             self.listen_on()
@@ -158,8 +157,10 @@ class Connection:
 
     def look_up_groups(self) -> None:
         """Learn the groups that the client has now, for it may be connected for days."""
-        if not self.forked and self.identity.pid:
+        now = time.monotonic()
+        if not self.forked and self.identity.pid and now >= self._groups_until:
             self.identity = groups_now(self.sock, self.identity)
+            self._groups_until = now + GROUPS_LAST
 
     def finish(self, reply: wire.Reply) -> None:
         """Send the last reply to the request under way, and listen again."""

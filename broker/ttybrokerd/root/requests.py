@@ -57,8 +57,7 @@ class Requests:
     def serve(self, client: Connection, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
         name = getattr(request, "name", "")
-        if client.served:
-            client.look_up_groups()
+        client.look_up_groups()
         try:
             if self._judge.plan.mistake and not isinstance(request, wire.Status):
                 # guard: mistake-refuses-all
