@@ -1,4 +1,4 @@
-# make demo | test | lab | matrix | check | bench | install | deb: each sets up what it needs on a
+# make demo | test | lab | matrix | check | bench | install | deb | distro: each sets up what it needs on a
 # fresh Debian or Ubuntu with nothing but git and make, as root or through sudo.
 
 PYTHON ?= /usr/bin/python3
@@ -6,7 +6,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-BUILD_NEEDS := python3 python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2
+# The Debian package of PYTHON; of one from elsewhere nothing is known.
+INTERPRETER := $(or $(notdir $(filter /usr/bin/python3%,$(PYTHON))),python3)
+BUILD_NEEDS := $(INTERPRETER) $(INTERPRETER)-venv $(INTERPRETER)-dev gcc libc6-dev libcap-dev \
+	libseccomp2
 # Programs nobody here wrote, that the tests run on brokered ports.
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
 	gpsd busybox-static python3-serial python3-seccomp tmux strace mandoc man-db bash-completion \
@@ -17,7 +20,12 @@ SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproje
 # What builds and runs the guest of the lab.
 LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs
 
-.PHONY: demo test lab lab-clean matrix attack check bench install uninstall deb clean
+# What builds a root of another release.
+DISTRO_NEEDS := mmdebstrap git python3
+STEPS ?= demo check deb test
+
+.PHONY: demo test lab lab-clean matrix attack check bench install uninstall deb distro distro-clean \
+	clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -73,6 +81,14 @@ deb:
 	lintian --allow-root --fail-on error,warning build/deb/*.changes
 	rm -f dist/*.deb
 	mv build/deb/*ttybroker_*.deb dist
+
+# D=trixie: the same on another release of Debian; tests/distro/__main__.py says what there is.
+distro:
+	@packaging/apt-needs $(DISTRO_NEEDS)
+	@$(AS_ROOT) env PYTHONPATH=tests python3 -m distro "$(D)" $(PYTHON) $(STEPS)
+
+distro-clean:
+	$(AS_ROOT) rm -rf .distro
 
 $(VENV)/ready: pyproject.toml
 	@echo "[1/3] Debian packages: $(BUILD_NEEDS)"

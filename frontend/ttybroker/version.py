@@ -1,3 +1,3 @@
 """The version of all three commands and of the distribution: pyproject.toml reads it here."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

@@ -1,0 +1,141 @@
+"""`make distro D=trixie`: demo, check, deb and test on another release of Debian.
+
+    make distro D=sid STEPS="demo deb"                  some of the steps, in this order
+    make distro D=sid STEPS=tests/unit                  a folder of tests, or a file
+    make distro D=sid PYTHON=/usr/bin/python3.15        another of its interpreters
+
+D is bookworm, trixie, forky or sid. Its root is built from the registry by mmdebstrap: git, make
+and certificates, nothing else. In it is a clean clone of HEAD, and each step is what the README
+tells a newcomer to type, as root. Packages that the steps install stay in the root, which is kept
+in .distro; `make distro-clean` takes all of them away.
+
+What each step came to goes into docs/releases.md, with the commit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from distro import table
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CACHE = ROOT / ".distro"
+RELEASES = ("bookworm", "trixie", "forky", "sid")
+STEPS = ("demo", "check", "deb", "test")
+CLONE = "root/ttybroker"  # for its owner alone, as root's home is
+CERTIFICATES = "etc/ssl/machine.crt"  # this machine's, which may know a registry that others do not
+
+
+def main(release: str, python: str, steps: list[str]) -> int:
+    """Exit status: 0, or 1 if a step failed."""
+    if release not in RELEASES or not steps:
+        print(f"make distro D=RELEASE: one of {', '.join(RELEASES)}", file=sys.stderr)
+        return 2
+    root = CACHE / release
+    if not root.exists():
+        _build(release, root)
+    _borrow(root)
+    commit = _clone(root)
+    failed = False
+    for step in steps:
+        started = time.monotonic()
+        status, last = _run(root, python, step)
+        seconds = time.monotonic() - started
+        failed |= status != 0
+        found = table.Found(release, _version(root, python), step, _came_to(status, last, seconds),
+                            commit)  # fmt: skip
+        table.write(found)
+        _say(f"{release}, {step}: {found.result}")
+    return 1 if failed else 0
+
+
+def _say(what: str) -> None:
+    print(f"distro: {what}", flush=True)
+
+
+def _build(release: str, root: Path) -> None:
+    _say(f"building {release} (a minute)")
+    part = root.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(exist_ok=True)
+    words = ["--quiet", "--variant=minbase", "--include=git,make,ca-certificates"]
+    subprocess.run(["mmdebstrap", *words, release, part], check=True)
+    part.rename(root)
+
+
+def _borrow(root: Path) -> None:
+    """This machine's way to the registries."""
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    bundle = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+    shutil.copy(bundle, root / CERTIFICATES)
+
+
+def _clone(root: Path) -> str:
+    """A clean clone; its commit, short."""
+    clone = root / CLONE
+    shutil.rmtree(clone, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", "--no-local", ROOT, clone], check=True)
+    words = ["git", "-C", str(clone), "describe", "--always"]
+    commit = subprocess.check_output(words, text=True).strip()
+    changed = subprocess.check_output(["git", "-C", ROOT, "status", "--porcelain"], text=True)
+    _say(f"commit {commit}{', without what is not committed' if changed else ''}")
+    return commit
+
+
+def _enter(root: Path, words: list[str]) -> list[str]:
+    """The command that runs `words` in the clone, with nothing of this environment but the
+    addresses of registries."""
+    passed = re.compile(r"(PIP_(INDEX_URL|EXTRA_INDEX_URL|DEFAULT_TIMEOUT)|\w+_proxy)", re.I)
+    variables = [f"{name}={value}" for name, value in os.environ.items() if passed.fullmatch(name)]
+    variables += [f"PIP_CERT=/{CERTIFICATES}", f"SSL_CERT_FILE=/{CERTIFICATES}"]
+    clean = ["env", "-i", "-C", f"/{CLONE}", "HOME=/root", "LANG=C.UTF-8", "TERM=xterm",
+             "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]  # fmt: skip
+    return [str(HERE / "enter.sh"), str(root), *clean, *variables, *words]
+
+
+def _run(root: Path, python: str, step: str) -> tuple[int, str]:
+    """Its exit status and its last line that says something. All of it is in .distro as well."""
+    make = f"make PYTHON={python}"
+    command = f"{make} {step}"
+    if step.startswith("tests/"):
+        command = f"{make} .venv/ready .venv/test-needs && .venv/bin/python -m pytest -q {step}"
+    _say(command)
+    log = CACHE / f"{root.name}-{Path(python).name}-{step.replace('/', '-')}.log"
+    last = ""
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            _enter(root, ["sh", "-c", command]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace",
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    return process.returncode, last
+
+
+def _came_to(status: int, last: str, seconds: float) -> str:
+    """For the table: pytest's own counts where there are some, and the time."""
+    counts = re.findall(r"\d+ (?:passed|failed|skipped|errors?)", last)
+    words = ", ".join(counts) if counts else "ok" if status == 0 else "failed"
+    return f"{words} ({seconds:.0f} s)"
+
+
+def _version(root: Path, python: str) -> str:
+    """The interpreter's, as it says itself; it is there once a step has run."""
+    words = [python, "-c", "import platform; print(platform.python_version())"]
+    return subprocess.run(_enter(root, words), stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
