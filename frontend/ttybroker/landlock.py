@@ -48,6 +48,7 @@ class _PathBeneath(ctypes.Structure):
     """struct landlock_path_beneath_attr"""
 
     _pack_ = 1
+    _layout_ = "ms"  # what _pack_ means; Python warns from 3.14 on if it is not said
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 

@@ -66,6 +66,10 @@ def _build(release: str, root: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(exist_ok=True)
     words = ["--quiet", "--variant=minbase", "--include=git,make,ca-certificates"]
+    # A mirror may be a copy of an earlier day: this machine's apt knows.
+    for setting in ("Acquire::Check-Valid-Until", "Acquire::Check-Date"):
+        dump = subprocess.check_output(["apt-config", "dump", setting], text=True)
+        words += [f"--aptopt={line}" for line in dump.splitlines()]
     subprocess.run(["mmdebstrap", *words, release, part], check=True)
     part.rename(root)
 

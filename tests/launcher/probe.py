@@ -7,14 +7,7 @@ import sys
 
 MODULES = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
 
-import ctypes  # noqa: E402
-import fcntl  # noqa: E402
-import json  # noqa: E402
-import locale  # noqa: E402
 import os  # noqa: E402
-import resource  # noqa: E402
-import signal  # noqa: E402
-import struct  # noqa: E402
 
 
 def read(path: str) -> bytes:
@@ -36,6 +29,17 @@ def fds() -> dict[str, tuple[str, int]]:
     return found
 
 
+FDS = fds()  # before ctypes: libffi 3.8 keeps its own file open
+
+import ctypes  # noqa: E402
+import fcntl  # noqa: E402
+import json  # noqa: E402
+import locale  # noqa: E402
+import resource  # noqa: E402
+import signal  # noqa: E402
+import struct  # noqa: E402
+
+
 def prctl_get(option: int) -> int:
     value = ctypes.c_int()
     result: int = ctypes.CDLL(None).prctl(option, ctypes.byref(value), 0, 0, 0)
@@ -52,7 +56,7 @@ report = {
     "argv": [os.fsencode(arg).hex() for arg in sys.argv[1:]],
     "cmdline": read("/proc/self/cmdline").hex(),
     "environ": read("/proc/self/environ").decode(),
-    "fds": fds(),
+    "fds": FDS,
     "kept": read("/proc/self/fd/3").hex(),
     "seals": fcntl.fcntl(3, fcntl.F_GET_SEALS),
     "status": dict(

@@ -12,6 +12,14 @@ from matrix.acts import Act
 LCK = "LCK file"
 
 
+class Since(NamedTuple):
+    """What is different from a version of the program on; None: as before."""
+
+    version: str
+    lock: str | None = None
+    command: str | None = None
+
+
 class Program(NamedTuple):
     """One row. `command` is what people type; `ready` is what it shows when it is up; `quit`
     are tmux's names of the keys that leave it (and ?TEXT to be seen in between)."""
@@ -25,6 +33,17 @@ class Program(NamedTuple):
     status: int = 0
     act: Callable[[Act, Program], None] = acts.converse
     remarks: str = ""
+    since: tuple[Since, ...] = ()  # the oldest first
+
+    def at(self, version: str) -> Program:
+        """As it is in that version."""
+        program = self
+        for change in self.since:
+            if _not_older(version, change.version):
+                lock = program.lock if change.lock is None else change.lock
+                command = program.command if change.command is None else change.command
+                program = program._replace(lock=lock, command=command)
+        return program
 
     def version(self) -> str:
         """Upstream's version: without Debian's epoch and revision."""
@@ -33,7 +52,11 @@ class Program(NamedTuple):
         return text.rpartition(":")[2].rpartition("-")[0] or text
 
 
-PROGRAMS = (
+def _not_older(one: str, other: str) -> bool:
+    return subprocess.run(["dpkg", "--compare-versions", one, "ge", other]).returncode == 0
+
+
+ROWS = (
     Program(
         "picocom", "picocom", "picocom -b 115200 /dev/ttyS7",
         ("C-a", "C-x"), "Terminal ready", lock="flock",
@@ -98,3 +121,4 @@ PROGRAMS = (
         status=1, remarks="its status after SIGTERM is 1",),
     Program("gpsd", "gpsd", "gpsd -N -n -S {free} /dev/ttyS7", act=acts.navigate, lock="TIOCEXCL"),
 )  # fmt: skip
+PROGRAMS = tuple(program.at(program.version()) for program in ROWS)

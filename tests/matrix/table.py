@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from matrix.programs import PROGRAMS, Program
+from matrix.programs import PROGRAMS, ROWS, Program
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
@@ -46,15 +46,21 @@ def committed() -> dict[str, list[str]]:
 
 
 def differences(found: Found, programs: Iterable[Program] = PROGRAMS) -> list[str]:
-    """Where the README says something else than was found. Versions may differ: they are those
-    of the machine that wrote it."""
+    """Where the README says something else than was found. Versions may differ, and with them the
+    lock: they are those of the machine that wrote it."""
     rows = committed()
     problems = [f"{name}: not a program of the matrix" for name in rows if name not in _names()]
     for program in programs:
         is_so, said = row(program, found), rows.get(program.name)
-        if said is None or said[:1] + said[2:] != is_so[:1] + is_so[2:]:
+        if said is None or said != [*is_so[:1], said[1], _lock(program, said[1]), *is_so[3:]]:
             problems.append(f"{program.name}: README {said}, found {is_so}")
     return problems
+
+
+def _lock(program: Program, version: str) -> str:
+    """What that version of it takes."""
+    row = next(row for row in ROWS if row.name == program.name)
+    return row.at(version).lock
 
 
 def _names() -> set[str]:
