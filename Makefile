@@ -43,7 +43,7 @@ lab: $(VENV)/ready $(VENV)/lab-needs
 lab-clean:
 	$(AS_ROOT) rm -rf .lab
 
-# Writes the table of programs in README.md from a run; `make test` fails when they disagree.
+# Writes docs/programs.md from a run; `make test` fails when they disagree.
 matrix: $(VENV)/ready $(VENV)/test-needs
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py --write-matrix
 

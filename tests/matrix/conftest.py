@@ -18,7 +18,7 @@ __all__ = ["rig"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--write-matrix", action="store_true", help="write what tests/matrix finds into README.md"
+        "--write-matrix", action="store_true", help="write what is found into docs/programs.md"
     )
 
 

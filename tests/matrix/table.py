@@ -1,4 +1,4 @@
-"""The README's table, made of what the tests found."""
+"""The table of docs/programs.md, made of what the tests found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matrix.programs import PROGRAMS, ROWS, Program
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "programs.md"
 BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
 LAUNCHERS = ("ttybroker run", "ttyrun")
 WORKS, FAILS = "works", "fails"
@@ -30,30 +30,30 @@ def table(found: Found) -> str:
 
 
 def write(found: Found) -> None:
-    """Put it between the README's two marks."""
-    text = README.read_text()
+    """Put it between the two marks of the page."""
+    text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + "\n" + table(found) + "\n" + END + after)
+    PAGE.write_text(before + BEGIN + "\n" + table(found) + "\n" + END + after)
 
 
 def committed() -> dict[str, list[str]]:
-    """The README's rows by program."""
-    text = README.read_text().partition(BEGIN)[2].partition(END)[0]
+    """The rows of the page by program."""
+    text = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     lines = [line for line in text.splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
     return {cells[0]: cells for cells in rows}
 
 
 def differences(found: Found, programs: Iterable[Program] = PROGRAMS) -> list[str]:
-    """Where the README says something else than was found. Versions may differ, and with them the
+    """Where the page says something else than was found. Versions may differ, and with them the
     lock: they are those of the machine that wrote it."""
     rows = committed()
     problems = [f"{name}: not a program of the matrix" for name in rows if name not in _names()]
     for program in programs:
         is_so, said = row(program, found), rows.get(program.name)
         if said is None or said != [*is_so[:1], said[1], _lock(program, said[1]), *is_so[3:]]:
-            problems.append(f"{program.name}: README {said}, found {is_so}")
+            problems.append(f"{program.name}: the page has {said}, found {is_so}")
     return problems
 
 
