@@ -107,23 +107,24 @@ def says(child: Child, rig: Rig, name: str = "ttyS0") -> None:
     assert rig.ports[name].read(4) == b"pong"
 
 
-NEVER_STORED = "from ttybrokerd.root import leases; leases.YOUNG = 1000"
+ONE_STORED = "from ttybrokerd.root import leases as m; m.BURST, m.YOUNG, m.PACE = 1, 0, 1000"
+NEVER_STORED = "from ttybrokerd.root import leases; leases.BURST, leases.YOUNG = 0, 1000"
 
 
 def test_who_opens_and_closes_in_a_loop_gives_systemd_nothing_to_do(
     rig: Rig, systemd: Systemd
 ) -> None:
     daemon = systemd.start()
-    for _ in range(100):
+    for _ in range(200):
         take(rig)
     daemon.settled()
     systemd.hear()
     stored = [line for pid, line in systemd.words if pid == daemon.pid and "FDSTORE" in line]
-    assert len(stored) < 10  # of those that a busy machine kept for a tenth of a second
+    assert len(stored) < 100  # each comes with a message when it ends
 
 
 def test_leases_go_into_the_store_at_a_pace(rig: Rig, systemd: Systemd) -> None:
-    systemd.start(hook="from ttybrokerd.root import leases; leases.YOUNG, leases.PACE = 0.0, 1000")
+    systemd.start(hook=ONE_STORED)
     first = talker(rig)
     kept(systemd, rig)
     other = talker(rig, "ttyS1")

@@ -91,7 +91,7 @@ def test_an_outsiders_exclusive_use_beside_a_dead_copy_is_believed(
     child.hear()
     revoke(rig)
     next_one_sends(rig)
-    daemon.settled()
+    daemon.record("release", reason="closed")
     with outsider(rig) as fd:
         fcntl.ioctl(fd, termios.TIOCEXCL)
         with pytest.raises(PortBusy, match="exclusive"):

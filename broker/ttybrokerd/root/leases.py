@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 CLOSED, HUNG_UP = "closed", "hung up or unplugged"  # how a lease ended
 # systemd does what its services notify it of before it answers anybody else, so who leases a port
 # in a loop kept `systemctl` waiting for a minute (systemd 257, one slow processor).
-YOUNG = 0.1  # seconds that a lease lasts before it goes into systemd's store
-PACE = 0.02  # seconds between two that do
+BURST = 16  # leases that go into systemd's store at once
+PACE = 0.1  # seconds in which one more may; each comes with a message when it ends, too
+YOUNG = 0.1  # seconds that any other lasts before it does
 RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
 
 
@@ -87,7 +88,7 @@ class Leases:
         self._watched: dict[int, Lease] = {}  # by inotify watch
         self._looking: dict[Lease, None] = {}  # those with `looks`, in order
         self._young: dict[Lease, float] = {}  # when they go into the store, the next first
-        self._next_keep = 0.0
+        self._credit, self._credited = float(BURST), 0.0  # how many may go at once, as of when
         self._copies: list[DeadCopy] = []
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
@@ -348,7 +349,11 @@ class Leases:
         live = _live(lease)
         effects = self._watch(lease, lambda: lease.listen(descriptor, live))
         if self._held(lease.key):
-            self._young[lease] = time.monotonic() + YOUNG
+            now = time.monotonic()
+            if self._may_keep(now):  # guard: store-at-a-pace
+                self._keep(lease)
+            else:
+                self._young[lease] = now + YOUNG
         lease.finish_lock()
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -380,17 +385,26 @@ class Leases:
         for lease in list(self._young):
             self._keep(lease)
 
+    def _may_keep(self, now: float) -> bool:
+        """Return whether one more lease may go into the store now, and count it."""
+        self._credit = min(BURST, self._credit + (now - self._credited) / PACE)
+        self._credited = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
     def _keep_next(self, now: float) -> list[float]:
         """Have systemd keep the lease whose time has come; return when the next one's does."""
         for lease, due in self._young.items():
-            if max(due, self._next_keep) <= now:  # guard: store-at-a-pace
-                self._next_keep = now + PACE
+            if due <= now and self._may_keep(now):
                 self._keep(lease)
             break
-        return [max(due, self._next_keep) for due in list(self._young.values())[:1]]
+        more = self._credited + max(0.0, 1 - self._credit) * PACE
+        return [max(due, more) for due in list(self._young.values())[:1]]
 
     def _keep(self, lease: Lease) -> None:
-        del self._young[lease]
+        self._young.pop(lease, None)
         expires = self.table.ports[lease.key].expires
         lease.kept = self._store.keep(lease.record(expires), lease.pieces())
 

@@ -178,9 +178,11 @@ class Server:
         What a holder still has it keeps: descriptor, flock, and the lock file with its pid.
         """
         over = self._leases.idle if leases else self._leases.in_order
-        self._leases.keep_all()  # guard: keep-young-leases-at-the-end
         end = time.monotonic() + LAST_WORDS
-        while not (over() and self.store.settled) and (left := end - time.monotonic()) > 0:
+        while True:
+            self._leases.keep_all()  # guard: keep-young-leases-at-the-end
+            if (over() and self.store.settled) or (left := end - time.monotonic()) <= 0:
+                break
             self._turn(left)
         self._fold.end()  # guard: last-count-of-refusals
         self._locks.drop_unconfirmed()

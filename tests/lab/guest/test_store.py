@@ -171,12 +171,17 @@ def test_its_time_limit_is_the_one_it_was_granted(broker: SystemdService) -> Non
     child.hear()
 
 
+# Milliseconds between two leases of a worker: all of them together ask for no more than what goes
+# into the store at once. A lease that is too young for it is tests/real/test_restart.py's.
+PACE = 700
+
+
 def carry(chat: Chat, one: str, other: str) -> int:
     """Lease both ends of a wire, send, receive, give back, until told to stop; how often."""
     chat.say()
     poll, times = select.poll(), 0
     poll.register(chat.sock, select.POLLIN)
-    while not poll.poll(0):
+    while not poll.poll(PACE):
         near, end = open_fd(one, wait=PATIENT), open_fd(other, wait=PATIENT)
         raw(near)
         raw(end)
@@ -197,7 +202,7 @@ def touch(chat: Chat) -> int:
     chat.say()
     poll, times = select.poll(), 0
     poll.register(chat.sock, select.POLLIN)
-    while not poll.poll(0):
+    while not poll.poll(PACE):
         os.close(open_fd("ttyS7"))
         times += 1
     chat.hear()
