@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 
 from attack.libc import call, libc, own_mounts
 from support.children import Chat, Child, as_user
+from support.place import PLACE
 from support.processes import PR_SET_PDEATHSIG, descriptors, prctl
 from support.ptys import Pty
 from support.raw import answer, connect, message
@@ -100,7 +101,7 @@ class Opens:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory of root's on a file system with devices."""
-    with tempfile.TemporaryDirectory(dir="/run", prefix="ttybroker-test-") as path:
+    with tempfile.TemporaryDirectory(dir=PLACE, prefix="ttybroker-test-") as path:
         os.chmod(path, 0o755)
         yield Path(path)
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from support.place import PLACE
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "packaging" / "launcher"
 UID, GID, GROUP = 60123, 60123, 60124
@@ -116,7 +118,7 @@ class Launcher:
 
 def make_base() -> Path:
     """A directory that every uid can enter, only root can write, and no mount makes nosuid."""
-    base = Path(tempfile.mkdtemp(prefix="ttyrun-test-", dir="/run"))
+    base = Path(tempfile.mkdtemp(prefix="ttyrun-test-", dir=PLACE))
     os.chmod(base, 0o755)
     return base
 
@@ -126,8 +128,8 @@ def bases() -> Iterator[list[Path]]:
     """Where launchers can live; all removed at the end."""
     made = [make_base(), make_base()]
     try:
-        if os.statvfs(made[0]).f_flag & os.ST_NOSUID:
-            pytest.skip(f"{made[0]} is mounted nosuid: no set-user-ID program works there")
+        nosuid = os.statvfs(made[0]).f_flag & os.ST_NOSUID
+        assert not nosuid, f"{made[0]} is mounted nosuid: no set-user-ID program works there"
         yield made
     finally:
         for base in made:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matrix.namespace import PORT, USER, Namespace
+from support.place import PLACE
 from support.processes import children
 from support.rig import Rig
 from support.waiting import TIMEOUT, Watch, wait_readable
@@ -38,7 +39,7 @@ class Installation:
     """What `make install` puts in place, in a directory that only root writes."""
 
     def __init__(self) -> None:
-        self.base = Path(tempfile.mkdtemp(dir="/run", prefix="ttybroker-matrix-"))
+        self.base = Path(tempfile.mkdtemp(dir=PLACE, prefix="ttybroker-matrix-"))
         os.chmod(self.base, 0o755)
         self.commands = self.base / "bin"
         variables = [f"PREFIX={self.base}", f"VENV={sys.prefix}", f"BUILD={self.base}/build"]

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from support.place import PLACE
+
 
 @pytest.fixture
 def safe_dir() -> Iterator[Path]:
     """A directory that only its owner can change; as root, on a path that only root can change."""
-    where = "/run" if os.geteuid() == 0 else None
+    where = PLACE if os.geteuid() == 0 else None
     base = Path(tempfile.mkdtemp(prefix="ttybroker-unit-", dir=where))
     try:
         yield base

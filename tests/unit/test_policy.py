@@ -495,7 +495,8 @@ def test_a_policy_that_others_may_write_is_refused_and_nobody_is_told_to_chmod(
 
 
 def test_a_path_with_a_nul_is_a_mistake() -> None:
-    assert mistakes("/etc/a\0b") == ("/etc/a\0b:1: file: embedded null byte",)
+    (what,) = mistakes("/etc/a\0b")
+    assert what.startswith("/etc/a\0b:1: file: ") and "embedded null" in what
 
 
 def test_a_draft_is_read_wherever_it_lies(tmp_path: Path) -> None:
