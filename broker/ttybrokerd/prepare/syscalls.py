@@ -1,7 +1,9 @@
 """The system calls that the confined root side makes, each with the reason: plain data.
 
 The list is what the tests were seen to call, and one of them fails when an entry is called no
-more; those that a test cannot bring about are marked `unseen`, and the reason says who does.
+more; those that a test cannot bring about are marked `unseen`, and the reason says who does. What
+only some versions of Python or the C library call says which: `since`, and `until` for the first
+that does not.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Call(Value):
     why: str
     needs: tuple[Is, ...] = ()
     unseen: bool = False
+    since: str = ""
+    until: str = ""
 
 
 def _ioctl(number: int, why: str, *, unseen: bool = False) -> Call:
@@ -66,7 +70,7 @@ CALLS = (
     # files: which of them is for Landlock to say
     Call("openat", "devices, locks, /proc, /sys, the plan"),
     Call("newfstatat", "what was opened, and what is to be"),
-    Call("fstat", "the same in other versions of the C library", unseen=True),
+    Call("fstat", "the same", since="glibc 2.39"),
     Call("readlink", "a device's kernel name, an alias, the plan's path"),
     Call("readlinkat", "the same where there is no readlink: aarch64", unseen=True),
     Call("getdents64", "which ports there are; which threads"),
@@ -131,8 +135,7 @@ CALLS = (
     Call("set_robust_list", "a thread begins"),
     Call("rseq", "a thread begins"),
     Call("gettid", "a thread begins"),
-    Call("sched_getaffinity", "a thread begins: Python from 3.14 on asks where its stack is",
-         unseen=True),
+    Call("sched_getaffinity", "a thread begins: where is its stack?", since="Python 3.14"),
     Call("futex", "threads wait for one another"),
     Call("exit", "a thread ends"),
     Call("exit_group", "the end"),
