@@ -18,6 +18,7 @@ import pyseccomp
 import pytest
 
 from real.test_devices import Slow, ask_for
+from real.test_restart import kept
 from support.children import Orphan, as_user
 from support.processes import children, python_path
 from support.rig import Rig
@@ -188,6 +189,7 @@ def started_again(rig: Rig) -> None:
     held = open_fd("ttyS0", broker=str(rig.socket))
     with client.connect(str(rig.socket)) as connection:
         connection.ports()
+    kept(systemd, rig)
     first.kill()
     systemd.hear()
     second = systemd.start()
