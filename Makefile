@@ -18,7 +18,7 @@ DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
 
 # What builds and runs the guest of the lab.
-LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs
+LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs xz-utils zstd
 
 # What builds a root of another release.
 DISTRO_NEEDS := mmdebstrap git python3

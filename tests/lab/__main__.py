@@ -3,20 +3,25 @@
     make lab                                              everything, in both flavours
     make lab LAB_TESTS=tests/lab/guest/test_usb.py        one file (or several, or FILE::TEST)
     make lab LAB_TESTS="-k revoke" LAB_FLAVOURS=bare      pytest's options; one flavour
+    make lab LAB_SUITE=trixie                             a guest of another release of Debian
 
 In the flavour `bare` process 1 is a shell script and the kernel makes the nodes; in `systemd` there
 are systemd, udev, logind and dbus. Each has one processor, and they run side by side. The guest's
 tests are ordinary pytest files, in guest/.
 
+The guest is of this machine's release, and our packages are built here; for another release they
+are built in its root (`make distro`).
+
 What is kept in .lab comes from the package registries alone: the guest, and its booted state in
-either flavour, from which a run starts in some seconds. Its name is a digest of the recipe, so
-that a change of that builds it anew; `make lab-clean` does as well.
+either flavour, from which a run starts in some seconds. Its name is that of the release and a
+digest of the recipe, so that a change of that builds it anew; `make lab-clean` does as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import signal
@@ -32,7 +37,9 @@ from lab.machine import FLAVOURS
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".lab"
-PACKAGES = ROOT / "dist"
+THIS_SUITE = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+SUITE = os.environ.get("LAB_SUITE") or THIS_SUITE
+PACKAGES = ROOT / ("dist" if SUITE == THIS_SUITE else f".distro/{SUITE}/root/ttybroker/dist")
 RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
 
 
@@ -64,7 +71,8 @@ def _say(what: str) -> None:
 def _build_packages() -> subprocess.Popen[bytes]:
     """ttybroker, as people install it; they are built while the guest is."""
     _say("building its packages (half a minute)")
-    return subprocess.Popen(["make", "-s", "deb"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    words = ["deb"] if SUITE == THIS_SUITE else ["distro", f"D={SUITE}", "STEPS=deb"]
+    return subprocess.Popen(["make", "-s", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def _image() -> Path:
@@ -73,13 +81,14 @@ def _image() -> Path:
     for path in files:
         if path.is_file():
             digest.update(f"{path.relative_to(HERE)}\n".encode() + path.read_bytes())
-    image = CACHE / digest.hexdigest()[:16]
+    image = CACHE / f"{SUITE}-{digest.hexdigest()[:16]}"
     if image.exists():
         return image
     _say("building the guest (a minute)")
-    shutil.rmtree(CACHE, ignore_errors=True)
-    part = CACHE / "part"
-    subprocess.run([HERE / "image.sh", part], check=True)
+    part = CACHE / f"{SUITE}-part"
+    for old in CACHE.glob(f"{SUITE}-*"):
+        shutil.rmtree(old)
+    subprocess.run([HERE / "image.sh", part, SUITE], check=True)
     return part.rename(image)
 
 

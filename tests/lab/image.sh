@@ -1,5 +1,6 @@
 #!/bin/sh
-# Build the guest in the directory OUT, as root, from Debian's packages alone:
+# image.sh OUT SUITE: build the guest in the directory OUT, as root, from that release's packages
+# alone:
 #
 #   vmlinux     Debian's kernel, uncompressed, which software emulation boots 10 s faster
 #   initramfs   loads the drivers for the root disk, and mounts it
@@ -10,14 +11,16 @@
 set -eu
 here=$(dirname "$(realpath "$0")")
 out=$1
+suite=$2
 
-SUITE=bookworm
 # What ttybroker depends on is here, for in the guest there is no network.
 PACKAGES=systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,strace
 PACKAGES=$PACKAGES,python3,python3-serial,python3-prctl,python3-seccomp
 PACKAGES=$PACKAGES,python3-pytest,python3-pytest-timeout,python3-pexpect
 PACKAGES=$PACKAGES,lrzsz,picocom,minicom,cu
-ROOT_MODULES="virtio_pci virtio_blk ext4 crc32c_generic overlay"
+# ext4 needs crc32c, which has had two names.
+ROOT_MODULES="virtio_pci virtio_blk ext4 overlay"
+CRC32C="crc32c_generic crc32c-cryptoapi"
 MODULES="9p 9pnet_virtio virtio_console xhci-pci ftdi_sio"
 # Line disciplines that any holder of a port may attach.
 MODULES="$MODULES ppp_async n_hdlc pps-ldisc"
@@ -26,25 +29,35 @@ say() { echo "lab:   $*"; }
 
 # The modules with all that they need, in the order in which to load them.
 modules() {
-	modprobe -d kernel -S "$version" --show-depends -a "$@" |
+	modprobe "$@" -d kernel -S "$version" --show-depends -a |
 		awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
 }
 
-fetch_kernel() {
-	package=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }')
-	version=${package#linux-image-}
+# The kernel's packages, by the release's apt; up to Debian 13 it is one, then one for each of its
+# parts. A mirror may be a copy of an earlier day: this machine's apt knows.
+make_files() {
+	say "Debian $suite with Python, pytest and terminal programs"
+	mmdebstrap --quiet --variant=minbase --include="$PACKAGES" \
+		--aptopt='APT::Install-Recommends false' \
+		--aptopt="$(apt-config dump Acquire::Check-Valid-Until)" \
+		--customize-hook='export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG
+			apt-get download -q $(apt-cache depends --recurse --important linux-image-amd64 |
+				grep -xE "linux-(image|binary|modules|base)-[0-9].*-amd64")' \
+		"$suite" root >log 2>&1 || { cat log >&2; exit 1; }
+}
+
+unpack_kernel() {
+	for package in linux-*.deb; do dpkg-deb -x "$package" kernel; done
+	[ -e kernel/lib ] || ln -s usr/lib kernel/lib
+	version=$(ls kernel/lib/modules)
 	say "kernel $version"
-	apt-get download -q "$package" >log 2>&1 || { cat log >&2; exit 1; }
-	dpkg-deb -x "$package"_*.deb kernel
 	depmod -b kernel "$version"
-	python3 "$here/vmlinux.py" "kernel/boot/vmlinuz-$version" >vmlinux
+	image=kernel/boot/vmlinuz-$version
+	[ -e "$image" ] || image=kernel/lib/modules/$version/vmlinuz
+	python3 "$here/vmlinux.py" "$image" >vmlinux
 }
 
 make_root() {
-	say "Debian $SUITE with Python, pytest and terminal programs"
-	mmdebstrap --quiet --variant=minbase --include="$PACKAGES" \
-		--aptopt='APT::Install-Recommends false' "$SUITE" root 2>log ||
-		{ cat log >&2; exit 1; }
 	rm -rf root/dev/* root/var/cache/apt/* root/usr/share/doc root/usr/share/locale
 	for module in $(modules $MODULES); do
 		install -D -m 644 "$module" "root/lib/modules/${module#*/lib/modules/}"
@@ -72,9 +85,13 @@ make_disk() {
 	mke2fs -q -t ext4 -O ^has_journal -d root root.ext4 "${size}M"
 	mkdir -p ird/bin ird/modules ird/proc ird/dev ird/lower ird/upper ird/root
 	cp /bin/busybox ird/bin/
-	for module in $(modules $ROOT_MODULES); do
-		cp "$module" ird/modules/
-		basename "$module" >>ird/modules/order
+	for module in $(modules $ROOT_MODULES; modules -q $CRC32C); do
+		name=$(basename "$module" .xz) # busybox loads none that is compressed
+		case $module in
+		*.xz) xz -dc "$module" >"ird/modules/$name" ;;
+		*) cp "$module" ird/modules/ ;;
+		esac
+		echo "$name" >>ird/modules/order
 	done
 	install -m 755 "$here/initramfs-init" ird/init
 	(cd ird && find . | cpio --quiet -o -H newc) >initramfs
@@ -82,7 +99,8 @@ make_disk() {
 
 mkdir -p "$out"
 cd "$out"
-fetch_kernel
+make_files
+unpack_kernel
 make_root
 make_disk
 rm -rf root ird kernel log ./*.deb

@@ -64,6 +64,7 @@ ROWS = (
     Program(
         "minicom", "minicom", "minicom -D /dev/ttyS7 -b 115200",
         ("C-a", "q", "Enter"), "Welcome to minicom", lock=LCK,
+        since=(Since("2.10", lock="flock"),),
     ),
     Program("tio", "tio", "tio -b 115200 /dev/ttyS7", ("C-t", "q"), "Connected", lock="flock"),
     Program(
@@ -76,6 +77,7 @@ ROWS = (
     Program(
         "microcom", "microcom", "microcom -p /dev/ttyS7 -s 115200",
         ("C-\\", "?->", "quit", "Enter"), "Escape character", lock=LCK,
+        since=(Since("2023.09", lock="flock"),),
     ),
     Program(
         "plink", "putty-tools", "plink -serial /dev/ttyS7 -sercfg 115200,8,n,1,N",
@@ -117,8 +119,12 @@ ROWS = (
                   echo again >&5; read -r word <&5; echo "got $word"; exit 3'""",
         act=acts.redirect, status=3,
     ),
+    # From 4.6 on it takes the lock file that the broker made in its name for another's; -u is
+    # without lock files.
     Program("ser2net", "ser2net", "ser2net -d -c ser2net.yaml", act=acts.serve, lock=LCK,
-        status=1, remarks="its status after SIGTERM is 1",),
+        status=1, remarks="its status after SIGTERM is 1; from 4.6 on with `-u`",
+        since=(Since("4.6", lock="flock", command="ser2net -u -d -c ser2net.yaml"),),
+    ),
     Program("gpsd", "gpsd", "gpsd -N -n -S {free} /dev/ttyS7", act=acts.navigate, lock="TIOCEXCL"),
 )  # fmt: skip
 PROGRAMS = tuple(program.at(program.version()) for program in ROWS)

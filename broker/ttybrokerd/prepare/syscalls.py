@@ -142,7 +142,8 @@ CALLS = (
     # memory
     Call("brk", "the heap, whenever it happens to be full", unseen=True),
     Call("mmap", "memory that holds no code", (NO_CODE,)),
-    Call("mprotect", "memory that holds no code", (NO_CODE,)),
+    # Later C libraries call madvise for it, where the kernel is Linux 6.13 or later.
+    Call("mprotect", "a thread's stack, which holds no code", (NO_CODE,), until="glibc 2.42"),
     Call("mremap", "a large buffer grows or shrinks, whenever it happens to", unseen=True),
     Call("munmap", "memory given back"),
     Call("madvise", "memory given back: a thread's stack"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from lines import uarts
 
 
 def test_eight_uarts() -> None:
-    lines = Path("/proc/tty/driver/serial").read_text().splitlines()[1:]
-    assert [line.split()[1] for line in lines] == ["uart:16550A"] * 8
+    assert [line.split()[1] for line in uarts()] == ["uart:16550A"] * 8
