@@ -555,6 +555,14 @@ def test_values_show_their_fields() -> None:
     assert Revoke(name="a") == Revoke("a", 0) != Revoke("a", 1)
 
 
+def test_a_value_with_another_field_is_another_value() -> None:
+    one = Revoke("a", 1)
+    assert one.replace(hold=2) == Revoke("a", 2)
+    assert one == Revoke("a", 1)
+    with pytest.raises(TypeError, match="Revoke has the fields"):
+        one.replace(held=2)
+
+
 @pytest.mark.parametrize(
     ("values", "fields"),
     [

@@ -129,6 +129,66 @@ def test_an_upgrade_keeps_what_people_hold(broker: Service) -> None:
     until("the port to be free", lambda: not broker.held(), told=broker.log)
 
 
+NAMES_SOCKET = """\
+[Unit]
+PartOf=ttybroker.socket
+[Socket]
+ListenSequentialPacket=/run/ttybroker/names
+Accept=yes
+RemoveOnStop=yes
+"""
+
+
+@pytest.fixture
+def name_service(broker: Service) -> Iterator[list[Path]]:
+    """The units that 0.1.0 had besides, loaded and started, and required by the daemon's."""
+    units = Path("/run/systemd/system")
+    texts = {
+        "ttybroker-names.socket": NAMES_SOCKET,
+        "ttybroker-names@.service": "[Service]\nExecStart=/bin/true\nStandardInput=socket\n",
+        "ttybroker.service.d/names.conf": "[Unit]\nRequires=ttybroker-names.socket\n",
+    }
+    try:
+        for name, text in texts.items():
+            (units / name).parent.mkdir(parents=True, exist_ok=True)
+            (units / name).write_text(text)
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "ttybroker-names.socket")
+        yield [units / name for name in texts]
+    finally:
+        for name in texts:
+            (units / name).unlink(missing_ok=True)
+        run("systemctl", "daemon-reload")
+
+
+def test_an_upgrade_from_0_1_0_stops_its_name_service_and_keeps_leases(
+    broker: Service, name_service: list[Path]
+) -> None:
+    """What dpkg does then: other units, and the new package's script with the old version."""
+    assert state("ttybroker-names.socket") == "active"
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd("ttyS1")
+        chat.say()
+        chat.hear(300)
+        os.close(descriptor)
+
+    holder = broker.child(BOB, hold)
+    holder.hear()
+    before, was = broker.port("ttyS1").holder, broker.pid
+    assert before is not None
+    for unit in name_service:
+        unit.unlink()
+    run("/var/lib/dpkg/info/ttybroker.postinst", "configure", "0.1.0", timeout=SLOW)
+    until("another daemon", lambda: broker.pid not in (0, was), told=broker.log)
+    assert broker.port("ttyS1").holder == before
+    assert state("ttybroker-names.socket") == "inactive"
+    assert not os.path.lexists("/run/ttybroker/names")
+    holder.say()
+    holder.wait()
+    until("the port to be free", lambda: not broker.held(), told=broker.log)
+
+
 def checked(body: bytes) -> bytes:
     """An NMEA sentence."""
     return b"$%s*%02X\r\n" % (body, reduce(int.__xor__, body, 0))
