@@ -8,7 +8,8 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     import argparse
 
-DONE, REFUSED = 0, 1
+DONE, REFUSED, USAGE = 0, 1, 2
+_SIGINT = 2  # signal(7)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,21 +19,45 @@ def main(argv: list[str] | None = None) -> int:
         from ttybroker.run import main as run
 
         return run(arguments[1:])
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "term":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    from ttybroker.errors import BrokerError
-
+    _fill_standard()
     try:
-        return _COMMANDS[options.command](options, rest)
-    except BrokerError as error:
-        print(f"ttybroker: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
+        _forget_output()
+    except OSError as error:  # a BrokerError is one
+        _say(_line(error))
+        _forget_output()
+    except KeyboardInterrupt:
+        from ttybroker.ending import end_by
+
+        _say("interrupted")
+        return end_by(_SIGINT)
     return REFUSED
+
+
+def _run(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in ("--version", "-V"):
+        from ttybroker.version import VERSION
+
+        print(f"ttybroker {VERSION}")
+        return DONE
+    if first == "term":
+        from ttybroker.term import main as term
+
+        return term(arguments[1:])
+    if first and not first.startswith("-") and first not in _COMMANDS:
+        from ttybroker.names import did_you_mean
+
+        hint = did_you_mean(first, _COMMANDS) or "; see ttybroker --help"
+        _say(f"{first}: no such command{hint}")
+        return USAGE
+    options = _parser().parse_args(arguments)
+    command = _COMMANDS[options.command]
+    assert command is not None  # those that are were run above
+    return command(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,17 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ttybroker", description="Serial ports by name, from the broker."
     )
+    parser.add_argument("-V", "--version", action="store_true", help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="the ports you may use, and who has them")
     listing.add_argument("--json", action="store_true", help="for programs")
-    term = commands.add_parser(
-        "term",
-        help="a terminal on a port: pyserial's miniterm",
-        epilog="All other arguments are miniterm's, such as 115200 --eol LF --filter colorize. "
-        "It gives up the file system once it has the port: no upload (Ctrl-T Ctrl-U).",
-    )
-    term.add_argument("--wait", metavar="SECONDS", type=_seconds, help="queue for a busy port")
-    term.add_argument("port")
+    listing.add_argument("port", nargs="*", help="only these; default: all")
+    commands.add_parser("term", help="a terminal on a port: pyserial's miniterm", add_help=False)
     commands.add_parser("run", help="run any program on brokered ports", add_help=False)
     revoke = commands.add_parser("revoke", help="take a port back from its holder")
     revoke.add_argument("port")
@@ -65,48 +85,51 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise ValueError
-    return value
-
-
-def _list(options: argparse.Namespace, _rest: list[str]) -> int:
+def _list(options: argparse.Namespace) -> int:
     from ttybroker import client, listing
 
     with client.connect() as broker:
-        ports = broker.ports()
-    (listing.show_json if options.json else listing.show)(ports)
-    return DONE
+        ports = broker.ports(tuple(options.port))
+        there = {port.name for port in ports}
+        missing = [name for name in options.port if name not in there]
+        if missing:
+            known = [port.name for port in broker.ports()]
+    if ports or not missing:
+        (listing.show_json if options.json else listing.show)(ports)
+    for name in missing:
+        from ttybroker.names import did_you_mean
+
+        _say(f"{name}: no port that you may use{did_you_mean(name, known)}")
+    return REFUSED if missing else DONE
 
 
-def _term(options: argparse.Namespace, rest: list[str]) -> int:
-    from ttybroker import term
-
-    term.main(options.port, options.wait, rest)
-    return DONE
-
-
-def _revoke(options: argparse.Namespace, _rest: list[str]) -> int:
+def _revoke(options: argparse.Namespace) -> int:
     from ttybroker import client
+    from ttybroker.errors import BrokerError
+    from ttybroker.names import similar
 
     with client.connect() as broker:
-        withdrawn = broker.revoke(options.port)
+        try:
+            withdrawn = broker.revoke(options.port)
+        except BrokerError as error:
+            _say(f"{error}{similar(broker, options.port)}")
+            return REFUSED
     print(f"{options.port}: taken back; it is free, or the next in the queue has it")
     if withdrawn:
         print(f"{options.port}: {withdrawn} waiting requests of the same user were withdrawn")
     return DONE
 
 
-def _check(options: argparse.Namespace, _rest: list[str]) -> int:
+def _check(options: argparse.Namespace) -> int:
     if options.broker:
         return _check_broker(options.json)
     from ttybroker import client
+    from ttybroker.names import similar
 
     uid, groups = (None, ()) if options.user is None else _user(options.user)
     with client.connect() as broker:
         verdict = broker.check(options.port, uid=uid, groups=groups)
+        hint = "" if verdict.known or options.json else similar(broker, options.port)
     if options.json:
         import json
 
@@ -115,7 +138,7 @@ def _check(options: argparse.Namespace, _rest: list[str]) -> int:
     elif verdict.allowed:
         print(f"{options.port}: allowed by rule {verdict.rule}")
     else:
-        print(f"{options.port}: {verdict.message}")
+        print(f"{options.port}: {verdict.message}{hint}")
     return DONE if verdict.allowed else REFUSED
 
 
@@ -134,26 +157,65 @@ def _user(name: str) -> tuple[int, tuple[int, ...]]:
 
     try:
         entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except (KeyError, OverflowError):
-        print(f"ttybroker: no such user: {name}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except (KeyError, OverflowError, ValueError):
+        _say(f"no such user: {name}")
+        raise SystemExit(USAGE) from None
     return entry.pw_uid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
 
 
-def _demo(_options: argparse.Namespace, _rest: list[str]) -> int:
+def _demo(_options: argparse.Namespace) -> int:
     import importlib.util
     import os
 
     if importlib.util.find_spec("ttybrokerd") is None:
-        what = "the demo needs the root side too: apt install ttybroker"
-        print(f"ttybroker: {what}", file=sys.stderr)
+        _say("the demo needs the root side too: apt install ttybroker")
         return REFUSED
     return os.execv(sys.executable, [sys.executable, "-m", "ttybrokerd.demo"])
 
 
-_COMMANDS = {
+def _fill_standard() -> None:
+    """Open /dev/null where standard input, output or error is closed: what is opened next, a port
+    for one, would be taken for it."""
+    import os
+
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (until our end)
+
+
+def _say(line: str) -> None:
+    print(f"ttybroker: {line}", file=sys.stderr)
+
+
+def _line(error: OSError) -> str:
+    """What a failed call says, with the file that it is about."""
+    from ttybroker.errors import BrokerError
+
+    if isinstance(error, BrokerError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _forget_output() -> None:
+    """Let the interpreter flush at its end what cannot be written, without a word of it."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "list": _list,
-    "term": _term,
+    "run": None,
+    "term": None,
     "revoke": _revoke,
     "check": _check,
     "demo": _demo,

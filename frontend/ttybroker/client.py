@@ -184,19 +184,25 @@ class Client:
         tell_why(reply.message if self._version == 1 else f"{self._name}: {reply.message}")
         return None
 
-    def ports(self) -> list[wire.PortInfo]:
-        """What the caller may use; for root and the policy's admins every port."""
-        return self._until_answered(lambda _: self._ports())
+    def ports(self, names: tuple[str, ...] = ()) -> list[wire.PortInfo]:
+        """What the caller may use; for root and the policy's admins every port.
 
-    def _ports(self) -> list[wire.PortInfo]:
+        names: only these, in the order of the whole list; none: all. Raises BrokerError.
+        """
+        for name in names:
+            _checked(name)
+        return self._until_answered(lambda _: self._ports(names))
+
+    def _ports(self, names: tuple[str, ...]) -> list[wire.PortInfo]:
         found: list[wire.PortInfo] = []
+        asked = names if len(names) <= wire.MAX_NAMES else ()
         while True:
-            reply = self._answer(wire.List(len(found)))
+            reply = self._answer(wire.List(len(found), 0, asked))
             if not isinstance(reply, wire.Ports) or (reply.more and not reply.ports):
                 raise _unexpected(reply)
             found.extend(reply.ports)
-            if not reply.more:
-                return found
+            if not reply.more:  # an older broker leaves none out
+                return [port for port in found if not names or port.name in names]
 
     def revoke(self, name: str) -> int:
         """Take the port back from its holder; returns when it is free.
@@ -477,9 +483,9 @@ def _further_connection(pair: Client) -> Client:
 
 def _checked(name: str) -> str:
     if not wire.valid_name(name):
-        shown = repr(name if len(name) <= 80 else name[:80] + "...")
-        what = f"{shown}: not a port's name: a letter, then up to 63 letters, digits, - or _"
-        raise InvalidName(errno.EINVAL, what)
+        from ttybroker.names import not_a_name  # here, for most names are good
+
+        raise InvalidName(errno.EINVAL, not_a_name(name))
     return name
 
 

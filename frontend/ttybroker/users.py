@@ -13,12 +13,13 @@ def named(holder: Holder) -> Holder:
     """
     if holder.uid is None or holder.user:
         return holder
-    user = _name(holder.uid)
+    user = name_of(holder.uid)
     return Holder(holder.uid, user, holder.pid, holder.program, holder.since, holder.how,
                   holder.label)  # fmt: skip
 
 
-def _name(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """Return the printable name of this uid, "" if it has none here. May block."""
     import pwd  # here, for most programs show no holder
 
     try:

@@ -6,15 +6,12 @@ import contextlib
 import io
 import json
 import os
-import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -23,8 +20,9 @@ from support.daemon import Daemon
 from support.processes import python_path
 from support.rig import Rig
 from support.users import ALICE, BOB
-from support.waiting import TIMEOUT, wait_readable
+from support.waiting import TIMEOUT
 from ttybroker import cli, wire
+from ttybroker.version import VERSION
 
 pytestmark = pytest.mark.root
 
@@ -153,11 +151,17 @@ def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) ->
     ("words", "status", "line"),
     [
         ([], 2, "required: COMMAND"),
-        (["frobnicate"], 2, "invalid choice"),
-        (["list", "ttyS0"], 2, "unrecognized arguments: ttyS0"),
-        (["term", "--wait", "never", "ttyS0"], 2, "invalid"),
+        (["frobnicate"], 2, "frobnicate: no such command; see ttybroker --help"),
+        (["lsit"], 2, "lsit: no such command; did you mean list?"),
+        (["list", "--watch"], 2, "unrecognized arguments: --watch"),
+        (["list", "ttyS00"], 1, "ttyS00: no port that you may use; did you mean ttyS0?"),
+        (["term", "--wait", "never", "ttyS0"], 2, "it is a number of seconds"),
+        (["term"], 2, "which port? see: ttybroker list"),
+        (["term", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["revoke", "../etc"], 1, "not a port's name"),
+        (["revoke", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["check", "ttyS9"], 1, ""),
+        (["check", "--user", "²", "ttyS0"], 2, "no such user: ²"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(
@@ -167,6 +171,83 @@ def test_what_cannot_be_done_is_one_clear_line(
     assert done.returncode == status
     assert line in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Daemon) -> None:
+    done = command(rig, "check", "ttS0")
+    assert done.returncode == 1 and done.stdout.endswith("; did you mean ttyS0?\n")
+    done = command(rig, "check", "ttyS0")
+    assert done.returncode == 0 and "did you mean" not in done.stdout
+    assert "did you mean" not in command(rig, "check", "zzz").stdout
+
+
+@pytest.mark.parametrize("name", ["check", "list", "revoke", "term"])
+def test_a_path_where_a_name_is_meant_is_told_with_the_name(
+    name: str, rig: Rig, daemon: Daemon
+) -> None:
+    done = command(rig, name, "/dev/ttyS0")
+    line = "ttybroker: '/dev/ttyS0': not a port's name; write ttyS0\n"
+    assert (done.returncode, done.stderr, done.stdout) == (1, line, "")
+
+
+def test_one_port_is_listed_alone(rig: Rig, daemon: Daemon) -> None:
+    lines = command(rig, "list", "ttyS1").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["PORT", "ttyS1"]
+    both = command(rig, "list", "ttyS1", "nope", "--json")
+    assert [row["port"] for row in json.loads(both.stdout)] == ["ttyS1"]
+    assert (both.returncode, both.stderr) == (1, "ttybroker: nope: no port that you may use\n")
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_told(option: str, rig: Rig) -> None:
+    done = command(rig, option)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ttybroker {VERSION}\n", "")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_goes_to_standard_output(option: str, rig: Rig) -> None:
+    for name in ("", "list", "term", "run", "revoke", "check", "demo"):
+        done = command(rig, *filter(None, [name, option]))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: ttybroker")
+
+
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_no_redirection_makes_a_traceback(redirect: str, rig: Rig, daemon: Daemon) -> None:
+    for words in ("list", "list --json", "check ttyS0", "--help"):
+        done = subprocess.run(
+            f"{sys.executable} -m ttybroker.cli {words} {redirect}",
+            shell=True,
+            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        if "full" in redirect:
+            assert (done.returncode, done.stderr) == (1, "ttybroker: No space left on device\n")
+        else:
+            assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_it_as_the_signal_with_one_line(rig: Rig) -> None:
+    """While it waits for a broker that does not answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(rig.socket))
+        listener.listen()
+        with subprocess.Popen(
+            [sys.executable, "-m", "ttybroker.cli", "list"],
+            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            broker, _ = listener.accept()
+            with broker:
+                broker.recv(4096)
+                process.send_signal(signal.SIGINT)
+                _, told = process.communicate(timeout=TIMEOUT)
+    os.unlink(rig.socket)
+    assert (process.returncode, told) == (-signal.SIGINT, "ttybroker: interrupted\n")
 
 
 def test_without_a_broker_it_says_where_it_looked(rig: Rig) -> None:
@@ -187,86 +268,3 @@ def test_a_reader_that_has_seen_enough_is_no_error(rig: Rig, daemon: Daemon) -> 
         check=False,
     )
     assert "Traceback" not in done.stderr
-
-
-class Screen:
-    """`ttybroker term` on ttyS0 as somebody sees it; ended, however the test does."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.seen = b""
-        self.end, keyboard = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ttybroker.cli", "term", "ttyS0", "115200"],
-            stdin=keyboard,
-            stdout=keyboard,
-            stderr=keyboard,
-            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-        )
-        os.close(keyboard)
-
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.end)
-
-    def shows(self, what: bytes) -> None:
-        while what not in self.seen:
-            wait_readable(self.end, f"{what!r}, got {self.seen!r}")
-            self.seen += os.read(self.end, 4096)
-
-    def asks(self, what: bytes) -> None:
-        """Until it reads a line, which is after it throws away what was typed earlier. No event
-        tells of that, so the terminal's mode is looked at."""
-        self.shows(what)
-        end = time.monotonic() + TIMEOUT
-        while not termios.tcgetattr(self.end)[3] & termios.ICANON:
-            assert time.monotonic() < end, f"{what!r}, but no line is read"
-            os.sched_yield()
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.end, keys)
-
-    def leave(self) -> int:
-        self.type(b"\x1d")  # Ctrl+]
-        with contextlib.suppress(OSError):  # EIO: it has closed its side
-            while os.read(self.end, 4096):
-                pass
-        return self.process.wait(TIMEOUT)
-
-
-def test_term_is_miniterm_on_the_port(rig: Rig, daemon: Daemon) -> None:
-    with Screen(rig) as screen:
-        screen.shows(b"Quit: Ctrl+]")
-        screen.type(b"typed")
-        assert rig.ports["ttyS0"].read(5) == b"typed"
-        rig.ports["ttyS0"].write(b"answered")
-        screen.shows(b"answered")
-        assert screen.leave() == 0
-
-
-def test_term_has_no_file_system_once_it_has_the_port(
-    rig: Rig, daemon: Daemon, tmp_path: Path
-) -> None:
-    """Root's own process, which nothing else would keep from that file."""
-    secret = tmp_path / "secret"
-    secret.write_text("for nobody")
-    with Screen(rig) as screen:
-        screen.shows(b"Quit: Ctrl+]")
-        screen.type(b"typed")
-        assert rig.ports["ttyS0"].read(5) == b"typed"  # from here on keys are miniterm's
-        screen.type(b"\x14\x15")  # Ctrl+T Ctrl+U: upload
-        screen.asks(b"File to upload: ")
-        screen.type(f"{secret}\n".encode())
-        screen.shows(b"Permission denied")
-        screen.type(b"x")
-        assert rig.ports["ttyS0"].read(1) == b"x"
-        screen.type(b"\x14\x01")  # Ctrl+T Ctrl+A: encoding
-        screen.asks(b"new encoding name")
-        screen.type(b"koi8-r\n")  # a codec that is loaded only now
-        screen.shows(b"output encoding: koi8-r")
-        screen.type("я".encode())
-        assert rig.ports["ttyS0"].read(1) == "я".encode("koi8-r")
-        assert screen.leave() == 0

@@ -1,0 +1,101 @@
+"""Who has a port, as a sentence for the person who wants it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ttybroker.users import name_of, named
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from ttybroker.wire import Holder
+
+_BY = {
+    "lock file": "by its lock file",
+    "flock": "by flock",
+    "exclusive": "by a program that set it exclusive",
+    "login": "by a login",
+}
+_A_DAY = 86400
+
+
+def holding(holder: Holder, device: str = "") -> str:
+    """Return a clause like "alice has it with picocom (pid 42) since 22:50".
+
+    device: the port's path, to look in /proc for copies where the holder's process has ended.
+    May block as long as the name service does.
+    """
+    holder = named(holder)
+    user = holder.user or ("somebody" if holder.uid is None else f"uid {holder.uid}")
+    label = f" for {holder.label!r}" if holder.label else ""
+    if holder.how == "exclusive":
+        return f"held {_BY['exclusive']}"
+    if holder.how == "lease" and not _lives(holder.pid):
+        return f"{user} has it{label}{since(holder)}: its process has ended, {_copies(device)}"
+    program = f" with {holder.program}" if holder.program else ""
+    pid = f" (pid {holder.pid})" if holder.pid else ""
+    how = "" if holder.how == "lease" else f", {_BY.get(holder.how, f'by {holder.how}')}"
+    return f"{user} has it{program}{pid}{label}{since(holder)}{how}"
+
+
+def since(holder: Holder) -> str:
+    """Return " since 22:50", with the date where that is a day ago or more; "" if not known."""
+    if holder.since is None:
+        return ""
+    long_ago = time.time() - holder.since >= _A_DAY
+    return time.strftime(" since %Y-%m-%d %H:%M" if long_ago else " since %H:%M",
+                         time.localtime(holder.since))  # fmt: skip
+
+
+def copies(device: str) -> list[tuple[int, int, str]]:
+    """Return pid, uid and program of each process that has a descriptor of the device.
+
+    Of other users' processes only root sees the descriptors: proc_pid_fd(5). A pid is as this
+    process's /proc has it.
+    """
+    try:
+        rdev = os.stat(device).st_rdev
+    except OSError:
+        return []
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _has(entry, rdev):
+            try:
+                uid = os.stat(f"/proc/{entry}").st_uid
+                with open(f"/proc/{entry}/comm", errors="replace") as file:
+                    found.append((int(entry), uid, _printable(file.read().rstrip("\n"))))
+            except OSError:  # ended meanwhile
+                continue
+    return sorted(found)
+
+
+def _has(pid: str, rdev: int) -> bool:
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:  # somebody else's, or ended
+        return False
+    for number in numbers:
+        try:
+            if os.stat(f"/proc/{pid}/fd/{number}").st_rdev == rdev:
+                return True
+        except OSError:  # closed meanwhile
+            continue
+    return False
+
+
+def _copies(device: str) -> str:
+    found = copies(device) if device else []
+    if not found:
+        return "a copy of it is still open in a process that cannot be seen from here"
+    pid, uid, program = found[0]
+    others = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{name_of(uid) or f'uid {uid}'}'s {program} (pid {pid}) has a copy{others}"
+
+
+def _lives(pid: int | None) -> bool:
+    return pid is not None and os.path.exists(f"/proc/{pid}")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,62 @@
+"""What to say of a name that is no port's, or of none that is there: loaded for such an error."""
+
+from __future__ import annotations
+
+import os
+
+from ttybroker.wire import valid_name
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ttybroker.client import Client
+
+_SHOWN = 80  # characters
+
+
+def not_a_name(text: str) -> str:
+    """Return the line for what stands where a port's name is meant, and is none.
+
+    A path below /dev is followed, so that a link of /dev/serial/by-id leads to its port. Nothing
+    is opened.
+    """
+    shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    meant = _meant(text) if text.startswith("/dev/") else ""
+    if meant:
+        return f"{shown}: not a port's name; write {meant}"
+    return f"{shown}: not a port's name: a letter, then up to 63 letters, digits, - or _"
+
+
+def _meant(path: str) -> str:
+    try:
+        target = os.path.realpath(path)
+    except (OSError, ValueError):  # such as a zero byte
+        target = path
+    for candidate in (target, path):
+        name = os.path.basename(candidate)
+        if candidate.startswith("/dev/") and valid_name(name):
+            return name
+    return ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" for the most similar of the known names, else ""."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def similar(broker: Client, name: str) -> str:
+    """Return `did_you_mean` among the ports that the caller may use; "" if it is one of them,
+    or no name."""
+    if not valid_name(name):
+        return ""
+    from ttybroker.errors import BrokerError
+
+    try:
+        known = [port.name for port in broker.ports()]
+    except BrokerError:  # what the broker said first matters more
+        return ""
+    return "" if name in known else did_you_mean(name, known)

@@ -1,0 +1,162 @@
+"""`ttybroker term`: a terminal on a brokered port, by pyserial's miniterm."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+from ttybroker.say import say
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    import argparse
+
+    from ttybroker.errors import BrokerError
+    from ttybroker.term.log import Log
+
+DONE, REFUSED, USAGE = 0, 1, 2
+_ENDINGS: dict[int, str] = {
+    signal.SIGHUP: "hung up",
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "ended",
+}
+
+
+class Ended(BaseException):
+    """A signal says that it is over."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(arguments: list[str]) -> int:
+    """Run the terminal. Exit status: 0 left by its user, 1 refused or ended otherwise, 2 usage;
+    a signal ends the process as that signal."""
+    name = ""
+    try:
+        _catch_signals()
+        from ttybroker.term import options
+
+        try:
+            read = options.parse(arguments)
+            if read.port is None:
+                raise options.Usage("which port? see: ttybroker list")
+        except options.Usage as error:
+            say(f"term: {error}; see ttybroker term --help")
+            return USAGE
+        name = read.port
+        return _run(read)
+    except Ended as end:
+        from ttybroker.ending import end_by
+
+        say(f"{name}: {_ENDINGS[end.number]}" if name else _ENDINGS[end.number])
+        return end_by(end.number)
+    except BrokenPipeError:
+        say(f"{name}: nobody reads the output any more")
+        return REFUSED
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ttybroker import client
+    from ttybroker.errors import BrokerError
+    from ttybroker.port import BrokeredSerial
+    from ttybroker.term.acquire import Wait, acquire
+    from ttybroker.term.console import Console
+    from ttybroker.term.lines import Lines
+    from ttybroker.term.terminal import Terminal
+
+    client.tell_why = say
+    name = options.port
+    log = _open_log(options)
+    lines = Lines(options.timestamps, options.hex)
+    port = BrokeredSerial(
+        None,
+        options.baud,
+        bytesize=options.databits,
+        parity=options.parity,
+        stopbits=options.stopbits,
+        rtscts=options.flow == "hard",
+        xonxoff=options.flow == "soft",
+    )
+    port.port = name
+    for line in ("rts", "dtr"):
+        if getattr(options, line) is not None:
+            setattr(port, line, bool(getattr(options, line)))
+    console = Console()
+    try:
+        descriptor = acquire(name, options.wait, Wait(name, options.quiet))
+    except BrokerError as error:
+        say(_refusal(error, name))
+        return REFUSED
+    try:
+        port.adopt(descriptor)
+    except (OSError, ValueError) as error:
+        say(f"{name}: {error}")
+        return REFUSED
+    try:
+        terminal = Terminal(port, console, options, lines, log)
+        terminal.restrict()
+        return terminal.run()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        say(f"{name}: {error.strerror or error}" if not isinstance(error, BrokerError) else error)
+        return REFUSED
+    finally:
+        port.close()
+        if log is not None:
+            log.close()
+
+
+def _open_log(options: argparse.Namespace) -> Log | None:
+    if options.log is None:
+        return None
+    from ttybroker.term.log import Log
+    from ttybroker.term.options import made_up
+
+    path = options.log or made_up(options.port)
+    if not options.log and not options.quiet:
+        say(f"logging to {path}")
+    return Log(path)
+
+
+def _refusal(error: BrokerError, name: str) -> str:
+    """The broker's no, with a similar name where it knows none, and our own words for a busy
+    port: its advice is also for programs."""
+    from ttybroker import client
+    from ttybroker.errors import BrokerError as Error
+    from ttybroker.holding import holding
+    from ttybroker.names import similar
+
+    try:
+        if error.errno in (errno.ENOENT, errno.EACCES):
+            with client.connect() as broker:
+                return f"{error}{similar(broker, name)}"
+        holder = error.holder
+        if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
+            return str(error)
+        if holder.how != "lease":  # the broker names the lock file
+            return str(error)
+        with client.connect() as broker:
+            device = next((port.device for port in broker.ports((name,))), "")
+    except Error:
+        return str(error)
+    state = "busy" if error.errno == errno.EBUSY else "waited in vain"
+    wait = f"wait for it: ttybroker term --wait 60 {name}"
+    own = holder.uid == os.geteuid() or os.geteuid() == 0
+    revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"
+    return f"{name}: {state}: {holding(holder, device)}; {wait}, or {revoke}"
+
+
+def _catch_signals() -> None:
+    for number in _ENDINGS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(number, _end)
+
+
+def _end(number: int, _frame: object) -> None:
+    for other in _ENDINGS:  # what is put back now is put back whole
+        signal.signal(other, signal.SIG_IGN)
+    raise Ended(number)

@@ -1,0 +1,138 @@
+"""Wait for a port, and show for whom."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from ttybroker import client
+from ttybroker.errors import BrokerError, PortBusy
+from ttybroker.holding import holding
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOK = 1.0  # seconds between looks at the holder, while somebody watches
+_KEYBOARD = 0
+
+
+class Wait:
+    """One line on the terminal while a port is waited for: its holder, since when, how long yet."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        self._name = name
+        self._shown = not quiet and os.isatty(2) and os.environ.get("TERM") != "dumb"
+        self._holder = ""
+        self._drawn = False
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is worth finding out about the holder."""
+        return self._shown
+
+    def about(self, error: BrokerError) -> None:
+        """Take the holder from a refusal."""
+        if self._shown and error.holder is not None:
+            self._holder = holding(error.holder)
+
+    def look(self) -> None:
+        """Ask the broker again for the holder, by a connection of its own."""
+        try:
+            with client.connect() as broker:
+                ports = broker.ports((self._name,))
+        except BrokerError:
+            return
+        if ports and ports[0].holder is not None:
+            self._holder = holding(ports[0].holder)
+
+    def draw(self, left: float | None) -> None:
+        """Show it; left: seconds that it goes on waiting, None: without an end."""
+        if not self._shown:
+            return
+        end = "waiting" if left is None else f"waiting, {left:.0f} s left"
+        what = f"{self._holder}; {end}" if self._holder else end
+        line = f"ttybroker: {self._name}: {what}"
+        try:
+            columns = os.get_terminal_size(2).columns or 80
+        except OSError:
+            columns = 80
+        sys.stderr.write(f"\r\x1b[K{line[: columns - 1]}")  # ECMA-48 EL: erase in line
+        sys.stderr.flush()
+        self._drawn = True
+
+    def erase(self) -> None:
+        """Leave the line empty."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
+
+
+def acquire(
+    name: str,
+    wait: float | None,
+    line: Wait,
+    typed: Callable[[], None] | None = None,
+    endless: bool = False,
+) -> int:
+    """Return a descriptor of the port, as `client.Client.open` does; the caller's.
+
+    wait: seconds to queue, None: do not. typed: is called when a key waits on standard input.
+    endless: do not show how long it will wait. Raises BrokerError, and what `typed` raises; that
+    withdraws the request.
+    """
+    with client.connect() as broker:
+        try:
+            return _ask(broker, name, None, line, typed, endless)
+        except PortBusy as busy:
+            if not wait:
+                raise
+            line.about(busy)
+        try:
+            return _ask(broker, name, wait, line, typed, endless)
+        finally:
+            line.erase()
+
+
+def _ask(
+    broker: client.Client,
+    name: str,
+    wait: float | None,
+    line: Wait,
+    typed: Callable[[], None] | None,
+    endless: bool,
+) -> int:
+    budget = client.RetryBudget(wait)
+    end = time.monotonic() + (wait or 0)
+    while True:
+        broker.ask_open(name, wait=wait)
+        try:
+            descriptor = None
+            while descriptor is None:
+                while not _readable(broker, typed):
+                    if wait and line.is_shown:
+                        line.draw(None if endless else max(end - time.monotonic(), 0))
+                        line.look()
+                descriptor = broker.take_answer()  # which raises when the time is up
+            return descriptor
+        except client.BrokenOff:  # the daemon is being started again
+            for pause in broker.come_back(budget):
+                time.sleep(pause)
+            wait = budget.left()
+
+
+def _readable(broker: client.Client, typed: Callable[[], None] | None) -> bool:
+    """Wait for the answer, at most until it is time to look again; whether it is there."""
+    if not broker.time_left():
+        return True
+    poll = select.poll()
+    poll.register(broker.fileno(), select.POLLIN)
+    if typed is not None:
+        poll.register(_KEYBOARD, select.POLLIN)
+    ready = dict(poll.poll(min(_LOOK, broker.time_left()) * 1000))
+    if _KEYBOARD in ready and typed is not None:
+        typed()
+    return broker.fileno() in ready

@@ -1,0 +1,392 @@
+"""miniterm without its threads: one loop copies both ways, and sees every end of it.
+
+Whoever is at the other end of the line feeds this process bytes. It holds all that it needs when
+`restrict` is called, and gives up the file system: landlock(7). To ask for the port again it
+connects to the broker's socket by its path, which Landlock does not restrict (before ABI 9, and
+there only if asked to; ttybroker.landlock.KNOWN is older).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+
+from serial.tools import miniterm
+
+from ttybroker import client, landlock
+from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError
+from ttybroker.say import say
+from ttybroker.term.acquire import Wait, acquire
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    import argparse
+
+    from ttybroker.port import BrokeredSerial
+    from ttybroker.term.console import Console
+    from ttybroker.term.lines import Lines
+    from ttybroker.term.log import Log
+
+# Codecs are loaded when somebody asks for them (Ctrl+T Ctrl+A), and names of users are shown.
+_LEFT = {
+    os.path.dirname(os.__file__): landlock.READ_FILE | landlock.READ_DIR,
+    "/etc/passwd": landlock.READ_FILE,
+    "/etc/nsswitch.conf": landlock.READ_FILE,
+}
+_KEYBOARD = 0
+_PAUSE = 1.0  # seconds until a port is asked for again; somebody took it back to use it
+_FOREVER = 30 * 86400.0  # seconds; a wait in the queue, which then begins anew
+_MOST_TYPED = 1 << 20  # bytes that may wait for a port which takes none
+
+
+class Left(Exception):
+    """The user has seen enough, or the input has ended."""
+
+
+class HungUp(Exception):
+    """The port is not ours any more."""
+
+
+class Terminal(miniterm.Miniterm):
+    """miniterm's keys, menu and filters on a port that comes back."""
+
+    serial: BrokeredSerial
+    console: Console
+
+    def __init__(
+        self,
+        port: BrokeredSerial,
+        console: Console,
+        options: argparse.Namespace,
+        lines: Lines,
+        log: Log | None,
+    ) -> None:
+        miniterm.Console = lambda: console  # type: ignore[assignment, misc]
+        super().__init__(port, options.echo, options.eol, options.filter or ["default"])
+        self.console = console
+        self.raw = options.raw or not (console.is_terminal or os.isatty(1))
+        self.exit_character = chr(options.exit_char)
+        self.menu_character = chr(options.menu_char)
+        self.set_rx_encoding(options.encoding)
+        self.set_tx_encoding(options.encoding)
+        self._lines = lines
+        self._log = log
+        self._quiet = options.quiet
+        self._linger: float = options.linger
+        self._reconnects = options.reconnect
+        if self._reconnects is None:
+            self._reconnects = console.is_terminal
+        self._bytes_as_they_are = options.raw
+        self._menu_active = False
+        self._input_ended = False
+        self._last = time.monotonic()  # when something came or went
+        self._unsent = bytearray()
+
+    @staticmethod
+    def restrict() -> None:
+        """Give up the file system. Raises OSError if the kernel has Landlock and refuses it."""
+        landlock.restrict(_LEFT)
+
+    def run(self) -> int:
+        """Copy until the user leaves; returns the exit status. Raises OSError."""
+        self.alive = True
+        found, sys.stdin = sys.stdin, _Prompt(self)
+        try:
+            self.console.setup()
+            self._greet()
+            while True:
+                try:
+                    while self.alive:
+                        self._turn()
+                    return 0
+                except HungUp:
+                    self._forget_port()
+                    if not self._reconnects:
+                        self.tell(self._why())
+                        return 1
+                    self._come_back()
+        except Left:
+            return 0
+        finally:
+            sys.stdin = found
+            self.console.cleanup()
+            if self.console.in_line and self.console.is_terminal:
+                sys.stderr.write("\n")
+
+    def tell(self, line: str) -> None:
+        """Say it in a line of its own."""
+        if self.console.in_line:
+            sys.stderr.write("\r\n" if self.console.is_terminal else "")
+            self.console.in_line = False
+        sys.stderr.flush()
+        say(line)
+
+    def _greet(self) -> None:
+        if self._quiet or not self.console.is_terminal:
+            return
+        port = self.serial
+        self.tell(f"{port.port} at {port.baudrate} {port.bytesize}{port.parity}{port.stopbits}")
+        quit_, menu = (miniterm.key_description(key)
+                       for key in (self.exit_character, self.menu_character))  # fmt: skip
+        self.tell(f"Quit: {quit_} | Menu: {menu} | Help: {menu} followed by Ctrl+H")
+
+    # one turn of the loop
+
+    def _turn(self) -> None:
+        if self._wait(self._time_left()):
+            if self.console.is_terminal:
+                self._take_keys()
+            else:
+                self._take_input()
+        elif self._input_ended and not self._unsent and not self._time_left():
+            raise Left
+
+    def _time_left(self) -> float | None:
+        """Seconds of quiet until it is over, None: until the user says so."""
+        if not self._input_ended or self._linger == float("inf"):
+            return None
+        return max(self._last + self._linger - time.monotonic(), 0.0)
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for the next event, serve the port, and return whether there is input."""
+        poll = select.poll()
+        port = self.serial.fileno()
+        poll.register(port, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        if not self._input_ended:
+            poll.register(_KEYBOARD, select.POLLIN)
+        ready = dict(poll.poll(None if timeout is None else timeout * 1000 + 1))
+        events = ready.get(port, 0)
+        if events & ~select.POLLOUT:
+            self._receive(events)
+        if events & select.POLLOUT:
+            self._send()
+        return _KEYBOARD in ready and not self._input_ended
+
+    def _receive(self, events: int) -> None:
+        try:
+            data = os.read(self.serial.fileno(), 4096)
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: hung up
+            raise HungUp from None
+        if not data:
+            if events & (select.POLLHUP | select.POLLERR):
+                raise HungUp
+            return  # with VMIN 0 a read of nothing is no end: termios(3)
+        self._last = time.monotonic()
+        shown = self._lines.feed(data)
+        if self._log is not None:
+            self._log.write(shown)
+        if self.raw:
+            self.console.write_bytes(shown)
+            return
+        assert self.rx_decoder is not None
+        text = self.rx_decoder.decode(shown)
+        for transformation in self.rx_transformations:
+            text = transformation.rx(text)
+        self.console.write(text)
+
+    def _take_keys(self) -> None:
+        text = self.console.keys()
+        if not text:
+            raise OSError("the terminal is gone")
+        plain = ""
+        for key in text:
+            if self._menu_active:
+                self._menu_active = False
+                self._menu(key)
+            elif key in (self.menu_character, self.exit_character):
+                self._queue(plain)
+                plain = ""
+                if key == self.exit_character:
+                    raise Left
+                self._menu_active = True
+            else:
+                plain += key
+        self._queue(plain)
+
+    def _take_input(self) -> None:
+        """What somebody's program writes to us: data, in which no key means anything."""
+        data = self.console.data()
+        self._last = time.monotonic()
+        if not data:
+            self._input_ended = True
+        elif self._bytes_as_they_are:
+            self._unsent += data
+            self._send()
+        else:
+            self._queue(data.decode(self.output_encoding, "surrogateescape"))
+        while len(self._unsent) > 65536:  # it is not lost: the program waits
+            self._wait_sent()
+
+    def _wait_sent(self) -> None:
+        ended, self._input_ended = self._input_ended, True
+        try:
+            self._wait(None)
+        finally:
+            self._input_ended = ended
+
+    def _queue(self, text: str) -> None:
+        """Send what was typed, as soon as the port takes it."""
+        if not text:
+            return
+        sent = text
+        for transformation in self.tx_transformations:
+            sent = transformation.tx(sent)
+        self._unsent += self._encoded(sent)
+        if len(self._unsent) > _MOST_TYPED and self.console.is_terminal:
+            self._unsent.clear()
+            self.tell(f"{self.serial.port}: it takes nothing; what was typed is thrown away")
+        self._send()
+        if self.echo:
+            for transformation in self.tx_transformations:
+                text = transformation.echo(text)
+            self.console.write(text)
+
+    def _encoded(self, text: str) -> bytes:
+        try:
+            assert self.tx_encoder is not None
+            data = self.tx_encoder.encode(text)
+        except UnicodeEncodeError:  # bytes that are no text, from a pipe
+            data = text.encode(self.output_encoding, "surrogateescape")
+        return data
+
+    def _send(self) -> None:
+        if not self._unsent:
+            return
+        try:
+            sent = os.write(self.serial.fileno(), self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            raise HungUp from None
+        del self._unsent[:sent]
+        self._last = time.monotonic()
+
+    def _menu(self, key: str) -> None:
+        try:
+            self.handle_menu_key(key)
+        except (OSError, ValueError, termios.error) as error:  # a pty has no lines, for one
+            if not self.serial.is_open:
+                raise HungUp from None
+            self.tell(f"{self.serial.port}: {_text(error)}")
+
+    # the port goes, and comes back
+
+    def _forget_port(self) -> None:
+        self._unsent.clear()
+        self._menu_active = False
+        self.serial.close()
+
+    def _why(self) -> str:
+        """Why the port hung up, as far as the broker can tell."""
+        name = self.serial.port
+        try:
+            with client.connect() as broker:
+                ports = broker.ports((str(name),))
+        except BrokerError as error:
+            return f"{name}: hung up; {error}"
+        if not ports or ports[0].state == "gone":
+            return f"{name}: unplugged"
+        return f"{name}: taken back, or hung up"
+
+    def _come_back(self) -> None:
+        """Wait until the port is ours again. Raises Left; BrokerError for a denial."""
+        name = str(self.serial.port)
+        key = miniterm.key_description(self.exit_character)
+        self._notice(f"{self._why()}; waiting for it, {key} ends that")
+        line, said = Wait(name, self._quiet), ""
+        typed = self._only_exit if self.console.is_terminal else None
+        while True:
+            self._pause()
+            try:
+                self.serial.adopt(acquire(name, _FOREVER, line, typed, endless=True))
+                break
+            except (NotPermitted, InvalidName, ProtocolError):
+                raise
+            except (OSError, termios.error) as error:  # and each BrokerError: not there yet
+                if str(error) != said:
+                    said = str(error)
+                    self._notice(_text(error) if isinstance(error, BrokerError)
+                                 else f"{name}: {_text(error)}")  # fmt: skip
+        self._last = time.monotonic()
+        self._notice(f"{name}: back, at {self.serial.baudrate}")
+
+    def _notice(self, line: str) -> None:
+        if not self._quiet:
+            self.tell(line)
+
+    def _pause(self) -> None:
+        end = time.monotonic() + _PAUSE
+        while (left := end - time.monotonic()) > 0:
+            keyboard = [_KEYBOARD] if self.console.is_terminal else []
+            if select.select(keyboard, [], [], left)[0]:
+                self._only_exit()
+
+    def _only_exit(self) -> None:
+        """While there is no port, one key means something."""
+        text = self.console.keys()
+        if not text:
+            raise OSError("the terminal is gone")
+        if self.exit_character in text:
+            raise Left
+
+    # what miniterm's menu calls
+
+    def _start_reader(self) -> None:
+        self._last = time.monotonic()
+
+    def _stop_reader(self) -> None:
+        pass
+
+    def change_port(self) -> None:
+        """Show the ports, ask for one and go there; on a failure, stay."""
+        with client.connect() as broker:
+            ports = broker.ports()
+        for port in ports:
+            sys.stderr.write(f"--- {port.name:20} {port.state}\n")
+        sys.stderr.write("--- Port: ")
+        sys.stderr.flush()
+        with self.console:
+            name = sys.stdin.readline().strip()
+        if name and name != self.serial.port:
+            descriptor = acquire(name, None, Wait(name, quiet=True))
+            self._forget_port()
+            self.serial.port = None
+            self.serial._port = self.serial.name = name  # its setter would open it
+            self.serial.adopt(descriptor)
+            self._greet()
+
+    def get_help_text(self) -> str:
+        """What miniterm says, under our name."""
+        text: str = super().get_help_text()
+        return text.replace("--- pySerial", "--- ttybroker term, by pySerial", 1)
+
+
+class _Prompt:
+    """Standard input for miniterm's questions: while it waits for a line, the port is served."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def readline(self) -> str:
+        while not self._terminal._wait(None):
+            pass
+        data = self._terminal.console.data()
+        if not data:
+            raise OSError("the terminal is gone")
+        return data.decode(errors="replace")
+
+
+def _text(error: BaseException) -> str:
+    """The words of an error, without its number."""
+    if isinstance(error, BrokerError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, termios.error) and len(error.args) == 2:
+        return str(error.args[1])
+    return str(error)
