@@ -20,11 +20,12 @@ _BY = {
 _A_DAY = 86400
 
 
-def holding(holder: Holder, device: str = "") -> str:
+def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     """Return a clause like "alice has it with picocom (pid 42) since 22:50".
 
-    device: the port's path, to look in /proc for copies where the holder's process has ended.
-    May block as long as the name service does.
+    device: the port's path, to look in /proc for copies where the holder's process has ended;
+    broker: the broker's pid, whose own descriptor is none. May block as long as the name service
+    does.
     """
     holder = named(holder)
     user = holder.user or ("somebody" if holder.uid is None else f"uid {holder.uid}")
@@ -32,7 +33,7 @@ def holding(holder: Holder, device: str = "") -> str:
     if holder.how == "exclusive":
         return f"held {_BY['exclusive']}"
     if holder.how == "lease" and not _lives(holder.pid):
-        return f"{user} has it{label}{since(holder)}: its process has ended, {_copies(device)}"
+        return f"{user} has it{label}{since(holder)}: its process has ended, {_copies(holder, device, broker)}"
     program = f" with {holder.program}" if holder.program else ""
     pid = f" (pid {holder.pid})" if holder.pid else ""
     how = "" if holder.how == "lease" else f", {_BY.get(holder.how, f'by {holder.how}')}"
@@ -84,8 +85,8 @@ def _has(pid: str, rdev: int) -> bool:
     return False
 
 
-def _copies(device: str) -> str:
-    found = copies(device) if device else []
+def _copies(holder: Holder, device: str, broker: int) -> str:
+    found = [copy for copy in copies(device) if copy[0] != broker and copy[1] == holder.uid]
     if not found:
         return "a copy of it is still open in a process that cannot be seen from here"
     pid, uid, program = found[0]

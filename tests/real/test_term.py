@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.children import as_user
 from support.daemon import Daemon
+from support.processes import python_path
+from support.ptys import Pty
 from support.rig import Rig
 from support.screen import Screen
+from support.users import ALICE
+from support.waiting import TIMEOUT
+from ttybroker import client
 
 pytestmark = pytest.mark.root
 
@@ -45,4 +61,438 @@ def test_term_has_no_file_system_once_it_has_the_port(
         screen.shows(b"output encoding: koi8-r")
         screen.type("я".encode())
         assert rig.ports["ttyS0"].read(1) == "я".encode("koi8-r")
+        assert screen.leave() == 0
+
+
+def revoke(rig: Rig, name: str = "ttyS0") -> None:
+    with client.connect(str(rig.socket)) as connection:
+        connection.revoke(name)
+
+
+def own_lines(screen: Screen) -> list[str]:
+    """What it said itself."""
+    lines = screen.seen.decode().replace("\r", "\n").split("\n")
+    return [line for line in lines if line.startswith("ttybroker: ")]
+
+
+@contextlib.contextmanager
+def piped(rig: Rig, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`ttybroker term` between pipes; ended, however the test does."""
+    home = {"XDG_CONFIG_HOME": str(rig.base / "no-config")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ttybroker.cli", "term", *words],
+        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket), **home},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for end in (process.stdin, process.stdout, process.stderr):
+            if end is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    end.close()
+
+
+# its endings
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended"), (signal.SIGHUP, "hung up")],
+)
+def test_a_signal_ends_it_as_that_signal_with_the_terminal_put_back(
+    rig: Rig, daemon: Daemon, number: signal.Signals, word: str
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        before = termios.tcgetattr(screen.end)  # of a pty both ends have the same
+        screen.shows(b"Quit: Ctrl+]")
+        assert not termios.tcgetattr(screen.end)[3] & termios.ICANON
+        screen.process.send_signal(number)
+        screen.shows(f"ttybroker: ttyS0: {word}".encode())
+        assert screen.process.wait(TIMEOUT) == -number
+        assert termios.tcgetattr(screen.end) == before
+    assert b"Traceback" not in screen.seen
+    assert len(own_lines(screen)) == 3
+
+
+def test_a_port_taken_back_is_one_line_and_status_one(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "--no-reconnect", "-q", "ttyS0") as screen:
+        daemon.record("grant", port="ttyS0")
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
+        revoke(rig)
+        assert screen.ends() == 1
+    assert screen.seen == b"ttybroker: ttyS0: taken back, or hung up\r\n"
+
+
+def test_an_unplugged_port_is_one_line_and_status_one(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "--no-reconnect", "-q", "ttyS0") as screen:
+        daemon.record("grant", port="ttyS0")
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
+        rig.ports["ttyS0"].close()
+        assert screen.ends() == 1
+    assert screen.seen == b"ttybroker: ttyS0: unplugged\r\n"
+
+
+def test_a_terminal_that_is_gone_ends_it_and_frees_the_port(rig: Rig, daemon: Daemon) -> None:
+    """No signal tells it of that: the terminal does not control it."""
+    stderr_end, stderr = os.pipe()
+    screen = Screen(rig, "ttyS0", stderr=stderr)
+    os.close(stderr)
+    with screen, open(stderr_end, "rb") as told:
+        daemon.record("grant", port="ttyS0")
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
+        os.close(screen.end)
+        screen.end = os.open(os.devnull, os.O_RDONLY)
+        assert screen.process.wait(TIMEOUT) == 1
+        assert told.read().splitlines()[-1] == b"ttybroker: ttyS0: the terminal is gone"
+    daemon.record("release", port="ttyS0")
+
+
+def test_an_output_that_nobody_reads_ends_it(rig: Rig, daemon: Daemon) -> None:
+    end, output = os.pipe()
+    with Screen(rig, "ttyS0", stdout=output) as screen:
+        os.close(output)
+        screen.shows(b"Quit: Ctrl+]")
+        os.close(end)
+        rig.ports["ttyS0"].write(b"data\n")
+        assert screen.ends() == 1
+    assert own_lines(screen)[2:] == ["ttybroker: ttyS0: nobody reads the output any more"]
+
+
+def test_a_closed_input_is_one_that_has_ended(rig: Rig, daemon: Daemon) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m ttybroker.cli term ttyS0 --linger 0 <&-",
+        shell=True,
+        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_ctrl_c_at_any_moment_of_its_start_is_no_traceback(rig: Rig, daemon: Daemon) -> None:
+    """At each module that it loads, which takes most of its start."""
+    stop = """
+import os, signal, sys
+at = int(sys.argv.pop(1))
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        global at
+        at -= 1
+        if at == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.argv[0] = "ttybroker"
+from ttybroker.cli import main
+sys.meta_path.insert(0, Finder())
+sys.exit(main())
+"""
+    for at in range(1, 60, 4):
+        done = subprocess.run(
+            [sys.executable, "-c", stop, str(at), "term", "ttyS0", "--linger", "0"],
+            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        interrupted = (-signal.SIGINT, "ttybroker: interrupted\n")
+        named = (-signal.SIGINT, "ttybroker: ttyS0: interrupted\n")
+        assert (done.returncode, done.stderr) in (interrupted, named, (0, "")), at
+        if done.returncode == 0:
+            break
+    assert at > 10, "it was never interrupted"
+
+
+def test_a_busy_port_is_told_with_its_holder_and_what_helps(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE, "ttyS0")
+    with piped(rig, "ttyS0") as process:
+        _, told = process.communicate(timeout=TIMEOUT)
+    what = rf"ttybroker: ttyS0: busy: uid {ALICE} has it with \S+ \(pid {holder.pid}\) since \S+; "
+    what += "wait for it: ttybroker term --wait 60 ttyS0, or take it back: ttybroker revoke ttyS0"
+    assert re.fullmatch(what + "\n", told.decode()) and process.returncode == 1
+
+
+def test_a_copy_that_outlives_its_process_is_told_with_who_has_it(rig: Rig, daemon: Daemon) -> None:
+    def hold() -> int:
+        descriptor = client.connect(str(rig.socket)).open("ttyS0")
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        os.close(descriptor)
+        return pid
+
+    copy = as_user(ALICE, (), hold)
+    try:
+        with piped(rig, "ttyS0") as process:
+            _, told = process.communicate(timeout=TIMEOUT)
+        assert f"its process has ended, uid {ALICE}'s ".encode() in told
+        assert f" (pid {copy}) has a copy; wait for it: ".encode() in told
+    finally:
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)
+
+
+def test_without_a_broker_it_is_one_line(rig: Rig) -> None:
+    with piped(rig, "ttyS0") as process:
+        _, told = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert re.fullmatch(rb"ttybroker: no broker at \S+: [^\n]+\n", told)
+
+
+# without a terminal
+
+
+def test_what_is_piped_in_is_sent_and_what_comes_is_printed(rig: Rig, daemon: Daemon) -> None:
+    port = rig.ports["ttyS0"]
+    with piped(rig, "ttyS0") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"AT\n")
+        process.stdin.close()
+        process.stdin = None
+        daemon.record("grant", port="ttyS0")
+        assert port.read(4) == b"AT\r\n"
+        port.write(b"\r\n\x1bOK\r\n")
+        out, told = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out, told) == (0, b"\r\n\x1bOK\r\n", b"")
+
+
+def test_raw_bytes_pass_as_they_are_and_nothing_is_lost(rig: Rig, daemon: Daemon) -> None:
+    port, data = rig.ports["ttyS0"], bytes(range(256)) * 1200
+    with piped(rig, "ttyS0", "--raw") as process:
+        daemon.record("grant", port="ttyS0")  # before that a pty's far end reads EIO
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.append(port.read(len(data))))
+        reader.start()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(data)
+        process.stdin.flush()
+        reader.join(TIMEOUT)
+        assert got == [data]
+        port.write(data[:4096])
+        assert process.stdout.read(4096) == data[:4096]
+        process.stdin.close()
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_without_a_terminal_an_unplugged_port_ends_it(rig: Rig, daemon: Daemon) -> None:
+    with piped(rig, "ttyS0") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"AT\n")
+        process.stdin.flush()
+        daemon.record("grant", port="ttyS0")
+        assert rig.ports["ttyS0"].read(4) == b"AT\r\n"
+        rig.ports["ttyS0"].close()
+        _, told = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, told) == (1, b"ttybroker: ttyS0: unplugged\n")
+
+
+# the port comes back
+
+
+def test_it_comes_back_after_a_revoke_and_the_log_goes_on(
+    rig: Rig, daemon: Daemon, tmp_path: Path
+) -> None:
+    """Confined as it is, with its own settings, and through the broker's socket."""
+    log, port = tmp_path / "log", rig.ports["ttyS0"]
+    log.write_text("earlier\n")
+    with Screen(rig, "ttyS0", "-b", "19200", "--log", str(log)) as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        port.write(b"one\r\n")
+        screen.shows(b"one")
+        revoke(rig)
+        screen.shows(b"ttybroker: ttyS0: taken back, or hung up; waiting for it, Ctrl+] ends that")
+        screen.shows(b"ttybroker: ttyS0: back, at 19200")
+        port.write(b"two\r\n")
+        screen.shows(b"two")
+        screen.type(b"x")
+        assert port.read(1) == b"x"
+        assert screen.leave() == 0
+    assert log.read_bytes() == b"earlier\none\r\ntwo\r\n"
+
+
+def test_it_waits_in_the_queue_behind_who_took_the_port_and_says_who(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        revoke(rig)
+        holder = rig.holder(ALICE, "ttyS0")
+        screen.shows(f"uid {ALICE} has it with ".encode())
+        screen.shows(f"(pid {holder.pid}) since ".encode())
+        holder.say()
+        screen.shows(b"ttybroker: ttyS0: back")
+        rig.ports["ttyS0"].write(b"again")
+        screen.shows(b"again")
+        assert screen.leave() == 0
+
+
+def test_it_comes_back_when_the_board_is_plugged_in_again(rig: Rig) -> None:
+    link = rig.base / "board"
+    first, second = Pty(), Pty(far=True)
+    link.symlink_to(first.path)
+    rig.rules.append(f'[[rule]]\nport = "board"\ndevice = "{link}"\nclass = "pty"\nallow = ["*"]\n')
+    rig.ports["board"] = second
+    rig.daemon()
+    with Screen(rig, "board") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        link.unlink()
+        first.close()
+        screen.shows(b"ttybroker: board: unplugged; waiting for it, Ctrl+] ends that")
+        link.symlink_to(second.path)
+        screen.shows(b"ttybroker: board: back")
+        second.write(b"booted")
+        screen.shows(b"booted")
+        assert screen.leave() == 0
+    link.unlink()
+
+
+def test_it_can_be_left_while_the_port_is_away(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        rig.ports["ttyS0"].close()
+        screen.shows(b"unplugged; waiting for it")
+        assert screen.leave() == 0
+
+
+def test_a_user_who_may_not_have_it_any_more_is_told_so(rig: Rig) -> None:
+    rig.port("ttyS0")
+    daemon = rig.daemon()
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        rig.write_policy("")
+        rig.reload(daemon)
+        assert screen.ends() == 1
+    assert "ttybroker: ttyS0: not permitted: " in own_lines(screen)[-1]
+
+
+# it waits
+
+
+def test_a_wait_shows_who_has_the_port_and_how_long_it_will_wait(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE, "ttyS0")
+    with Screen(rig, "--wait", "500", "ttyS0") as screen:
+        screen.shows(f"ttybroker: ttyS0: uid {ALICE} has it with ".encode())
+        screen.shows(f"(pid {holder.pid}) since ".encode())
+        screen.shows(b"; waiting, 499 s left")
+        screen.shows(b"; waiting, 498 s left")
+        holder.say()
+        screen.shows(b"Quit: Ctrl+]")
+        assert screen.leave() == 0
+
+
+def test_a_wait_ends_at_once_with_ctrl_c(rig: Rig, daemon: Daemon) -> None:
+    rig.holder(ALICE, "ttyS0")
+    with Screen(rig, "--wait", "500", "ttyS0") as screen:
+        screen.shows(b"s left")
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.process.wait(5) == -signal.SIGINT
+        screen.shows(b"ttybroker: ttyS0: interrupted")
+
+
+def test_a_wait_is_silent_where_that_is_asked_for_or_nobody_looks(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE, "ttyS0")
+    with Screen(rig, "--wait", "1.5", "-q", "ttyS0") as screen:
+        assert screen.ends() == 1
+    (line,) = own_lines(screen)
+    assert line.startswith(f"ttybroker: ttyS0: waited in vain: uid {ALICE} has it with ")
+    with piped(rig, "--wait", "1.5", "ttyS0") as process:
+        _, told = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1 and told.count(b"\n") == 1 and b"\r" not in told
+    assert f"(pid {holder.pid})".encode() in told
+
+
+# what is shown and logged
+
+
+def test_lines_have_times_and_bytes_are_numbers_where_that_is_asked_for(
+    rig: Rig, daemon: Daemon, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with Screen(rig, "ttyS0", "--timestamps", "iso", "--hex", f"--log={log}") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        rig.ports["ttyS0"].write(b"AT\r\nO")
+        screen.shows(b"] 4f ")
+        assert screen.leave() == 0
+    stamp = rb"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d\] "
+    assert re.fullmatch(stamp + rb"41 54 0d 0a\r\n" + stamp + rb"4f ", log.read_bytes())
+
+
+def test_a_log_without_a_name_gets_one(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
+    with Screen(rig, "--log", "ttyS0", cwd=tmp_path) as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        rig.ports["ttyS0"].write(b"kept")
+        screen.shows(b"kept")
+        assert screen.leave() == 0
+    (log,) = tmp_path.iterdir()
+    assert re.fullmatch(r"ttyS0_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.log", log.name)
+    assert log.read_bytes() == b"kept" and str(log).encode() in screen.seen
+
+
+def test_a_full_disk_ends_the_log_alone(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "--log=/dev/full", "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        rig.ports["ttyS0"].write(b"one")
+        screen.shows(b"ttybroker: /dev/full: No space left on device; the log ends here")
+        rig.ports["ttyS0"].write(b"two")
+        screen.shows(b"two")
+        assert screen.leave() == 0
+
+
+def test_a_log_that_cannot_be_opened_is_told_before_the_port_is_asked_for(
+    rig: Rig, tmp_path: Path
+) -> None:
+    with piped(rig, "ttyS0", f"--log={tmp_path}/none/log") as process:
+        _, told = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert told.decode() == f"ttybroker: {tmp_path}/none/log: No such file or directory\n"
+
+
+def test_a_profile_is_used(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "ttybroker").mkdir()
+    (tmp_path / "ttybroker/term.toml").write_text(
+        '[ttyS0]\nbaud = 19200\n[profile.slow]\nport = "ttyS0"\nparity = "even"\neol = "lf"\n'
+    )
+    with Screen(rig, "--profile", "slow", env={"XDG_CONFIG_HOME": str(tmp_path)}) as screen:
+        screen.shows(b"ttybroker: ttyS0 at 19200 8E1")
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"a\n")
+        assert rig.ports["ttyS0"].read(2) == b"a\n"
+        assert screen.leave() == 0
+
+
+def test_the_menu_goes_to_another_port(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"\x14p")
+        screen.asks(b"--- Port: ")
+        screen.type(b"ttyS1\n")
+        screen.shows(b"ttybroker: ttyS1 at 115200")
+        daemon.record("release", port="ttyS0")
+        rig.ports["ttyS1"].write(b"other")
+        screen.shows(b"other")
+        screen.type(b"\x14p")
+        screen.asks(b"--- Port: ")
+        screen.type(b"ttyS7\n")
+        screen.shows(b"ttybroker: ttyS7: ")
+        rig.ports["ttyS1"].write(b"still")
+        screen.shows(b"still")
+        assert screen.leave() == 0
+
+
+def test_what_the_device_cannot_do_is_a_line(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"\x14\x12")  # Ctrl+T Ctrl+R: RTS, which a pty has not
+        screen.shows(b"ttybroker: ttyS0: the device has no such line or setting")
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
         assert screen.leave() == 0

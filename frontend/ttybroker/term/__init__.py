@@ -141,13 +141,14 @@ def _refusal(error: BrokerError, name: str) -> str:
             return str(error)
         with client.connect() as broker:
             device = next((port.device for port in broker.ports((name,))), "")
+            pid, _ = broker.status()
     except Error:
         return str(error)
     state = "busy" if error.errno == errno.EBUSY else "waited in vain"
     wait = f"wait for it: ttybroker term --wait 60 {name}"
     own = holder.uid == os.geteuid() or os.geteuid() == 0
     revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"
-    return f"{name}: {state}: {holding(holder, device)}; {wait}, or {revoke}"
+    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {revoke}"
 
 
 def _catch_signals() -> None:

@@ -8,6 +8,7 @@ there only if asked to; ttybroker.landlock.KNOWN is older).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -272,7 +273,7 @@ class Terminal(miniterm.Miniterm):
         except (OSError, ValueError, termios.error) as error:  # a pty has no lines, for one
             if not self.serial.is_open:
                 raise HungUp from None
-            self.tell(f"{self.serial.port}: {_text(error)}")
+            self.tell(_line(str(self.serial.port), error))
 
     # the port goes, and comes back
 
@@ -310,8 +311,7 @@ class Terminal(miniterm.Miniterm):
             except (OSError, termios.error) as error:  # and each BrokerError: not there yet
                 if str(error) != said:
                     said = str(error)
-                    self._notice(_text(error) if isinstance(error, BrokerError)
-                                 else f"{name}: {_text(error)}")  # fmt: skip
+                    self._notice(_line(name, error))
         self._last = time.monotonic()
         self._notice(f"{name}: back, at {self.serial.baudrate}")
 
@@ -381,12 +381,15 @@ class _Prompt:
         return data.decode(errors="replace")
 
 
-def _text(error: BaseException) -> str:
-    """The words of an error, without its number."""
+def _line(port: str, error: BaseException) -> str:
+    """An error in words, without its number."""
     if isinstance(error, BrokerError):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, termios.error) and len(error.args) == 2:
-        return str(error.args[1])
-    return str(error)
+    what = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOTTY, errno.EINVAL):
+        what = "the device has no such line or setting"
+    elif isinstance(error, OSError) and error.strerror:
+        what = error.strerror
+    elif isinstance(error, termios.error) and len(error.args) == 2:
+        what = str(error.args[1])
+    return f"{port}: {what}"
