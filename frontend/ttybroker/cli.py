@@ -204,7 +204,10 @@ def _forget_output() -> None:
     """Let the interpreter flush at its end what cannot be written, without a word of it."""
     import os
 
-    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # a terminal has given up the file system, and writes without a buffer
+        return
     os.dup2(null, 1)
     os.close(null)
 

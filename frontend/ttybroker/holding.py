@@ -33,7 +33,8 @@ def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     if holder.how == "exclusive":
         return f"held {_BY['exclusive']}"
     if holder.how == "lease" and not _lives(holder.pid):
-        return f"{user} has it{label}{since(holder)}: its process has ended, {_copies(holder, device, broker)}"
+        kept = _copies(holder, device, broker)
+        return f"{user} has it{label}{since(holder)}: its process has ended, {kept}"
     program = f" with {holder.program}" if holder.program else ""
     pid = f" (pid {holder.pid})" if holder.pid else ""
     how = "" if holder.how == "lease" else f", {_BY.get(holder.how, f'by {holder.how}')}"

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import termios
@@ -368,8 +367,11 @@ def test_a_user_who_may_not_have_it_any_more_is_told_so(rig: Rig) -> None:
     daemon = rig.daemon()
     with Screen(rig, "ttyS0") as screen:
         screen.shows(b"Quit: Ctrl+]")
-        rig.write_policy("")
+        rig.rules.clear()
+        rig.port("ttyS0", 'allow = ["nobody"]')
+        rig.write_policy()
         rig.reload(daemon)
+        revoke(rig)
         assert screen.ends() == 1
     assert "ttybroker: ttyS0: not permitted: " in own_lines(screen)[-1]
 

@@ -15,10 +15,12 @@ import sys
 import termios
 import time
 
+import serial
 from serial.tools import miniterm
 
+import ttybroker
 from ttybroker import client, landlock
-from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError
+from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError, WaitTimeout
 from ttybroker.say import say
 from ttybroker.term.acquire import Wait, acquire
 
@@ -31,15 +33,18 @@ if TYPE_CHECKING:
     from ttybroker.term.lines import Lines
     from ttybroker.term.log import Log
 
-# Codecs are loaded when somebody asks for them (Ctrl+T Ctrl+A), and names of users are shown.
+# Modules and codecs are loaded when somebody asks for them, and names of users are shown.
 _LEFT = {
-    os.path.dirname(os.__file__): landlock.READ_FILE | landlock.READ_DIR,
+    **{
+        os.path.dirname(str(package.__file__)): landlock.READ_FILE | landlock.READ_DIR
+        for package in (os, serial, ttybroker)
+    },
     "/etc/passwd": landlock.READ_FILE,
     "/etc/nsswitch.conf": landlock.READ_FILE,
 }
 _KEYBOARD = 0
 _PAUSE = 1.0  # seconds until a port is asked for again; somebody took it back to use it
-_FOREVER = 30 * 86400.0  # seconds; a wait in the queue, which then begins anew
+_A_DAY = 86400.0  # seconds; a wait in the queue, which then begins anew
 _MOST_TYPED = 1 << 20  # bytes that may wait for a port which takes none
 
 
@@ -304,10 +309,12 @@ class Terminal(miniterm.Miniterm):
         while True:
             self._pause()
             try:
-                self.serial.adopt(acquire(name, _FOREVER, line, typed, endless=True))
+                self.serial.adopt(acquire(name, _A_DAY, line, typed, endless=True))
                 break
             except (NotPermitted, InvalidName, ProtocolError):
                 raise
+            except WaitTimeout:
+                pass
             except (OSError, termios.error) as error:  # and each BrokerError: not there yet
                 if str(error) != said:
                     said = str(error)
