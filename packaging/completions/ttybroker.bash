@@ -5,6 +5,11 @@ _ttybroker_ports()
 	ttybroker list 2>/dev/null | sed -n '1!s/ .*//p'
 }
 
+_ttybroker_profiles()
+{
+	sed -n 's/^\[profile\.\([^]]*\)\].*/\1/p' "${XDG_CONFIG_HOME:-$HOME/.config}/ttybroker/term.toml" 2>/dev/null
+}
+
 _ttybroker()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
@@ -12,7 +17,7 @@ _ttybroker()
 	if [[ ${COMP_WORDS[0]##*/} == ttyrun ]]; then
 		command=run first=1
 	elif ((COMP_CWORD == 1)); then
-		COMPREPLY=($(compgen -W 'list run term check revoke demo --help' -- "$cur"))
+		COMPREPLY=($(compgen -W 'list run term check revoke demo --help --version' -- "$cur"))
 		return
 	fi
 	COMPREPLY=()
@@ -31,15 +36,32 @@ _ttybroker()
 	case $command:$prev in
 	run:--via) words='auto notify pty' ;;
 	*:--wait | run:--fd) return ;;
+	term:-b | term:--baud) words='9600 19200 38400 57600 115200 230400 460800 921600' ;;
+	term:-d | term:--databits) words='5 6 7 8' ;;
+	term:-p | term:--parity) words='none even odd mark space' ;;
+	term:-s | term:--stopbits) words='1 2' ;;
+	term:-f | term:--flow) words='none hard soft' ;;
+	term:--timestamps) words='iso delta none' ;;
+	term:--eol) words='cr lf crlf' ;;
+	term:--filter) words='default direct nocontrol printable colorize debug' ;;
+	term:--rts | term:--dtr) words='0 1' ;;
+	term:--profile) words=$(_ttybroker_profiles) ;;
+	term:--log)
+		COMPREPLY=($(compgen -f -- "$cur"))
+		return
+		;;
+	term:--linger | term:--encoding | term:--exit-char | term:--menu-char) return ;;
 	check:--user) words=$(compgen -u) ;;
 	run:--stdio) words=$(_ttybroker_ports) ;;
 	*)
 		case $command:$cur in
-		list:*) words=--json ;;
+		list:-*) words=--json ;;
 		run:-*) words='--via --wait --fd --stdio --' ;;
-		term:-*) words=--wait ;;
+		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
+			--wait --reconnect --no-reconnect --linger --profile --log --timestamps --hex
+			--eol --echo --filter --encoding --raw --quiet --exit-char --menu-char --help" ;;
 		check:-*) words='--user --broker --json' ;;
-		run:* | term:* | check:* | revoke:*) words=$(_ttybroker_ports) ;;
+		list:* | run:* | term:* | check:* | revoke:*) words=$(_ttybroker_ports) ;;
 		esac
 		;;
 	esac

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import shlex
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ def environment(socket: Path, home: Path) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "TERM": "vt100",
         "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home.parent / "config"),
     }
 
 
@@ -109,6 +111,12 @@ def typed(shell: list[str], line: str, socket: Path, home: Path) -> set[str]:
     return set(words[line.count(" ") :]) - {""}
 
 
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """What XDG_CONFIG_HOME is in the shells."""
+    return tmp_path / "config"
+
+
 @pytest.fixture(params=[bash, zsh, fish], ids=["bash", "zsh", "fish"])
 def complete(request: pytest.FixtureRequest, rig: Rig, tmp_path: Path) -> Iterator[Complete]:
     (tmp_path / "some-file").touch()
@@ -128,8 +136,10 @@ def complete(request: pytest.FixtureRequest, rig: Rig, tmp_path: Path) -> Iterat
     "line",
     [
         "ttybroker check ",
+        "ttybroker list tty",
         "ttybroker revoke tty",
         "ttybroker term ",
+        "ttybroker term --parity even tty",
         "ttybroker run tty",
         "ttybroker run --stdio ",
         "ttybroker run ttyS7 --fd 3 ",
@@ -148,9 +158,35 @@ def test_commands_and_options(complete: Complete, daemon: Daemon) -> None:
     assert complete("ttybroker list --j") == {"--json"}
     for option in ("--user", "--broker", "--json"):
         assert complete(f"ttybroker check {option[:4]}") == {option}
+    assert complete("ttybroker --v") == {"--version"}
     assert "root" in complete("ttybroker check --user roo")
     assert complete("ttyrun --st") == {"--stdio"}
     assert complete("ttyrun --via n") == {"notify"}
+
+
+def term_options() -> set[str]:
+    """The long options of its --help, but those that take one back, and other spellings."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ttybroker.cli", "term", "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = set(re.findall(r"--[a-z][a-z-]*", done.stdout)) - {"--baudrate"}
+    return {option for option in found if not option.startswith("--no-")} | {"--no-reconnect"}
+
+
+def test_term_has_every_option_and_its_words(complete: Complete, tmp_path: Path) -> None:
+    assert complete("ttybroker term --") == term_options()
+    assert complete("ttybroker term --timestamps ") == {"iso", "delta", "none"}
+    assert complete("ttybroker term -f ") == {"hard", "soft", "none"}
+    assert complete("ttybroker term ttyS0 --eol c") == {"cr", "crlf"}
+
+
+def test_profiles_are_those_of_the_file(complete: Complete, config: Path) -> None:
+    (config / "ttybroker").mkdir(parents=True)
+    (config / "ttybroker/term.toml").write_text("[ttyS0]\nbaud = 300\n[profile.lab]\n[profile.x]\n")
+    assert complete("ttybroker term --profile ") == {"lab", "x"}
 
 
 def test_behind_the_dashes_it_is_the_programs_line(complete: Complete, daemon: Daemon) -> None:

@@ -163,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         "--filter",
         metavar="NAME",
         action="append",
+        type=_filter,
         help="of miniterm: default, direct, nocontrol, printable, colorize, debug",
     )
     shown.add_argument(
@@ -185,14 +186,14 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument(
         "--exit-char",
         metavar="NUMBER",
-        type=int,
+        type=_character,
         default=0x1D,
         help="the character that ends it (29, Ctrl+])",
     )
     keys.add_argument(
         "--menu-char",
         metavar="NUMBER",
-        type=int,
+        type=_character,
         default=0x14,
         help="the character of the menu (20, Ctrl+T)",
     )
@@ -234,6 +235,21 @@ def _codec(text: str) -> str:
     except LookupError:
         raise argparse.ArgumentTypeError(f"{text}: no such encoding") from None
     return text
+
+
+def _filter(text: str) -> str:
+    from serial.tools.miniterm import TRANSFORMATIONS
+
+    if text not in TRANSFORMATIONS:
+        known = ", ".join(sorted(TRANSFORMATIONS))
+        raise argparse.ArgumentTypeError(f"{text}: no such filter; there are {known}")
+    return text
+
+
+def _character(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) < 0x110000):
+        raise argparse.ArgumentTypeError(f"{text}: it is the number of a character")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -1,0 +1,156 @@
+"""The command line, the profiles and the lines of `ttybroker term`, without a port."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ttybroker.term import lines
+from ttybroker.term.options import Usage, parse
+
+
+@pytest.fixture(autouse=True)
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the profiles are; there are none yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "ttybroker").mkdir()
+    return tmp_path / "ttybroker" / "term.toml"
+
+
+def typed(line: str) -> Namespace:
+    return parse(line.split())
+
+
+def test_tios_words_and_miniterms_mean_the_same() -> None:
+    tio = typed("-b 9600 -d 7 -p even -s 2 -f hard -e ttyS0")
+    mini = typed("ttyS0 9600 --databits 7 --parity E --stopbits 2 --rtscts --echo")
+    assert vars(tio) == vars(mini)
+    read = (tio.port, tio.baud, tio.databits, tio.parity, tio.stopbits, tio.flow, tio.echo)
+    assert read == ("ttyS0", 9600, 7, "E", 2, "hard", True)
+    assert parse(["--xonxoff", "ttyS0"]).flow == parse(["-f", "soft", "ttyS0"]).flow == "soft"
+    assert parse(["ttyS0", "--eol", "LF", "9600"]).baud == 9600
+
+
+@pytest.mark.parametrize(
+    ("words", "log"),
+    [
+        ("--log ttyS0", ""),
+        ("--log ttyS0 9600", ""),
+        ("ttyS0 9600 --log", ""),
+        ("--log=out.txt ttyS0 9600", "out.txt"),
+        ("--log ./ttyS1 ttyS0 9600", "./ttyS1"),
+        ("ttyS0 --log ttyS1.log 9600", "ttyS1.log"),
+        ("ttyS0", None),
+    ],
+)
+def test_a_log_may_go_without_a_name(words: str, log: str | None) -> None:
+    options = typed(words)
+    assert (options.port, options.log) == ("ttyS0", log)
+    assert options.baud == (9600 if "9600" in words else 115200)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("ttyS0 fast", "'fast': it is a number of bits a second"),
+        ("ttyS0 -b 0", "it is a number of bits a second"),
+        ("ttyS0 9600 8N1", "unrecognized arguments: 8N1"),
+        ("ttyS0 -p both", "both: it is odd, even, none, mark or space"),
+        ("ttyS0 --eol nl", "nl: it is cr, lf or crlf"),
+        ("ttyS0 --encoding nope", "nope: no such encoding"),
+        ("ttyS0 --filter nope", "nope: no such filter; there are colorize, debug"),
+        ("ttyS0 --wait nan", "it is a number of seconds"),
+        ("ttyS0 --exit-char 20", "--exit-char and --menu-char"),
+        ("ttyS0 --exit-char 1114112", "it is the number of a character"),
+        ("ttyS0 --nope", "unrecognized arguments: --nope"),
+        ("ttyS0 --profile x", "--profile x: there is no "),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_what_is_right(words: str, what: str) -> None:
+    with pytest.raises(Usage, match=re.escape(what)):
+        typed(words)
+
+
+def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: Path) -> None:
+    profiles.write_text("""
+        [ttyS0]
+        baud = 300
+        parity = "odd"
+        flow = "soft"
+        reconnect = false
+        [profile.lab]
+        port = "ttyS0"
+        baud = 19200
+        hex = true
+        log = true
+        filter = ["printable", "direct"]
+        wait = 2.5
+    """)
+    port = parse(["ttyS0"])
+    assert (port.baud, port.parity, port.reconnect, port.hex) == (300, "O", False, False)
+    lab = parse(["--profile", "lab", "--no-hex", "-p", "none"])
+    assert (lab.port, lab.baud, lab.parity, lab.flow) == ("ttyS0", 19200, "N", "soft")
+    assert (lab.hex, lab.log, lab.wait, lab.filter) == (False, "", 2.5, ["printable", "direct"])
+    assert parse(["ttyS1"]).baud == 115200
+    assert parse(["ttyS1", "--profile", "lab"]).port == "ttyS1"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[ttyS0]\nbuad = 300", "[ttyS0]: buad: unknown key; known are baud, databits, dtr, echo,"),
+        ('[ttyS0]\nport = "x"', "[ttyS0]: port: unknown key"),
+        ('[ttyS0]\nprofile = "x"', "[ttyS0]: profile: unknown key"),
+        ("[ttyS0]\nbaud = true", "argument -b/--baud/--baudrate: expected one argument"),
+        ("[ttyS0]\nbaud = 1.5", "argument -b/--baud/--baudrate: it is a number of bits a second"),
+        ('[ttyS0]\nhex = "yes"', "argument --hex/--no-hex: ignored explicit argument 'yes'"),
+        ("[ttyS0]\nbaud = {}", "[ttyS0]: baud: it is a number, a text, true or false"),
+        ("ttyS0 = 300", "[ttyS0]: it is no table"),
+        ("[ttyS0", "Expected ']' at the end of a table declaration"),
+    ],
+)
+def test_a_mistake_in_a_profile_is_one_error_with_the_file(
+    text: str, what: str, profiles: Path
+) -> None:
+    profiles.write_text(text)
+    with pytest.raises(Usage) as error:
+        parse(["ttyS0"])
+    told = str(error.value)
+    assert told.startswith(f"{profiles}: ") and what in told and "\n" not in told
+
+
+def test_a_profile_that_is_not_there_is_an_error(profiles: Path) -> None:
+    profiles.write_text("[profile.a]\nbaud = 300\n")
+    with pytest.raises(Usage, match=re.escape("[profile.b]: there is none")):
+        parse(["ttyS0", "--profile", "b"])
+
+
+def test_lines_without_a_wish_are_the_bytes_as_they_are() -> None:
+    data = bytes(range(256))
+    assert lines.Lines("none", in_hex=False).feed(data) == data
+
+
+def test_a_stamp_stands_once_in_front_of_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([10.0, 10.25, 12.5])
+    monkeypatch.setattr(lines, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    feed = lines.Lines("delta", in_hex=False).feed
+    assert feed(b"on") == b"[+    0.250] on"
+    assert feed(b"e\r\ntwo") == b"e\r\n[+    2.250] two"
+    assert feed(b"\n") == b"\n"
+
+
+def test_a_stamp_is_a_time_with_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC-5:30")
+    feed = lines.Lines("iso", in_hex=False).feed
+    monkeypatch.setattr(lines.time, "time", lambda: 1_800_000_000.0625)
+    assert feed(b"x\n") == b"[2027-01-15T13:30:00.062+05:30] x\n"
+
+
+def test_numbers_end_their_line_where_the_text_did() -> None:
+    feed = lines.Lines("none", in_hex=True).feed
+    assert feed(b"\x00A\r\n\xff") == b"00 41 0d 0a\r\nff "
+    assert feed(b"") == b""
