@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import random
 import resource
@@ -129,12 +130,31 @@ class Episode:
         requests = Requests(judge, devices, others, self.leases, sessions, answers, hands)
         self.clients = Clients(self.loop, fold, requests.serve, requests.lost,
                                 judge.has_place)  # fmt: skip
+        self.looked: list[int] = []  # at which connections, in order, since the model was told
+        self.watch_looks()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self.address = str(stage.base / "socket")
         self.listener.bind(self.address)
         self.listener.listen(16)
         self.clients.listen(self.listener)
         vars(clients_module)["peer"] = SimpleNamespace(at_connect=self._at_connect)
+
+    def watch_looks(self) -> None:
+        """Number the broker's connections as they are accepted, and see which it looks at."""
+        numbers: dict[int, int] = {}
+        welcome, look = self.clients._welcome, self.clients._on_turn
+        count = itertools.count()
+
+        def welcomed(*arguments: Any, **more: Any) -> Any:
+            client = welcome(*arguments, **more)
+            numbers[id(client)] = next(count)
+            return client
+
+        def looked(client: Any) -> None:
+            self.looked.append(numbers[id(client)])
+            look(client)
+
+        vars(self.clients).update(_welcome=welcomed, _on_turn=looked)
 
     def _at_connect(self, _sock: socket.socket) -> Identity:
         """SO_PEERCRED of this process would always be root: here it is who the story says."""
@@ -185,8 +205,8 @@ class Episode:
                 self.read(who)
 
     def turn(self) -> None:
-        """As server.py turns. In which order the ports' clocks are looked at is the broker's own
-        business, so the model is told."""
+        """As server.py turns. In which order the ports' clocks and the connections are looked at is
+        the broker's own business, so the model is told."""
         self.epoll.news = True
         while self.epoll.news:
             first = [self.names[key] for key in self.leases.table._alarms]
@@ -195,7 +215,8 @@ class Episode:
             self.loop.turn(0)
             while self.clients.eager:
                 self.clients.serve()
-            self.model.turn()
+            self.model.follow(self.looked)
+            self.looked.clear()
         for _ in range(len(self.model.connections)):
             # Whom it answers in a turn it may read in the same or in the next: that is for the
             # order of epoll's news. What it has not read at all will be seen by what it answers.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 NO_PROCESS = 0x7FFFFFFF  # a pid that none ever has
@@ -58,6 +59,7 @@ class Connection:
     def __init__(self, uid: int, gid: int, pid: int | None, forked: bool) -> None:
         self.uid, self.gid, self.pid = uid, gid, pid
         self.forked = forked
+        self.number = -1  # the place among all that were accepted
         self.inbox: deque[tuple[bytes, tuple[int, int, int], bool]] = deque()
         self.answers: deque[Answer] = deque()
         self.busy = False
@@ -164,6 +166,7 @@ class Model:
         self.own_pid = own_pid
         self.owners: dict[int, int] = {}  # live processes and their users
         self.connections: list[Connection] = []
+        self.accepted = 0
         self.jobs: list[Job] = []
         self.lists: list[tuple[Connection, tuple[Any, ...]]] = []  # that wait to be made
         self.list_turns: list[int] = []  # their users, the next first
@@ -178,6 +181,7 @@ class Model:
 
     def connect(self, who: Connection) -> None:
         """A connection was accepted."""
+        who.number, self.accepted = self.accepted, self.accepted + 1
         self.connections.append(who)
 
     def send(
@@ -228,7 +232,19 @@ class Model:
     def turn(self) -> None:
         """The broker looks once at each connection with news."""
         batch, self.ready = self.ready, []
-        for who in in_turns(batch):
+        self.look_at_all(in_turns(batch))
+
+    def follow(self, numbers: list[int]) -> None:
+        """The broker looked at the connections with these numbers: the order is its own."""
+        for number in numbers:
+            for who in [who for who in self.connections if who.number == number]:
+                if who in self.ready:
+                    self.ready.remove(who)
+                self.look_at_all([who])
+
+    def look_at_all(self, batch: Iterable[Connection]) -> None:
+        """Look once at each of these."""
+        for who in batch:
             if who.alive:
                 self.look_at(who)
                 left = who.inbox or who.shut in ("writing", "all")
@@ -352,6 +368,8 @@ class Model:
             if self.answer(who, Answer("grant", facts=more)):
                 self.connect(more)
                 self.done(who)
+            else:
+                self.accepted += 1  # and ended at once
 
     def open(self, who: Connection, name: bytes, wait: int, pid: int, own: int = 0,
              joins: bool = False) -> None:  # fmt: skip

@@ -107,8 +107,8 @@ def says(child: Child, rig: Rig, name: str = "ttyS0") -> None:
     assert rig.ports[name].read(4) == b"pong"
 
 
-ONE_STORED = "from ttybrokerd.root import leases as m; m.BURST, m.YOUNG, m.PACE = 1, 0, 1000"
-NEVER_STORED = "from ttybrokerd.root import leases; leases.BURST, leases.YOUNG = 0, 1000"
+ONE_STORED = "from ttybrokerd.root import keeper as m; m.BURST, m.YOUNG, m.PACE = 1, 0, 1000"
+NEVER_STORED = "from ttybrokerd.root import keeper; keeper.BURST, keeper.YOUNG = 0, 1000"
 
 
 def test_who_opens_and_closes_in_a_loop_gives_systemd_nothing_to_do(

@@ -109,7 +109,7 @@ def work(chat: Chat, rig: Rig, name: str, wait: float | None) -> int:
 
 
 # The store's pace leaves young leases out of it; a lease that is in it is what this is about.
-ALL_STORED = "from ttybrokerd.root import leases; leases.BURST = 10**9; leases.PACE = 1e-9"
+ALL_STORED = "from ttybrokerd.root import keeper; keeper.BURST = 10**9; keeper.PACE = 1e-9"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

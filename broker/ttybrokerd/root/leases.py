@@ -20,8 +20,10 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, peer, port
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
+from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.judge import Judge
+from ttybrokerd.root.keeper import Keeper
 from ttybrokerd.root.lease import LOOK_AGAIN, Lease
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import NOTHING, READ, Loop
@@ -41,23 +43,7 @@ if TYPE_CHECKING:
 
 
 CLOSED, HUNG_UP = "closed", "hung up or unplugged"  # how a lease ended
-# systemd does what its services notify it of before it answers anybody else, so who leases a port
-# in a loop kept `systemctl` waiting for a minute (systemd 257, one slow processor).
-BURST = 16  # leases that go into systemd's store at once
-PACE = 0.1  # seconds in which one more may; each comes with a message when it ends, too
-YOUNG = 0.1  # seconds that any other lasts before it does
 RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
-
-
-class DeadCopy:
-    """A holder that was hung up and still keeps its descriptor: of which device, whose."""
-
-    __slots__ = ("key", "uid", "watcher")
-
-    def __init__(self, key: int, uid: int, watcher: select.epoll) -> None:
-        self.key = key
-        self.uid = uid
-        self.watcher = watcher
 
 
 class Leases:
@@ -87,9 +73,8 @@ class Leases:
         self._all: dict[int, Lease] = {}  # by device number, like the table
         self._watched: dict[int, Lease] = {}  # by inotify watch
         self._looking: dict[Lease, None] = {}  # those with `looks`, in order
-        self._young: dict[Lease, float] = {}  # when they go into the store, the next first
-        self._credit, self._credited = float(BURST), 0.0  # how many may go at once, as of when
-        self._copies: list[DeadCopy] = []
+        self._keeper = Keeper(store)
+        self._copies = DeadCopies()
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
         self._inotify = linux.inotify()
@@ -113,7 +98,7 @@ class Leases:
         if lease is not None and lease.session is request.session is not None and self._held(key):
             self._join(lease, request, seen)
             return
-        effects = self.table.ask(key, request, self._count_copies(request.uid))
+        effects = self.table.ask(key, request, self._copies.of(request.uid))
         if effects and isinstance(effects[0], Start):
             self._start(key, request, seen)
             return
@@ -160,13 +145,13 @@ class Leases:
         """Return the devices in the table: their locks are no outsider's."""
         return frozenset(self.table.ports)
 
+    def keep_all(self) -> None:
+        """Have systemd keep what it does not yet: this daemon ends."""
+        self._keeper.keep_all()
+
     def ghosts(self) -> dict[int, frozenset[int]]:
         """Return by device which users' revoked holders still keep a descriptor of it."""
-        self._forget_copies()
-        users: dict[int, frozenset[int]] = {}
-        for copy in self._copies:
-            users[copy.key] = users.get(copy.key, frozenset()) | {copy.uid}
-        return users
+        return self._copies.users()
 
     def fill_in(self, rows: list[Row]) -> None:
         """Put into the rows of a list what the table knows now."""
@@ -229,8 +214,7 @@ class Leases:
             self._do(self.table.tick(now))
             alarm = self.table.next_alarm()
         alarms = [lease.looks[0] for lease in self._looking]
-        alarms += self._keep_next(now)
-        alarms += [] if alarm is None else [alarm]
+        alarms += [when for when in (alarm, self._keeper.tick(now)) if when is not None]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
     # what the table asks for
@@ -349,11 +333,7 @@ class Leases:
         live = _live(lease)
         effects = self._watch(lease, lambda: lease.listen(descriptor, live))
         if self._held(lease.key):
-            now = time.monotonic()
-            if self._may_keep(now):  # guard: store-at-a-pace
-                self._keep(lease)
-            else:
-                self._young[lease] = now + YOUNG
+            self._keeper.take(lease, self.table.ports[lease.key].expires)
         lease.finish_lock()
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -380,40 +360,12 @@ class Leases:
         client.request = None
         client.done()
 
-    def keep_all(self) -> None:
-        """Have systemd keep those that are young, too: this daemon ends."""
-        for lease in list(self._young):
-            self._keep(lease)
-
-    def _may_keep(self, now: float) -> bool:
-        """Return whether one more lease may go into the store now, and count it."""
-        self._credit = min(BURST, self._credit + (now - self._credited) / PACE)
-        self._credited = now
-        if self._credit < 1:
-            return False
-        self._credit -= 1
-        return True
-
-    def _keep_next(self, now: float) -> list[float]:
-        """Have systemd keep the lease whose time has come; return when the next one's does."""
-        for lease, due in self._young.items():
-            if due <= now and self._may_keep(now):
-                self._keep(lease)
-            break
-        more = self._credited + max(0.0, 1 - self._credit) * PACE
-        return [max(due, more) for due in list(self._young.values())[:1]]
-
-    def _keep(self, lease: Lease) -> None:
-        self._young.pop(lease, None)
-        expires = self.table.ports[lease.key].expires
-        lease.kept = self._store.keep(lease.record(expires), lease.pieces())
-
     def _end(self, lease: Lease, reason: str) -> None:
         self._deaf_to_hangup(lease)
         if lease.exit_fd >= 0:
             self._loop.remove(lease.exit_fd)
         self._looking.pop(lease, None)
-        self._young.pop(lease, None)  # guard: nothing-kept-of-an-ended-lease
+        self._keeper.drop(lease)  # guard: nothing-kept-of-an-ended-lease
         self._workers.submit(
             lambda: port.release(lease, self._devices, self._others, reason == CLOSED),
             lambda watcher: self._closed(lease, reason, watcher),
@@ -425,7 +377,7 @@ class Leases:
         if lease.watch is not None:
             self._watched.pop(lease.watch, None)
         if watcher is not None:
-            self._copies.append(DeadCopy(lease.key, lease.uid, watcher))
+            self._copies.add(lease.key, lease.uid, watcher)
         if lease.session is not None:
             lease.session.leases -= 1
             self._sessions.tidy(lease.session)
@@ -532,20 +484,6 @@ class Leases:
             step()
         except Refusal as refusal:
             self._record("lock-failed", None, lease, ERROR, reason=refusal.reason)
-
-    # copies that revoked holders keep
-
-    def _count_copies(self, uid: int) -> int:
-        """Return how many revoked descriptions this user still keeps open."""
-        self._forget_copies()
-        return sum(copy.uid == uid for copy in self._copies)
-
-    def _forget_copies(self) -> None:
-        """Forget those that are closed."""
-        for copy in list(self._copies):
-            if not linux.still_open(copy.watcher):
-                copy.watcher.close()
-                self._copies.remove(copy)
 
     def _record(
         self,

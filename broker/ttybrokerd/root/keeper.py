@@ -1,0 +1,68 @@
+"""Which lease goes into systemd's store, and when.
+
+systemd does what its services notify it of before it answers anybody else, so leases of one port in
+a loop kept `systemctl` waiting for a minute (systemd 257, one slow processor). So some go into the
+store at once, before they are answered. Any further one waits until it has lasted a moment.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ttybrokerd.root.lease import Lease
+from ttybrokerd.root.store import Store
+
+BURST = 16  # leases that go into the store at once
+PACE = 0.1  # seconds in which one more may; each comes with a message when it ends, too
+YOUNG = 0.1  # seconds that any other lasts before it does
+
+
+class Keeper:
+    """Has systemd keep leases, at a pace."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._young: dict[Lease, tuple[float, float | None]] = {}  # when due, and `expires`
+        self._credit, self._credited = float(BURST), 0.0  # how many may go at once, as of when
+
+    def take(self, lease: Lease, expires: float | None) -> None:
+        """Have a new lease kept, now or when it has lasted a moment.
+
+        `expires`: when its time is over, in seconds of CLOCK_MONOTONIC; None: never.
+        """
+        now = time.monotonic()
+        if self._may(now):  # guard: store-at-a-pace
+            self._keep(lease, expires)
+        else:
+            self._young[lease] = now + YOUNG, expires
+
+    def drop(self, lease: Lease) -> None:
+        """Do not keep a lease that ends before its time has come."""
+        self._young.pop(lease, None)
+
+    def keep_all(self) -> None:
+        """Have the young ones kept, too: this daemon ends."""
+        for lease, (_, expires) in list(self._young.items()):
+            self._keep(lease, expires)
+
+    def tick(self, now: float) -> float | None:
+        """Keep the lease whose time has come; return when the next one's does, if one waits."""
+        for lease, (due, expires) in self._young.items():
+            if due <= now and self._may(now):
+                self._keep(lease, expires)
+            break
+        more = self._credited + max(0.0, 1 - self._credit) * PACE
+        return min((max(due, more) for due, _ in self._young.values()), default=None)
+
+    def _may(self, now: float) -> bool:
+        """Return whether one more lease may go into the store now, and count it."""
+        self._credit = min(BURST, self._credit + (now - self._credited) / PACE)
+        self._credited = now
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def _keep(self, lease: Lease, expires: float | None) -> None:
+        self._young.pop(lease, None)
+        lease.kept = self._store.keep(lease.record(expires), lease.pieces())
