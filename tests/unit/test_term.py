@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from ttybroker.term import lines
-from ttybroker.term.options import Usage, parse
+from ttybroker.term.options import GROUPS, Options, Usage, help_text, parse
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +20,24 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ttybroker" / "term.toml"
 
 
-def typed(line: str) -> Namespace:
-    return parse(line.split())
+def read(*words: str) -> Options:
+    options = parse(list(words))
+    assert options is not None
+    return options
+
+
+def typed(line: str) -> Options:
+    return read(*line.split())
 
 
 def test_tios_words_and_miniterms_mean_the_same() -> None:
     tio = typed("-b 9600 -d 7 -p even -s 2 -f hard -e ttyS0")
     mini = typed("ttyS0 9600 --databits 7 --parity E --stopbits 2 --rtscts --echo")
     assert vars(tio) == vars(mini)
-    read = (tio.port, tio.baud, tio.databits, tio.parity, tio.stopbits, tio.flow, tio.echo)
-    assert read == ("ttyS0", 9600, 7, "E", 2, "hard", True)
-    assert parse(["--xonxoff", "ttyS0"]).flow == parse(["-f", "soft", "ttyS0"]).flow == "soft"
-    assert parse(["ttyS0", "--eol", "LF", "9600"]).baud == 9600
+    line = (tio.port, tio.baud, tio.databits, tio.parity, tio.stopbits, tio.flow, tio.echo)
+    assert line == ("ttyS0", 9600, 7, "E", 2, "hard", True)
+    assert typed("--xonxoff ttyS0").flow == typed("-fsoft ttyS0").flow == "soft"
+    assert typed("ttyS0 --eol LF 9600").baud == 9600
 
 
 @pytest.mark.parametrize(
@@ -57,22 +62,41 @@ def test_a_log_may_go_without_a_name(words: str, log: str | None) -> None:
     ("words", "what"),
     [
         ("ttyS0 fast", "'fast': it is a number of bits a second"),
-        ("ttyS0 -b 0", "it is a number of bits a second"),
-        ("ttyS0 9600 8N1", "unrecognized arguments: 8N1"),
-        ("ttyS0 -p both", "both: it is odd, even, none, mark or space"),
-        ("ttyS0 --eol nl", "nl: it is cr, lf or crlf"),
-        ("ttyS0 --encoding nope", "nope: no such encoding"),
-        ("ttyS0 --filter nope", "nope: no such filter; there are colorize, debug"),
-        ("ttyS0 --wait nan", "it is a number of seconds"),
+        ("ttyS0 -b 0", "-b: '0': it is a number of bits a second"),
+        ("ttyS0 9600 8N1", "too many words: 8N1"),
+        ("ttyS0 -p both", "-p: 'both': it is odd, even, none, mark or space"),
+        ("ttyS0 --eol nl", "--eol: 'nl': it is cr, lf or crlf"),
+        ("ttyS0 --encoding nope", "'nope': no such encoding"),
+        ("ttyS0 --filter nope", "'nope': it is default, direct, nocontrol, "),
+        ("ttyS0 --wait nan", "'nan': it is a number of seconds"),
         ("ttyS0 --exit-char 20", "--exit-char and --menu-char"),
         ("ttyS0 --exit-char 1114112", "it is the number of a character"),
-        ("ttyS0 --nope", "unrecognized arguments: --nope"),
+        ("ttyS0 --bauds 5", "--bauds: no such option; did you mean baud?"),
+        ("ttyS0 -x", "-x: no such option"),
+        ("ttyS0 --no-log", "--no-log: no such option"),
+        ("ttyS0 --hex=yes", "--hex: it has no value"),
+        ("ttyS0 --rtscts=1", "--rtscts: it has no value"),
+        ("ttyS0 -b", "-b: it needs a value: BPS"),
         ("ttyS0 --profile x", "--profile x: there is no "),
     ],
 )
 def test_a_wrong_command_line_is_told_with_what_is_right(words: str, what: str) -> None:
     with pytest.raises(Usage, match=re.escape(what)):
         typed(words)
+
+
+def test_letters_of_switches_may_stand_together() -> None:
+    options = typed("-eqb9600 ttyS0")
+    assert (options.echo, options.quiet, options.baud) == (True, True, 9600)
+
+
+def test_help_lists_every_option_and_is_asked_for_anywhere() -> None:
+    assert parse(["ttyS0", "-h"]) is parse(["--nope", "--help"]) is None
+    shown = help_text()
+    for _, options in GROUPS:
+        for option in options:
+            assert option.spelled() in shown and hasattr(Options(), option.field)
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: Path) -> None:
@@ -90,13 +114,13 @@ def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: P
         filter = ["printable", "direct"]
         wait = 2.5
     """)
-    port = parse(["ttyS0"])
+    port = read("ttyS0")
     assert (port.baud, port.parity, port.reconnect, port.hex) == (300, "O", False, False)
-    lab = parse(["--profile", "lab", "--no-hex", "-p", "none"])
+    lab = typed("--profile lab --no-hex -p none")
     assert (lab.port, lab.baud, lab.parity, lab.flow) == ("ttyS0", 19200, "N", "soft")
     assert (lab.hex, lab.log, lab.wait, lab.filter) == (False, "", 2.5, ["printable", "direct"])
-    assert parse(["ttyS1"]).baud == 115200
-    assert parse(["ttyS1", "--profile", "lab"]).port == "ttyS1"
+    assert read("ttyS1").baud == 115200
+    assert typed("ttyS1 --profile lab").port == "ttyS1"
 
 
 @pytest.mark.parametrize(
@@ -105,10 +129,10 @@ def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: P
         ("[ttyS0]\nbuad = 300", "[ttyS0]: buad: unknown key; known are baud, databits, dtr, echo,"),
         ('[ttyS0]\nport = "x"', "[ttyS0]: port: unknown key"),
         ('[ttyS0]\nprofile = "x"', "[ttyS0]: profile: unknown key"),
-        ("[ttyS0]\nbaud = true", "argument -b/--baud/--baudrate: expected one argument"),
-        ("[ttyS0]\nbaud = 1.5", "argument -b/--baud/--baudrate: it is a number of bits a second"),
-        ('[ttyS0]\nhex = "yes"', "argument --hex/--no-hex: ignored explicit argument 'yes'"),
-        ("[ttyS0]\nbaud = {}", "[ttyS0]: baud: it is a number, a text, true or false"),
+        ("[ttyS0]\nbaud = true", "[ttyS0]: baud: it is a number or a text"),
+        ("[ttyS0]\nbaud = 1.5", "[ttyS0]: baud: '1.5': it is a number of bits a second"),
+        ('[ttyS0]\nhex = "yes"', "[ttyS0]: hex: it is true or false"),
+        ("[ttyS0]\nbaud = {}", "[ttyS0]: baud: it is a number or a text"),
         ("ttyS0 = 300", "[ttyS0]: it is no table"),
         ("[ttyS0", "Expected ']' at the end of a table declaration"),
     ],
@@ -118,7 +142,7 @@ def test_a_mistake_in_a_profile_is_one_error_with_the_file(
 ) -> None:
     profiles.write_text(text)
     with pytest.raises(Usage) as error:
-        parse(["ttyS0"])
+        read("ttyS0")
     told = str(error.value)
     assert told.startswith(f"{profiles}: ") and what in told and "\n" not in told
 
@@ -126,7 +150,7 @@ def test_a_mistake_in_a_profile_is_one_error_with_the_file(
 def test_a_profile_that_is_not_there_is_an_error(profiles: Path) -> None:
     profiles.write_text("[profile.a]\nbaud = 300\n")
     with pytest.raises(Usage, match=re.escape("[profile.b]: there is none")):
-        parse(["ttyS0", "--profile", "b"])
+        typed("ttyS0 --profile b")
 
 
 def test_lines_without_a_wish_are_the_bytes_as_they_are() -> None:

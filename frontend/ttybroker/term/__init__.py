@@ -10,10 +10,9 @@ from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    import argparse
-
     from ttybroker.errors import BrokerError
     from ttybroker.term.log import Log
+    from ttybroker.term.options import Options
 
 DONE, REFUSED, USAGE = 0, 1, 2
 _ENDINGS: dict[int, str] = {
@@ -41,13 +40,16 @@ def main(arguments: list[str]) -> int:
 
         try:
             read = options.parse(arguments)
+            if read is None:
+                print(options.help_text(), end="")
+                return DONE
             if read.port is None:
                 raise options.Usage("which port? see: ttybroker list")
         except options.Usage as error:
             say(f"term: {error}; see ttybroker term --help")
             return USAGE
         name = read.port
-        return _run(read)
+        return _run(name, read)
     except Ended as end:
         from ttybroker.ending import end_by
 
@@ -58,7 +60,8 @@ def main(arguments: list[str]) -> int:
         return REFUSED
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(name: str, options: Options) -> int:
+    _lean_socket()
     from ttybroker import client
     from ttybroker.errors import BrokerError
     from ttybroker.port import BrokeredSerial
@@ -68,8 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     from ttybroker.term.terminal import Terminal
 
     client.tell_why = say
-    name = options.port
-    log = _open_log(options)
+    log = _open_log(name, options)
     lines = Lines(options.timestamps, options.hex)
     port = BrokeredSerial(
         None,
@@ -81,9 +83,10 @@ def _run(options: argparse.Namespace) -> int:
         xonxoff=options.flow == "soft",
     )
     port.port = name
-    for line in ("rts", "dtr"):
-        if getattr(options, line) is not None:
-            setattr(port, line, bool(getattr(options, line)))
+    if options.rts is not None:
+        port.rts = bool(options.rts)
+    if options.dtr is not None:
+        port.dtr = bool(options.dtr)
     console = Console()
     try:
         descriptor = acquire(name, options.wait, Wait(name, options.quiet))
@@ -110,13 +113,23 @@ def _run(options: argparse.Namespace) -> int:
             log.close()
 
 
-def _open_log(options: argparse.Namespace) -> Log | None:
+def _lean_socket() -> None:
+    """Let `_socket` stand in for `socket`, whose rest is enums for its constants: 2 ms."""
+    import sys
+
+    if "socket" not in sys.modules:
+        import _socket
+
+        sys.modules["socket"] = _socket
+
+
+def _open_log(name: str, options: Options) -> Log | None:
     if options.log is None:
         return None
     from ttybroker.term.log import Log
     from ttybroker.term.options import made_up
 
-    path = options.log or made_up(options.port)
+    path = options.log or made_up(name)
     if not options.log and not options.quiet:
         say(f"logging to {path}")
     return Log(path)

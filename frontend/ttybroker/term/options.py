@@ -1,230 +1,130 @@
-"""The command line of `ttybroker term`: tio's words, and miniterm's."""
+"""The command line of `ttybroker term`: tio's words, and miniterm's.
+
+A table, read by hand: argparse takes a third of the time until the port is there.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Callable
 
-_PARITIES = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
-_EPILOG = """\
+_USAGE = """\
+usage: ttybroker term [OPTION...] PORT [BAUD]
+
+A terminal on a port: pyserial's miniterm, with tio's options.
+Ctrl+] ends it, Ctrl+T Ctrl+H shows its keys.
+"""
+_END = """
 A profile in ~/.config/ttybroker/term.toml has the long options as keys, such as baud = 115200:
 the table [ttyS0] holds for that port, [profile.NAME] for --profile NAME. The command line wins.
 Without a terminal on standard input, what is read there is sent, and what comes is printed
 until the input has ended and the line is quiet.
 """
+_PARITIES = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
+_FILTERS = ("default", "direct", "nocontrol", "printable", "colorize", "debug")  # miniterm's
+_HELP_AT = 28  # column
 
 
 class Usage(Exception):
     """What is wrong with the command line or with a profile."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Usage(message)
+class Options:
+    """What was asked for; see the table below. port: None if none was named. log: "" for a name
+    that is made up. reconnect: None for what fits."""
+
+    def __init__(self) -> None:
+        self.port: str | None = None
+        self.baud = 115200
+        self.databits = 8
+        self.parity = "N"
+        self.stopbits = 1
+        self.flow = "none"
+        self.rts: int | None = None
+        self.dtr: int | None = None
+        self.wait: float | None = None
+        self.reconnect: bool | None = None
+        self.linger = 1.0
+        self.profile: str | None = None
+        self.log: str | None = None
+        self.timestamps = "none"
+        self.hex = False
+        self.eol = "crlf"
+        self.echo = False
+        self.filter: list[str] = []
+        self.encoding = "UTF-8"
+        self.raw = False
+        self.quiet = False
+        self.exit_char = 0x1D
+        self.menu_char = 0x14
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line, and the profile that belongs to it.
+class Option:
+    """One option: how it is written, what it needs, and what it means.
 
-    Exits after --help. Raises Usage; OSError if there is a profile that cannot be read.
+    read: makes the value of a text, raises ValueError with what is right; None: a switch, which
+    --no-NAME takes back. short: a letter. also: other spellings, and what they set.
     """
-    from ttybroker.term import profile
 
-    parser = _parser()
-    typed = _parse(parser, arguments)
-    first = profile.words(typed.port, typed.profile, _keys(parser))
-    if not first:
-        return typed
-    try:
-        _parse(parser, first)  # on its own, for its own mistakes
-    except Usage as error:
-        raise Usage(f"{profile.path()}: {error}") from None
-    return _parse(parser, [*first, *arguments])
+    __slots__ = ("also", "help", "name", "read", "short", "value")
 
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        value: str = "",
+        read: Callable[[str], object] | None = None,
+        short: str = "",
+        also: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.value = value
+        self.read = read
+        self.short = short
+        self.also = also
 
-def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    options = parser.parse_intermixed_args(arguments)
-    words = options.words
-    if options.log and (not words or words[0].isdigit()) and "/" not in options.log:
-        words.insert(0, options.log)  # "--log ttyS0": the name of a port, not that of a file
-        options.log = ""
-    options.port = words.pop(0) if words else options.port_of_profile
-    if words:
-        options.baud = _speed(parser, words.pop(0))
-    if words:
-        parser.error(f"unrecognized arguments: {' '.join(words)}")
-    if options.menu_char == options.exit_char:
-        parser.error("--exit-char and --menu-char: they are the same")
-    return options
+    @property
+    def field(self) -> str:
+        """Its attribute of Options."""
+        return self.name.replace("-", "_")
 
-
-def _speed(parser: argparse.ArgumentParser, text: str) -> int:
-    try:
-        return _baud(text)
-    except argparse.ArgumentTypeError as error:
-        parser.error(f"{text!r}: {error}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="ttybroker term",
-        usage="%(prog)s [OPTION...] PORT [BAUD]",
-        description="A terminal on a port: pyserial's miniterm, with tio's options. "
-        "Ctrl+] ends it, Ctrl+T Ctrl+H shows its keys.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--port", dest="port_of_profile", help=argparse.SUPPRESS)
-    line = parser.add_argument_group("the line")
-    line.add_argument(
-        "-b",
-        "--baud",
-        "--baudrate",
-        metavar="BPS",
-        type=_baud,
-        default=115200,
-        help="speed; also as a second word (115200)",
-    )
-    line.add_argument(
-        "-d", "--databits", type=int, choices=(5, 6, 7, 8), default=8, help="data bits (8)"
-    )
-    line.add_argument(
-        "-p",
-        "--parity",
-        metavar="odd|even|none|mark|space",
-        type=_parity,
-        default="N",
-        help="parity (none)",
-    )
-    line.add_argument("-s", "--stopbits", type=int, choices=(1, 2), default=1, help="stop bits (1)")
-    line.add_argument(
-        "-f", "--flow", choices=("hard", "soft", "none"), default="none", help="flow control (none)"
-    )
-    line.add_argument(
-        "--rtscts", dest="flow", action="store_const", const="hard", help="as --flow hard"
-    )
-    line.add_argument(
-        "--xonxoff", dest="flow", action="store_const", const="soft", help="as --flow soft"
-    )
-    line.add_argument("--rts", type=int, choices=(0, 1), help="RTS at the start")
-    line.add_argument("--dtr", type=int, choices=(0, 1), help="DTR at the start")
-    port = parser.add_argument_group("the port")
-    port.add_argument("--wait", metavar="SECONDS", type=_seconds, help="queue for a busy port")
-    port.add_argument(
-        "--reconnect",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="come back after unplugging and after a revoke (default: on a terminal)",
-    )
-    port.add_argument(
-        "--linger",
-        metavar="SECONDS",
-        type=_seconds,
-        default=1.0,
-        help="without a terminal: leave when the input has ended and nothing came for so long (1)",
-    )
-    port.add_argument("--profile", metavar="NAME", help="use [profile.NAME] of term.toml")
-    shown = parser.add_argument_group("what is shown")
-    shown.add_argument(
-        "--log",
-        metavar="FILE",
-        nargs="?",
-        const="",
-        help="append what comes to FILE; without FILE a name is made up",
-    )
-    shown.add_argument(
-        "--timestamps",
-        choices=("iso", "delta", "none"),
-        default="none",
-        help="begin each line with the time, or the time since the last (none)",
-    )
-    shown.add_argument(
-        "--hex",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="show bytes as hexadecimal numbers",
-    )
-    shown.add_argument(
-        "--eol", metavar="cr|lf|crlf", type=_eol, default="crlf", help="what Enter sends (crlf)"
-    )
-    shown.add_argument(
-        "-e",
-        "--echo",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="show what is typed",
-    )
-    shown.add_argument(
-        "--filter",
-        metavar="NAME",
-        action="append",
-        type=_filter,
-        help="of miniterm: default, direct, nocontrol, printable, colorize, debug",
-    )
-    shown.add_argument(
-        "--encoding",
-        metavar="CODEC",
-        type=_codec,
-        default="UTF-8",
-        help="of the text on the line (UTF-8)",
-    )
-    shown.add_argument(
-        "--raw",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="no encoding and no filter",
-    )
-    shown.add_argument(
-        "-q", "--quiet", action=argparse.BooleanOptionalAction, default=False, help="only errors"
-    )
-    keys = parser.add_argument_group("keys")
-    keys.add_argument(
-        "--exit-char",
-        metavar="NUMBER",
-        type=_character,
-        default=0x1D,
-        help="the character that ends it (29, Ctrl+])",
-    )
-    keys.add_argument(
-        "--menu-char",
-        metavar="NUMBER",
-        type=_character,
-        default=0x14,
-        help="the character of the menu (20, Ctrl+T)",
-    )
-    return parser
-
-
-def _keys(parser: argparse.ArgumentParser) -> frozenset[str]:
-    """What a profile may have: the long options, without their other spellings."""
-    flags = (action.option_strings for action in parser._actions)
-    names = {flag[2:] for group in flags for flag in group if flag.startswith("--")}
-    no_keys = {"help", "profile", "rtscts", "xonxoff", "baudrate"}
-    return frozenset(name for name in names - no_keys if not name.startswith("no-"))
+    def spelled(self) -> str:
+        """Return all its spellings, as the help shows them."""
+        short = f"-{self.short}, " if self.short else ""
+        names = [f"--{name}" for name in (self.name, *self.also)]
+        if self.read is None:
+            names.append(f"--no-{self.name}")
+        return f"  {short}{', '.join(names)} {self.value}".rstrip()
 
 
 def _baud(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) < 1 << 31):
-        raise argparse.ArgumentTypeError("it is a number of bits a second, 115200 for example")
+        raise ValueError("it is a number of bits a second, 115200 for example")
     return int(text)
 
 
 def _parity(text: str) -> str:
     letter = _PARITIES.get(text.lower(), text.upper())
     if letter not in _PARITIES.values():
-        raise argparse.ArgumentTypeError(f"{text}: it is odd, even, none, mark or space")
+        raise ValueError("it is odd, even, none, mark or space")
     return letter
 
 
-def _eol(text: str) -> str:
-    if text.lower() not in ("cr", "lf", "crlf"):
-        raise argparse.ArgumentTypeError(f"{text}: it is cr, lf or crlf")
-    return text.lower()
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"it is {', '.join(words[:-1])} or {words[-1]}")
+        return text.lower()
+
+    return read
+
+
+def _number_of(*numbers: int) -> Callable[[str], int]:
+    return lambda text: int(_one_of(*map(str, numbers))(text))
 
 
 def _codec(text: str) -> str:
@@ -233,22 +133,13 @@ def _codec(text: str) -> str:
     try:
         codecs.lookup(text)
     except LookupError:
-        raise argparse.ArgumentTypeError(f"{text}: no such encoding") from None
-    return text
-
-
-def _filter(text: str) -> str:
-    from serial.tools.miniterm import TRANSFORMATIONS
-
-    if text not in TRANSFORMATIONS:
-        known = ", ".join(sorted(TRANSFORMATIONS))
-        raise argparse.ArgumentTypeError(f"{text}: no such filter; there are {known}")
+        raise ValueError("no such encoding") from None
     return text
 
 
 def _character(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:9]) < 0x110000):
-        raise argparse.ArgumentTypeError(f"{text}: it is the number of a character")
+        raise ValueError("it is the number of a character")
     return int(text)
 
 
@@ -258,8 +149,192 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not value >= 0:
-        raise argparse.ArgumentTypeError(f"invalid: {text}: it is a number of seconds")
+        raise ValueError("it is a number of seconds")
     return value
+
+
+GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
+    ("the line", (
+        Option("baud", "speed; also as a second word (115200)", "BPS", _baud, "b", ("baudrate",)),
+        Option("databits", "data bits (8)", "5|6|7|8", _number_of(5, 6, 7, 8), "d"),
+        Option("parity", "parity (none)", "odd|even|none|mark|space", _parity, "p"),
+        Option("stopbits", "stop bits (1)", "1|2", _number_of(1, 2), "s"),
+        Option("flow", "flow control (none); --rtscts is hard, --xonxoff soft", "hard|soft|none",
+               _one_of("hard", "soft", "none"), "f"),
+        Option("rts", "RTS at the start", "0|1", _number_of(0, 1)),
+        Option("dtr", "DTR at the start", "0|1", _number_of(0, 1)),
+    )),
+    ("the port", (
+        Option("wait", "queue for a busy port", "SECONDS", _seconds),
+        Option("reconnect", "come back after unplugging and after a revoke (on a terminal)"),
+        Option("linger", "without a terminal: leave so long after the last byte (1)", "SECONDS",
+               _seconds),
+        Option("profile", "use [profile.NAME] of term.toml", "NAME", str),
+    )),
+    ("what is shown", (
+        Option("log", "append what comes to FILE; without FILE a name is made up", "[FILE]", str),
+        Option("timestamps", "begin lines with the time, or the time since the last (none)",
+               "iso|delta|none", _one_of("iso", "delta", "none")),
+        Option("hex", "show bytes as hexadecimal numbers"),
+        Option("eol", "what Enter sends (crlf)", "cr|lf|crlf", _one_of("cr", "lf", "crlf")),
+        Option("echo", "show what is typed", short="e"),
+        Option("filter", f"of miniterm: {', '.join(_FILTERS)}", "NAME", _one_of(*_FILTERS)),
+        Option("encoding", "of the text on the line (UTF-8)", "CODEC", _codec),
+        Option("raw", "no encoding and no filter"),
+        Option("quiet", "only errors", short="q"),
+    )),
+    ("keys", (
+        Option("exit-char", "the character that ends it (29, Ctrl+])", "NUMBER", _character),
+        Option("menu-char", "the character of the menu (20, Ctrl+T)", "NUMBER", _character),
+    )),
+)  # fmt: skip
+
+_ALL = [option for _, options in GROUPS for option in options]
+_BY_NAME = {name: option for option in _ALL for name in (option.name, *option.also)}
+_BY_LETTER = {option.short: option for option in _ALL if option.short}
+_SHORTHANDS = {"rtscts": "hard", "xonxoff": "soft"}  # of --flow
+KEYS = frozenset(option.name for option in _ALL) - {"profile"}  # of a profile
+
+
+def help_text() -> str:
+    """Return the whole help."""
+    lines = [_USAGE, "options:", "  -h, --help".ljust(_HELP_AT) + "show this help and exit"]
+    for title, options in GROUPS:
+        lines += ["", f"{title}:"]
+        for option in options:
+            spelled = option.spelled()
+            if len(spelled) > _HELP_AT - 2:
+                lines.append(spelled)
+                spelled = ""
+            lines.append(f"{spelled:{_HELP_AT}}{option.help}")
+    return "\n".join(lines) + "\n" + _END
+
+
+def parse(arguments: list[str]) -> Options | None:
+    """Read the command line, and the profile that belongs to it; None if help is asked for.
+
+    Raises Usage; OSError if there is a profile that cannot be read.
+    """
+    from ttybroker.term import profile
+
+    options = Options()
+    if _read(options, arguments):
+        return None
+    found = profile.settings(options.port, options.profile)
+    if found:
+        port = options.port
+        options = Options()
+        for where, key, value in found:
+            _set_from_profile(options, where, key, value)
+        if port is not None:
+            options.port = port
+        _read(options, arguments)
+    if options.menu_char == options.exit_char:
+        raise Usage("--exit-char and --menu-char: they are the same")
+    return options
+
+
+def _set_from_profile(options: Options, where: str, key: str, value: object) -> None:
+    if key == "port":
+        options.port = str(value)
+        return
+    option = _BY_NAME[key]
+    if option.read is None or (key == "log" and isinstance(value, bool)):
+        if not isinstance(value, bool):
+            raise Usage(f"{where}: {key}: it is true or false")
+        setattr(options, option.field, value if key != "log" else "" if value else None)
+        return
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, bool) or not isinstance(one, int | float | str):
+            raise Usage(f"{where}: {key}: it is a number or a text")
+        _set(options, option, str(one), f"{where}: {key}")
+
+
+def _set(options: Options, option: Option, text: str, where: str) -> None:
+    assert option.read is not None
+    try:
+        value = option.read(text)
+    except ValueError as error:
+        raise Usage(f"{where}: {text!r}: {error}") from None
+    if option.name == "filter":
+        options.filter = [*options.filter, str(value)]
+    else:
+        setattr(options, option.field, value)
+
+
+def _read(options: Options, arguments: list[str]) -> bool:
+    """Fill in what the words say; return whether one asks for help. Raises Usage."""
+    words, plain = list(reversed(arguments)), list[str]()
+    if any(word in ("-h", "--help") for word in arguments):
+        return True
+    options.filter = options.filter if not any("--filter" in word for word in arguments) else []
+    while words:
+        word = words.pop()
+        if word.startswith("--"):
+            _long(options, word[2:], words)
+        elif word.startswith("-") and len(word) > 1:
+            _short(options, word[1:], words)
+        else:
+            plain.append(word)
+    no_port = plain[0].isdigit() if plain else options.port is None
+    if options.log and no_port and not set("/.") & set(options.log):
+        plain.insert(0, options.log)  # "--log ttyS0": the name of a port, not that of a file
+        options.log = ""
+    if plain:
+        options.port = plain.pop(0)
+    if plain:
+        _set(options, _BY_NAME["baud"], plain.pop(0), "the second word")
+    if plain:
+        raise Usage(f"too many words: {' '.join(plain)}")
+    return False
+
+
+def _long(options: Options, name: str, words: list[str]) -> None:
+    name, equals, value = name.partition("=")
+    option = _BY_NAME.get(name)
+    switch = _BY_NAME.get(name.removeprefix("no-"))
+    if equals and option is not None and option.read is not None:
+        _set(options, option, value, f"--{name}")
+    elif equals:
+        raise Usage(f"--{name}: it has no value" if name in _SHORTHANDS or switch else
+                    _unknown(name))  # fmt: skip
+    elif name in _SHORTHANDS:
+        options.flow = _SHORTHANDS[name]
+    elif switch is not None and switch.read is None:
+        setattr(options, switch.field, not name.startswith("no-"))
+    elif name == "log":
+        options.log = words.pop() if words and not words[-1].startswith("-") else ""
+    elif option is None:
+        raise Usage(_unknown(name))
+    else:
+        _set(options, option, _value(f"--{name}", option, words), f"--{name}")
+
+
+def _short(options: Options, letters: str, words: list[str]) -> None:
+    """Letters of switches may stand together; the rest behind another letter is its value."""
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        option = _BY_LETTER.get(letter)
+        if option is None:
+            raise Usage(f"-{letter}: no such option")
+        if option.read is None:
+            setattr(options, option.field, True)
+            continue
+        value = letters or _value(f"-{letter}", option, words)
+        _set(options, option, value, f"-{letter}")
+        return
+
+
+def _value(spelled: str, option: Option, words: list[str]) -> str:
+    if not words:
+        raise Usage(f"{spelled}: it needs a value: {option.value}")
+    return words.pop()
+
+
+def _unknown(name: str) -> str:
+    from ttybroker.names import did_you_mean
+
+    return f"--{name}: no such option{did_you_mean(name, [*_BY_NAME, *_SHORTHANDS])}"
 
 
 def made_up(port: str) -> str:

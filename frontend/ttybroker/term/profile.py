@@ -8,6 +8,8 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    Setting = tuple[str, str, object]  # where it stands, key, value
+
 
 def path() -> str:
     """Return where the file is, if there is one: XDG Base Directory Specification."""
@@ -15,10 +17,10 @@ def path() -> str:
     return os.path.join(home, "ttybroker", "term.toml")
 
 
-def words(port: str | None, name: str | None, keys: frozenset[str]) -> list[str]:
-    """Return the options for this port, then those of profile `name`, as on a command line.
+def settings(port: str | None, name: str | None) -> list[Setting]:
+    """Return what the file has for this port, and then what profile `name` has.
 
-    keys: those that there are; "port" is one in a profile alone. Raises Usage; OSError.
+    The port of the profile counts where none is given. Raises Usage; OSError.
     """
     from ttybroker.term.options import Usage
 
@@ -34,33 +36,27 @@ def words(port: str | None, name: str | None, keys: frozenset[str]) -> list[str]
             tables = tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Usage(f"{where}: {error}") from None
-    found: list[str] = []
+    found: list[Setting] = []
     if name is not None:
         profiles = tables.get("profile")
-        table = profiles.get(name) if isinstance(profiles, dict) else None
-        if table is None:
+        if not isinstance(profiles, dict) or name not in profiles:
             raise Usage(f"{where}: [profile.{name}]: there is none")
-        found = list(_options(table, f"{where}: [profile.{name}]", keys))
-        if port is None and isinstance(table, dict):
-            port = table.get("port")
+        found = list(_of(profiles[name], f"{where}: [profile.{name}]"))
+        named = next((value for _, key, value in found if key == "port"), None)
+        port = port if port is not None or named is None else str(named)
     if port is not None and port != "profile" and port in tables:
-        found = [*_options(tables[port], f"{where}: [{port}]", keys - {"port"}), *found]
+        mine = list(_of(tables[port], f"{where}: [{port}]", a_port=True))
+        found = mine + found
     return found
 
 
-def _options(table: object, where: str, keys: frozenset[str]) -> Iterator[str]:
-    from ttybroker.term.options import Usage
+def _of(table: object, where: str, a_port: bool = False) -> Iterator[Setting]:
+    from ttybroker.term.options import KEYS, Usage
 
     if not isinstance(table, dict):
         raise Usage(f"{where}: it is no table")
+    known = KEYS if a_port else KEYS | {"port"}
     for key, value in table.items():
-        if key not in keys:
-            raise Usage(f"{where}: {key}: unknown key; known are {', '.join(sorted(keys))}")
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, bool):
-                if one or key != "log":
-                    yield f"--{key}" if one else f"--no-{key}"
-            elif isinstance(one, int | float | str):
-                yield f"--{key}={one}"
-            else:
-                raise Usage(f"{where}: {key}: it is a number, a text, true or false")
+        if key not in known:
+            raise Usage(f"{where}: {key}: unknown key; known are {', '.join(sorted(known))}")
+        yield where, key, value

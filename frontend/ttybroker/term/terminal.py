@@ -26,12 +26,11 @@ from ttybroker.term.acquire import Wait, acquire
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    import argparse
-
     from ttybroker.port import BrokeredSerial
     from ttybroker.term.console import Console
     from ttybroker.term.lines import Lines
     from ttybroker.term.log import Log
+    from ttybroker.term.options import Options
 
 # Modules and codecs are loaded when somebody asks for them, and names of users are shown.
 _LEFT = {
@@ -66,7 +65,7 @@ class Terminal(miniterm.Miniterm):
         self,
         port: BrokeredSerial,
         console: Console,
-        options: argparse.Namespace,
+        options: Options,
         lines: Lines,
         log: Log | None,
     ) -> None:
@@ -81,7 +80,7 @@ class Terminal(miniterm.Miniterm):
         self._lines = lines
         self._log = log
         self._quiet = options.quiet
-        self._linger: float = options.linger
+        self._linger = options.linger
         self._reconnects = options.reconnect
         if self._reconnects is None:
             self._reconnects = console.is_terminal
