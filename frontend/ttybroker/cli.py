@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 DONE, REFUSED, USAGE = 0, 1, 2
 _SIGINT = 2  # signal(7)
+_MOMENT = 0.2  # seconds in which a program that opens its port anew has it again
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,10 +115,22 @@ def _revoke(options: argparse.Namespace) -> int:
         except BrokerError as error:
             _say(f"{error}{similar(broker, options.port)}")
             return REFUSED
-    print(f"{options.port}: taken back; it is free, or the next in the queue has it")
+        print(f"{options.port}: taken back; {_now(broker, options.port)}")
     if withdrawn:
         print(f"{options.port}: {withdrawn} waiting requests of the same user were withdrawn")
     return DONE
+
+
+def _now(broker: Client, name: str) -> str:
+    """Whose the port is a moment after it was taken back: a program may have asked again."""
+    import time
+
+    from ttybroker.holding import holding
+
+    time.sleep(_MOMENT)
+    ports = broker.ports((name,))
+    holder = ports[0].holder if ports else None
+    return "it is free" if holder is None else f"now {holding(holder)}"
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -214,6 +227,8 @@ def _forget_output() -> None:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ttybroker.client import Client
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "list": _list,

@@ -58,6 +58,11 @@ class BrokerError(SerialException):
             return str(self.strerror)
         return Refused(told.errno, told.cause, holder, told.advice).message(self._port)
 
+    @property
+    def advice(self) -> str:
+        """What the broker says to do next, for people; "" if it said no such thing."""
+        return "" if self._refused is None else self._refused.advice
+
     def __str__(self) -> str:
         return self.message
 

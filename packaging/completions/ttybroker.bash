@@ -46,7 +46,7 @@ _ttybroker()
 	term:--filter) words='default direct nocontrol printable colorize debug' ;;
 	term:--rts | term:--dtr) words='0 1' ;;
 	term:--profile) words=$(_ttybroker_profiles) ;;
-	term:--log)
+	term:--log | term:--send)
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
@@ -58,7 +58,7 @@ _ttybroker()
 		list:-*) words=--json ;;
 		run:-*) words='--via --wait --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
-			--wait --reconnect --no-reconnect --linger --profile --log --timestamps --hex
+			--wait --reconnect --no-reconnect --linger --send --profile --log --timestamps --hex
 			--eol --echo --filter --encoding --raw --quiet --exit-char --menu-char --help" ;;
 		check:-*) words='--user --broker --json' ;;
 		list:* | run:* | term:* | check:* | revoke:*) words=$(_ttybroker_ports) ;;

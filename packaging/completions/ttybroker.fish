@@ -55,6 +55,7 @@ complete -c ttybroker -n '__ttybroker_in term' -l wait -x -d 'Queue for a busy p
 complete -c ttybroker -n '__ttybroker_in term' -l reconnect -d 'Come back after unplugging and a revoke'
 complete -c ttybroker -n '__ttybroker_in term' -l no-reconnect -d 'End then'
 complete -c ttybroker -n '__ttybroker_in term' -l linger -x -d 'Quiet time until it leaves, without a terminal'
+complete -c ttybroker -n '__ttybroker_in term' -l send -r -F -d 'First send a file by ZMODEM'
 complete -c ttybroker -n '__ttybroker_in term' -l profile -x -a '(__ttybroker_profiles)' -d 'Use a profile'
 complete -c ttybroker -n '__ttybroker_in term' -l log -r -F -d 'Append what comes to a file'
 complete -c ttybroker -n '__ttybroker_in term' -l timestamps -x -a 'iso delta none' -d 'Begin lines with times'

@@ -21,7 +21,7 @@ from support.processes import python_path
 from support.rig import Rig
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
-from ttybroker import cli, wire
+from ttybroker import cli, client, wire
 from ttybroker.version import VERSION
 
 pytestmark = pytest.mark.root
@@ -141,10 +141,25 @@ def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) ->
     status, _, err = as_user(BOB, (), typed(rig, "revoke", "ttyS0"))
     assert status == 1 and err.startswith("ttybroker: ttyS0: only its holder, root and")
     status, out, _ = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
-    assert status == 0 and out.startswith("ttyS0: taken back")
+    assert (status, out) == (0, "ttyS0: taken back; it is free\n")
     daemon.record("release", port="ttyS0", pid=holder.pid, reason="revoked")
     nobody = command(rig, "revoke", "ttyS0")
     assert nobody.returncode == 1 and "nobody holds it" in nobody.stderr
+
+
+def test_revoke_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
+    rig.holder(ALICE, "ttyS0")
+    second = rig.holder(BOB, "ttyS0", wait=30.0)
+    while not client_list(rig)[0].waiting:
+        os.sched_yield()
+    done = command(rig, "revoke", "ttyS0")
+    told = rf"ttyS0: taken back; now uid {BOB} has it with \S+ \(pid {second.pid}\) since \S+\n"
+    assert re.fullmatch(told, done.stdout), done.stdout
+
+
+def client_list(rig: Rig) -> list[wire.PortInfo]:
+    with client.connect(str(rig.socket)) as connection:
+        return connection.ports(("ttyS0",))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from support.children import as_user
 from support.daemon import Daemon
 from support.processes import python_path
 from support.ptys import Pty
-from support.rig import Rig
+from support.rig import Rig, lock_text
 from support.screen import Screen
 from support.users import ALICE
 from support.waiting import TIMEOUT
@@ -498,3 +498,47 @@ def test_what_the_device_cannot_do_is_a_line(rig: Rig, daemon: Daemon) -> None:
         screen.type(b"x")
         assert rig.ports["ttyS0"].read(1) == b"x"
         assert screen.leave() == 0
+
+
+def test_a_file_is_sent_by_zmodem_and_then_it_is_a_terminal(
+    rig: Rig, daemon: Daemon, tmp_path: Path
+) -> None:
+    """rz, which nobody here wrote, is the far end."""
+    (tmp_path / "there").mkdir()
+    file, data = tmp_path / "firmware.bin", os.urandom(50_000)
+    file.write_bytes(data)
+    port = rig.ports["ttyS0"]
+    with Screen(rig, "ttyS0", "--send", str(file)) as screen:
+        daemon.record("grant", port="ttyS0")
+        far = subprocess.run(
+            ["rz", "-q", "-b"],
+            stdin=port.master,
+            stdout=port.master,
+            stderr=subprocess.DEVNULL,
+            cwd=tmp_path / "there",
+            timeout=40,
+            check=False,
+        )
+        assert far.returncode == 0
+        screen.shows(b"Quit: Ctrl+]")
+        port.write(b"booted")
+        screen.shows(b"booted")
+        assert screen.leave() == 0
+    assert (tmp_path / "there" / "firmware.bin").read_bytes() == data
+
+
+def test_a_file_that_is_not_there_is_told_before_the_port_is_asked_for(rig: Rig) -> None:
+    with piped(rig, "ttyS0", "--send", "/nonexistent/file") as process:
+        _, told = process.communicate(timeout=TIMEOUT)
+    line = b"ttybroker: /nonexistent/file: No such file or directory\n"
+    assert (process.returncode, told) == (1, line)
+
+
+def test_a_port_that_an_outsider_has_is_told_with_the_lock_file(rig: Rig, daemon: Daemon) -> None:
+    rig.expected_locks.add("LCK..ttyS0")
+    rig.lock().write_bytes(lock_text(os.getpid()))
+    with piped(rig, "ttyS0") as process:
+        _, told = process.communicate(timeout=TIMEOUT)
+    line = rf"ttybroker: ttyS0: busy: root has it with \S+ \(pid {os.getpid()}\) since \S+, "
+    line += rf"by its lock file; .*, or .* remove {rig.lock()}\n"
+    assert re.fullmatch(line, told.decode()), told

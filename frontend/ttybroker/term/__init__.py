@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ttybroker.errors import BrokerError
     from ttybroker.term.log import Log
     from ttybroker.term.options import Options
+    from ttybroker.term.send import Sender
 
 DONE, REFUSED, USAGE = 0, 1, 2
 _ENDINGS: dict[int, str] = {
@@ -71,6 +72,7 @@ def _run(name: str, options: Options) -> int:
     from ttybroker.term.terminal import Terminal
 
     client.tell_why = say
+    sender = _sender(options.send)
     log = _open_log(name, options)
     lines = Lines(options.timestamps, options.hex)
     port = BrokeredSerial(
@@ -99,6 +101,8 @@ def _run(name: str, options: Options) -> int:
         say(f"{name}: {error}")
         return REFUSED
     try:
+        if sender is not None and sender.send(port.fileno()) != 0:
+            return REFUSED
         terminal = Terminal(port, console, options, lines, log)
         terminal.restrict()
         return terminal.run()
@@ -111,6 +115,14 @@ def _run(name: str, options: Options) -> int:
         port.close()
         if log is not None:
             log.close()
+
+
+def _sender(path: str | None) -> Sender | None:
+    if path is None:
+        return None
+    from ttybroker.term.send import Sender
+
+    return Sender(path)
 
 
 def _lean_socket() -> None:
@@ -150,14 +162,14 @@ def _refusal(error: BrokerError, name: str) -> str:
         holder = error.holder
         if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
             return str(error)
-        if holder.how != "lease":  # the broker names the lock file
-            return str(error)
+        state = "busy" if error.errno == errno.EBUSY else "waited in vain"
+        if holder.how != "lease":  # the broker's advice names the lock file
+            return f"{name}: {state}: {holding(holder)}; {error.advice}".removesuffix("; ")
         with client.connect() as broker:
             device = next((port.device for port in broker.ports((name,))), "")
             pid, _ = broker.status()
     except Error:
         return str(error)
-    state = "busy" if error.errno == errno.EBUSY else "waited in vain"
     wait = f"wait for it: ttybroker term --wait 60 {name}"
     own = holder.uid == os.geteuid() or os.geteuid() == 0
     revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"

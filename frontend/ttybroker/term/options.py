@@ -48,6 +48,7 @@ class Options:
         self.wait: float | None = None
         self.reconnect: bool | None = None
         self.linger = 1.0
+        self.send: str | None = None
         self.profile: str | None = None
         self.log: str | None = None
         self.timestamps = "none"
@@ -169,6 +170,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("reconnect", "come back after unplugging and after a revoke (on a terminal)"),
         Option("linger", "without a terminal: leave so long after the last byte (1)", "SECONDS",
                _seconds),
+        Option("send", "first send FILE by ZMODEM: needs sz, of lrzsz", "FILE", str),
         Option("profile", "use [profile.NAME] of term.toml", "NAME", str),
     )),
     ("what is shown", (
@@ -193,7 +195,7 @@ _ALL = [option for _, options in GROUPS for option in options]
 _BY_NAME = {name: option for option in _ALL for name in (option.name, *option.also)}
 _BY_LETTER = {option.short: option for option in _ALL if option.short}
 _SHORTHANDS = {"rtscts": "hard", "xonxoff": "soft"}  # of --flow
-KEYS = frozenset(option.name for option in _ALL) - {"profile"}  # of a profile
+KEYS = frozenset(option.name for option in _ALL) - {"profile", "send"}  # of a profile
 
 
 def help_text() -> str:

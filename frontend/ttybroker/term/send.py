@@ -1,0 +1,37 @@
+"""Send a file by ZMODEM: sz(1) of lrzsz has the line meanwhile, for no library does as well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from ttybroker.say import say
+
+
+class Sender:
+    """sz and a file for it. Raises OSError where one of them is not there."""
+
+    def __init__(self, path: str) -> None:
+        os.stat(path)
+        program = shutil.which("sz") or shutil.which("lsz")
+        if program is None:
+            raise OSError("--send needs sz; write: apt install lrzsz")
+        self._command = [program, "--", path]
+        self._path = path
+
+    def send(self, port: int) -> int:
+        """Send the file over the port's descriptor; return the exit status of sz, which is said
+        unless it is 0.
+
+        sz starts rz at the other end, if a shell is there, and gives up by itself when nobody
+        answers.
+        """
+        os.set_blocking(port, True)  # as sz expects it; the description is leased to us alone
+        try:
+            status = subprocess.run(self._command, stdin=port, stdout=port).returncode
+        finally:
+            os.set_blocking(port, False)
+        if status != 0:
+            say(f"{self._path}: not sent; sz ended with status {status}")
+        return status
