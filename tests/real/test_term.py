@@ -382,10 +382,10 @@ def test_a_user_who_may_not_have_it_any_more_is_told_so(rig: Rig) -> None:
 def test_a_wait_shows_who_has_the_port_and_how_long_it_will_wait(rig: Rig, daemon: Daemon) -> None:
     holder = rig.holder(ALICE, "ttyS0")
     with Screen(rig, "--wait", "500", "ttyS0") as screen:
-        screen.shows(f"ttybroker: ttyS0: uid {ALICE} has it with ".encode())
+        screen.shows(f"s left: uid {ALICE} has it with ".encode())
         screen.shows(f"(pid {holder.pid}) since ".encode())
-        screen.shows(b"; waiting, 499 s left")
-        screen.shows(b"; waiting, 498 s left")
+        screen.shows(b"ttybroker: ttyS0: waiting, 498 s left: ")
+        screen.shows(b"ttybroker: ttyS0: waiting, 497 s left: ")
         holder.say()
         screen.shows(b"Quit: Ctrl+]")
         assert screen.leave() == 0

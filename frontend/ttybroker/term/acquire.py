@@ -52,8 +52,8 @@ class Wait:
         """Show it; left: seconds that it goes on waiting, None: without an end."""
         if not self._shown:
             return
-        end = "waiting" if left is None else f"waiting, {left:.0f} s left"
-        what = f"{self._holder}; {end}" if self._holder else end
+        wait = "waiting" if left is None else f"waiting, {left:.0f} s left"
+        what = f"{wait}: {self._holder}" if self._holder else wait  # the end may be cut off
         line = f"ttybroker: {self._name}: {what}"
         try:
             columns = os.get_terminal_size(2).columns or 80
