@@ -18,6 +18,7 @@ _BY = {
     "login": "by a login",
 }
 _A_DAY = 86400
+_UNIX98 = range(136, 144)  # majors of ptys: Documentation/admin-guide/devices.txt
 
 
 def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
@@ -57,12 +58,12 @@ def copies(device: str) -> list[tuple[int, int, str]]:
     process's /proc has it.
     """
     try:
-        rdev = os.stat(device).st_rdev
+        wanted = _identity(os.stat(device))
     except OSError:
         return []
     found = []
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and _has(entry, rdev):
+        if entry.isdigit() and _has(entry, wanted):
             try:
                 uid = os.stat(f"/proc/{entry}").st_uid
                 with open(f"/proc/{entry}/comm", errors="replace") as file:
@@ -72,14 +73,20 @@ def copies(device: str) -> list[tuple[int, int, str]]:
     return sorted(found)
 
 
-def _has(pid: str, rdev: int) -> bool:
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """A device's number; that of a pty is one of its own mount of devpts, as a container has it."""
+    is_pty = os.major(found.st_rdev) in _UNIX98
+    return found.st_rdev, found.st_dev if is_pty else 0
+
+
+def _has(pid: str, wanted: tuple[int, int]) -> bool:
     try:
         numbers = os.listdir(f"/proc/{pid}/fd")
     except OSError:  # somebody else's, or ended
         return False
     for number in numbers:
         try:
-            if os.stat(f"/proc/{pid}/fd/{number}").st_rdev == rdev:
+            if _identity(os.stat(f"/proc/{pid}/fd/{number}")) == wanted:
                 return True
         except OSError:  # closed meanwhile
             continue

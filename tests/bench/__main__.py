@@ -23,7 +23,7 @@ from bench.build import Bench, CannotBuild
 from bench.figures import Row
 
 TOPICS = ("lines", "start", "opens", "rules", "reload", "launch", "crowd", "memory", "commands",
-          "traffic")  # fmt: skip
+          "traffic", "terminal")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
