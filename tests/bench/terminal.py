@@ -25,14 +25,15 @@ def rows(bench: Bench) -> list[Row]:
         with Rig(build, 1) as rig:
             rig.start()
             env = {**os.environ, "TTYBROKER_SOCKET": str(rig.socket), "XDG_CONFIG_HOME": "/none"}
-            miniterm = str(build.commands / "pyserial-miniterm")
+            miniterm = f"import sys; sys.path.append({str(build.code)!r}); "
+            miniterm += "from serial.tools.miniterm import main; main()"
 
             def job(far: int, *words: str) -> Callable[[], float]:
                 return lambda: _first_byte(bench, far, list(words), env)
 
             jobs = {
                 "term": job(rig.ptys[0][0], str(build.commands / "ttybroker"), "term", "p0"),
-                "miniterm": job(master, miniterm, path, "115200"),
+                "miniterm": job(master, *build.python("-c", miniterm, path, "115200")),
             }
             figures.interleave(1, jobs)
             times = figures.interleave(ROUNDS, jobs)
