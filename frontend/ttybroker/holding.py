@@ -62,7 +62,7 @@ def copies(device: str) -> list[tuple[int, int, str]]:
     except OSError:
         return []
     found = []
-    for entry in os.listdir("/proc"):
+    for entry in _listed("/proc"):
         if entry.isdigit() and _has(entry, wanted):
             try:
                 uid = os.stat(f"/proc/{entry}").st_uid
@@ -80,11 +80,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _has(pid: str, wanted: tuple[int, int]) -> bool:
-    try:
-        numbers = os.listdir(f"/proc/{pid}/fd")
-    except OSError:  # somebody else's, or ended
-        return False
-    for number in numbers:
+    for number in _listed(f"/proc/{pid}/fd"):
         try:
             if _identity(os.stat(f"/proc/{pid}/fd/{number}")) == wanted:
                 return True
@@ -93,7 +89,16 @@ def _has(pid: str, wanted: tuple[int, int]) -> bool:
     return False
 
 
+def _listed(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:  # of somebody else's process, or it has ended
+        return []
+
+
 def _copies(holder: Holder, device: str, broker: int) -> str:
+    if not device:
+        return "a copy of it is still open"
     found = [copy for copy in copies(device) if copy[0] != broker and copy[1] == holder.uid]
     if not found:
         return "a copy of it is still open in a process that cannot be seen from here"

@@ -9,8 +9,13 @@ _command = "ttybroker"
 
 def say(line: object) -> None:
     """A line on stderr, whole; nothing when stderr is gone."""
+    show(f"{_command}: {line}\n")
+
+
+def show(text: str) -> None:
+    """Text on stderr as it is; nothing when stderr is gone."""
     try:
-        os.write(2, os.fsencode(f"{_command}: {line}\n"))
+        os.write(2, os.fsencode(text))
     except OSError:
         pass
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
 from ttybroker import client
 from ttybroker.errors import BrokerError, PortBusy
 from ttybroker.holding import holding
+from ttybroker.say import show
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -28,18 +28,15 @@ class Wait:
         self._holder = ""
         self._drawn = False
 
-    @property
-    def is_shown(self) -> bool:
-        """Whether it is worth finding out about the holder."""
-        return self._shown
-
     def about(self, error: BrokerError) -> None:
         """Take the holder from a refusal."""
         if self._shown and error.holder is not None:
             self._holder = holding(error.holder)
 
     def look(self) -> None:
-        """Ask the broker again for the holder, by a connection of its own."""
+        """Ask the broker again for the holder, by a connection of its own; while it is shown."""
+        if not self._shown:
+            return
         try:
             with client.connect() as broker:
                 ports = broker.ports((self._name,))
@@ -59,15 +56,13 @@ class Wait:
             columns = os.get_terminal_size(2).columns or 80
         except OSError:
             columns = 80
-        sys.stderr.write(f"\r\x1b[K{line[: columns - 1]}")  # ECMA-48 EL: erase in line
-        sys.stderr.flush()
+        show(f"\r\x1b[K{line[: columns - 1]}")  # ECMA-48 EL: erase in line
         self._drawn = True
 
     def erase(self) -> None:
         """Leave the line empty."""
         if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            show("\r\x1b[K")
             self._drawn = False
 
 
@@ -112,10 +107,12 @@ def _ask(
         try:
             descriptor = None
             while descriptor is None:
+                if wait:
+                    line.draw(None if endless else max(end - time.monotonic(), 0))
                 while not _readable(broker, typed):
-                    if wait and line.is_shown:
-                        line.draw(None if endless else max(end - time.monotonic(), 0))
+                    if wait:
                         line.look()
+                        line.draw(None if endless else max(end - time.monotonic(), 0))
                 descriptor = broker.take_answer()  # which raises when the time is up
             return descriptor
         except client.BrokenOff:  # the daemon is being started again

@@ -21,7 +21,7 @@ from serial.tools import miniterm
 import ttybroker
 from ttybroker import client, landlock
 from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError, WaitTimeout
-from ttybroker.say import say
+from ttybroker.say import say, show
 from ttybroker.term.acquire import Wait, acquire
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -119,14 +119,13 @@ class Terminal(miniterm.Miniterm):
             sys.stdin = found
             self.console.cleanup()
             if self.console.in_line and self.console.is_terminal:
-                sys.stderr.write("\n")
+                show("\n")
 
     def tell(self, line: str) -> None:
         """Say it in a line of its own."""
         if self.console.in_line:
-            sys.stderr.write("\r\n" if self.console.is_terminal else "")
+            show("\r\n" if self.console.is_terminal else "")
             self.console.in_line = False
-        sys.stderr.flush()
         say(line)
 
     def _greet(self) -> None:
