@@ -393,6 +393,7 @@ def test_a_wait_shows_who_has_the_port_and_how_long_it_will_wait(rig: Rig, daemo
         screen.shows(b"ttybroker: ttyS0: waiting, 499 s left: ")
         screen.shows(b"ttybroker: ttyS0: waiting, 498 s left: ")
         holder.say()
+        screen.shows(b"\r\x1b[Kttybroker: ttyS0 at 115200")  # that line is gone
         screen.shows(b"Quit: Ctrl+]")
         assert screen.leave() == 0
 
