@@ -1713,4 +1713,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "resumed = left",
         ("tests/real/test_sessions.py::test_what_a_session_left_is_nobody_elses",),
     ),
+    Mutant(
+        "longest-wait",
+        "a long wait of a client does not end the broker",
+        "pass",
+        ("tests/real/test_hostile.py::test_a_wait_for_longer_than_the_kernel_counts_ends_nobody",),
+        FAILS + "|Unavailable|ended|Refused|refused",
+    ),
 )

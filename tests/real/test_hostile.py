@@ -298,3 +298,20 @@ def test_a_broker_with_few_descriptors_has_few_clients_and_keeps_some_for_ports(
     first.close()
     child.say()
     child.wait()
+
+
+def test_a_wait_for_longer_than_the_kernel_counts_ends_nobody(rig: Rig) -> None:
+    """epoll_wait(2) takes an int of milliseconds: 24 days. The protocol has 49."""
+    rig.port("ttyS0")
+    rig.daemon()
+    holder = rig.holder(BOB)
+    waits = rig.holder(ALICE, wait=wire.MAX_WAIT)
+    with client.connect(str(rig.socket)) as connection:
+        while not connection.ports()[0].waiting:
+            pass
+        connection.ports()
+    holder.say()
+    holder.result()
+    waits.hear()
+    waits.say()
+    waits.result()

@@ -30,9 +30,11 @@ pytestmark = pytest.mark.root
 
 TIOCEXCL = 0x540C  # asm-generic/ioctls.h
 MNT_DETACH = 2  # sys/mount.h
-WITHOUT_UTMP = (
-    "from ttybrokerd.root import others; others.Others.__init__.__defaults__ = ('/nonexistent',)"
-)
+WITHOUT_UTMP = """
+from ttybrokerd.root import logins, others
+logins.AMBIGUOUS = ()
+others.Others.__init__.__defaults__ = ('/nonexistent',)
+"""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -27,6 +27,12 @@ class Login(NamedTuple):
     rdev: int
 
 
+@pytest.fixture(autouse=True)
+def ptys_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pty stands for a port here, as long as no test has it otherwise."""
+    monkeypatch.setattr(logins, "AMBIGUOUS", ())
+
+
 @pytest.fixture
 def login() -> Iterator[Login]:
     pid, master = pty.fork()
@@ -121,3 +127,13 @@ def test_a_login_that_ended_is_over_only_when_its_terminal_was_hung_up(
     now[0] += 0.02
     assert found.holder("ttyS7", rdev) is None
     assert LINGER >= 2 * RETRY  # who waits looks so often: it is a whole RETRY after the end
+
+
+def test_a_pty_has_no_login_for_its_number_is_each_containers_own(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Logins("/nonexistent")
+    seen.refresh()
+    assert seen.holder("pts0", login.rdev) is not None
+    monkeypatch.undo()
+    assert seen.holder("pts0", login.rdev) is None

@@ -24,6 +24,9 @@ _RECORD = struct.Struct("hi32s")  # and more: bits/utmp.h of glibc
 # Where a time is 64 bits wide in it the record is longer: bits/wordsize.h, TIME64_COMPAT32.
 SIZE = 400 if os.uname().machine in ("aarch64", "loongarch64") else 384
 MOST = 1 << 20  # bytes of utmp that are read
+# Majors of devices whose numbers say nothing: those of ptys are each devpts instance's own, so that a
+# process in a container has the terminal of the same number.
+AMBIGUOUS: tuple[int, ...] = tuple(linux.PTY_SLAVES)
 
 
 class Logins(Paced):
@@ -45,6 +48,8 @@ class Logins(Paced):
         For LINGER seconds after it was last seen also who had one, because the hang-up that ends
         it comes later than the end of its process.
         """
+        if os.major(rdev) in AMBIGUOUS:
+            return None
         now = time.monotonic()
         for pid in self._candidates(device, rdev):
             # guard: login-by-the-kernels-word

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+LONGEST = 86400.0  # seconds of one wait: epoll_wait(2) takes an int of milliseconds, 24 days
 NOTHING = 0  # hang-up and error are always told
 TRIES = 4  # to change what to wait for
 ONCE = select.EPOLLONESHOT  # and not again until the next `change`
@@ -60,6 +61,8 @@ class Loop:
     def turn(self, timeout: float | None) -> None:
         """Wait for news for at most `timeout` seconds (None: for ever) and call the handlers."""
         self._removed.clear()
+        if timeout is not None:
+            timeout = min(timeout, LONGEST)  # guard: longest-wait
         for descriptor, _events in self._epoll.poll(timeout):
             handler = self._handlers.get(descriptor)
             if handler is not None and descriptor not in self._removed:
