@@ -24,8 +24,8 @@ _RECORD = struct.Struct("hi32s")  # and more: bits/utmp.h of glibc
 # Where a time is 64 bits wide in it the record is longer: bits/wordsize.h, TIME64_COMPAT32.
 SIZE = 400 if os.uname().machine in ("aarch64", "loongarch64") else 384
 MOST = 1 << 20  # bytes of utmp that are read
-# Majors of devices whose numbers say nothing: those of ptys are each devpts instance's own, so that a
-# process in a container has the terminal of the same number.
+# Majors of devices whose numbers say nothing: those of ptys are each devpts instance's own, so a
+# process in a container may have a terminal of the same number.
 AMBIGUOUS: tuple[int, ...] = tuple(linux.PTY_SLAVES)
 
 
