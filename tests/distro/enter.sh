@@ -18,7 +18,7 @@ mount -t tmpfs -o mode=755,nosuid,nodev run run
 mkdir -m 1777 run/lock
 mount -t tmpfs -o mode=1777,nosuid,nodev tmp tmp
 mount -t tmpfs -o mode=755,nosuid dev dev
-for node in 'null 1 3' 'zero 1 5' 'full 1 7' 'random 1 8' 'urandom 1 9' 'tty 5 0'; do
+for node in 'null 1 3' 'zero 1 5' 'full 1 7' 'random 1 8' 'urandom 1 9' 'tty 5 0' 'fuse 10 229'; do
 	name=${node%% *}
 	# shellcheck disable=SC2086
 	mknod -m 666 dev/$name c ${node#* }

@@ -40,10 +40,6 @@ class FarEnd:
         self._wire.kill()
         shutil.rmtree(self.directory)
 
-    def ended(self) -> None:
-        """Wait for its end, by itself."""
-        self._program.wait(TIMEOUT)
-
     def result(self, name: str) -> bytes:
         """Drop the carrier and wait for its end; what it has received as `name`. Its status is
         not asked for: that depends on a farewell which a hung-up pty may swallow."""

@@ -18,6 +18,7 @@ class Since(NamedTuple):
     version: str
     lock: str | None = None
     command: str | None = None
+    status: int | None = None
 
 
 class Program(NamedTuple):
@@ -42,7 +43,8 @@ class Program(NamedTuple):
             if _not_older(version, change.version):
                 lock = program.lock if change.lock is None else change.lock
                 command = program.command if change.command is None else change.command
-                program = program._replace(lock=lock, command=command)
+                status = program.status if change.status is None else change.status
+                program = program._replace(lock=lock, command=command, status=status)
         return program
 
     def version(self) -> str:
@@ -122,8 +124,8 @@ ROWS = (
     # From 4.6 on it takes the lock file that the broker made in its name for another's; -u is
     # without lock files.
     Program("ser2net", "ser2net", "ser2net -d -c ser2net.yaml", act=acts.serve, lock=LCK,
-        status=1, remarks="its status after SIGTERM is 1; from 4.6 on with `-u`",
-        since=(Since("4.6", lock="flock", command="ser2net -u -d -c ser2net.yaml"),),
+        status=1, remarks="from 4.6 on with `-u`; before, its status after SIGTERM is 1",
+        since=(Since("4.6", lock="flock", command="ser2net -u -d -c ser2net.yaml", status=0),),
     ),
     Program("gpsd", "gpsd", "gpsd -N -n -S {free} /dev/ttyS7", act=acts.navigate, lock="TIOCEXCL"),
 )  # fmt: skip

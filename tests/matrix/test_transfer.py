@@ -64,7 +64,7 @@ def test_minicom_sends_a_file(
         terminal.see("enter filename")
         terminal.write("file")
         terminal.type("Enter")
-        far.ended()
+        terminal.see("zmodem upload")
         terminal.until("the end of the upload", lambda: upload_has_ended(terminal.screen()))
         assert received(far) == digest
     terminal.type("Enter", "C-a", "q", "Enter")
