@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.machine import FLAVOURS, Machine, MachineError, directory
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 900.0  # seconds for the tests
+LIMIT = 1800.0  # seconds for the tests
 
 
 def main(flavour: str, image: Path, packages: Path, arguments: list[str]) -> int:

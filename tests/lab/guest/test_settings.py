@@ -121,6 +121,7 @@ def hang_up(_broker: Service, _child: Child, name: str) -> None:
         fcntl.ioctl(fd, TIOCVHANGUP)
 
 
+@pytest.mark.bare  # the drivers are the same in the other flavour, and this takes minutes
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("end", [close, kill, revoke, keep, limit, hang_up])
 def test_a_port_is_found_as_it_was_before_the_last_lease(
@@ -192,6 +193,7 @@ _ODD = struct.pack("4Ix19sII", termios.IGNBRK, 0,
                    bytes(range(19)), 300, 300)  # fmt: skip
 
 
+@pytest.mark.bare
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "kind",
