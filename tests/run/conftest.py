@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import subprocess
 import sys
 import tty
@@ -64,11 +63,6 @@ class Gate:
             os.close(self._asked)
 
 
-def _hear_ctrl_c() -> None:
-    """A suite that is run in the background ignores it, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Rig:
     """The broker of files in `directory`, and `ttybroker run` on it."""
 
@@ -96,7 +90,6 @@ class Rig:
         command = [sys.executable, str(HERE / "fake_broker.py"), str(self.directory), *arguments]
         pipe = subprocess.PIPE
         settings = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "env": env, **more}
-        settings.setdefault("preexec_fn", _hear_ctrl_c)
         process: subprocess.Popen[bytes] = subprocess.Popen(command, **settings)  # type: ignore[call-overload]
         self.started.append(process)
         return process
