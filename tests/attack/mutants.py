@@ -1720,4 +1720,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/real/test_hostile.py::test_a_wait_for_longer_than_the_kernel_counts_ends_nobody",),
         FAILS + "|Unavailable|ended|Refused|refused",
     ),
+    Mutant(
+        "sessions-are-used-again",
+        "a connection has no more sessions than ports, and one",
+        NEVER,
+        (
+            "tests/unit/test_sessions.py"
+            "::test_a_connection_that_opens_and_closes_for_ever_has_few_sessions",
+        ),
+    ),
 )

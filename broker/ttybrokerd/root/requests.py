@@ -119,10 +119,8 @@ class Requests:
         uid = client.identity.uid
         if number != wire.NO_SESSION:
             session = self._sessions.find(number, uid)
-        elif client.sessions and not client.sessions[-1].leases:
-            return client.sessions[-1]
         else:
-            session = self._sessions.make(uid)
+            session = self._sessions.unused(client.sessions, uid)
         client.join(session)
         return session
 

@@ -38,8 +38,14 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._all)
 
-    def make(self, uid: int) -> Session:
-        """Return a new session of this user. To be given to a connection at once."""
+    def unused(self, among: list[Session], uid: int) -> Session:
+        """Return one of a connection's sessions that has no port, or a new one.
+
+        So a connection has no more sessions than ports, and one.
+        """
+        for session in among:
+            if not session.leases:  # guard: sessions-are-used-again
+                return session
         session = Session(os.urandom(SIZE), uid)
         self._all[session.number] = session
         return session
