@@ -66,8 +66,12 @@ class Child:
         return value
 
     def say(self, word: object = None) -> None:
-        """Say a word to the child."""
-        self.chat.say(word)
+        """Say a word to the child; raises what ended it, if something has."""
+        try:
+            self.chat.say(word)
+        except BrokenPipeError:
+            self.result()
+            raise
 
     def result(self, timeout: float = TIMEOUT) -> Any:
         """What the body returned (or raised), after the child's end."""
