@@ -6,8 +6,8 @@
     make lab LAB_SUITE=trixie                             a guest of another release of Debian
 
 In the flavour `bare` process 1 is a shell script and the kernel makes the nodes; in `systemd` there
-are systemd, udev, logind and dbus. Each has one processor, and they run side by side. The guest's
-tests are ordinary pytest files, in guest/.
+are systemd, udev, logind and dbus. Each has one processor, and they run one after the other. The
+guest's tests are ordinary pytest files, in guest/.
 
 The guest is of this machine's release, and our packages are built here; for another release they
 are built in its root (`make distro`).
@@ -29,7 +29,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab.machine import FLAVOURS
@@ -93,24 +92,20 @@ def _image() -> Path:
 
 
 def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str]:
-    """Run the tests in all flavours at once; how many passed, failed, and so on."""
+    """Run the tests in one flavour after the other, for some of them measure times; how many
+    passed, failed, and so on."""
     _say(f"testing in it: {' and '.join(flavours)}")
-    guests = []
+    counts: Counter[str] = Counter()
     for flavour in flavours:
         words = [sys.executable, "-m", "lab.flavour", flavour, str(image), str(PACKAGES)]
-        guests.append(subprocess.Popen([*words, *arguments], stdout=subprocess.PIPE, text=True,
-                                       encoding="utf-8", errors="replace"))  # fmt: skip
-    counts: Counter[str] = Counter()
-    with ThreadPoolExecutor() as pool:
-        try:
-            found = pool.map(_follow, flavours, guests)
-            for flavour, number in zip(flavours, found, strict=True):
-                counts += number
-                if flavour == "bare" and not arguments and not _boot(image):
-                    counts["failed"] += 1
-        finally:
-            for guest in guests:
+        with subprocess.Popen([*words, *arguments], stdout=subprocess.PIPE, text=True,
+                              encoding="utf-8", errors="replace") as guest:  # fmt: skip
+            try:
+                counts += _follow(flavour, guest)
+            finally:
                 guest.terminate()
+        if flavour == "bare" and not arguments and not _boot(image):
+            counts["failed"] += 1
     return counts
 
 
