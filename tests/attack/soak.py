@@ -127,12 +127,15 @@ class Client:
         os.close(descriptor)
 
     def take(self, name: str) -> int:
-        """The descriptor, whenever it comes; -1 if the port is busy."""
+        """The descriptor, whenever it comes; -1 if the port is busy, or if another client of this
+        user had it taken back: that withdraws what the user waits for."""
         data, ancillary, _, _ = self.sock.recvmsg(65536, socket.CMSG_LEN(4))
         if data[1] == wire.GRANT:
             return int.from_bytes(ancillary[0][2], sys.byteorder)
         reply = wire.decode_reply(data)
         if self.late and isinstance(reply, wire.Refused) and reply.errno == errno.EBUSY:
+            return -1
+        if isinstance(reply, wire.Refused) and reply.errno == errno.ECANCELED:
             return -1
         raise AssertionError(f"{name}: {reply}")
 
