@@ -325,10 +325,10 @@ class Leases:
         self._do(effects)
 
     def _grant(self, lease: Lease, client: Connection, descriptor: int) -> list[Effect]:
-        """Hear of the lease's end, and answer: in this order.
+        """Hear of the lease's end, have systemd keep it, and answer: in this order.
 
-        Whenever the broker is killed, the lock file tells the next one, or nobody got the port.
-        What lasts a moment goes into systemd's store as well.
+        Whenever the broker is killed, the next one knows of the lease, or nobody got the port. By
+        the store, or by the lock file alone if `keeper` lets the lease wait.
         """
         live = _live(lease)
         effects = self._watch(lease, lambda: lease.listen(descriptor, live))
