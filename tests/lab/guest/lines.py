@@ -5,9 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import struct
 import termios
 from pathlib import Path
+
+from service import PATIENT
+
+QUIET = 300  # ms
 
 TIOCM_LOOP = 0x8000  # asm-generic/termios.h: outputs come back as inputs
 TIOCGICOUNT = 0x545D
@@ -63,6 +68,16 @@ def raw(descriptor: int, *, xon: bool = False) -> None:
     settings[2] = termios.CS8 | termios.CREAD | termios.CLOCAL | termios.HUPCL
     settings[4] = settings[5] = termios.B115200
     termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+
+
+def swallow(descriptor: int, until: bytes) -> None:
+    """Read until this has come and then nothing more for a moment: a wire keeps what nobody reads,
+    and the next test that opens its end would find it."""
+    poll, said = select.poll(), b""
+    poll.register(descriptor, select.POLLIN)
+    while poll.poll(QUIET if until in said else PATIENT * 1000):
+        said += os.read(descriptor, 4096)
+    assert until in said, said
 
 
 def far(name: str) -> int:

@@ -34,7 +34,7 @@ from devices import (
     without_hupcl,
 )
 from figures import note
-from lines import TIOCM_LOOP, far, raw
+from lines import TIOCM_LOOP, far, raw, swallow
 from service import ALICE, BOB, Service, run, until
 from support.children import Chat, Child
 from ttybroker import PortBusy, client, open_fd
@@ -205,9 +205,7 @@ _ODD = struct.pack("4Ix19sII", termios.IGNBRK, 0,
     ],
     ids=["termios", "loop", "exclusive", "all by four"],
 )
-def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(
-    broker: Service, kind: Act
-) -> None:
+def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(broker: Service, kind: Act) -> None:
     booted = state(UART)
     left = []
     for _ in range(RACES):
@@ -229,9 +227,7 @@ def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(
 
 @pytest.mark.parametrize("line", [N_NULL, N_PPP])
 @pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.systemd)])
-def test_a_hang_up_is_heard_under_every_discipline(
-    broker: Service, line: int, again: bool
-) -> None:
+def test_a_hang_up_is_heard_under_every_discipline(broker: Service, line: int, again: bool) -> None:
     """N_NULL and N_PPP have no poll. `again`: the daemon is another by then."""
     child = holder(broker, UART, discipline(line))
     if again:
@@ -293,16 +289,18 @@ def test_a_getty_that_took_over_keeps_its_settings_and_leaves_none(broker: Servi
         before = look(fd)
     child = holder(broker, "ttyS1", EVERYTHING)  # in N_NULL systemd would take it for no terminal
     ended = broker.log().count("hung up")
+    end = far("ttyS2")
     run("systemctl", "start", "serial-getty@ttyS1.service")
     try:
         until("the end of it", lambda: broker.log().count("hung up") > ended, told=broker.log)
-        time.sleep(2)
+        swallow(end, b"login:")
         with direct("ttyS1") as fd:
             during = look(fd)
         assert during["serial"] == before["serial"] and during["discipline"] == 0
         assert during["termios"] != before["termios"]
     finally:
         run("systemctl", "stop", "serial-getty@ttyS1.service")
+        os.close(end)
     time.sleep(1)
     seen = broker.child(ALICE, lambda _chat: next_holders("ttyS1")).result(60)
     seen.pop("sends")
