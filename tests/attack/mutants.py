@@ -231,17 +231,27 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "flocked-port-is-busy",
         "a port that somebody has flocked is busy",
-        NEVER,
+        ALWAYS,
         (
             "tests/real/test_real_programs.py"
             "::test_an_outsiders_lock_is_respected_and_named_until_it_ends[lock_by_flock-flock]",
         ),
     ),
     Mutant(
+        "flock-that-just-went",
+        "a flock that is gone when it is asked who has it does not keep the port",
+        ALWAYS,
+        (f"{PORT}::test_a_flock_that_ends_while_it_is_looked_at_keeps_nobody_off",),
+        FAILS,
+    ),
+    Mutant(
         "flock-the-port",
         "a leased port is flocked",
         REMOVE,
-        (f"{LEASE}::test_a_lease_is_locked_by_every_convention",),
+        (
+            "tests/real/test_real_programs.py"
+            "::test_an_outsiders_lock_is_respected_and_named_until_it_ends[lock_by_flock-flock]",
+        ),
     ),
     Mutant(
         "make-the-port-exclusive",

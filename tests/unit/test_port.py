@@ -20,7 +20,7 @@ from ttybrokerd.root import linux, port
 from ttybrokerd.root.device import Devices, Seen, Target
 from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles
-from ttybrokerd.root.others import Others
+from ttybrokerd.root.others import Others, Taker
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.table import Ask
 
@@ -155,6 +155,26 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
     assert port.release(held, Devices(), Others(locks), drain=True) is None
     assert open_descriptors() == before
     assert os.listdir(locks.path) == []
+
+
+def test_a_flock_that_ends_while_it_is_looked_at_keeps_nobody_off(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+) -> None:
+    outsider = os.open(device, os.O_RDWR | os.O_NOCTTY)
+    fcntl.flock(outsider, fcntl.LOCK_EX)
+    asked = Others.takers
+
+    def ends(self: Others, seen: Seen) -> tuple[Taker, ...] | None:
+        fcntl.flock(outsider, fcntl.LOCK_UN)
+        return asked(self, seen)
+
+    mocker.patch.object(Others, "takers", ends)
+    result = acquire(device, locks, watches)
+    os.close(outsider)
+    assert not isinstance(result, Refusal), result.reason
+    lease, descriptor = result
+    os.close(descriptor)
+    lease.close()
 
 
 class Held:

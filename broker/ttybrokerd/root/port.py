@@ -270,15 +270,20 @@ def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozen
 def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], dead: bool) -> None:
     """Take the flock, unless a dead copy has it, if there is one (`dead`).
 
-    Raises Refusal EBUSY if somebody else has it.
+    Raises Refusal EBUSY if somebody else has it. Who just had it may be gone when it is asked who
+    that is: then it is tried once more.
     """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
-    except BlockingIOError:
-        takers = others.takers(seen)
-        if not excused(takers, ghosts, dead=dead):  # guard: flocked-port-is-busy
-            raise busy(named(takers)) from None
-
+    for _ in range(2):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
+            return
+        except BlockingIOError:
+            takers = others.takers(seen)
+        if excused(takers, ghosts, dead=dead):  # guard: flocked-port-is-busy
+            return
+        if takers != ():  # guard: flock-that-just-went
+            break
+    raise busy(named(takers))
 
 
 def _takes(step: Callable[..., object], *arguments: object) -> bool:
