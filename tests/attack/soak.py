@@ -92,7 +92,8 @@ class Client:
             return
         descriptor = self.take(name)
         if descriptor < 0:
-            self.let_go()
+            if self.late:
+                self.let_go()
             return
         self.leases += 1
         mark = b"%02x%06x" % (self.number, self.leases & 0xFFFFFF)
