@@ -44,7 +44,7 @@ def plan_for(
         warn(f"no plan is read from {directory}: {error}")
     except (OSError, BadPlan):  # none, or torn: it is made anew
         pass
-    return _make(path, directory if keep else None)
+    return _make(path, directory, keep)
 
 
 def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
@@ -69,11 +69,11 @@ def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
     return plan
 
 
-def _make(path: str, directory: str | None) -> Plan:
+def _make(path: str, directory: str, keep: bool) -> Plan:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _prepare(path, directory, writing)
+        _prepare(path, directory, keep, writing)
     os.close(writing)
     made = linux.read_all(reading)
     os.close(reading)
@@ -84,13 +84,13 @@ def _make(path: str, directory: str | None) -> Plan:
     return plans.decode(made)
 
 
-def _prepare(path: str, directory: str | None, writing: int) -> NoReturn:
+def _prepare(path: str, directory: str, keep: bool, writing: int) -> NoReturn:
     """The child: write the plan, or what is wrong."""
     gc.disable()  # a fifth of what the imports below take, in a process that ends
     try:
         from ttybrokerd.prepare.command import prepared
 
-        made = prepared(path, directory)
+        made = prepared(path, directory, keep)
     except BaseException as error:
         made = str(error).encode("utf-8", "replace") or type(error).__name__.encode()
     try:

@@ -28,6 +28,14 @@ class Mutant(NamedTuple):
 
 PATHS = "tests/attack/test_paths.py"
 PLAN = "tests/unit/test_plan.py"
+DENIES_ALL = (
+    f"{PLAN}"
+    "::test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all"
+)
+JUDGE = "tests/unit/test_judge.py"
+BETWEEN = (
+    "tests/real/test_devices.py::test_a_reload_while_a_port_opens_decides_over_its_grant"
+)
 CALLS = "tests/real/test_seccomp_inside.py"
 CONFINED = "tests/real/test_confined.py"
 LAUNCH = "tests/attack/test_launcher.py"
@@ -1693,6 +1701,54 @@ MUTANTS: tuple[Mutant, ...] = (
             "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all",
         ),
         "DID NOT RAISE|Failed",
+    ),
+    Mutant(
+        "deny-by-the-kernels-name",
+        "what a glob denies is denied under an alias with a kernel's name too",
+        NEVER,
+        (f"{JUDGE}::test_a_glob_that_denies_the_kernels_name_denies_every_alias",),
+    ),
+    Mutant(
+        "same-device-by-the-new-policy",
+        "a reload while a port opens may give its name to another device",
+        NEVER,
+        (f"{BETWEEN}[another device]",),
+    ),
+    Mutant(
+        "every-name-by-the-new-policy",
+        "a reload while a port opens may deny the device under another name",
+        REMOVE,
+        (f"{BETWEEN}[denied by another name]",),
+    ),
+    Mutant(
+        "members-of-a-denied-group",
+        "a denied group is its members too, who can get rid of the group",
+        NEVER,
+        (f"{PLAN}::test_a_denied_group_is_its_members_too",),
+    ),
+    Mutant(
+        "unknown-name-denies-all",
+        "a deny of a name that nobody knows denies everybody",
+        "return NOBODY",
+        (f"{DENIES_ALL}[ghost]", f"{DENIES_ALL}[@ghosts]"),
+    ),
+    Mutant(
+        "reload-with-unknown-names",
+        "a deny of a name that nobody knows fails a reload",
+        "mistakes := made.mistakes",
+        (f"{DENIES_ALL}[ghost]",),
+    ),
+    Mutant(
+        "check-unknown-names",
+        "a deny of a name that nobody knows is a mistake in a draft",
+        NEVER,
+        (f"{DENIES_ALL}[ghost]",),
+    ),
+    Mutant(
+        "keep-whole-plans-only",
+        "a plan without a name is not kept in place of one that has it",
+        "keep_it and not made.mistakes",
+        (f"{DENIES_ALL}[ghost]",),
     ),
     Mutant(
         "groups-as-they-are-now",

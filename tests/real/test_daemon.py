@@ -327,6 +327,27 @@ def test_a_bad_policy_is_served_as_its_mistake(rig: Rig) -> None:
     serves_the_mistake(rig, "policy.toml:4: console: true or false")
 
 
+def test_a_deny_of_a_name_that_nobody_knows_denies_everybody_that_port_alone(rig: Rig) -> None:
+    rig.port("ttyS0", 'deny = ["no-such-user"]')
+    rig.port("ttyS0")
+    rig.port("ttyS1")
+    daemon = rig.daemon()
+    unknown = f"{rig.policy}:6: deny: no such user or group: 'no-such-user'"
+    assert daemon.record("policy").fields["reason"] == (
+        f"{unknown}; everybody is denied until it is known"
+    )
+    for uid in (0, ALICE):
+        with pytest.raises(NotPermitted, match="denies a user or group that is not known here"):
+            as_user(uid, (), lambda: take(rig))
+    os.close(open_fd("ttyS1", broker=str(rig.socket)))
+    done = rig.prepare()
+    assert (done.returncode, done.stderr) == (1, f"{unknown}\n")
+    rig.write_policy(rig.policy.read_text().replace("no-such-user", "daemon"))
+    rig.reload(daemon)
+    as_user(ALICE, (), lambda: take(rig))
+    daemon.record("release", port="ttyS0")
+
+
 def test_a_plan_in_a_directory_of_others_is_neither_read_nor_written(rig: Rig) -> None:
     rig.port("ttyS0")
     rig.write_policy()

@@ -315,6 +315,44 @@ def test_sigterm_ends_the_daemon_though_ports_do_not_open(rig: Rig) -> None:
         slow.close()
 
 
+PTY = '[[rule]]\nport = "{}"\ndevice = "{}"\nclass = "pty"\n{}\n'
+BETWEEN: dict[str, tuple[tuple[str, ...], str]] = {
+    "denied": (("slow0 {slow} deny",), "rule slow0 (line "),
+    "denied by another name": (("b {slow} deny", "slow0 {slow} allow"), "rule b (line "),
+    "another device": (("slow0 {other} allow",), "the policy says another thing of it now"),
+    "another's denied": (("b {other} deny", "slow0 {slow} allow"), ""),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_a_reload_while_a_port_opens_decides_over_its_grant(rig: Rig, what: str) -> None:
+    rules, refused = BETWEEN[what]
+    slow = Slow(rig, 1)
+    try:
+        asker = rig.child(ALICE, ask_for(rig, 0))
+        slow.stuck(1)
+        text = ""
+        for rule in rules:
+            name, device, verb = rule.split()
+            path = rig.ports["slow0" if device == "{slow}" else "ttyS0"].path
+            text += PTY.format(name, path, f'{verb} = ["*"]')
+        rig.write_policy(text)
+        rig.reload(slow.daemon)
+        slow.let_go()
+        if refused:
+            with pytest.raises(BrokerError) as caught:
+                asker.result()
+            assert refused in str(caught.value)
+        else:
+            asker.result()
+            slow.daemon.record("release", port="slow0", uid=ALICE)
+    finally:
+        for child in rig.children:
+            child.kill()
+        slow.let_go()
+        slow.close()
+
+
 def test_a_port_that_vanishes_between_look_and_open_is_gone(rig: Rig) -> None:
     slow = Slow(rig, 1)
     try:

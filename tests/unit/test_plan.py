@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from ttybrokerd import start
 from ttybrokerd.prepare import accounts, command, make
-from ttybrokerd.prepare.encode import Origin, encode
+from ttybrokerd.prepare.encode import Origin, encode, read_names
 from ttybrokerd.prepare.policy import NOBODY, Policy, Rule, Subjects
 from ttybrokerd.root import plan as plans
+from ttybrokerd.root.judge import denied
 from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan, decode
 from ttybrokerd.root.portname import matches
 
@@ -330,6 +331,9 @@ def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(ki
 root = pytest.mark.root
 HERE = mock.Mock(made_for=plans.made_for())
 RULE = '[[rule]]\nport = "ttyS*"\nallow = [{}]\n'
+USERS = {"alice": ALICE, "bob": BOB}
+GID = 2000
+MEMBERS = {"students": ["bob", "somebody who left"]}
 
 
 @pytest.fixture
@@ -343,7 +347,9 @@ def policy(safe_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(accounts, "SWITCH", people[2])
     monkeypatch.setattr(command, "NICE", 0)
     monkeypatch.setattr("pwd.getpwall", list)
-    monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid={"alice": ALICE}[name]))
+    monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid=USERS[name]))
+    monkeypatch.setattr("grp.getgrall", list)
+    monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GID, gr_mem=MEMBERS[name]))
     (safe_dir / "etc").mkdir(mode=0o755)
     path = safe_dir / "etc/policy.toml"
     path.write_text(RULE.format('"alice"'))
@@ -599,17 +605,151 @@ def test_a_mistake_that_may_be_mended_ends_a_daemon_that_will_be_started_again(
     clock = mock.Mock(monotonic=mock.Mock(return_value=100.0))
     plan = decode(make.make(str(policy)).data)
     monkeypatch.setattr(plans, "time", clock)
-    told = f"the policy cannot be used: {plan.mistake}; the administrator must mend it"
-    assert plan.mistaken() == told
+    assert plan.lacks
+    plan.look()
     policy.write_text(RULE.format('"alice"'))
-    assert plan.mistaken() == told  # nobody would start it again
+    plan.look()  # nobody would start it again
     plan.ends = True
     with pytest.raises(Mended):
-        plan.mistaken()
-    assert plan.mistaken() == told  # it looks once a second
+        plan.look()
+    plan.look()  # it looks once a second
     clock.monotonic.return_value = 101.0
     with pytest.raises(Mended):
-        plan.mistaken()
+        plan.look()
+
+
+# names in a deny that nobody knows
+
+DENY = """
+[[rule]]
+port = "ttyS0"
+deny = ["{}"]
+
+[[rule]]
+port = "ttyS*"
+allow = ["*"]
+"""
+
+
+def started(policy: Path) -> tuple[Plan, list[str]]:
+    """The plan for a daemon that starts now, and what it warns of."""
+    plan = start.plan_for(str(policy), str(policy.parent.parent), keep=True, warn=pytest.fail)
+    return plan, plan.warnings
+
+
+def may(plan: Plan, uid: int, name: str = "ttyS0", *gids: int) -> bool:
+    return plan.decide(uid, frozenset(gids), name).allowed
+
+
+@root
+@pytest.mark.parametrize("name", ["@ghosts", "ghost"])
+def test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all(
+    policy: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = kept(policy).read_bytes()
+    policy.write_text(DENY.format(name))
+    unknown = f"{policy}:4: deny: no such user or group: '{name.lstrip('@')}'"
+    for action in (
+        lambda: command.prepare(str(policy), str(policy.parent.parent)),
+        lambda: command.check(str(policy)),
+    ):
+        assert action() == 1
+        assert capsys.readouterr().err == f"{unknown}\n"
+    assert kept(policy).read_bytes() == before
+    plan, warnings = started(policy)
+    assert warnings == [f"{unknown}; everybody is denied until it is known"]
+    assert not may(plan, ALICE) and not may(plan, 0)
+    assert may(plan, ALICE, "ttyS1")
+    why = denied(plan.decide(ALICE, frozenset(), "ttyS0"))
+    assert "rule ttyS0 (line 2) of the policy denies a user or group that is not known here" in why
+    assert kept(policy).read_bytes() == before  # so that the next start asks again
+
+
+@root
+def test_a_denied_name_that_was_known_means_at_a_start_whom_it_meant(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.write_text(DENY.format('@students", "alice'))
+    prepare(policy)
+    before = kept(policy).read_bytes()
+    for service in ("pwd.getpwnam", "grp.getgrnam"):  # it is down
+        monkeypatch.setattr(service, mock.Mock(side_effect=KeyError))
+    for text in (DENY.format('@students", "alice'), DENY.format("@students") + "\n"):
+        policy.write_text(text)
+        plan, warnings = started(policy)
+        assert "; it means whom it meant in the last plan" in warnings[0]
+        assert not may(plan, 5, "ttyS0", GID) and not may(plan, BOB)
+        assert may(plan, 5)
+        assert not plan.lacks
+    policy.write_text(DENY.format("@student"))  # another name
+    assert not may(started(policy)[0], 5)
+    assert kept(policy).read_bytes() == before
+    assert command.prepare(str(policy), str(policy.parent.parent)) == 1
+
+
+@root
+def test_a_plan_that_others_could_have_written_tells_nobody_whom_a_name_means(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.write_text(DENY.format("bob"))
+    prepare(policy)
+    monkeypatch.setattr("pwd.getpwnam", mock.Mock(side_effect=KeyError))
+    policy.write_text(DENY.format("bob") + "\n")
+    kept(policy).chmod(0o666)
+    plan = start.plan_for(
+        str(policy), str(policy.parent.parent), keep=False, warn=lambda reason: None
+    )
+    assert not may(plan, ALICE)
+
+
+@root
+def test_a_daemon_that_lacks_a_name_ends_when_it_may_be_known(
+    policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy.write_text(DENY.format("ghost"))
+    plan, _ = started(policy)
+    plan.ends = True
+    plan.look()
+    write_again(policy.parent.parent / "passwd")
+    plan._looked = 0.0
+    with pytest.raises(Mended):
+        plan.look()
+    (policy.parent.parent / "nsswitch.conf").write_text("passwd: files sss\n")
+    plan, _ = started(policy)
+    plan.ends = True
+    plan.look()
+    later = time.time() + plans.ELSEWHERE + 1
+    monkeypatch.setattr(plans.time, "time", lambda: later)
+    plan._looked = 0.0
+    with pytest.raises(Mended):
+        plan.look()
+
+
+@root
+def test_a_denied_group_is_its_members_too(policy: Path) -> None:
+    """As group(5) lists them, and by their own group in passwd(5)."""
+    (policy.parent.parent / "passwd").write_text(
+        f"carol:x:1002:{GID}::/:/bin/sh\ndave:x:1003:3::/:/bin/sh\n+::::::\nnonsense\n"
+    )
+    policy.write_text(DENY.format("@students"))
+    plan, warnings = started(policy)
+    assert warnings == []
+    assert [may(plan, uid) for uid in (BOB, 1002, 1003, ALICE)] == [False, False, True, True]
+    assert not may(plan, ALICE, "ttyS0", GID)
+    policy.write_text(RULE.format('"@students"'))
+    plan, _ = started(policy)
+    assert may(plan, ALICE, "ttyS0", GID)
+    assert not may(plan, BOB)  # an allow is for a process that is in it
+
+
+words = st.text("abc @,0123456789\u00e9", min_size=1, max_size=6)
+
+
+@given(st.dictionaries(words, st.builds(Subjects, st.just(False), *[st.frozensets(numbers)] * 2)))
+@settings(deadline=None)
+def test_the_names_of_a_plan_are_read_as_they_were_written(names: dict[str, Subjects]) -> None:
+    whole = policy_of([]).replace(denied=names)
+    assert read_names(decode(written(whole)).names) == names
 
 
 @root

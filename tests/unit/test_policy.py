@@ -31,7 +31,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwall", list)
     monkeypatch.setattr("grp.getgrall", list)
     monkeypatch.setattr("pwd.getpwnam", lambda name: mock.Mock(pw_uid=USERS[name]))
-    monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GROUPS[name]))
+    monkeypatch.setattr("grp.getgrnam", lambda name: mock.Mock(gr_gid=GROUPS[name], gr_mem=[]))
 
 
 read = plan_of

@@ -22,7 +22,8 @@ class Accounts:
     def __init__(self) -> None:
         self.asked = False  # whether any name was looked up
         self._users: dict[str, int] | None = None
-        self._groups: dict[str, int] | None = None
+        self._groups: dict[str, grp.struct_group] | None = None
+        self._primary: dict[int, set[int]] | None = None  # uids by gid
 
     def user_id(self, name: str) -> int | None:
         """The uid of a user, None if there is no such user."""
@@ -37,14 +38,43 @@ class Accounts:
 
     def group_id(self, name: str) -> int | None:
         """The gid of a group, None if there is no such group."""
+        group = self._group(name)
+        return None if group is None else group.gr_gid
+
+    def members(self, name: str) -> frozenset[int]:
+        """The uids of those in a group: whom group(5) lists, and whose own group it is in
+        passwd(5). Whom only another machine knows to have it as his own group is not among them;
+        nor is a member without an account."""
+        group = self._group(name)
+        if group is None:
+            return frozenset()
+        if self._primary is None:
+            self._primary = _primary(FILES[0])
+        listed = {self.user_id(member) for member in group.gr_mem}
+        return frozenset(listed - {None} | self._primary.get(group.gr_gid, set()))  # type: ignore[arg-type]
+
+    def _group(self, name: str) -> grp.struct_group | None:
         self.asked = True
         if self._groups is None:
             all_groups = [] if elsewhere(SWITCH) else grp.getgrall()
-            self._groups = {group.gr_name: group.gr_gid for group in reversed(all_groups)}
+            self._groups = {group.gr_name: group for group in reversed(all_groups)}
         try:
-            return self._groups[name] if name in self._groups else grp.getgrnam(name).gr_gid
+            return self._groups[name] if name in self._groups else grp.getgrnam(name)
         except (KeyError, ValueError):
             return None
+
+
+def _primary(passwd: str) -> dict[int, set[int]]:
+    """The uids in this file by their own group: passwd(5)."""
+    found: dict[int, set[int]] = {}
+    try:
+        lines = linux.read_file(passwd).decode("utf-8", "surrogateescape").splitlines()
+    except OSError:  # then no name is known either
+        return found
+    for fields in (line.split(":") for line in lines):
+        if len(fields) > 3 and fields[2].isdecimal() and fields[3].isdecimal():
+            found.setdefault(int(fields[3]), set()).add(int(fields[2]))
+    return found
 
 
 def elsewhere(switch: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from ttybrokerd.prepare.accounts import Accounts
+from ttybrokerd.prepare.encode import read_names
 from ttybrokerd.prepare.make import make, read_draft, why_untrusted
-from ttybrokerd.prepare.policy import Policy, parse
+from ttybrokerd.prepare.policy import NAMES, Policy, Subjects, parse
 from ttybrokerd.root import plan, trust
 from ttybrokerd.root.plan import PolicyError
 
@@ -21,6 +23,8 @@ def check(named: str | None) -> int:
         policy = parse(read_draft(path), Accounts(), path)
     except PolicyError as error:
         return _say_mistakes(error.mistakes)
+    if policy.unknown:  # guard: check-unknown-names
+        return _say_mistakes(policy.unknown)
     _say_warnings(policy)
     why = None if path == plan.SHIPPED else why_untrusted(path)
     if why is not None:
@@ -31,27 +35,37 @@ def check(named: str | None) -> int:
 
 def prepare(named: str | None, directory: str) -> int:
     """Write the plan into the daemon's directory; the exit status. A bad policy leaves the plan
-    there as it is. Raises OSError."""
+    there as it is, and so does one that denies whom nobody knows here. Raises OSError."""
     os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
     path = plan.policy_path(named)
     made = make(path)
-    if made.mistakes:
-        return _say_mistakes(made.mistakes)
+    if mistakes := made.mistakes or made.policy.unknown:  # guard: reload-with-unknown-names
+        return _say_mistakes(mistakes)
     _say_warnings(made.policy)
     os.makedirs(directory, 0o755, exist_ok=True)
     keep(plan.kept_at(directory, path), made.data)
     return 0
 
 
-def prepared(path: str, directory: str | None) -> bytes:
+def prepared(path: str, directory: str, keep_it: bool) -> bytes:
     """The plan for a daemon that starts; kept in the directory, if it is good and can be."""
-    made = make(path)
-    if directory is not None and not made.mistakes:
+    made = make(path, _last_names(path, directory))
+    # guard: keep-whole-plans-only
+    if keep_it and not made.mistakes and not made.policy.unknown:
         try:
             keep(plan.kept_at(directory, path), made.data)
         except OSError:  # such as a directory of others: then it is used once
             pass
     return made.data
+
+
+def _last_names(path: str, directory: str) -> Mapping[str, Subjects]:
+    """Whom the names in `deny` meant in the plan that is kept, which is the last good one."""
+    try:
+        last = plan.read(plan.kept_at(directory, path))
+        return read_names(last.names) if last.policy == path else NAMES
+    except (OSError, ValueError):  # none, of another version, or where others could write it
+        return NAMES
 
 
 def keep(path: str, data: bytes) -> None:

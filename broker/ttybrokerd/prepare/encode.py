@@ -37,6 +37,7 @@ def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
             code,
             _count(policy.warnings),
             *map(_text, policy.warnings),
+            _text(written(policy.denied)),
             _admins(policy.admins),
             _count(policy.aliases),
             *(_text(text) for pair in policy.aliases.items() for text in pair),
@@ -45,6 +46,28 @@ def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
         ]
     )
     return plan.HEAD.pack(plan.MAGIC, plan.HEAD.size + len(body), crc32(body)) + body
+
+
+def written(denied: Mapping[str, Subjects]) -> str:
+    """Whom these names mean, for `read_names`: a line each, uids, gids and the name."""
+    lines = []
+    for name, whom in denied.items():
+        numbers = (",".join(map(str, sorted(some))) for some in (whom.uids, whom.gids))
+        lines.append(" ".join((*numbers, name)))
+    return "\n".join(lines)
+
+
+def read_names(text: str) -> dict[str, Subjects]:
+    """What `written` wrote. Raises ValueError for anything else."""
+    found = {}
+    for line in text.split("\n") if text else ():
+        uids, gids, name = line.split(" ", 2)
+        found[name] = Subjects(False, _read_numbers(uids), _read_numbers(gids))
+    return found
+
+
+def _read_numbers(text: str) -> frozenset[int]:
+    return frozenset(int(number) for number in text.split(",") if number)
 
 
 def _text(text: str) -> bytes:
@@ -70,6 +93,7 @@ def _rules(policy: Policy) -> bytes:
     records = [_count(policy.rules)]
     for rule in policy.rules:
         flags = plan.ALLOWS * rule.allows | plan.CONSOLE * rule.console | plan.PTY * rule.pty
+        flags |= plan.UNKNOWN * rule.subjects.unknown
         records.append(plan.RULE.pack(rule.line, flags, rule.max_lease or 0))
     return b"".join(records)
 

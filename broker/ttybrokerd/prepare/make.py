@@ -6,11 +6,12 @@ import contextlib
 import os
 import time
 from binascii import crc32
+from collections.abc import Mapping
 
 from ttybroker.wire import Value
 from ttybrokerd.prepare import accounts, filter
 from ttybrokerd.prepare.encode import Origin, encode
-from ttybrokerd.prepare.policy import MAX_BYTES, NO_POLICY, Policy, parse
+from ttybrokerd.prepare.policy import MAX_BYTES, NAMES, NO_POLICY, Policy, Subjects, parse
 from ttybrokerd.root import linux, plan, trust
 from ttybrokerd.root.plan import PolicyError
 
@@ -21,7 +22,8 @@ INSTALL = f"install it as {plan.POLICY}, owned by root and writable by nobody el
 
 
 class Made(Value):
-    """A plan, and what people are to be told of it. With mistakes it has no rules."""
+    """A plan, and what people are to be told of it. With mistakes it has no rules; also of one
+    that has rules `policy.unknown` may be mistakes."""
 
     data: bytes
     mistakes: tuple[str, ...]
@@ -45,9 +47,9 @@ class Stamps(dict[str, tuple[int, ...]]):
             self[path] = (plan.TEXT, *values, crc32(data))
 
 
-def make(path: str) -> Made:
+def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
     """The plan for the policy at `path`. A policy that is bad, or at a place that others could
-    change, gives a plan with that mistake and no rules.
+    change, gives a plan with that mistake and no rules. `last` as in policy.parse.
 
     Raises filter.NoFilter.
     """
@@ -64,7 +66,7 @@ def make(path: str) -> Made:
             stamps.was_read(file, linux.read_file(file))
     policy, mistakes = NO_POLICY, tuple[str, ...]()
     try:
-        policy = parse(_read(path, stamps), names, path)
+        policy = parse(_read(path, stamps), names, path, last)
     except PolicyError as error:
         mistakes = error.mistakes
     if not names.asked:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ttybroker.wire import Value, valid_name
@@ -27,11 +28,16 @@ AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
 class Subjects(Value):
-    """Whom an `allow`, a `deny` or `admins` names."""
+    """Whom an `allow`, a `deny` or `admins` names. `unknown`: everybody, because a name in a `deny`
+    is nobody's here."""
 
     everybody: bool
     uids: frozenset[int]
     gids: frozenset[int]
+    unknown: bool = False
+
+
+NAMES: Mapping[str, Subjects] = MappingProxyType({})  # none
 
 
 class Rule(Value):
@@ -48,20 +54,34 @@ class Rule(Value):
 
 
 class Policy(Value):
-    """A whole, checked policy. `warnings` are for people: names that nobody has here."""
+    """A whole, checked policy.
+
+    `warnings` are for people: names that nobody has here. `unknown` are those of them that a `deny`
+    names, as mistakes: such a policy is good for a start, where a `deny` that cannot be right
+    refuses everybody, and is refused at a reload. `denied` is whom the others are, by name.
+    """
 
     rules: tuple[Rule, ...]
     admins: Subjects
     aliases: dict[str, str]
     warnings: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    denied: Mapping[str, Subjects] = NAMES
 
 
 NOBODY = Subjects(False, frozenset(), frozenset())
+EVERYBODY = Subjects(True, frozenset(), frozenset(), True)
 NO_POLICY = Policy((), NOBODY, {}, ())
 
 
-def parse(data: bytes, accounts: Accounts, path: str = "policy") -> Policy:
-    """The policy in `data`; `path` is for messages alone. Raises PolicyError."""
+def parse(
+    data: bytes,
+    accounts: Accounts,
+    path: str = "policy",
+    last: Mapping[str, Subjects] = NAMES,
+) -> Policy:
+    """The policy in `data`; `path` is for messages alone. `last` is whom names in a `deny` meant
+    when they were last known. Raises PolicyError."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -73,7 +93,7 @@ def parse(data: bytes, accounts: Accounts, path: str = "policy") -> Policy:
         raise PolicyError(f"{path}:1: text: nested too deep") from None
     except ValueError as error:
         raise PolicyError(_syntax(text, str(error), path)) from None
-    return _Parser(document, text, accounts, path).policy()
+    return _Parser(document, text, accounts, path, last).policy()
 
 
 def _syntax(text: str, what: str, path: str) -> str:
@@ -87,7 +107,14 @@ def _syntax(text: str, what: str, path: str) -> str:
 class _Parser:
     """Turns a TOML document into a Policy."""
 
-    def __init__(self, document: dict[str, Any], text: str, accounts: Accounts, path: str) -> None:
+    def __init__(
+        self,
+        document: dict[str, Any],
+        text: str,
+        accounts: Accounts,
+        path: str,
+        last: Mapping[str, Subjects],
+    ) -> None:
         self.document = document
         tables = document.get("rule", [])
         good = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)
@@ -95,6 +122,9 @@ class _Parser:
         self.lines = Lines(text, len(tables) if good else 0)
         self.accounts = accounts
         self.path = path
+        self.last = last
+        self.denied: dict[str, Subjects] = {}
+        self.unknown: list[str] = []
         self.warnings: list[str] = []
         self.mistakes: list[str] = []
 
@@ -117,7 +147,9 @@ class _Parser:
         aliases = {} if self.mistakes else self.aliases(rules)
         if self.mistakes:
             raise PolicyError(*self.mistakes)
-        return Policy(tuple(rules), admins, aliases, tuple(self.warnings))
+        return Policy(
+            tuple(rules), admins, aliases, tuple(self.warnings), tuple(self.unknown), self.denied
+        )
 
     def rule(self, table: dict[str, Any], number: int) -> Rule:
         self.check_keys(table, RULE_KEYS, number)
@@ -155,37 +187,55 @@ class _Parser:
         value = table[key]
         if not isinstance(value, list):
             raise self.error(key, number, 'a list, such as ["@dialout", "alice", 1000]')
-        everybody, uids, gids = False, set[int](), set[int]()
-        for item in value:
-            if item == "*":
-                everybody = True
-            elif isinstance(item, int) and not isinstance(item, bool):
-                if not 0 <= item < 0xFFFFFFFF:
-                    raise self.error(key, number, "a uid is a number from 0 to 4294967294")
-                uids.add(item)
-            elif isinstance(item, str) and item.startswith("@") and len(item) > 1:
-                self.resolve(self.accounts.group_id, item[1:], gids, key, number)
-            elif isinstance(item, str) and item and "*" not in item and item != "@":
-                self.resolve(self.accounts.user_id, item, uids, key, number)
-            else:
-                shown = repr(item) if isinstance(item, str | float) else "what stands here"
-                raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
-        return Subjects(everybody, frozenset(uids), frozenset(gids))
+        found = [self.subject(item, key, number) for item in value]
+        return Subjects(
+            any(one.everybody for one in found),
+            frozenset().union(*(one.uids for one in found)),
+            frozenset().union(*(one.gids for one in found)),
+            any(one.unknown for one in found),
+        )
 
-    def resolve(
-        self,
-        find: Callable[[str], int | None],
-        name: str,
-        into: set[int],
-        key: str,
-        number: int | None,
-    ) -> None:
-        found = find(name)
-        if found is not None and 0 <= found < 0xFFFFFFFF:
-            into.add(found)
-            return
-        what = f"no such user or group: {name!r} (ignored)"
-        self.warnings.append(str(self.error(key, number, what)))
+    def subject(self, item: object, key: str, number: int | None) -> Subjects:
+        if item == "*":
+            return NOBODY.replace(everybody=True)
+        if isinstance(item, int) and not isinstance(item, bool):
+            if not 0 <= item < 0xFFFFFFFF:
+                raise self.error(key, number, "a uid is a number from 0 to 4294967294")
+            return NOBODY.replace(uids=frozenset({item}))
+        if isinstance(item, str) and (item.startswith("@") or "*" not in item) and item.strip("@"):
+            return self.named(item, key, number)
+        shown = repr(item) if isinstance(item, str | float) else "what stands here"
+        raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
+
+    def named(self, name: str, key: str, number: int | None) -> Subjects:
+        """Whom "user" or "@group" means."""
+        group = name[1:] if name.startswith("@") else None
+        found = self.accounts.user_id(name) if group is None else self.accounts.group_id(group)
+        if found is None or not 0 <= found < 0xFFFFFFFF:
+            return self.nobodys(name, key, number)
+        if group is None:
+            whom = NOBODY.replace(uids=frozenset({found}))
+        else:
+            whom = NOBODY.replace(gids=frozenset({found}))
+            if key == "deny":  # guard: members-of-a-denied-group
+                # In a namespace of his own a user gets rid of a group: user_namespaces(7).
+                whom = whom.replace(uids=self.accounts.members(group))
+        if key == "deny":
+            self.denied[name] = whom
+        return whom
+
+    def nobodys(self, name: str, key: str, number: int | None) -> Subjects:
+        """Whom a name means that nobody has here, or that the name service does not tell."""
+        error = str(self.error(key, number, f"no such user or group: {name.removeprefix('@')!r}"))
+        if key != "deny":
+            self.warnings.append(f"{error} (ignored)")
+            return NOBODY
+        self.unknown.append(error)
+        if name in self.last:
+            self.warnings.append(f"{error}; it means whom it meant in the last plan")
+            return self.last[name]
+        self.warnings.append(f"{error}; everybody is denied until it is known")
+        return EVERYBODY  # guard: unknown-name-denies-all
 
     def check_port(self, port: str, device: str | None, number: int) -> None:
         if device is not None:

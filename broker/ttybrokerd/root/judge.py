@@ -6,7 +6,7 @@ import errno
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING
-from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
 
@@ -49,25 +49,24 @@ class Judge:
             raise _refusal(decision)
         return decision
 
-    def check_other_names(self, who: Identity, seen: Seen) -> None:
+    def check_other_names(self, who: Identity, target: Target, kernel_name: str) -> None:
         """Raise Refusal EACCES if the device is denied under another of its names.
 
         Its kernel name and each alias that leads to it are names of one device.
         """
-        name = seen.target.name
-        others = [alias for alias, device in self._denying.items()
-                  if alias != name and self._leads_to(alias, device, seen)]  # fmt: skip
-        if seen.kernel_name not in (name, *others) and not seen.target.pty:
-            others.append(seen.kernel_name)
-        for other in others:
-            decision = self.plan.decide(who.uid, who.groups, other)
+        decisions = [self.plan.decide(who.uid, who.groups, alias)
+                     for alias, device in self._denying.items()
+                     if alias != target.name and self._leads_to(alias, device, target)]  # fmt: skip
+        if target.alias is not None and not target.pty:  # guard: deny-by-the-kernels-name
+            decisions.append(self.plan.decide(who.uid, who.groups, kernel_name, kernels=True))
+        for decision in decisions:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:
                 raise _refusal(decision)
 
-    def _leads_to(self, alias: str, device: str, seen: Seen) -> bool:
+    def _leads_to(self, alias: str, device: str, target: Target) -> bool:
         try:
-            return self._devices.path(alias, device) == seen.target.path
+            return self._devices.path(alias, device) == target.path
         except Refusal:
             return False
 
@@ -79,8 +78,17 @@ def check_name(name: str) -> None:
         raise Refusal(errno.EINVAL, what)
 
 
+def mistaken(plan: Plan) -> Refusal:
+    """Return the refusal of every request by a policy with a mistake."""
+    what = f"the policy cannot be used: {plan.mistake}"
+    return Refusal(errno.EACCES, what, advice="the administrator must mend it")
+
+
 def denied(decision: Decision) -> str:
     """Return why the policy says no, for people."""
+    if decision.rule is not None and decision.rule.unknown:
+        what = f"rule {decision.rule} of the policy denies a user or group that is not known here"
+        return f"not permitted: {what}, and so everybody; the administrator must mend it"
     if decision.rule is not None:
         return f"not permitted: rule {decision.rule} of the policy denies it"
     if decision.known:

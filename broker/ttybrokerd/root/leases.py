@@ -184,6 +184,22 @@ class Leases:
         request.judged = self._judge.version
         return None
 
+    def _judge_opened(self, request: OpenRequest, lease: Lease) -> Refusal | None:
+        """As `_judge_again`, for a port that was opened while an earlier policy was in force."""
+        refusal = self._judge_again(request)
+        if refusal is not None:
+            return refusal
+        lease.rule, now, was = request.rule, request.target, lease.target
+        # guard: same-device-by-the-new-policy
+        if (now.alias, now.pty, now.console) != (was.alias, was.pty, was.console):
+            return Refusal(errno.ENODEV, "the policy says another thing of it now; ask again")
+        try:
+            # guard: every-name-by-the-new-policy
+            self._judge.check_other_names(request.client.identity, was, lease.lock_name)
+        except Refusal as denied:
+            return denied
+        return None
+
     def adopt(self, kept: list[Kept]) -> None:
         """Go on with leases that an earlier broker granted, before anybody is served. One whose
         end was missed, or whose time is over, ends now, as any lease does."""
@@ -266,7 +282,9 @@ class Leases:
             if seen is None:
                 seen = self._devices.look(self._devices.renew(request.target))
                 try:
-                    self._judge.check_other_names(request.client.identity, seen)
+                    self._judge.check_other_names(
+                        request.client.identity, seen.target, seen.kernel_name
+                    )
                 except Refusal:
                     seen.close()
                     raise
@@ -309,7 +327,7 @@ class Leases:
             return
         lease, descriptor = result
         if request.judged != self._judge.version and not request.withdrawn:
-            refusal = self._judge_again(request)
+            refusal = self._judge_opened(request, lease)
             if refusal is not None:
                 request.withdrawn = True
                 self._answers.refuse(request.client, request.name, refusal)

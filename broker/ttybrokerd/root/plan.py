@@ -9,6 +9,7 @@ exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte or
               uid u32, gid u32, mode u32, CRC-32 u32 of its text, path text)
     filter    number u32 of seccomp(2), length u32, struct sock_filter one after the other
     warnings  count u32, count x text
+    names     text: whom the names in `deny` mean; for prepare/, see encode.py
     admins    everybody u8, count u32, count u32, uids, gids
     aliases   count u32, count x (name text, device text)
     rules     count u32, count x (line u32, flags u8, max_lease f64; 0: no limit)
@@ -35,11 +36,12 @@ from ttybrokerd.root import linux, portname, trust
 
 POLICY = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "prepare", "policy.toml")
-MAGIC = b"ttyplan1"
+MAGIC = b"ttyplan2"
 MAX_BYTES = 16 << 20
 NONE = 0xFFFFFFFF  # no rule
 ALLOWS, CONSOLE, PTY = 1, 2, 4  # a rule's flags
 DENIES = 8  # a port's, beside PTY: some rule about it denies
+UNKNOWN = 16  # a rule's: it denies everybody, because nobody knows a name in it
 ELSEWHERE = 600.0  # seconds for which names from LDAP and the like are good at a start
 LOOK_AGAIN = 1.0  # seconds
 # What a stamp says of a path: that nothing is there; which inode, owner and mode it is (a
@@ -70,6 +72,7 @@ class Rule(Value):
     max_lease: float | None
     console: bool
     pty: bool
+    unknown: bool = False
 
     def __str__(self) -> str:
         return f"{self.port} (line {self.line})"
@@ -137,7 +140,7 @@ class PolicyError(ValueError):
 
 
 class Mended(Exception):
-    """The plan carries a mistake, and what it was made from has changed since."""
+    """The plan has a mistake or lacks a name, and a new one may not."""
 
 
 class Plan:
@@ -151,9 +154,11 @@ class Plan:
         "ends",
         "filter",
         "globs",
+        "lacks",
         "made",
         "made_for",
         "mistake",
+        "names",
         "numbers",
         "places",
         "policy",
@@ -162,7 +167,8 @@ class Plan:
         "stamps",
         "warnings",
     )  # fmt: skip
-    ends: bool  # whether `mistaken` raises Mended: the daemon will be started again
+    ends: bool  # whether `look` raises Mended: the daemon will be started again
+    lacks: bool  # whether it has a mistake, or a rule that denies everybody for want of a name
     # filled by `decode`
     elsewhere: bool  # whether names came from LDAP and the like
     made: float  # seconds of the epoch
@@ -173,6 +179,7 @@ class Plan:
     seccomp: int  # the number of seccomp(2) on this machine
     filter: bytes  # struct sock_filter, one after the other
     warnings: list[str]
+    names: str
     admins: tuple[bool, frozenset[int], frozenset[int]]
     aliases: dict[str, str]
     rules: list[tuple[int, int, float]]
@@ -184,21 +191,21 @@ class Plan:
         self.ends = False
         self._looked = 0.0
 
-    def mistaken(self) -> str:
-        """What a client is told whose request a mistake in the policy refuses.
-
-        Raises Mended, if the plan `ends`; it looks once a second at most.
-        """
+    def look(self) -> None:
+        """Raise Mended if the plan lacks something that a new one may have, and it `ends`; look
+        once a second at most."""
         now = time.monotonic()
-        if self.ends and now - self._looked >= LOOK_AGAIN:
+        if self.lacks and self.ends and now - self._looked >= LOOK_AGAIN:
             self._looked = now
-            if changed(self, texts=False) is not None:
+            if changed(self, texts=False) is not None or too_old(self):
                 raise Mended
-        return f"the policy cannot be used: {self.mistake}; the administrator must mend it"
 
-    def decide(self, uid: int, gids: frozenset[int], name: str) -> Decision:
-        """May this caller use this (valid) name? The first rule that applies decides."""
-        device = self.aliases.get(name)
+    def decide(
+        self, uid: int, gids: frozenset[int], name: str, *, kernels: bool = False
+    ) -> Decision:
+        """May this caller use this (valid) name? The first rule that applies decides. `kernels`:
+        the name is the kernel's, also where it is an alias of something as well."""
+        device = None if kernels else self.aliases.get(name)
         places = self._matching(name, device)
         first, port = NONE, ""
         for place in places:
@@ -209,7 +216,8 @@ class Plan:
             return Decision(False, bool(places), None, device)  # guard: no-rule-no-access
         line, flags, seconds = self.rules[first]
         allows = bool(flags & ALLOWS)
-        rule = Rule(line, port, allows, seconds or None, bool(flags & CONSOLE), bool(flags & PTY))
+        rule = Rule(line, port, allows, seconds or None, bool(flags & CONSOLE), bool(flags & PTY),
+                    bool(flags & UNKNOWN))  # fmt: skip
         return Decision(allows, True, rule, device)
 
     def is_pty(self, name: str) -> bool:
@@ -239,7 +247,7 @@ class Plan:
         kernel names."""
         if device is None and portname.split(name) is None:
             return []
-        exact = self.places.get(name)
+        exact = self.places.get(name) if device or name not in self.aliases else None
         found = [] if exact is None else [exact]
         if device is None:
             for length in range(len(name) + 1):
@@ -267,6 +275,7 @@ def decode(data: bytes) -> Plan:
     plan.seccomp, length = reader.numbers(PAIR)
     plan.filter = bytes(reader.take(length))
     plan.warnings = [reader.text() for _ in range(reader.count())]
+    plan.names = reader.text()
     everybody, uids, gids = reader.numbers(ADMINS)
     whom = reader.ascending(uids), reader.ascending(gids)
     plan.admins = reader.flag(everybody), frozenset(whom[0]), frozenset(whom[1])
@@ -277,6 +286,7 @@ def decode(data: bytes) -> Plan:
             raise BadPlan("an alias twice")
         plan.aliases[name] = reader.text()
     plan.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
+    plan.lacks = plan.mistake != "" or any(flags & UNKNOWN for _, flags, _ in plan.rules)
     _read_ports(reader, plan)
     if reader.at != len(data):  # guard: plan-length
         raise BadPlan("too long")

@@ -14,7 +14,7 @@ from ttybrokerd.root import TYPE_CHECKING, confine, peer, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
-from ttybrokerd.root.judge import Judge, check_name, denied
+from ttybrokerd.root.judge import Judge, check_name, denied, mistaken
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
@@ -59,9 +59,9 @@ class Requests:
         name = getattr(request, "name", "")
         client.look_up_groups()
         try:
+            self._judge.plan.look()
             if self._judge.plan.mistake and not isinstance(request, wire.Status):
-                # guard: mistake-refuses-all
-                raise Refusal(errno.EACCES, self._judge.plan.mistaken())
+                raise mistaken(self._judge.plan)  # guard: mistake-refuses-all
             _check_served(request)
             match request:
                 case wire.Open():
@@ -107,7 +107,7 @@ class Requests:
             asked.session = self._session(client, request.session)
         seen = self._devices.look(target)
         try:
-            self._judge.check_other_names(client.identity, seen)
+            self._judge.check_other_names(client.identity, target, seen.kernel_name)
         except Refusal:
             seen.close()
             raise
