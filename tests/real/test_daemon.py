@@ -406,6 +406,16 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
     assert f"{rig.policy}:3: allow" in done.stderr and "no-such-user" in done.stderr
 
 
+def test_check_warns_of_a_rule_that_another_hides(rig: Rig) -> None:
+    rig.write_policy(
+        '[[rule]]\nport = "ttyS*"\ndeny = ["*"]\n[[rule]]\nport = "ttyS1"\nallow = [1]\n'
+    )
+    done = command("--check", *rig.arguments[:2])
+    why = f"{rig.policy}:1 comes first, about the same ports and users"
+    assert done.stderr == f"warning: {rig.policy}:4: rule: ttyS1 never applies: {why}\n"
+    assert done.returncode == 0 and "good" in done.stdout
+
+
 def test_exit_codes() -> None:
     for words in (["--no-such-option"], ["ttyS0"], ["--policy"], ["--check=yes"]):
         done = command(*words)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
+from ttybrokerd.prepare.hidden import hidden
 from ttybrokerd.prepare.make import make, read_draft, why_untrusted
-from ttybrokerd.prepare.policy import NAMES, Policy, Subjects, parse
+from ttybrokerd.prepare.policy import NAMES, Subjects, parse
 from ttybrokerd.root import plan, trust
 from ttybrokerd.root.plan import PolicyError
 
@@ -25,7 +26,7 @@ def check(named: str | None) -> int:
         return _say_mistakes(error.mistakes)
     if policy.unknown:  # guard: check-unknown-names
         return _say_mistakes(policy.unknown)
-    _say_warnings(policy)
+    _say_warnings((*policy.warnings, *hidden(policy)))
     why = None if path == plan.SHIPPED else why_untrusted(path)
     if why is not None:
         print(f"note: {why}", file=sys.stderr)
@@ -41,7 +42,7 @@ def prepare(named: str | None, directory: str) -> int:
     made = make(path)
     if mistakes := made.mistakes or made.policy.unknown:  # guard: reload-with-unknown-names
         return _say_mistakes(mistakes)
-    _say_warnings(made.policy)
+    _say_warnings(made.policy.warnings)
     os.makedirs(directory, 0o755, exist_ok=True)
     keep(plan.kept_at(directory, path), made.data)
     return 0
@@ -90,6 +91,6 @@ def _say_mistakes(mistakes: tuple[str, ...]) -> int:
     return 1
 
 
-def _say_warnings(policy: Policy) -> None:
-    for warning in policy.warnings:
+def _say_warnings(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)

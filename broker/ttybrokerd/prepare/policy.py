@@ -41,7 +41,8 @@ NAMES: Mapping[str, Subjects] = MappingProxyType({})  # none
 
 
 class Rule(Value):
-    """One [[rule]]. `device` is set on aliases alone; `max_lease` is in seconds."""
+    """One [[rule]], of the file `path`. `device` is set on aliases alone; `max_lease` is in
+    seconds."""
 
     line: int
     port: str
@@ -51,6 +52,12 @@ class Rule(Value):
     max_lease: float | None
     console: bool
     pty: bool
+    path: str = ""
+
+    @property
+    def where(self) -> str:
+        """FILE:LINE, for messages."""
+        return f"{self.path}:{self.line}"
 
 
 class Policy(Value):
@@ -168,6 +175,7 @@ class _Parser:
             self.max_lease(table, number),
             self.flag(table, "console", number),
             self.is_pty(table, number),
+            self.path,
         )
 
     def aliases(self, rules: list[Rule]) -> dict[str, str]:

@@ -1,0 +1,125 @@
+"""Rules that another hides, which are mistakes that no decision shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from string import ascii_letters, digits
+
+from ttybrokerd.prepare.policy import Policy, Rule, Subjects
+from ttybrokerd.root import portname
+
+PIECE = re.compile(r"\[(?:!.|[^!])[^]]*\]|.", re.DOTALL)  # of a glob: a set, or one character
+ALPHABET = ascii_letters + digits  # of kernel names: portname.split
+
+Token = frozenset[str] | None  # the characters that it stands for; None: any number of any
+
+
+def hidden(policy: Policy) -> list[str]:
+    """What `--check` warns of, each FILE:LINE: rule: what, in the rules' order.
+
+    A rule never applies if an earlier one is about all of its ports and names all of its users. A
+    glob is not about a kernel name that the policy makes an alias.
+    """
+    found = []
+    for number, late in enumerate(policy.rules):
+        for early in policy.rules[:number] if _names_somebody(late.subjects) else ():
+            if _covers_users(early.subjects, late.subjects) and _same_port(policy, early, late):
+                why = f"{early.where} comes first, about the same ports and users"
+                found.append(f"{late.where}: rule: {late.port} never applies: {why}")
+                break
+        for alias in _taken(policy, late):
+            where = next(one.where for one in policy.rules if one.port == alias and one.device)
+            found.append(f"{late.where}: rule: {late.port} is not about {alias}: an alias, {where}")
+    return found
+
+
+def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
+    """The kernel names that a glob matches and that are aliases."""
+    if rule.port not in policy.aliases:
+        for alias in policy.aliases:
+            if portname.split(alias) is not None and portname.matches(alias, rule.port):
+                yield alias
+
+
+def _same_port(policy: Policy, early: Rule, late: Rule) -> bool:
+    if early.port == late.port:
+        return True
+    if early.port in policy.aliases or late.port in policy.aliases:
+        return False
+    return covers(early.port, late.port)
+
+
+def _names_somebody(whom: Subjects) -> bool:
+    return bool(whom.everybody or whom.uids or whom.gids)  # else it is no other rule's doing
+
+
+def _covers_users(early: Subjects, late: Subjects) -> bool:
+    if early.everybody:
+        return True
+    return not late.everybody and late.uids <= early.uids and late.gids <= early.gids
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether one glob matches every kernel name that the other does, which matches some.
+
+    A walk over what both may stand at after the same characters: for `narrow` one token, for
+    `wide` each that it can be.
+    """
+    theirs = _tokens(narrow)
+    one = "".join(min(token, default="") for token in theirs if token is not None)
+    if not portname.matches(one, wide):
+        return False  # most pairs
+    ours = _tokens(wide)
+    chars = _representatives([token for token in (*ours, *theirs) if token is not None])
+    todo = [(0, _reach(ours, {0}))]
+    seen = set(todo)
+    while todo:
+        at, stands = todo.pop()
+        if at == len(theirs):
+            if len(ours) not in stands:
+                return False
+            continue
+        token = theirs[at]
+        nexts = [(at + 1, stands)] if token is None else []
+        for char in chars:
+            if token is None or char in token:
+                nexts.append((at if token is None else at + 1, _step(ours, stands, char)))
+        todo += [each for each in nexts if each not in seen]
+        seen.update(nexts)
+    return True
+
+
+@cache
+def _tokens(glob: str) -> list[Token]:
+    return [
+        None if piece == "*" else frozenset(c for c in ALPHABET if portname.matches(c, piece))
+        for piece in PIECE.findall(glob)
+    ]
+
+
+def _representatives(sets: list[frozenset[str]]) -> list[str]:
+    """One of all characters that are in the same sets."""
+    return list({tuple(char in each for each in sets): char for char in ALPHABET}.values())
+
+
+def _step(tokens: list[Token], stands: frozenset[int], char: str) -> frozenset[int]:
+    after = set()
+    for at in stands:
+        if at < len(tokens):
+            token = tokens[at]
+            if token is None:
+                after.add(at)
+            elif char in token:
+                after.add(at + 1)
+    return _reach(tokens, after)
+
+
+def _reach(tokens: list[Token], stands: set[int]) -> frozenset[int]:
+    """These, and what stands behind a * of them."""
+    for at in sorted(stands):
+        while at < len(tokens) and tokens[at] is None:
+            at += 1
+            stands.add(at)
+    return frozenset(stands)

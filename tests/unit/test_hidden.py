@@ -1,0 +1,113 @@
+"""Rules that `ttybrokerd --check` warns of, because another hides them."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ttybrokerd.prepare.hidden import covers, hidden
+from ttybrokerd.prepare.policy import parse
+from ttybrokerd.root.portname import matches
+
+ACCOUNTS = mock.Mock(
+    user_id=lambda name: {"alice": 1000, "bob": 1001}.get(name),
+    group_id=lambda name: {"dialout": 20, "students": 2000}.get(name),
+    members=lambda name: frozenset({1001}) if name == "students" else frozenset(),
+)
+
+
+def warnings(*rules: str) -> list[str]:
+    """What is warned of, of rules of four lines: port, verb and whom in one."""
+    text = ""
+    for rule in rules:
+        port, who = rule.split(" ", 1)
+        device = 'device = "/dev/gps"' if port in ("gps", "ttyS7") else "#"
+        text += f'[[rule]]\nport = "{port}"\n{device}\n{who}\n'
+    return hidden(parse(text.encode(), ACCOUNTS, "/etc/p"))
+
+
+def never(line: int, port: str, by: int) -> str:
+    why = f"/etc/p:{by} comes first, about the same ports and users"
+    return f"/etc/p:{line}: rule: {port} never applies: {why}"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ("ttyS* allow = [1000]", "ttyS0 allow = [1000]"),
+        ("ttyS* allow = [1000]", 'ttyS0 deny = ["alice"]'),
+        ('ttyS* deny = ["*"]', 'ttyS[0-3] allow = ["@dialout", 1]'),
+        ('ttyS0 allow = ["@dialout", 1, 2]', 'ttyS0 deny = [2, "@dialout"]'),
+        ('ttyS* allow = ["@dialout", 5]', 'ttyS* allow = ["@dialout"]'),
+        ('gps deny = ["@students"]', 'gps allow = ["bob"]'),  # a member
+        ('tty* allow = ["*"]', 'ttyS1? allow = ["*"]'),
+    ],
+)
+def test_a_rule_that_an_earlier_one_hides_is_named_with_it(rules: tuple[str, ...]) -> None:
+    assert warnings(*rules) == [never(5, rules[1].split()[0], 1)]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ("ttyS0 allow = [1000]", "ttyS* allow = [1000]"),
+        ("ttyS* allow = [1000]", "ttyS0 allow = [1000, 1001]"),
+        ('ttyS* allow = ["@dialout"]', 'ttyS0 allow = ["*"]'),
+        ('ttyS* allow = ["@dialout"]', "ttyS0 allow = [20]"),
+        ("ttyS[0-3] allow = [1000]", "ttyS* allow = [1000]"),
+        ("ttyS? allow = [1000]", "ttyS1* allow = [1000]"),
+        ('ttyS* allow = ["*"]', 'ttyUSB* allow = ["*"]'),
+        ('* allow = ["*"]', 'gps allow = ["*"]'),  # an alias is no kernel name
+        ('ttyS* allow = ["*"]', "ttyS0 deny = []"),  # which names nobody by itself
+        ('ttyS* allow = ["*"]', 'ttyS0 allow = ["ghost"]'),
+    ],
+)
+def test_a_rule_that_somebody_may_come_to_is_not(rules: tuple[str, ...]) -> None:
+    assert warnings(*rules) == []
+
+
+def test_each_hidden_rule_is_named_once_with_the_first_that_hides_it() -> None:
+    everybody = 'allow = ["*"]'
+    assert warnings(*[f"ttyS{glob} {everybody}" for glob in ("0", "*", "1", "0")]) == [
+        never(9, "ttyS1", 5),
+        never(13, "ttyS0", 1),
+    ]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_glob_is_not_about_a_kernel_name_that_is_an_alias(first: bool) -> None:
+    rules = ["ttyS* deny = [1000]", "ttyUSB* deny = [1000]", 'ttyS7 allow = ["*"]']
+    glob, alias = (1, 9) if first else (9, 1)
+    rules = rules if first else rules[::-1]
+    assert warnings(*rules) == [
+        f"/etc/p:{glob}: rule: ttyS* is not about ttyS7: an alias, /etc/p:{alias}"
+    ]
+
+
+globs = st.text("tS0*?[]!-", min_size=1, max_size=7)
+kernel_names = st.text("tS01", min_size=1, max_size=6)
+
+
+@given(globs, globs, st.lists(kernel_names, max_size=40))
+@settings(deadline=None, max_examples=1500)
+@example("t*0", "tS*0", ["tS00"])
+def test_what_a_glob_covers_it_matches(wide: str, narrow: str, names: list[str]) -> None:
+    if covers(wide, narrow):
+        assert all(matches(name, wide) for name in names if matches(name, narrow))
+    if any(matches(name, narrow) for name in names):
+        assert covers(narrow, narrow) and covers("*", narrow)
+
+
+@given(st.text("t0*?", min_size=1, max_size=5), st.text("t0*?", min_size=1, max_size=5))
+@settings(deadline=None, max_examples=500)
+def test_what_a_glob_does_not_cover_some_name_shows(wide: str, narrow: str) -> None:
+    if not covers(wide, narrow):
+        fills = ("", "t", "0", "a", "tt", "t0", "0t", "00", "aa", "at", "ta", "a0", "0a", "ttt")
+        candidates = {""}
+        for char in narrow:
+            each = fills if char == "*" else ("t", "0", "a") if char == "?" else (char,)
+            candidates = {name + more for name in candidates for more in each}
+        assert any(not matches(name, wide) for name in candidates)
