@@ -5,7 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
+import pytest
+
+from ttybrokerd.root.plan import POLICY
+
+TOP = Path(__file__).parents[2]
+UNITS = TOP / "packaging" / "systemd"
 EXPOSURE = 1.4  # of 10; README.md says so too
 
 
@@ -18,8 +23,73 @@ def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_sandbox_is_as_narrow_as_the_readme_says() -> None:
     done = analyze("security", "--offline=true", UNITS / "ttybroker.service")
     assert f"Overall exposure level for ttybroker.service: {EXPOSURE} OK" in done.stdout
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (TOP / "README.md").read_text()
     assert f"`systemd-analyze security` {EXPOSURE}" in readme
+
+
+def lines(unit: str, key: str) -> list[str]:
+    """What the unit says of this key."""
+    listed = (UNITS / unit).read_text().splitlines()
+    return [line.partition("=")[2] for line in listed if line.startswith(f"{key}=")]
+
+
+def test_the_daemon_and_its_reload_name_the_same_policy() -> None:
+    """A policy that is named and not there is a mistake, and no default comes in its place."""
+    named = f"--policy {POLICY}"
+    assert lines("ttybroker.service", "ExecStart") == [f"/usr/sbin/ttybrokerd {named}"]
+    prepare, hang_up = lines("ttybroker.service", "ExecReload")
+    assert prepare == f"/usr/sbin/ttybrokerd --prepare {named}"
+    assert hang_up == "/bin/kill -HUP $MAINPID"
+
+
+def test_the_daemon_starts_when_users_and_groups_can_be_looked_up() -> None:
+    """systemd.special(7): ordered after that target, which it does not pull in."""
+    assert "nss-user-lookup.target" in lines("ttybroker.service", "After")[0].split()
+    for key in ("Wants", "Requires"):
+        assert "nss-user-lookup.target" not in " ".join(lines("ttybroker.service", key))
+
+
+# Run in a mount namespace of its own with an /etc and a package of the test's own.
+SCRIPT = """
+mount -t tmpfs -o mode=755 etc /etc
+mount -t tmpfs -o mode=755 packages /usr/lib/python3/dist-packages
+mount -t tmpfs -o mode=755 run /run
+install -D -m 644 {shipped} /usr/lib/python3/dist-packages/ttybrokerd/prepare/policy.toml
+mkdir /etc/ttybroker
+{before}
+sh {script} configure {version} >&2
+stat -Lc %u:%g:%a /etc/ttybroker/policy.toml
+cat /etc/ttybroker/policy.toml
+"""
+MINE = "echo mine >/etc/ttybroker/policy.toml; chmod 640 /etc/ttybroker/policy.toml"
+NONE = "No such file or directory"
+LINK = "ln -s nowhere /etc/ttybroker/policy.toml"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("version", "before", "policy"),
+    [
+        ("0.1.0", ":", "shipped"),
+        ("0.1.0", MINE, "0:0:640\nmine\n"),
+        ("0.1.0", LINK, ""),  # that was a mistake before, too
+        ("0.2.0", ":", ""),  # whoever removes it now means it
+        ("''", ":", ""),  # dpkg puts it there itself
+    ],
+    ids=["none of 0.1.0", "another", "a link", "none of 0.2.0", "installed anew"],
+)
+def test_an_upgrade_keeps_in_force_what_was(version: str, before: str, policy: str) -> None:
+    shipped = TOP / "broker/ttybrokerd/prepare/policy.toml"
+    script = TOP / "packaging/debian/ttybroker.postinst"
+    text = SCRIPT.format(shipped=shipped, before=before, script=script, version=version)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", text], capture_output=True, text=True, check=False
+    )
+    if policy == "shipped":
+        assert done.stdout == f"0:0:644\n{shipped.read_text()}", done.stderr
+    else:
+        assert done.stdout == policy, done.stderr
+        assert (NONE in done.stderr) == (policy == "")
 
 
 def test_systemd_knows_every_word_of_them(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ttybrokerd.root.plan import SHIPPED
+
 pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `broker`")
 
 if TYPE_CHECKING:
@@ -53,10 +55,24 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     for page in ("man1/ttybroker.1", "man1/ttyrun.1", "man5/ttybroker-policy.5"):
         assert (prefix / "share/man" / page).is_file()
     unit = (prefix / "lib/systemd/system/ttybroker.service").read_text()
-    assert "ExecStart=/opt/sbin/ttybrokerd\n" in unit
+    assert "ExecStart=/opt/sbin/ttybrokerd --policy /opt/etc/ttybroker/policy.toml\n" in unit
+    policy = prefix / "etc/ttybroker/policy.toml"
+    assert policy.read_bytes() == Path(SHIPPED).read_bytes()
+    policy.write_text("# mine\n")
+    make(own, "install-data", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
     make(own, "uninstall", "PREFIX=/opt", f"DESTDIR={own.base}/stage")
-    assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
+    assert [path for path in prefix.rglob("*") if not path.is_dir()] == [policy]
+    assert policy.read_text() == "# mine\n"
     assert not code.exists()
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
+def test_the_systems_own_policy_is_in_etc(own: Launcher, prefix: str) -> None:
+    stage = own.base / "stage"
+    make(own, "install-data", f"PREFIX={prefix}", f"DESTDIR={stage}")
+    assert (stage / "etc/ttybroker/policy.toml").read_bytes() == Path(SHIPPED).read_bytes()
+    unit = (stage / prefix[1:] / "lib/systemd/system/ttybroker.service").read_text()
+    assert "/ttybrokerd --policy /etc/ttybroker/policy.toml\n" in unit
 
 
 def test_a_distributions_package_copies_no_library(own: Launcher) -> None:

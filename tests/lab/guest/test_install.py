@@ -189,6 +189,23 @@ def test_an_upgrade_from_0_1_0_stops_its_name_service_and_keeps_leases(
     until("the port to be free", lambda: not broker.held(), told=broker.log)
 
 
+def test_without_a_policy_nobody_gets_a_port_and_an_upgrade_from_0_1_0_brings_the_shipped_one(
+    broker: Service,
+) -> None:
+    POLICY.unlink()
+    try:
+        run("systemctl", "restart", "ttybroker.service")
+        told = broker.child(ALICE, ask).hear(60)
+        assert f"{POLICY}:1: file: No such file or directory" in told
+        run("/var/lib/dpkg/info/ttybroker.postinst", "configure", "0.1.0", timeout=SLOW)
+        assert POLICY.read_bytes() == SHIPPED.read_bytes()
+        assert broker.child(ALICE, ask).hear(60) == "granted"
+    finally:
+        broker.write_policy(LAB_POLICY)
+        run("systemctl", "restart", "ttybroker.service")
+        broker.begin()
+
+
 def checked(body: bytes) -> bytes:
     """An NMEA sentence."""
     return b"$%s*%02X\r\n" % (body, reduce(int.__xor__, body, 0))
