@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+import time
 
 from ttybroker.version import VERSION
 from ttybroker.wire import SOCKET, Value
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+# Seconds: a client that waits has systemd start us again at once, and a socket unit whose service
+# it starts more than 20 times in two of them fails: systemd.socket(5), TriggerLimitBurst=.
+PAUSE = 1.0
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 USAGE = """usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR]
@@ -75,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
         return _judge(options)
     except (CannotStart, confine.NotConfined, OSError) as error:
         print(f"ttybrokerd: {error}", file=sys.stderr)
+        if options.action == "serve" and "NOTIFY_SOCKET" in os.environ:
+            time.sleep(PAUSE)
         return 1
 
 

@@ -33,6 +33,10 @@ DENIES_ALL = (
     "::test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all"
 )
 JUDGE = "tests/unit/test_judge.py"
+EVERY_NAME = (
+    "tests/real/test_judged.py"
+    "::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
+)
 BETWEEN = (
     "tests/real/test_devices.py::test_a_reload_while_a_port_opens_decides_over_its_grant"
 )
@@ -1697,10 +1701,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "deny-every-name",
         "a device that is denied under one name is denied under all",
         NEVER,
-        (
-            "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all",
-        ),
+        (EVERY_NAME,),
         "DID NOT RAISE|Failed",
+    ),
+    Mutant(
+        "check-every-name",
+        "check says of a device that it is denied under another name",
+        "return None",
+        (EVERY_NAME,),
     ),
     Mutant(
         "deny-by-the-kernels-name",

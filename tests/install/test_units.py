@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ttybrokerd.root.plan import POLICY
+from ttybrokerd.root.server import AGAIN
 
 TOP = Path(__file__).parents[2]
 UNITS = TOP / "packaging" / "systemd"
@@ -47,6 +48,13 @@ def test_the_daemon_starts_when_users_and_groups_can_be_looked_up() -> None:
     assert "nss-user-lookup.target" in lines("ttybroker.service", "After")[0].split()
     for key in ("Wants", "Requires"):
         assert "nss-user-lookup.target" not in " ".join(lines("ttybroker.service", key))
+
+
+def test_no_number_of_starts_is_too_many() -> None:
+    """Else the socket fails with the service, and stays so: see daemon.PAUSE for its own limit."""
+    assert lines("ttybroker.service", "StartLimitIntervalSec") == ["0"]
+    assert lines("ttybroker.service", "Restart") == ["on-failure"]
+    assert int(lines("ttybroker.service", "RestartForceExitStatus")[0]) == AGAIN
 
 
 # Run in a mount namespace of its own with an /etc and a package of the test's own.

@@ -24,25 +24,25 @@ from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
 from ttybroker.version import VERSION
-from ttybrokerd.daemon import main
+from ttybrokerd.daemon import PAUSE, main
 
 pytestmark = pytest.mark.root
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ttybrokerd to its end, as the command is."""
     return subprocess.run(
         [sys.executable, "-m", "ttybrokerd.daemon", *arguments],
-        env={**os.environ, **python_path(), "NO_COLOR": "1"},
+        env={**os.environ, **python_path(), "NO_COLOR": "1", **env},
         capture_output=True,
         text=True,
         timeout=20,
     )
 
 
-def refused(rig: Rig, why: str, *arguments: str) -> None:
+def refused(rig: Rig, why: str, *arguments: str, **env: str) -> None:
     """It does not start: status 1 and one line that says why."""
-    done = command(*(arguments or rig.arguments))
+    done = command(*(arguments or rig.arguments), **env)
     assert done.returncode == 1, done
     assert done.stderr.startswith("ttybrokerd: ") and done.stderr.count("\n") == 1, done.stderr
     assert why in done.stderr
@@ -392,6 +392,9 @@ def test_a_lock_directory_that_cannot_be_is_refused(rig: Rig) -> None:
     arguments = ["--policy", str(rig.policy), "--socket", str(rig.socket), "--lock-dir", missing]
     refused(rig, missing, *arguments)
     assert not rig.socket.exists()
+    begin = time.monotonic()
+    refused(rig, missing, *arguments, NOTIFY_SOCKET=str(rig.base / "systemd"))
+    assert time.monotonic() - begin > PAUSE  # whoever starts it again does not do so too often
 
 
 @pytest.mark.parametrize("action", ["--check", "--prepare"])

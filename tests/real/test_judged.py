@@ -72,6 +72,11 @@ def test_a_device_denied_under_one_of_its_names_is_denied_under_all(rig: Rig, fi
     rig.daemon()
     told = as_user(ALICE, (), lambda: ask_and_be_refused(rig))
     assert "modem (line" in str(told)
+    with client.connect(str(rig.socket)) as connection:
+        verdict = connection.check("ttyS0", uid=ALICE)
+        assert (verdict.allowed, verdict.known) == (False, True)
+        assert verdict.rule.startswith("modem (line") and verdict.message in str(told)
+        assert connection.check("ttyS0", uid=BOB).allowed
     as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
 
 

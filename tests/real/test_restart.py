@@ -20,9 +20,10 @@ from support.rig import Rig, lock_text
 from support.systemd import Systemd
 from support.users import ALICE, NOBODY
 from support.waiting import TIMEOUT, Watch
-from ttybroker import PortBusy, client, open_fd, wire
+from ttybroker import NotPermitted, PortBusy, client, open_fd, wire
 from ttybroker.users import named
 from ttybrokerd.root import linux, record, store
+from ttybrokerd.root.server import AGAIN
 
 pytestmark = pytest.mark.root
 
@@ -105,6 +106,38 @@ def says(child: Child, rig: Rig, name: str = "ttyS0") -> None:
     child.say(b"pong")
     assert child.hear() == b"ping"
     assert rig.ports[name].read(4) == b"pong"
+
+
+def test_leases_go_on_while_the_policy_has_a_mistake_and_when_it_is_mended(
+    systemd: Systemd, rig: Rig
+) -> None:
+    """Who asks is refused with the mistake, and served when it is mended, by asking alone."""
+    systemd.start()
+    child = talker(rig)
+    end(systemd, rig)
+    rig.rules.append("nonsense")
+    daemon = systemd.start()
+    with pytest.raises(NotPermitted, match=rf"the policy cannot be used: {rig.policy}:\d+: text:"):
+        row(rig)
+    says(child, rig)
+
+    def ask_until_served(_: Chat) -> int | None:
+        while True:
+            try:
+                holder = row(rig).holder
+                return None if holder is None else holder.pid
+            except NotPermitted:
+                time.sleep(0.02)  # a person, who asks again
+
+    asker = rig.child(ALICE, ask_until_served)
+    rig.rules.pop()
+    rig.write_policy()
+    assert daemon.wait() == AGAIN
+    systemd.start()
+    assert asker.result() == child.pid
+    says(child, rig)
+    child.say("close")
+    rig.daemons[-1].record("release", port="ttyS0", uid=NOBODY)
 
 
 ONE_STORED = "from ttybrokerd.root import keeper as m; m.BURST, m.YOUNG, m.PACE = 1, 0, 1000"

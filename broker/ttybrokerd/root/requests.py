@@ -14,7 +14,7 @@ from ttybrokerd.root import TYPE_CHECKING, confine, peer, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
-from ttybrokerd.root.judge import Judge, check_name, denied, mistaken
+from ttybrokerd.root.judge import Judge, denied, mistaken
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
@@ -176,11 +176,30 @@ class Requests:
                 what = "only root and the policy's admins may ask about other users"
                 raise Refusal(errno.EACCES, what)
             uid, gids = request.uid, frozenset(request.groups)
-        check_name(request.name)
-        decision = self._judge.plan.decide(uid, gids, request.name)
+        asked = peer.Identity(uid, who.gid, gids, pid=0)
+        decision = self._judge.decide(asked, request.name)
         rule = "" if decision.rule is None else str(decision.rule)
         message = "allowed" if decision.allowed else denied(decision)
-        client.finish(wire.Verdict(decision.allowed, decision.known, rule, message))
+        verdict = wire.Verdict(decision.allowed, decision.known, rule, message)
+        if decision.allowed and (other := self._denied_elsewhere(asked, request.name, decision)):
+            verdict = wire.Verdict(False, True, other.rule or "", other.cause)
+        client.finish(verdict)
+
+    def _denied_elsewhere(
+        self, who: peer.Identity, name: str, decision: Decision
+    ) -> Refusal | None:
+        """Return why the device is denied under another of its names, if it is, and is there."""
+        try:
+            seen = self._devices.look(self._devices.target(name, decision))
+        except Refusal:  # an open will tell
+            return None
+        try:
+            self._judge.check_other_names(who, seen.target, seen.kernel_name)
+        except Refusal as refusal:
+            return refusal  # guard: check-every-name
+        finally:
+            seen.close()
+        return None
 
     def _path(self, name: str, decision: Decision) -> str:
         """Return the node that the name means, "" where it leads nowhere."""
