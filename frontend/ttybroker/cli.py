@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="the ports you may use, and who has them")
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.add_argument("port", nargs="*", help="only these; default: all")
+    copies = "name every process that has the port open (root; others see their own)"
+    listing.add_argument("--copies", action="store_true", help=copies)
     commands.add_parser("term", help="a terminal on a port: pyserial's miniterm", add_help=False)
     commands.add_parser("run", help="run any program on brokered ports", add_help=False)
     revoke = commands.add_parser("revoke", help="take a port back from its holder")
@@ -89,19 +91,43 @@ def _parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace) -> int:
     from ttybroker import client, listing
 
+    if options.copies and not options.port:
+        _say("--copies: of which port? write: ttybroker list PORT --copies")
+        return USAGE
     with client.connect() as broker:
         ports = broker.ports(tuple(options.port))
         there = {port.name for port in ports}
         missing = [name for name in options.port if name not in there]
         if missing:
             known = [port.name for port in broker.ports()]
-    if ports or not missing:
+        pid = broker.status()[0] if options.copies else 0
+    if options.copies:
+        _show_copies(ports, pid, options.json)
+    elif ports or not missing:
         (listing.show_json if options.json else listing.show)(ports)
     for name in missing:
         from ttybroker.names import did_you_mean
 
         _say(f"{name}: no port that you may use{did_you_mean(name, known)}")
     return REFUSED if missing else DONE
+
+
+def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
+    """Who has these ports open; broker: its pid."""
+    import os
+
+    from ttybroker import listing
+    from ttybroker.copies import copies
+
+    found = {}
+    for port in ports:
+        try:
+            found[port.name] = copies(port.device)
+        except OSError as error:
+            _say(f"{port.name}: {port.device}: {error.strerror}")
+    (listing.show_copies_json if json else listing.show_copies)(found, broker)
+    if found and os.geteuid() != 0:
+        _say("other users' processes cannot be looked into; root sees all: use sudo")
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -229,6 +255,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ttybroker.client import Client
+    from ttybroker.wire import PortInfo
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "list": _list,

@@ -6,10 +6,17 @@ import os
 import sys
 import time
 
-from ttybroker.users import named
+from ttybroker.users import name_of, named
 from ttybroker.wire import Holder, PortInfo
 
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ttybroker.copies import Copy
+
 _TITLES = ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION")
+_COPIES = ("PORT", "USER", "PID", "PROGRAM", "DESCRIPTORS")
 _BOLD = "1"
 # ISO 6429, "select graphic rendition"; every other state is somebody else's: red
 _COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
@@ -21,19 +28,62 @@ def show(ports: list[PortInfo]) -> None:
     if not ports:
         print("no ports: the policy allows you none, or none is there")
         return
-    rows = [_row(port) for port in ports]
-    widths = [max(map(len, column)) + _GAP for column in zip(_TITLES, *rows, strict=True)]
+    _table(_TITLES, [_row(port) for port in ports], lambda row: (_BOLD, _colour(row[1])))
+
+
+def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
+    """Print who has a descriptor of each port; broker: its pid."""
+    rows = [
+        _masked(port, _user(copy.uid), str(copy.pid),
+                copy.program + (" [broker]" if copy.pid == broker else ""),
+                " ".join(map(str, copy.descriptors)))
+        for port, copies in found.items()
+        for copy in copies
+    ]  # fmt: skip
+    if rows:
+        _table(_COPIES, rows, lambda _: (_BOLD,))
+    for port in (port for port, copies in found.items() if not copies):
+        print(f"{port}: no process that can be seen from here has a descriptor of it")
+
+
+def show_copies_json(found: dict[str, list[Copy]], broker: int) -> None:
+    """Print a JSON array, one object a port and process."""
+    import json
+
+    records = [
+        {
+            "port": port,
+            "uid": copy.uid,
+            "user": name_of(copy.uid) or None,
+            "pid": copy.pid,
+            "program": copy.program,
+            "descriptors": copy.descriptors,
+            "broker": copy.pid == broker,
+        }
+        for port, copies in found.items()
+        for copy in copies
+    ]
+    print(json.dumps(records, indent=2))
+
+
+def _table(
+    titles: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    styles: Callable[[tuple[str, ...]], tuple[str, ...]],
+) -> None:
+    """Print rows below their titles. `styles` says in which the first cells of a row are."""
+    widths = [max(map(len, column)) + _GAP for column in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
     encoding = sys.stdout.encoding or "utf-8"
-    for row in (_TITLES, *rows):
-        styles = (_BOLD, _BOLD if row is _TITLES else _colour(row[1]))
-        line = _line(row, widths, room, styles if colour else ())
+    for row in (titles, *rows):
+        drawn = (_BOLD,) * 2 if row is titles else styles(row)
+        line = _line(row, widths, room, drawn if colour else ())
         print(line.encode(encoding, "replace").decode(encoding))
 
 
 def _row(port: PortInfo) -> tuple[str, ...]:
     waiting = f", {port.waiting} waiting" if port.waiting else ""
-    cells = (
+    return _masked(
         port.name,
         port.state + waiting,
         _holder(port.holder),
@@ -41,7 +91,10 @@ def _row(port: PortInfo) -> tuple[str, ...]:
         port.device,
         describe(port.device),
     )
-    # Programs name themselves, and so do USB devices: neither is to speak to the terminal.
+
+
+def _masked(*cells: str) -> tuple[str, ...]:
+    """Programs name themselves, and so do USB devices: neither is to speak to the terminal."""
     return tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in cells)
 
 
@@ -96,6 +149,10 @@ def _holder(holder: Holder | None) -> str:
     what = " ".join(filter(None, (holder.program, f"({holder.pid})" if holder.pid else "")))
     how = "" if holder.how == "lease" else f"[{holder.how}]"
     return " ".join(filter(None, (who, what, how)))
+
+
+def _user(uid: int) -> str:
+    return name_of(uid) or f"uid {uid}"
 
 
 def _ago(holder: Holder | None) -> str:

@@ -55,7 +55,7 @@ _ttybroker()
 	run:--stdio) words=$(_ttybroker_ports) ;;
 	*)
 		case $command:$cur in
-		list:-*) words=--json ;;
+		list:-*) words='--json --copies' ;;
 		run:-*) words='--via --wait --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --reconnect --no-reconnect --linger --send --profile --log --timestamps --hex

@@ -169,6 +169,7 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         (["frobnicate"], 2, "frobnicate: no such command; see ttybroker --help"),
         (["lsit"], 2, "lsit: no such command; did you mean list?"),
         (["list", "--watch"], 2, "unrecognized arguments: --watch"),
+        (["list", "--copies"], 2, "write: ttybroker list PORT --copies"),
         (["list", "ttyS00"], 1, "ttyS00: no port that you may use; did you mean ttyS0?"),
         (["term", "--wait", "never", "ttyS0"], 2, "it is a number of seconds"),
         (["term"], 2, "which port? see: ttybroker list"),
@@ -211,6 +212,43 @@ def test_one_port_is_listed_alone(rig: Rig, daemon: Daemon) -> None:
     both = command(rig, "list", "ttyS1", "nope", "--json")
     assert [row["port"] for row in json.loads(both.stdout)] == ["ttyS1"]
     assert (both.returncode, both.stderr) == (1, "ttybroker: nope: no port that you may use\n")
+
+
+def test_root_is_told_who_has_a_port_open_also_a_dead_copy(rig: Rig, daemon: Daemon) -> None:
+    ghost = rig.holder(ALICE)
+    command(rig, "revoke", "ttyS0")
+    holder = rig.holder(BOB)
+    rows = json.loads(command(rig, "list", "ttyS0", "--copies", "--json").stdout)
+    found = {row["pid"]: row for row in rows}
+    assert set(found) >= {ghost.pid, holder.pid, daemon.pid}
+    assert [found[pid]["uid"] for pid in (ghost.pid, holder.pid)] == [ALICE, BOB]
+    assert all(row["port"] == "ttyS0" and row["descriptors"] for row in rows)
+    assert [pid for pid, row in found.items() if row["broker"]] == [daemon.pid]
+    shown = command(rig, "list", "ttyS0", "--copies")
+    assert shown.stdout.split()[:5] == ["PORT", "USER", "PID", "PROGRAM", "DESCRIPTORS"]
+    assert re.search(rf"^ttyS0 +uid {ALICE} +{ghost.pid} +\S+ +\d+$", shown.stdout, re.M)
+    assert re.search(rf"^ttyS0 +root +{daemon.pid} +\S+ \[broker\] +\d+", shown.stdout, re.M)
+    assert shown.stderr == ""
+
+
+def test_a_user_is_told_his_own_copies_and_that_root_sees_more(rig: Rig, daemon: Daemon) -> None:
+    hold = "import sys, ttybroker; ttybroker.open_fd('ttyS0'); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(  # not a fork of ours, which others than root cannot look into
+        [sys.executable, "-c", hold],
+        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+        user=ALICE,
+        group=ALICE,
+        extra_groups=[],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+        status, out, err = as_user(ALICE, (), typed(rig, "list", "ttyS0", "--copies", "--json"))
+        holder.communicate(timeout=TIMEOUT)
+    assert (status, [row["pid"] for row in json.loads(out)]) == (0, [holder.pid])
+    assert err.endswith("root sees all: use sudo\n")
+    _, out, _ = as_user(BOB, (), typed(rig, "list", "ttyS0", "--copies"))
+    assert out == "ttyS0: no process that can be seen from here has a descriptor of it\n"
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])

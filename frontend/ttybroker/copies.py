@@ -1,0 +1,87 @@
+"""Which processes have a descriptor of a device, from /proc.
+
+The broker may not look into other processes. Root may, and a user into his own: proc_pid_fd(5).
+So this is the client's side's to do. A pid is as this process's /proc has it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ttybroker.wire import Value
+
+_UNIX98 = range(136, 144)  # majors of ptys: Documentation/admin-guide/devices.txt
+_OWN_TERMINAL = os.makedev(5, 0)  # /dev/tty: the same
+
+
+class Copy(Value):
+    """A process that has a device open. `uid` is its effective one."""
+
+    pid: int
+    uid: int
+    program: str
+    descriptors: tuple[int, ...]
+
+
+def copies(device: str) -> list[Copy]:
+    """Return each process that has a descriptor of the device that is seen from here.
+
+    Raises OSError if there is no such device.
+    """
+    wanted = _identity(os.stat(device))
+    found = []
+    for entry in _listed("/proc"):
+        if entry.isdigit() and (descriptors := _descriptors(entry, wanted)):
+            try:
+                found.append(Copy(int(entry), *_who(entry), descriptors))
+            except (OSError, ValueError):  # it has ended
+                continue
+    return sorted(found, key=lambda copy: copy.pid)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """A device's number; that of a pty is one of its own mount of devpts, as a container has it."""
+    is_pty = os.major(found.st_rdev) in _UNIX98
+    return found.st_rdev, found.st_dev if is_pty else 0
+
+
+def _descriptors(pid: str, wanted: tuple[int, int]) -> tuple[int, ...]:
+    """Of each thread: one may have a table of its own, and the first may have ended."""
+    found: set[int] = set()
+    for thread in _listed(f"/proc/{pid}/task"):
+        directory = f"/proc/{pid}/task/{thread}/fd"
+        for number in _listed(directory):
+            try:
+                identity = _identity(os.stat(f"{directory}/{number}"))
+            except OSError:  # closed meanwhile
+                continue
+            if identity == wanted or (identity[0] == _OWN_TERMINAL and _terminal(pid) == wanted[0]):
+                found.add(int(number))
+    return tuple(sorted(found))
+
+
+def _terminal(pid: str) -> int:
+    """The device number of the terminal that /dev/tty means in this process: proc_pid_stat(5),
+    tty_nr; 0 if it has none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            number = int(file.read().rpartition(b")")[2].split()[4])
+    except (OSError, IndexError):
+        return 0
+    return os.makedev(number >> 8 & 0xFFF, (number & 0xFF) | (number >> 12 & 0xFFF00))
+
+
+def _who(pid: str) -> tuple[int, str]:
+    """Effective uid and printable name of a process."""
+    with open(f"/proc/{pid}/comm", errors="replace") as file:
+        program = file.read().rstrip("\n")
+    with open(f"/proc/{pid}/status", "rb") as file:
+        uid = next(line.split()[2] for line in file if line.startswith(b"Uid:"))
+    return int(uid), "".join(c if c.isprintable() else "?" for c in program)
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:  # of somebody else's process, or it has ended
+        return []
