@@ -12,27 +12,21 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import pwd
 
-from ttybroker.wire import SOCKET, Value
-from ttybrokerd import start
+from ttybroker.wire import SOCKET
+from ttybrokerd import allowance, start
 from ttybrokerd.root import TYPE_CHECKING, confine, linux, locks
 from ttybrokerd.root.linux import signal, socket
 from ttybrokerd.root.log import ERROR, INFO, WARNING, Log
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import PolicyError
 from ttybrokerd.root.server import Server
+from ttybrokerd.user import User, become, whom
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
 READY = b"ready"
-
-
-class _User(Value):
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
 
 
 def init_backend(
@@ -62,20 +56,32 @@ def init_backend(
     from ttybroker import client, errors, port, urls  # noqa: F401
 
     _check_caller()
-    become = _whom(user)
+    _start(whom(user), policy, lock_dir, quiet=quiet, alone=False)
+
+
+def start_alone(caller: User, policy: str | None, lock_dir: str) -> None:
+    """As `init_backend`, for `ttyrun`: a caller may have so many of them (allowance.py). A process
+    that may be in his cgroup is his to kill, so nothing is leased that it would have to end."""
+    _start(caller, policy, lock_dir, quiet=True, alone=True)
+
+
+def _start(user: User, policy: str | None, lock_dir: str, *, quiet: bool, alone: bool) -> None:
+    from ttybroker import client
+
     try:
-        pair = _fork_backend(policy, lock_dir, become, quiet)
+        taken = allowance.take(user.uid) if alone else -1
+        pair = _fork_backend(policy, lock_dir, user, Log(quiet=quiet), taken)
     finally:
-        _become(become)  # guard: give-up-after-a-failed-start
+        become(user)  # guard: give-up-after-a-failed-start
     _hear(pair)
     client.adopt_pair(pair.detach())
 
 
 def _fork_backend(
-    policy: str | None, lock_dir: str, become: _User, quiet: bool
+    policy: str | None, lock_dir: str, user: User, log: Log, taken: int
 ) -> socket.socket:
-    """Our end of the pair. What can be made before the fork is: its memory stays shared."""
-    log = Log(quiet=quiet)
+    """Our end of the pair. What can be made before the fork is: its memory stays shared. `taken`
+    is the descriptor of the caller's allowance for one that is alone, else -1."""
 
     def warn(reason: str) -> None:
         log("plan", WARNING, reason=reason)
@@ -84,7 +90,7 @@ def _fork_backend(
     plan = start.plan_for(path, os.path.dirname(SOCKET), keep=False, warn=warn)
     if plan.mistake:
         raise PolicyError(plan.mistake)
-    server = Server(plan, lock_dir, log)
+    server = Server(plan, lock_dir, log, alone=taken >= 0)
     bounds = confine.bounds(server.places(), plan.seccomp, plan.filter)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gc.collect()
@@ -92,8 +98,10 @@ def _fork_backend(
     middle = os.fork()
     if middle == 0:
         _leave(theirs)
-        _serve(theirs, server, log, become, bounds)
+        _serve(theirs, server, log, user, bounds, taken)
     theirs.close()
+    if taken >= 0:
+        os.close(taken)
     server.close()
     log.close()
     bounds.close()
@@ -112,14 +120,6 @@ def _leave(pair: socket.socket) -> None:
     os._exit(0)
 
 
-def _become(user: _User) -> None:
-    try:
-        confine.give_up_everything(user.uid, user.gid, user.groups)
-    except BaseException as error:
-        os.write(2, f"ttybroker: privilege could not be given up: {error}\n".encode())
-        os._exit(70)
-
-
 def _check_caller() -> None:
     if os.geteuid() != 0:  # guard: backend-needs-root
         what = "init_backend() needs root: start the program as root or setuid root, or use the "
@@ -127,21 +127,6 @@ def _check_caller() -> None:
     if len(os.listdir("/proc/self/task")) > 1:  # guard: backend-before-threads
         what = "init_backend() comes too late: threads are running; call it first of all"
         raise RuntimeError(what)
-
-
-def _whom(user: str | int | None) -> _User:
-    if user is None:
-        if os.getuid() == 0:
-            raise ValueError("started as root itself: say whom to become, init_backend(user=...)")
-        return _User(os.getuid(), os.getgid(), tuple(os.getgroups()))
-    try:
-        entry = pwd.getpwnam(user) if isinstance(user, str) else pwd.getpwuid(user)
-    except KeyError:
-        raise ValueError(f"no such user: {user}") from None
-    if entry.pw_uid == 0:  # guard: frontend-is-not-root
-        raise ValueError("the frontend must not stay root: name another user")
-    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    return _User(entry.pw_uid, entry.pw_gid, groups)
 
 
 def _hear(pair: socket.socket) -> None:
@@ -154,22 +139,22 @@ def _hear(pair: socket.socket) -> None:
 
 
 def _serve(
-    pair: socket.socket, server: Server, log: Log, become: _User, bounds: confine.Bounds
+    pair: socket.socket, server: Server, log: Log, user: User, bounds: confine.Bounds, taken: int
 ) -> NoReturn:
     """The child. Never returns, and never runs the program's own exit handlers."""
     try:
         os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
-        keep = {pair.fileno(), bounds.files.descriptor}
+        keep = {pair.fileno(), bounds.files.descriptor, taken}
         # guard: close-the-parents-files
         _forget_parent(keep | server.descriptors | log.descriptors)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         os.setgroups([])  # guard: drop-the-parents-groups
         confine.confine(bounds)
-        groups = frozenset(become.groups) | {become.gid}
-        server.adopt(pair, Identity(become.uid, become.gid, groups, pid=0))
+        groups = frozenset(user.groups) | {user.gid}
+        server.adopt(pair, Identity(user.uid, user.gid, groups, pid=0))
         pair.send(READY)
-        log("start", INFO, uid=become.uid, reason="forked backend")
+        log("start", INFO, uid=user.uid, reason="forked backend")
         server.run(lambda: server.deserted, lambda _: _end(server))
     except BaseException as error:
         try:

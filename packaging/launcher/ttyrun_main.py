@@ -1,6 +1,7 @@
-"""What `ttyrun` (ttyrun.c) starts as root: fork the broker, stop being root, go on as the caller.
+"""What `ttyrun` (ttyrun.c) starts as root: find or fork the broker, stop being root, go on as the
+caller.
 
-Until `init_backend()` has returned nothing of the caller's is read: not his arguments, not his
+Until `start()` has returned nothing of the caller's is read: not his arguments, not his
 environment. Then his environment and his settings come back from descriptor 3, in two steps:
 rights at once (`give_back_rights`), the rest right before the program (`give_back_rest`), because
 a frontend under RLIMIT_NOFILE 3 or a small RLIMIT_AS could not get that far.
@@ -114,9 +115,9 @@ def main() -> int:
         )
         return 1
     try:
-        from ttybrokerd import init_backend
+        from ttybrokerd.launched import start
 
-        init_backend(quiet=True)
+        broker = start()
     except Exception as error:
         print(f"ttyrun: the broker did not start: {error}", file=sys.stderr)
         return 1
@@ -129,10 +130,13 @@ def main() -> int:
 
         print(f"ttyrun {VERSION}")
         return 0
-    give_children_connections()
+    if broker is None:
+        give_children_connections()
     from ttybroker.run import main as run
 
-    return run(sys.argv[1:], env=kept.env, before_exec=kept.give_back_rest, command="ttyrun")
+    return run(
+        sys.argv[1:], broker, env=kept.env, before_exec=kept.give_back_rest, command="ttyrun"
+    )
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ BETWEEN = (
 CALLS = "tests/real/test_seccomp_inside.py"
 CONFINED = "tests/real/test_confined.py"
 LAUNCH = "tests/attack/test_launcher.py"
+LAUNCHER_BROKER = "tests/launcher/test_launcher_broker.py"
 LEASE = "tests/real/test_lease.py"
 TEST_LOCKS = "tests/unit/test_locks.py"
 FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
@@ -889,7 +890,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "privilege is given up though the backend did not start",
         "import sys\n"
         "if sys.exc_info()[0] is None:\n"
-        "    _become(become)",
+        "    become(user)",
         (
             "tests/real/test_forked.py::test_a_backend_that_cannot_start_is_an_error_and_privilege_is_gone_all_the_same",
         ),
@@ -1479,6 +1480,33 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "ttyrun-asks-the-daemon",
+        "where a daemon listens the launcher has no table of its own",
+        NEVER,
+        (f"{LAUNCHER_BROKER}::test_where_a_daemon_listens_the_lease_is_the_daemons",),
+    ),
+    Mutant(
+        "ttyrun-asks-as-its-caller",
+        "the daemon sees the launcher's caller, and not root",
+        REMOVE,
+        (f"{LAUNCHER_BROKER}::test_the_daemon_is_not_asked_as_root",),
+    ),
+    Mutant(
+        "ttyrun-backends-per-caller",
+        "a caller has so many root halves and no more",
+        "import itertools\nfor byte in itertools.count():\n"
+        "    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK,"
+        " _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, os.getpid(), 1, 0))\n"
+        "    return descriptor",
+        (f"{LAUNCHER_BROKER}::test_its_root_processes_are_counted_for_each_caller",),
+    ),
+    Mutant(
+        "no-limit-without-the-daemon",
+        "the launcher alone leases nothing that it would have to end",
+        NEVER,
+        (f"{LAUNCHER_BROKER}::test_alone_it_refuses_a_rule_with_a_time_limit",),
+    ),
+    Mutant(
         "failed-setup-ends-one-client",
         "a connection that cannot be set up is the end of itself alone",
         NEVER,
@@ -1598,7 +1626,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "hang-up-after-a-lost-broker",
         "what outlived its lease and its broker is hung up before the next has the port",
         NEVER,
-        (f"{OUTSIDERS}::{OUTLIVED}[False]", f"{OUTSIDERS}::{OUTLIVED}[True]"),
+        (
+            f"{OUTSIDERS}::{OUTLIVED}[False]",
+            f"{OUTSIDERS}::{OUTLIVED}[True]",
+            f"{LAUNCHER_BROKER}::test_what_outlived_its_root_half_is_hung_up_before_the_next_has"
+            "_the_port",
+        ),
+        f"{ASSERTS}|does not end",
     ),
     Mutant(
         "flock-of-another-is-no-ghosts",

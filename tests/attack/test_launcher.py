@@ -269,9 +269,9 @@ def test_what_was_opened_of_it_before_it_was_root_is_of_no_use(launcher: Launche
 def stop_before_the_end_of_privilege(port: Port) -> subprocess.Popen[bytes]:
     """Start it; it stops itself between the fork of the backend and the end of privilege, as a
     caller's SIGSTOP could at any moment."""
-    code = port.launcher.code / "ttybrokerd/backend.py"
+    code = port.launcher.code / "ttybrokerd/user.py"
     text = code.read_text()
-    begin = "def _become(user: _User) -> None:\n"
+    begin = "def become(user: User) -> None:\n"
     stop = "    os.kill(os.getpid(), signal.SIGSTOP)\n"
     assert text.count(begin) == 1
     code.write_text(text if stop in text else text.replace(begin, begin + stop))

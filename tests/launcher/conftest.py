@@ -48,7 +48,7 @@ class Launcher:
     def reset(self) -> None:
         """Everything as on the first day, but for what is compiled."""
         for path in self.base.iterdir():
-            if path.is_symlink() or path.is_file():
+            if path.is_symlink() or not path.is_dir():
                 path.unlink()
             elif not path.name.startswith("build"):
                 shutil.rmtree(path)

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 root = pytest.mark.root
 
-INIT_BACKEND = """
+START = """
 import os
-def init_backend(**_):
+def start():
     os.setresgid(*[os.getgid()] * 3)
     os.setresuid(*[os.getuid()] * 3)
 """
 RUN = """
 import os
-def main(argv, *, env, before_exec, command):
+def main(argv, broker, *, env, before_exec, command):
     if argv[0] == "hold":
         os.write(1, b"ready\\n")
         os.read(0, 1)
@@ -62,7 +62,8 @@ def real(own: Launcher) -> Launcher:
     source = Path(__file__).parents[2] / "packaging/launcher/ttyrun_main.py"
     shutil.copyfile(source, own.code / "ttyrun_main.py")
     for package, module, text in (
-        ("ttybrokerd", "__init__", INIT_BACKEND),
+        ("ttybrokerd", "__init__", ""),
+        ("ttybrokerd", "launched", START),
         ("ttybroker", "__init__", ""),
         ("ttybroker", "client", "Client = None\n"),
         ("ttybroker/run", "__init__", RUN),
@@ -195,8 +196,8 @@ print(resource.getrlimit(7))
 @root
 @pytest.mark.parametrize("error", ["PermissionError('no root')", "RuntimeError('threads')"])
 def test_broker_that_does_not_start_is_one_line(real: Launcher, error: str) -> None:
-    code = f"def init_backend(**_):\n    raise {error}\n"
-    (real.code / "ttybrokerd/__init__.py").write_text(code)
+    code = f"def start():\n    raise {error}\n"
+    (real.code / "ttybrokerd/launched.py").write_text(code)
     done = real.run("/bin/true")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ttyrun: the broker did not start: ")
@@ -212,15 +213,15 @@ def test_root_is_told_that_there_is_nobody_to_become(real: Launcher) -> None:
 
 @root
 def test_nothing_of_the_caller_is_read_before_privilege_is_gone(real: Launcher) -> None:
-    """Neither argument nor descriptor 3: `init_backend` sees the fresh environment only."""
+    """Neither argument nor descriptor 3: `start` sees the fresh environment only."""
     checks = """
     import sys
     assert os.lseek(3, 0, os.SEEK_CUR) == os.stat(3).st_size, "descriptor 3 was read"
     assert sorted(os.environ) == ["LANG", "PATH"], os.environ
     assert os.geteuid() == 0 and "ttybroker.run" not in sys.modules
 """
-    (real.code / "ttybrokerd/__init__.py").write_text(
-        INIT_BACKEND.replace("(**_):\n", f"(**_):{checks}")
+    (real.code / "ttybrokerd/launched.py").write_text(
+        START.replace("def start():\n", f"def start():{checks}")
     )
     done = real.run("/bin/true", env={"A": "1"})
     assert (done.returncode, done.stderr) == (0, ""), done

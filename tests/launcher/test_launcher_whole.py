@@ -88,6 +88,12 @@ def orphans() -> Iterator[None]:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
 def children() -> set[int]:
     return set(map(int, Path("/proc/thread-self/children").read_text().split()))
 
@@ -101,11 +107,10 @@ def port(own: Launcher, orphans: None) -> Iterator[Port]:
     subprocess.run([*command, *variables], check=True, stdout=subprocess.PIPE)
     own.program = own.base / "bin/ttyrun"
     main = own.code / "ttyrun_main.py"
-    policy, locks = own.base / "policy.toml", own.base / "locks"
-    text = main.read_text()
-    assert text.count(" init_backend(quiet=True)\n") == 1
-    call = f" init_backend(quiet=True, policy={str(policy)!r}, lock_dir={str(locks)!r})\n"
-    main.write_text(text.replace(" init_backend(quiet=True)\n", call))
+    policy, locks, daemon = (own.base / name for name in ("policy.toml", "locks", "socket"))
+    replace(main, " start()\n", f" start({str(policy)!r}, {str(locks)!r}, {str(daemon)!r})\n")
+    allowance = own.code / "ttybrokerd/allowance.py"
+    replace(allowance, '"/run/ttyrun"', repr(str(own.base / "allowance")))
     locks.mkdir(mode=0o755)
     master, slave = pty.openpty()
     tty.setraw(slave)  # and left open: without any the far end reads EIO

@@ -82,7 +82,8 @@ def test_this_process_is_read_as_the_kernel_tells_it() -> None:
         assert status["Uid"].split() == [str(number) for number in (*os.getresuid(), os.geteuid())]
 
 
-def test_a_way_back_that_works_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gid", [0, 100])
+def test_a_way_back_that_works_is_the_end(gid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError
 
@@ -92,7 +93,7 @@ def test_a_way_back_that_works_is_the_end(monkeypatch: pytest.MonkeyPatch) -> No
             way = (lambda *_: None) if call == open_way else refused
             monkeypatch.setattr(confine.os, call, way)
         if open_way is None:
-            confine._prove_no_way_back()
+            confine._prove_no_way_back(gid)
             continue
         with pytest.raises(NotConfined, match="privilege came back"):
-            confine._prove_no_way_back()
+            confine._prove_no_way_back(gid)

@@ -142,16 +142,18 @@ def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:
         raise NotConfined("user or group ids are not what they were set to")
     if set(os.getgroups()) != set(groups):
         raise NotConfined("supplementary groups are not what they were set to")
-    _prove_no_way_back()
+    _prove_no_way_back(gid)
 
 
-def _prove_no_way_back() -> None:
-    """Try to be root again; raise NotConfined if any way works."""
+def _prove_no_way_back(gid: int) -> None:
+    """Try to be root again; raise NotConfined if any way works. Who has gid 0 of his own tries
+    another group."""
+    other = 0 if gid != 0 else 1
     ways: tuple[Callable[[], None], ...] = (
         lambda: os.setresuid(0, 0, 0),
         lambda: os.setuid(0),
         lambda: os.seteuid(0),
-        lambda: os.setresgid(0, 0, 0),
+        lambda: os.setresgid(other, other, other),
         lambda: os.setgroups([0]),
     )
     for way in ways:

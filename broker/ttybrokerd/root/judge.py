@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 class Judge:
     """Asks the plan. `version` counts its reloads: what was judged by an earlier one is judged
-    again before it is granted."""
+    again before it is granted. `alone`: this process is a caller's own, who may be able to kill it:
+    what it would have to end is not leased."""
 
-    def __init__(self, plan: Plan, devices: Devices) -> None:
+    def __init__(self, plan: Plan, devices: Devices, alone: bool = False) -> None:
         self._devices = devices
+        self._alone = alone
         self.version = 0
         self.replace(plan)
 
@@ -45,9 +47,22 @@ class Judge:
     def allowed(self, who: Identity, name: str) -> Decision:
         """Return the decision, if it is yes. Raises Refusal EINVAL or EACCES."""
         decision = self.decide(who, name)
-        if not decision.allowed:  # guard: ask-the-policy
-            raise _refusal(decision)
+        if why := self.why_not(decision):
+            raise _refusal(decision, why)
         return decision
+
+    def why_not(self, decision: Decision) -> str:
+        """Return why the port cannot be had, for people; "" if it can."""
+        if not decision.allowed:  # guard: ask-the-policy
+            return _denied(decision)
+        rule = decision.rule
+        # guard: no-limit-without-the-daemon
+        if self._alone and rule is not None and rule.max_lease is not None:
+            what = "has a time limit (max_lease), which only the daemon can keep"
+            return (
+                f"not permitted to ttyrun alone: rule {rule} {what}; have ttybroker.socket started"
+            )
+        return ""
 
     def check_other_names(self, who: Identity, target: Target, kernel_name: str) -> None:
         """Raise Refusal EACCES if the device is denied under another of its names.
@@ -62,7 +77,7 @@ class Judge:
         for decision in decisions:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:
-                raise _refusal(decision)
+                raise _refusal(decision, _denied(decision))
 
     def _leads_to(self, alias: str, device: str, target: Target) -> bool:
         try:
@@ -84,7 +99,7 @@ def mistaken(plan: Plan) -> Refusal:
     return Refusal(errno.EACCES, what, advice="the administrator must mend it")
 
 
-def denied(decision: Decision) -> str:
+def _denied(decision: Decision) -> str:
     """Return why the policy says no, for people."""
     if decision.rule is not None and decision.rule.unknown:
         what = f"rule {decision.rule} of the policy denies a user or group that is not known here"
@@ -96,6 +111,6 @@ def denied(decision: Decision) -> str:
     return "not permitted: no rule of the policy is about it; ask the administrator for one"
 
 
-def _refusal(decision: Decision) -> Refusal:
+def _refusal(decision: Decision, why: str) -> Refusal:
     rule = None if decision.rule is None else str(decision.rule)
-    return Refusal(errno.EACCES, denied(decision), rule=rule)
+    return Refusal(errno.EACCES, why, rule=rule)

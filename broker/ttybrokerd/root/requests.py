@@ -14,7 +14,7 @@ from ttybrokerd.root import TYPE_CHECKING, confine, peer, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
-from ttybrokerd.root.judge import Judge, denied, mistaken
+from ttybrokerd.root.judge import Judge, mistaken
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
@@ -179,9 +179,9 @@ class Requests:
         asked = peer.Identity(uid, who.gid, gids, pid=0)
         decision = self._judge.decide(asked, request.name)
         rule = "" if decision.rule is None else str(decision.rule)
-        message = "allowed" if decision.allowed else denied(decision)
-        verdict = wire.Verdict(decision.allowed, decision.known, rule, message)
-        if decision.allowed and (other := self._denied_elsewhere(asked, request.name, decision)):
+        why_not = self._judge.why_not(decision)
+        verdict = wire.Verdict(not why_not, decision.known, rule, why_not or "allowed")
+        if not why_not and (other := self._denied_elsewhere(asked, request.name, decision)):
             verdict = wire.Verdict(False, True, other.rule or "", other.cause)
         client.finish(verdict)
 

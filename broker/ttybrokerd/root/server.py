@@ -38,8 +38,11 @@ LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is ov
 class Server:
     """Serves clients until whoever made it says that it is over."""
 
-    def __init__(self, plan: Plan, lock_dir: str, log: Log, systemd: str = "") -> None:
-        """`systemd` is $NOTIFY_SOCKET. Raises OSError if the lock directory cannot be used.
+    def __init__(
+        self, plan: Plan, lock_dir: str, log: Log, systemd: str = "", *, alone: bool = False
+    ) -> None:
+        """`systemd` is $NOTIFY_SOCKET. `alone` as in Judge. Raises OSError if the lock directory
+        cannot be used.
 
         No thread runs and no client is served before the first `turn`: it may be forked till then.
         """
@@ -49,7 +52,7 @@ class Server:
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
         self.store = Store(self._loop, log, systemd)
-        self._judge = Judge(plan, self._devices)
+        self._judge = Judge(plan, self._devices, alone)
         self._fold = Fold(log)
         answers, sessions = Answers(log, self._fold), Sessions()
         others = Others(self._locks)

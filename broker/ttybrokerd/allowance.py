@@ -1,0 +1,43 @@
+"""How many backends a caller of `ttyrun` may have at once.
+
+They are root's, so that no limit of his counts them, and one outlives its `ttyrun` as long as
+somebody keeps its port. Each holds a lock on one byte of its caller's file: an open file
+description's, which ends when the last copy of the descriptor is closed (fcntl(2), F_OFD_SETLK).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+DIRECTORY = "/run/ttyrun"
+MOST = 32
+_FLOCK = struct.Struct("@hhqqi")  # struct flock with 64-bit offsets: fcntl(2)
+
+
+class AllTaken(Exception):
+    """A caller has as many as he may."""
+
+
+def take(uid: int) -> int:
+    """Return a descriptor that is one of those which this user may have. Raises AllTaken, or
+    OSError if the directory cannot be used."""
+    try:
+        os.mkdir(DIRECTORY, 0o755)
+    except FileExistsError:
+        pass
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(f"{DIRECTORY}/{uid}", flags, 0o600)
+    for byte in range(MOST):  # guard: ttyrun-backends-per-caller
+        try:
+            lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
+            return descriptor
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody has it
+            continue
+        except OSError:
+            os.close(descriptor)
+            raise
+    os.close(descriptor)
+    raise AllTaken(f"{MOST} of yours have a port, or wait for one, already: end some first")

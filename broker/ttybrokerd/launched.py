@@ -1,0 +1,43 @@
+"""What `ttyrun` does as root: find its broker, and stop being root.
+
+a daemon listens ──> become the caller, who asks it as everybody does: one table, one queue
+nobody listens   ──> a backend of its own (backend.py), and become the caller
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ttybroker.wire import SOCKET
+from ttybrokerd import user
+from ttybrokerd.root import locks
+from ttybrokerd.root.linux import socket
+
+
+def start(
+    policy: str | None = None, lock_dir: str = locks.DIRECTORY, listener: str = SOCKET
+) -> str | None:
+    """Become the caller, for good; return the path of the daemon's socket, None where this
+    process has a backend.
+
+    policy, lock_dir: as of `init_backend`. listener: where a daemon would listen. Raises OSError,
+    PolicyError, or ValueError for a caller who is root; ends the process as `user.become`.
+    """
+    caller = user.whom(None)
+    if _listens(listener):  # guard: ttyrun-asks-the-daemon
+        user.become(caller)  # guard: ttyrun-asks-as-its-caller
+        return listener
+    from ttybrokerd.backend import start_alone  # much that is not needed where a daemon is
+
+    start_alone(caller, policy, lock_dir)
+    return None
+
+
+def _listens(path: str) -> bool:
+    """Return whether a daemon listens there, or systemd for it. Where that cannot be told it does:
+    a second table beside the daemon's is what must not be."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        return probe.connect_ex(path) not in (errno.ENOENT, errno.ECONNREFUSED)
+    finally:
+        probe.close()
