@@ -56,7 +56,7 @@ _ttybroker()
 	*)
 		case $command:$cur in
 		list:-*) words='--json --copies' ;;
-		run:-*) words='--via --wait --fd --stdio --' ;;
+		run:-*) words='--via --wait --hold --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --reconnect --no-reconnect --linger --send --profile --log --timestamps --hex
 			--eol --echo --filter --encoding --raw --quiet --exit-char --menu-char --help" ;;

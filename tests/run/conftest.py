@@ -75,6 +75,13 @@ class Rig:
     def port(self, name: str) -> None:
         (self.directory / name).symlink_to(self.device.node)
 
+    def renew(self, name: str) -> None:
+        """Hang the port up, and have another device under its name."""
+        self.device.close()
+        self.device = Device()
+        (self.directory / name).unlink()
+        self.port(name)
+
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text)
 

@@ -176,14 +176,13 @@ def reap(child: int) -> None:
         pass  # SIGCHLD is ignored: the kernel did it
 
 
-def take_listener(talk: Talk, process: int) -> int:
-    """The listener of the process with this pidfd, which has installed the filter and says its
-    number; -1 when it ended first."""
+def take_fds(talk: Talk, process: int) -> list[int]:
+    """Copies of the descriptors that the process with this pidfd names: its listener, when it has
+    installed the filter, and the ports that it has opened. None at all when it ended first. It
+    waits for an answer."""
     from ttybroker.run.kernel import take_fd
 
-    number = talk.receive()
-    if number is None:
-        return -1
-    listener = take_fd(process, int(number))
-    talk.send(b"taken")
-    return listener
+    numbers = talk.receive()
+    if numbers is None:
+        return []
+    return [take_fd(process, int(number)) for number in numbers.split()]

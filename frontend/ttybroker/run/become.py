@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from ttybroker.run.aside import Talk
     from ttybroker.run.job import LaunchJob
 
+    Wanted = tuple[tuple[tuple[int, ...], str], ...]
+
 
 class Opened(list[tuple[int, tuple[int, ...]]]):
-    """(our descriptor, the numbers that the program wants) of each port that it finds open."""
+    """(our descriptor, the numbers that the program wants) of each port that is open when it
+    begins; of one that is only held there are none."""
 
     session = bytes(16)  # the session that has them; zero bytes for none
 
@@ -22,7 +25,8 @@ class Opened(list[tuple[int, tuple[int, ...]]]):
 def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) -> None:
     """Put the filter on, let the supervisor take its listener, and become the program.
 
-    opened: what `open_direct` gave. traced: whether a tracer answers first. Raises Failure.
+    opened: what `open_ports` gave of `at_start`. traced: whether a tracer answers first. Raises
+    Failure.
     """
     from ttybroker.run import notify
 
@@ -34,27 +38,27 @@ def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) 
         listener = notify.install(plain=plain, traced=traced)
     except OSError as error:
         raise Failure(f"{job.argv[0]}: no seccomp filter: {error}")
-    talk.send(b"%d" % listener)
+    talk.send(b" ".join(b"%d" % fd for fd in [listener, *(fd for fd, _ in opened)]))
     talk.answer()
     talk.close()
     os.close(listener)
     exec_program(job, opened)
 
 
-def open_direct(job: LaunchJob) -> Opened:
-    """Open every port that the program is to find open. Blocking, as programs expect of what
-    they inherit. Raises Failure."""
-    if not job.direct:
+def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
+    """Open these ports before the program begins: `direct` or `at_start` of the job. Blocking, as
+    programs expect of what they inherit. Raises Failure."""
+    if not wanted:
         return Opened()
     from ttybroker.run.broker import line_of, open_for_itself
 
-    taken = {number for numbers, _ in job.direct for number in numbers}
+    taken = {number for numbers, _ in wanted for number in numbers}
     try:
-        names = [name for _, name in job.direct]
+        names = [name for _, name in wanted]
         fds, session = open_for_itself(job.connect, names, job.wait)
         opened = Opened()
         opened.session = session
-        for fd, (numbers, _) in zip(fds, job.direct, strict=True):
+        for fd, (numbers, _) in zip(fds, wanted, strict=True):
             os.set_blocking(fd, True)
             opened.append((_out_of(taken, fd), numbers))
         return opened

@@ -53,7 +53,7 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
         what = f"only {limit} open files are allowed (ulimit -n); {_FEW} are needed"
         raise Failure(f"nothing was started: {what}")
     if via == "pty":
-        return _copy(job, "")
+        return _without_filter(job, via, "")
     scope = yama() if ptrace_scope is None else ptrace_scope
     if scope > 1:
         return _without_filter(job, via, f"Yama's ptrace_scope is {scope}")
@@ -79,9 +79,14 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
 def _without_filter(job: LaunchJob, via: str, why_not: str) -> int:
     """A program whose ports are all open when it starts needs no more; others get a pty."""
     if job.direct and not job.ports:
-        from ttybroker.run.become import exec_program, open_direct
+        from ttybroker.run.become import exec_program, open_ports
 
-        exec_program(job, open_direct(job))
+        opened = open_ports(job, job.direct)
+        if job.held:
+            from ttybroker.run.hold import hold_beside
+
+            hold_beside([fd for fd, _ in opened])
+        exec_program(job, opened)
     if via == "notify":
         raise Failure(f"{job.argv[0]}: no seccomp notification: {why_not}; try --via pty")
     return _copy(job, why_not)

@@ -1,6 +1,6 @@
 """`ttybroker run` and the user half of `ttyrun`: the command line, and its errors.
 
-    [--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... [--stdio PORT] [PORT...]
+    [--via auto|notify|pty] [--wait SECONDS] [--hold] [--fd N PORT]... [--stdio PORT] [PORT...]
     -- PROGRAM [ARGUMENT...]
 
 Parsed by hand, because argparse costs a quarter of the start-up time that there is.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ttybroker.run.broker import BrokerClient, Connect
 
 USAGE = (
-    "[--via auto|notify|pty] [--wait SECONDS] [--fd N PORT]... [--stdio PORT] [PORT...] "
+    "[--via auto|notify|pty] [--wait SECONDS] [--hold] [--fd N PORT]... [--stdio PORT] [PORT...] "
     "-- PROGRAM [ARGUMENT...]"
 )
 BAD_USAGE = 2
@@ -49,6 +49,7 @@ Run a program whose own open of a port, as /dev/ttyS0 or by a link to it, is ans
 broker's descriptor. Without a PORT that holds for all ports that the policy allows.
 
   --wait SECONDS  queue for a busy port, first come, first served
+  --hold          take the ports that are named at the start, and keep them to the end
   --fd N PORT     start the program with the port open as descriptor N
   --stdio PORT    start the program with the port as its standard input and output
   --via WAY       how opens are answered: auto, the default, takes what works best here;
@@ -65,6 +66,7 @@ class Request:
     def __init__(self) -> None:
         self.via = "auto"
         self.wait: float | None = None
+        self.hold = False
         self.direct: list[tuple[tuple[int, ...], str]] = []
         self.ports: list[str] = []
         self.program: list[str] = []
@@ -105,6 +107,7 @@ def main(
             connect or connect_late,
             ports=request.ports,
             direct=request.direct,
+            hold=request.hold,
             wait=request.wait,
             env=env,
             before_exec=before_exec,
@@ -145,6 +148,8 @@ def parse(argv: list[str]) -> Request:
         else:
             request.ports.append(_port(word))
     _check_twice(request)
+    if request.hold and not (request.ports or request.direct):
+        raise Usage("--hold: name the ports that it keeps, --hold ttyS0 for example")
     return request
 
 
@@ -174,6 +179,9 @@ def _is_program(word: str, path: str) -> bool:
 
 def _option(request: Request, word: str, words: list[str]) -> None:
     option, equals, value = word.partition("=")
+    if word == "--hold":
+        request.hold = True
+        return
     if equals:
         words.append(value)
     if option == "--via":

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 
-from ttybroker.run.aside import CannotWork, Talk, leave_terminal, start_aside, take_listener
-from ttybroker.run.become import become_program, open_direct
+from ttybroker.run.aside import CannotWork, Talk, leave_terminal, start_aside, take_fds
+from ttybroker.run.become import become_program, open_ports
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Daemonised:
         CannotWork when the supervisor may not look into this process."""
         self._talk.answer()
         # Before it traces this process: a wait for a port is then interrupted as any other.
-        opened = open_direct(self._job)
+        opened = open_ports(self._job, self._job.at_start)
         if self._scope == 1:
             _allow_tracer(_ANY_TRACER)
         self._talk.send(opened.session)
@@ -98,11 +98,14 @@ def _supervise(job: LaunchJob, launcher: int, trace: bool, talk: Talk) -> None:
     talk.send(_TRACED if traced else _LISTENED)
     if traced:
         serve_until_readable(talk.fileno())
-    listener = take_listener(talk, process)
-    if listener < 0:
+    taken = take_fds(talk, process)
+    if not taken:
         return  # the launcher gave up, and said why
-    supervisor = Supervisor(listener, broker, Names(job.brokered, ports), job.wait)
+    listener, *opened = taken
+    supervisor = Supervisor(listener, broker, Names(job.brokered, ports), job)
     supervisor.start()
+    supervisor.take_over([name for _, name in job.at_start], opened)
+    talk.send(b"taken")
     if traced:
         Tracer(supervisor, launcher).run()
     watch(listener, process)

@@ -26,7 +26,8 @@ class LaunchJob:
     """What to run and how.
 
     ports: names to broker, none for all that the user may use. direct: (descriptors, name)
-    of the ports that the program finds open. wait: seconds to queue for a busy port, or None.
+    of the ports that the program finds open. hold: whether all these ports are kept from the start
+    to the end. wait: seconds to queue for a busy port, or None.
     before_exec: called last in the process that becomes the program.
     """
 
@@ -37,6 +38,7 @@ class LaunchJob:
         *,
         ports: Sequence[str] = (),
         direct: Sequence[tuple[tuple[int, ...], str]] = (),
+        hold: bool = False,
         wait: float | None = None,
         env: Mapping[str, str] | None = None,
         before_exec: Callable[[], None] | None = None,
@@ -50,6 +52,11 @@ class LaunchJob:
         self.before_exec = before_exec
         # whose opens are answered: the ports that are named in any way
         self.brokered = tuple(dict.fromkeys([*ports, *(name for _, name in direct)]))
+        self.held = self.brokered if hold else ()
+        # what is opened before the program begins: `direct`, and in the same form what is held
+        found = {name for _, name in direct}
+        held_besides = tuple(((), name) for name in self.held if name not in found)
+        self.at_start: tuple[tuple[tuple[int, ...], str], ...] = self.direct + held_besides
         self.program = find_program(self.argv[0], self.env.get("PATH", DEFAULT_PATH))
 
 

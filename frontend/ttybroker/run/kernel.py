@@ -20,6 +20,8 @@ PR_SET_PTRACER = 0x59616D61  # Documentation/admin-guide/LSM/Yama.rst, 3.4
 _SOL_SOCKET, _SO_PEERCRED = 1, 17  # asm-generic/socket.h
 _PIDFD_GETFD = 438  # 5.6, the same everywhere
 _OPENAT2 = 437  # 5.6, the same everywhere
+_KCMP = {"x86_64": 312}.get(os.uname().machine, 272)  # 3.5; asm/unistd_64.h, asm-generic/unistd.h
+_KCMP_EPOLL_TFD = 7  # linux/kcmp.h, 4.13
 _AT_FDCWD = -100  # linux/fcntl.h
 _RESOLVE_CACHED = 0x20  # linux/openat2.h, 5.12
 _PAGE = 4096  # no architecture has smaller ones
@@ -104,6 +106,26 @@ def take_fd(process: int, number: int) -> int:
     if fd < 0:
         raise fail("pidfd_getfd")
     return fd
+
+
+class _EpollSlot(ctypes.Structure):
+    _fields_ = (("efd", ctypes.c_uint32), ("tfd", ctypes.c_uint32), ("toff", ctypes.c_uint32))
+
+
+def is_in_set(pid: int, number: int, owner: int, epoll: int, entry: int, nth: int) -> bool:
+    """Whether descriptor `number` of thread `pid` is the same open file description as an entry of
+    the epoll set that process `owner` has as descriptor `epoll`: the `nth` entry (from 0) that was
+    added under the number `entry`. False when that cannot be told. kcmp(2)."""
+    slot = _EpollSlot(epoll, entry, nth)
+    result: int = libc.syscall(
+        ctypes.c_long(_KCMP),
+        ctypes.c_int(pid),
+        ctypes.c_int(owner),
+        ctypes.c_int(_KCMP_EPOLL_TFD),
+        ctypes.c_ulong(number),
+        ctypes.byref(slot),
+    )
+    return result == 0
 
 
 def open_cached(path: str, *, follow: bool) -> int:

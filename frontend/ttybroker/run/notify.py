@@ -57,7 +57,7 @@ _READ_OR_WRITE = 6  # R_OK | W_OK of access(2)
 X32_BIT = 0x40000000  # asm/unistd.h, __X32_SYSCALL_BIT
 
 # What a trapped call is, whatever its number: a table per architecture maps onto these.
-OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT, PTRACE, INOTIFY, IO_URING, VIEW = range(10)
+OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT, PTRACE, INOTIFY, IO_URING, VIEW, FLOCK = range(11)
 
 # VIEW is chroot(), pivot_root(), unshare() and setns(): paths may lead elsewhere after it.
 
@@ -93,7 +93,7 @@ class Abi:
         registers: dict[int, int],
     ) -> None:
         self.audit = audit
-        self.calls = calls  # system call number -> OPEN..IO_URING
+        self.calls = calls  # system call number -> OPEN..FLOCK
         self.o_directory = o_directory
         self.elf = elf  # (EI_CLASS, e_machine) of the programs that use it: linux/elf-em.h
         # argument -> its place in struct user_regs_struct, for those that a tracer can mark
@@ -123,6 +123,7 @@ _X86_64 = Abi(  # asm/unistd_64.h
         155: VIEW,
         272: VIEW,
         308: VIEW,
+        73: FLOCK,
     },
     0o200000,
     ((2, 62), (1, 62)),
@@ -139,6 +140,7 @@ _I386 = Abi(  # asm/unistd_32.h
         **_FROM_5_1,
         26: PTRACE,
         292: INOTIFY,
+        143: FLOCK,
     },
     0o200000,
     ((1, 3),),
@@ -155,6 +157,7 @@ _GENERIC = {
     41: VIEW,
     97: VIEW,
     268: VIEW,
+    32: FLOCK,
 }
 # arm64 has its own O_DIRECTORY. The first argument is not to be marked on either: what a tracer
 # writes there is the call's result. asm/ptrace.h: x1 and x2; pc, ra, ... a0, a1, a2.
@@ -194,9 +197,10 @@ _Line = tuple[int, int, str, str]
 # kind -> the argument with the flags or the mode
 _LOOKS = {OPEN: 1, OPENAT: 2, ACCESS: 1, FACCESSAT: 2}
 # kind -> the int argument whose upper half carries MARK
-MARKED = {**_LOOKS, OPENAT2: 0, CREAT: 1}
+MARKED = {**_LOOKS, OPENAT2: 0, CREAT: 1, FLOCK: 1}
 # What only a tracer wants to see: it lets them go on.
 _TRACER_S = {PTRACE, INOTIFY, VIEW}
+_LOCKS = (5, 6)  # LOCK_SH | LOCK_NB, LOCK_EX | LOCK_NB: asm-generic/fcntl.h
 _NEW_FILE = os.O_CREAT | os.O_EXCL  # both: no port can be meant, because it must not exist
 
 
@@ -207,7 +211,9 @@ class Filter:
     or O_NONBLOCK; of a plain read-only one as `plain` says (PLAIN_NEVER and so on); never of a
     directory, of O_PATH, or of a file that must be new. Asks about access() for reading or
     writing; about openat2() and creat() always, because a filter cannot see their flags or
-    they have none. Answers io_uring_setup() with ENOSYS, because a ring opens files unseen.
+    they have none. Asks about flock() that does not wait, for a leased port's is answered by its
+    lease; a filter cannot see what its descriptor is. Answers io_uring_setup() with ENOSYS, because
+    a ring opens files unseen.
 
     traced: a tracer is asked first (RET_TRACE), and sends only marked calls to the listener;
     but an open with O_RDWR and O_NOCTTY goes there at once, for it says itself that it is one of
@@ -275,6 +281,10 @@ class Filter:
                 self._add(_ANY, _READ_OR_WRITE, "", f"pass.{at}")
             else:
                 self._flags(abi, kind, at)
+        elif kind == FLOCK:
+            self._add(_LOAD, _ARGS + 8)
+            self._add(_EQUAL, _LOCKS[0], f"ask{kind}.{at}")
+            self._add(_EQUAL, _LOCKS[1], "", f"pass.{at}")
         self._labels[f"ask{kind}.{at}"] = len(self._lines)
         self._add(_RETURN, RET_TRACE | kind if traced else RET_USER_NOTIF)
 
@@ -375,7 +385,7 @@ def try_here() -> None:
 
 
 class Notification:
-    """One stopped system call. `pid` is the thread's id; `kind` is OPEN..INOTIFY, -1 unknown."""
+    """One stopped system call. `pid` is the thread's id; `kind` is OPEN..FLOCK, -1 unknown."""
 
     __slots__ = ("args", "id", "kind", "o_directory", "pid")
 

@@ -22,7 +22,7 @@ from fcntl import ioctl
 from functools import partial
 
 from ttybroker.run.aside import Talk, leave_terminal, start_aside
-from ttybroker.run.become import exec_program, open_direct
+from ttybroker.run.become import exec_program, open_ports
 from ttybroker.run.names import is_serial_name
 from ttybroker.say import say
 
@@ -54,7 +54,11 @@ def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
     launcher = os.getpid()
     talk = start_aside(lambda its: _proxy(job, launcher, why, its))
     replaced = talk.answer().split(b"\0")
-    opened = open_direct(job)
+    opened = open_ports(job, job.direct)
+    if opened and job.held:
+        from ttybroker.run.hold import hold_beside
+
+        hold_beside([fd for fd, _ in opened])
     for at, word in zip(replaced[::2], replaced[1::2], strict=True):
         job.argv[int(at)] = os.fsdecode(word)
     say(f"copying through a pty{f' ({why})' if why else ''}: {LOST}")
@@ -93,17 +97,23 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
     broker = Broker(job.connect, client)
     ports = {port.name: port for port in broker.ports()}
     words = list(job.argv)
+    named = False
     lines = []
+    direct = [name for _, name in job.direct]
     for name in job.ports or _every_name(ports, words):
+        if name in direct:
+            continue  # the program has it open when it begins
         paths = _names_of(name, ports.get(name), words[1:])
-        if not any(replace(word, paths, "") != word for word in words[1:]):
+        named_here = any(replace(word, paths, "") != word for word in words[1:])
+        if not named_here and name not in job.held:
             continue
+        named = named or named_here
         who = program_of(program) if job.wait else ""
         lines.append(
             Line(broker.open_and_tell(name, job.wait, program, partial(_ended, leader), who))
         )
         words[1:] = [replace(word, paths, lines[-1].path) for word in words[1:]]
-    if not lines:
+    if not named:
         reason = f"{why}; " if why else ""
         what = "a pty cannot stand in, because no argument of the program is a port"
         raise OSError(errno.EINVAL, f"{job.argv[0]}: {reason}{what}")

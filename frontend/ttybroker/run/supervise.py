@@ -4,7 +4,9 @@ What it answers with comes from the broker; everything that is no brokered port 
 in the kernel, with the program's own rights, as if nobody had looked. So does a path it
 cannot read.
 
-One run is one session of the broker: what it has already it may open again.
+One run is one session of the broker: what it has already it may open again. The lease is the
+lock: an flock(2) that does not wait, on a port that the run has, succeeds. So does it beside a dead
+copy of a holder that was hung up, which may keep its own lock for ever.
 
 What an injected descriptor cannot be, and a plain open() of the node would have been: waiting
 for carrier (the broker does not wait for it, whatever the flags), and the controlling terminal
@@ -26,7 +28,9 @@ from fcntl import F_GETFL, F_SETFL, fcntl
 
 from ttybroker.run import notify, target
 from ttybroker.run.broker import Interrupted, Patience, line_of, program_of, wait_line
+from ttybroker.run.hold import Held
 from ttybroker.run.kernel import Memory, take_fd
+from ttybroker.run.leased import Leased
 from ttybroker.run.names import Finder, Names
 from ttybroker.run.pending import Pending
 from ttybroker.say import say
@@ -35,6 +39,7 @@ from ttybroker.wire import APPEND, READ, SYNC, WRITE
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.run.broker import Broker
+    from ttybroker.run.job import LaunchJob
 
 _ENOUGH_IDLE = 2  # threads that wait for work; more than that end
 _STACK = 256 * 1024  # bytes a thread; the most that a run has is one for each open that waits
@@ -66,14 +71,16 @@ _HIDDEN, _CONTROLLING = -1, -2  # causes that are no errno
 class Supervisor:
     """Answers one listener, with as many threads as there are calls that wait for the broker.
 
-    `wait` is in seconds, as for `Broker.open`. `close` of the listener is the caller's.
+    `close` of the listener is the caller's.
     """
 
-    def __init__(self, listener: int, broker: Broker, names: Names, wait: float | None) -> None:
+    def __init__(self, listener: int, broker: Broker, names: Names, job: LaunchJob) -> None:
         self._listener = listener
         self._broker = broker
         self.finder = Finder(names, broker.ports)
-        self._wait = wait
+        self.leased = Leased()
+        self._held = Held(job.held)
+        self._wait = job.wait
         self.complaints = Complaints()
         self._lock = allocate_lock()
         self._idle = 0
@@ -85,6 +92,14 @@ class Supervisor:
         self._idle = _ENOUGH_IDLE
         for _ in range(_ENOUGH_IDLE):
             start_new_thread(self._work, ())
+
+    def take_over(self, names: list[str], fds: list[int]) -> None:
+        """Take copies of the ports that the launcher has opened for the program, to hold them or
+        to know them."""
+        for name, fd in zip(names, fds, strict=True):
+            self.leased.add(fd)
+            self._held.keep(name, fd)
+            os.close(fd)
 
     def hidden(self, pid: int) -> None:
         """Say once of this run that a process keeps us from reading its calls."""
@@ -133,6 +148,9 @@ class Supervisor:
                     return
 
     def _answer(self, call: notify.Notification, memory: Memory) -> None:
+        if call.kind == notify.FLOCK:
+            self._answer_lock(call)
+            return
         try:
             request = read_request(call.pid, call.kind, call.args, memory)
         except PermissionError:
@@ -177,6 +195,13 @@ class Supervisor:
         else:
             notify.give_value(self._listener, call.id, 0)
 
+    def _answer_lock(self, call: notify.Notification) -> None:
+        """flock(2) that does not wait: the lease of the port is the lock."""
+        if self.leased.has(call.pid, call.args[0] & 0xFFFFFFFF):
+            notify.give_value(self._listener, call.id, 0)
+        else:
+            notify.let_go_on(self._listener, call.id)
+
     def _copy(self, call: notify.Notification, number: int, flags: int) -> None:
         """/dev/fd/N of a port that the process has open: the same open file description, for a
         new one would be a second open of the port."""
@@ -198,6 +223,8 @@ class Supervisor:
             os.set_blocking(fd, True)
         if flags & os.O_APPEND:
             fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | os.O_APPEND)
+        self.leased.add(fd)
+        self._held.keep(name, fd)
         self._put(call, fd, flags)
         self.complaints.forget(name)
 

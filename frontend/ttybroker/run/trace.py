@@ -99,6 +99,7 @@ class Tracer:
         self._finder = supervisor.finder
         self._complaints = supervisor.complaints
         self._hidden = supervisor.hidden
+        self._leased = supervisor.leased
         self._leader = leader
         self._memory = Memory()
         self._info = ctypes.create_string_buffer(_INFO.size)
@@ -164,6 +165,8 @@ class Tracer:
             self._go_on(pid)
         elif kind == notify.INOTIFY:
             self._on_watch(pid, args)
+        elif kind == notify.FLOCK:
+            self._decide(pid, self._leased.has(pid, args[0] & 0xFFFFFFFF), arch, kind)
         else:
             self._on_open(pid, arch, kind, args)
 
@@ -182,13 +185,13 @@ class Tracer:
         except BlockingIOError:
             self._find_slowly(pid, request, (arch, kind))
             return
-        self._decide(pid, name, arch, kind)
+        self._decide(pid, name is not None, arch, kind)
 
-    def _decide(self, pid: int, name: str | None, arch: int, kind: int) -> None:
-        if name is None:
-            self._go_on(pid)
-        else:
+    def _decide(self, pid: int, ours: bool, arch: int, kind: int) -> None:
+        if ours:
             self._mark(pid, notify.ABI_OF[arch].registers[notify.MARKED[kind]])
+        else:
+            self._go_on(pid)
 
     def _find_slowly(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
         if self._slow is None:
@@ -201,7 +204,7 @@ class Tracer:
         if self._slow is None or not self._slow.has_found():
             return
         for pid, name, (arch, kind) in self._slow.found():
-            self._decide(pid, name, arch, kind)
+            self._decide(pid, name is not None, arch, kind)
 
     def _ours(self, pid: int) -> bool:
         ours = None if self._views_change else self._views.get(pid)

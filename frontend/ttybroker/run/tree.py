@@ -19,8 +19,8 @@ import os
 import select
 import signal
 
-from ttybroker.run.aside import Talk, drop_inherited, leave_terminal, run_aside, take_listener
-from ttybroker.run.become import become_program, open_direct
+from ttybroker.run.aside import Talk, drop_inherited, leave_terminal, run_aside, take_fds
+from ttybroker.run.become import become_program, open_ports
 from ttybroker.run.job import REFUSED, Failure
 from ttybroker.run.kernel import (
     PR_SET_CHILD_SUBREAPER,
@@ -148,7 +148,7 @@ def _program(job: LaunchJob, talk: Talk, mask: set[int]) -> None:
     try:
         if talk.receive():
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            opened = open_direct(job)
+            opened = open_ports(job, job.at_start)
             talk.send(opened.session)
             become_program(job, talk, opened, traced=False)
     except Failure as error:
@@ -179,13 +179,16 @@ def _supervise(
     ours.send(b"+")
     broker.session = ours.receive() or broker.session
     handle = os.pidfd_open(program)
-    listener = take_listener(ours, handle)
+    listener, *opened = take_fds(ours, handle) or [-1]
     os.close(handle)
     poll = select.poll()
     poll.register(children, select.POLLIN)
     poll.register(talk.fileno(), 0)  # POLLHUP: the launcher is dead
     if listener >= 0:
-        Supervisor(listener, broker, Names(job.brokered, ports), job.wait).start()
+        supervisor = Supervisor(listener, broker, Names(job.brokered, ports), job)
+        supervisor.start()
+        supervisor.take_over([name for _, name in job.at_start], opened)
+        ours.send(b"taken")
         poll.register(listener, 0)  # POLLHUP: no process has the filter any more
     while True:
         ended = _reap(children, program, talk, launcher)

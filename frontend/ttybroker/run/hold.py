@@ -1,0 +1,69 @@
+"""`--hold`: ports that a run keeps from its start to its end, whatever its program closes.
+
+The port stays open, so what arrives between two opens of the program waits in the kernel, settings
+last, and the modem lines do not move.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from _thread import allocate_lock, start_new_thread
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Held:
+    """Keeps one descriptor of each of these ports, until this process ends or the port is taken
+    back or unplugged. Then it keeps the next one that it is shown."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._missing = set(names)
+        self._lock = allocate_lock()
+
+    def keep(self, name: str, fd: int) -> None:
+        """Keep a copy of this descriptor of the port, if it is to be held and is not."""
+        if name not in self._missing:
+            return
+        with self._lock:
+            if name in self._missing:
+                self._missing.remove(name)
+                start_new_thread(self._until_hung_up, (name, os.dup(fd)))
+
+    def _until_hung_up(self, name: str, fd: int) -> None:
+        """Let go then: a dead descriptor would be in the way of the next holder."""
+        poll = select.poll()
+        poll.register(fd, 0)
+        poll.poll()
+        os.close(fd)
+        self._missing.add(name)
+
+
+def hold_beside(fds: list[int]) -> None:
+    """Keep these descriptors until this process, or what it becomes, has ended: in a process
+    aside, for there is no supervisor. OSError."""
+    from ttybroker.run.aside import Talk, leave_terminal, start_aside
+    from ttybroker.run.kernel import outlive_signals
+
+    process = os.pidfd_open(os.getpid())
+
+    def keep(talk: Talk) -> None:
+        outlive_signals()
+        leave_terminal()
+        talk.send(b"kept")
+        talk.close()
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        for fd in fds:
+            poll.register(fd, 0)
+        while process not in (ready := [fd for fd, _ in poll.poll()]):
+            for fd in ready:  # hung up
+                poll.unregister(fd)
+                os.close(fd)
+
+    talk = start_aside(keep)
+    talk.answer()
+    talk.close()
+    os.close(process)

@@ -1,0 +1,44 @@
+"""Which descriptors of other processes are open ports of this run.
+
+An epoll set knows an open file description without keeping it open: its entry goes with the last
+copy, wherever that is. kcmp(2) compares such an entry with a descriptor of another process.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from ttybroker.run.kernel import is_in_set
+
+
+class Leased:
+    """The descriptions that this run was granted, as long as they are open. For several threads."""
+
+    def __init__(self) -> None:
+        self._set = select.epoll()
+        self._pid = os.getpid()
+
+    def add(self, fd: int) -> None:
+        """Know this descriptor's description from now on."""
+        try:
+            self._set.register(fd, 0)
+        except OSError:
+            pass  # no more watches for this user: its locks are then the kernel's to answer
+
+    def has(self, pid: int, number: int) -> bool:
+        """Whether descriptor `number` of thread `pid` is of one of them. False, too, where the
+        kernel has no kcmp(2) or may not be asked."""
+        seen: dict[int, int] = {}
+        for entry in self._entries():
+            nth = seen[entry] = seen.get(entry, -1) + 1
+            if is_in_set(pid, number, self._pid, self._set.fileno(), entry, nth):
+                return True
+        return False
+
+    def _entries(self) -> list[int]:
+        """The numbers under which they were added, in the kernel's order: proc_pid_fdinfo(5).
+        A number may be there more than once, for it was used again."""
+        with open(f"/proc/self/fdinfo/{self._set.fileno()}", "rb") as file:
+            lines = [line.split() for line in file.read().splitlines()]
+        return [int(words[1]) for words in lines if words[0] == b"tfd:"]

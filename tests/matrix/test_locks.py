@@ -1,0 +1,105 @@
+"""Programs that lock the port by flock(2) work beside a dead copy of it, and twice in one run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from matrix.acts import Act, converse
+from matrix.namespace import PORT
+from matrix.programs import PROGRAMS, Program
+from matrix.stage import NAMELESS, NODE, Installation, Stage
+from matrix.terminal import Terminal
+from support.children import Chat
+from ttybroker import client
+
+pytestmark = pytest.mark.root
+
+LOCKING = [program for program in PROGRAMS if program.lock == "flock" and program.quit]
+EACH = pytest.mark.parametrize("program", LOCKING, ids=lambda program: program.name)
+# As esptool opens it, with `exclusive`.
+EXCLUSIVE = f"""
+import serial
+with serial.Serial("{NODE}", 115200, exclusive=True) as port:
+    port.write(b"hello")
+"""
+
+
+@pytest.fixture
+def run(stage: Stage, installation: Installation) -> list[str]:
+    """`ttybroker run`, with a daemon: a broker of one's own knows of no other's dead copies."""
+    stage.rig.daemon(*stage.rig.arguments)
+    return installation.launcher("ttybroker run")
+
+
+@pytest.fixture
+def dead_copy(stage: Stage, run: list[str]) -> Iterator[None]:
+    """Somebody from whom the port was taken back keeps his descriptor, and its flock."""
+
+    def keep(chat: Chat) -> None:
+        with client.connect(str(stage.rig.socket)) as connection:
+            descriptor = connection.open(PORT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        chat.say()
+        chat.hear()
+        os.close(descriptor)
+
+    holder = stage.rig.child(NAMELESS, keep)
+    holder.hear()
+    with client.connect(str(stage.rig.socket)) as connection:
+        connection.revoke(PORT)
+    yield
+    holder.say()
+    holder.result()
+
+
+@pytest.mark.usefixtures("dead_copy")
+@EACH
+def test_a_program_that_locks_works_beside_a_dead_copy(
+    stage: Stage, terminal: Terminal, run: list[str], program: Program
+) -> None:
+    converse(Act(stage, terminal, run), program)
+
+
+@pytest.mark.usefixtures("dead_copy")
+@pytest.mark.parametrize("how", [(), ("--via", "notify"), ("--hold", PORT)])
+def test_an_exclusive_open_works_beside_a_dead_copy(
+    stage: Stage, run: list[str], how: tuple[str, ...]
+) -> None:
+    done = stage.run(*run[:-1], *how, "--", "python3", "-c", EXCLUSIVE)
+    assert (done.status, done.err) == (0, "")
+    stage.hear(b"hello")
+
+
+def test_an_exclusive_open_works_twice_in_one_run(stage: Stage, line: list[str]) -> None:
+    code = (
+        EXCLUSIVE
+        + EXCLUSIVE
+        + f"""
+one, two = (serial.Serial("{NODE}", exclusive=True) for _ in "12")
+two.write(b"again")"""
+    )
+    done = stage.run(*line, "python3", "-c", code)
+    assert (done.status, done.err) == (0, "")
+    stage.hear(b"again")
+    stage.demand_free(2)
+
+
+@EACH
+def test_a_program_that_locks_works_beside_another_of_its_run(
+    stage: Stage, terminal: Terminal, line: list[str], program: Program
+) -> None:
+    other = f'import os, serial, sys; port = serial.Serial("{NODE}", exclusive=True)'
+    script = f"{other}; port.write(b'up'); os.spawnvp(os.P_WAIT, sys.argv[1], sys.argv[1:])"
+    terminal.run(*line, "python3", "-c", script, *program.command.split())
+    stage.hear(b"up")
+    if program.ready:
+        terminal.see(program.ready)
+    terminal.write_until_heard("hello")
+    for keys in program.quit:
+        terminal.type(keys)
+    assert terminal.status() == 0
+    stage.demand_free(2)
