@@ -54,7 +54,7 @@ class Judge:
     def why_not(self, decision: Decision) -> str:
         """Return why the port cannot be had, for people; "" if it can."""
         if not decision.allowed:  # guard: ask-the-policy
-            return _denied(decision)
+            return denied(decision)
         rule = decision.rule
         # guard: no-limit-without-the-daemon
         if self._alone and rule is not None and rule.max_lease is not None:
@@ -77,7 +77,7 @@ class Judge:
         for decision in decisions:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:
-                raise _refusal(decision, _denied(decision))
+                raise _refusal(decision, denied(decision))
 
     def _leads_to(self, alias: str, device: str, target: Target) -> bool:
         try:
@@ -99,7 +99,7 @@ def mistaken(plan: Plan) -> Refusal:
     return Refusal(errno.EACCES, what, advice="the administrator must mend it")
 
 
-def _denied(decision: Decision) -> str:
+def denied(decision: Decision) -> str:
     """Return why the policy says no, for people."""
     if decision.rule is not None and decision.rule.unknown:
         what = f"rule {decision.rule} of the policy denies a user or group that is not known here"
