@@ -55,7 +55,11 @@ def _run(arguments: list[str]) -> int:
         hint = did_you_mean(first, _COMMANDS) or "; see ttybroker --help"
         _say(f"{first}: no such command{hint}")
         return USAGE
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit:  # after --help; since Python 3.13 argparse hides that it could not write
+        sys.stdout.flush()
+        raise
     command = _COMMANDS[options.command]
     assert command is not None  # those that are were run above
     return command(options)

@@ -272,7 +272,7 @@ def stop_before_the_end_of_privilege(port: Port) -> subprocess.Popen[bytes]:
     code = port.launcher.code / "ttybrokerd/user.py"
     text = code.read_text()
     begin = "def become(user: User) -> None:\n"
-    stop = "    os.kill(os.getpid(), signal.SIGSTOP)\n"
+    stop = f"    os.kill(os.getpid(), {int(signal.SIGSTOP)})\n"
     assert text.count(begin) == 1
     code.write_text(text if stop in text else text.replace(begin, begin + stop))
     process = port.start("demo", "--", "/bin/sh", "-c", TALK)

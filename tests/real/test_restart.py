@@ -16,6 +16,7 @@ import pytest
 
 from support import old_record
 from support.children import Chat, Child, as_user
+from support.namespaces import sees_dead_takers
 from support.rig import Rig, lock_text
 from support.systemd import Systemd
 from support.users import ALICE, NOBODY
@@ -322,6 +323,7 @@ def test_a_copy_whose_process_is_another_by_now_keeps_the_lease_and_the_lock_nam
     os.close(heir_pidfd)
 
 
+@sees_dead_takers
 def test_it_can_be_taken_back_after_a_restart_by_its_own_user(rig: Rig, systemd: Systemd) -> None:
     systemd.start()
     holder = talker(rig)
@@ -342,6 +344,7 @@ def test_it_can_be_taken_back_after_a_restart_by_its_own_user(rig: Rig, systemd:
         holder.hear()
 
 
+@sees_dead_takers
 @pytest.mark.parametrize("early", [True, False])
 def test_its_time_goes_on_while_there_is_no_daemon(
     rig: Rig, systemd: Systemd, early: bool
@@ -417,6 +420,7 @@ def test_a_lock_that_another_has_now_is_its_own(rig: Rig, systemd: Systemd) -> N
 # a daemon that is upgraded
 
 
+@sees_dead_takers
 @pytest.mark.parametrize("ends_by", ["close", "revoke", "time limit"])
 def test_a_lease_of_the_version_before_goes_on(rig: Rig, systemd: Systemd, ends_by: str) -> None:
     systemd.start()

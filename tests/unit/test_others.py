@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from support.namespaces import sees_dead_takers
 from ttybrokerd.root import linux, others, paced
 from ttybrokerd.root.others import Flocks, Taker, excused, named
 from ttybrokerd.root.paced import Paced
 from unit.helpers import process as helper
 
-PROC_PID_INIT_INO = 0xEFFFFFFC  # include/linux/proc_ns.h: the first namespace of pids
 LOCK = "import fcntl; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_{})"
 
 
@@ -57,11 +57,10 @@ def test_all_who_share_an_flock_are_found(terminal: tuple[int, int, str]) -> Non
         assert {taker.pid for taker in takers(node)} == {one.pid, two.pid}
 
 
+@sees_dead_takers
 def test_an_flock_whose_taker_has_ended_still_counts_and_blames_no_dead_process(
     terminal: tuple[int, int, str],
 ) -> None:
-    if os.stat("/proc/self/ns/pid").st_ino != PROC_PID_INIT_INO:
-        pytest.skip("in a pid namespace /proc/locks has no line of a process that has ended")
     slave, node, _path = terminal
     child = os.fork()
     if child == 0:
