@@ -94,6 +94,7 @@ class Client:
         self._name = ""  # of the port that the request under way is about
         self._end = 0.0  # when to give up on its answer, by time.monotonic()
         self.session = wire.NO_SESSION  # of the last port that was opened
+        self.joined = False  # the session had it already
 
     def __enter__(self) -> Client:
         return self
@@ -173,9 +174,11 @@ class Client:
     def take_answer(self) -> int | None:
         """The next message of the second half; None if it only was the reason for a delay, which
         `tell_why` was told."""
-        reply, descriptor = self._receive()
+        return self._granted(*self._receive())
+
+    def _granted(self, reply: wire.Reply, descriptor: int | None) -> int | None:
         if isinstance(reply, wire.Grant) and descriptor is not None:
-            self.session = reply.session
+            self.session, self.joined = reply.session, reply.joined
             return descriptor
         if descriptor is not None:
             os.close(descriptor)
@@ -183,6 +186,16 @@ class Client:
             raise _unexpected(reply)
         tell_why(reply.message if self._version == 1 else f"{self._name}: {reply.message}")
         return None
+
+    def news(self) -> wire.Lent | int | None:
+        """The next message about the port that this connection has with YIELD_USER or YIELD_ALL:
+        somebody asks for it, or it is back, and then this is its descriptor, the caller's. None if
+        it only was the reason for a delay. Raises BrokerError: it does not come back.
+        """
+        reply, descriptor = self._receive()
+        if isinstance(reply, wire.Lent) and descriptor is None:
+            return reply
+        return self._granted(reply, descriptor)
 
     def ports(self, names: tuple[str, ...] = ()) -> list[wire.PortInfo]:
         """What the caller may use; for root and the policy's admins every port.

@@ -52,6 +52,8 @@ def read_answer(data: bytes, with_descriptor: bool) -> Answer:
                 return Answer("grant")
             case wire.Done():
                 return Answer("done")
+            case wire.Lent() if reply.grace == 1000:
+                return Answer("lent", holder=whose(reply.holder))
             case wire.Waiting():
                 return Answer("waiting")
             case wire.Running():

@@ -74,7 +74,9 @@ from ttybrokerd.root.store import Store
 EPISODE = 20_000  # messages
 VARIETY = 2000  # messages that an episode draws from, not counting the broken ones
 CHECK = 500  # actions between two looks at table, locks and descriptors
-LIMITS = model.Limits(waits=3, leases=5, clients=6)  # fewer than the broker's, to be met often
+LIMITS = model.Limits(
+    waits=3, leases=5, clients=6, yielders=2
+)  # fewer than the broker's, to be met often
 CREDENTIALS = struct.Struct("iII")
 REFUSE = linux.refuse_descriptors
 DONT_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -110,7 +112,8 @@ class Episode:
         vars(connection_module)["time"] = self.clock
         vars(leases_module)["time"] = self.clock
         vars(port_module)["time"] = self.clock
-        vars(table_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases)
+        vars(table_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases,
+                                  YIELDERS_PER_UID=LIMITS.yielders)  # fmt: skip
         vars(clients_module)["CLIENTS_PER_UID"] = LIMITS.clients
         self.loop = Loop()
         self.epoll = Counted(self.loop._epoll)
@@ -308,7 +311,9 @@ class Episode:
         if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
             request.label = self.dice.choice(("", "a", "x" * 80, "\N{SNOWMAN}"))
             request.self_pid = self.dice.choice((0, request.pid, 1, 0xFFFFFFFF))
-            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.YIELD_USER))
+            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS))
+        if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
+            request.flags |= self.dice.choice((wire.YIELD_USER, wire.YIELD_ALL))
         if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
             request.names = tuple(self.dice.sample((*NAMES, "other", "a/b"), 2))
             request.flags = self.dice.choice((0, 0, wire.WATCH))
@@ -524,12 +529,22 @@ class Episode:
             seen = (
                 None
                 if row is None
-                else (row.state, whose(row.holder()), [whose(ask.holder) for ask in row.queue])
+                else (
+                    row.state,
+                    whose(row.holder()),
+                    [whose(ask.holder) for ask in row.queue],
+                    whose(row.lender()),
+                )
             )
             due = (
                 None
                 if port.stage == "free"
-                else (model.STATES[port.stage], port.shown(), [want.who() for want in port.queue])
+                else (
+                    model.STATES[port.stage],
+                    port.shown(),
+                    [want.who() for want in port.queue],
+                    port.lender(),
+                )
             )
             if seen != due:
                 raise Different(f"{name}: the table has {seen}, not {due}")

@@ -25,7 +25,7 @@ from ttybroker import wire
 RULES = {"p0": Rule(None), "p1": Rule(None), "p2": Rule(None), "p3": Rule(None),
          "alices": Rule(frozenset((ALICE, CAROL))),
          "not-bobs": Rule(None, deny=frozenset((BOB,)))}  # fmt: skip
-LIMITS = Limits(waits=32, leases=64, clients=256)  # the broker's own
+LIMITS = Limits(waits=32, leases=64, clients=256, yielders=32)  # the broker's own
 SENDER = struct.Struct("iII")
 CREDENTIALS = (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
 
@@ -160,7 +160,7 @@ class Dialogue:
         if version == 2 and isinstance(request, wire.Open) and self.dice.random() < 0.3:
             request.label = self.dice.choice(("", "a", "x" * 80, "\N{SNOWMAN}"))
             request.self_pid = self.dice.choice((0, request.pid, 1, 0xFFFFFFFF))
-            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS, wire.YIELD_USER))
+            request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS))
         if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
             request.names = tuple(self.dice.sample((*RULES, "other", "a/b"), 2))
             request.flags = self.dice.choice((0, 0, wire.WATCH))

@@ -15,9 +15,13 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+NEVER = float("inf")
 NO_PROCESS = 0x7FFFFFFF  # a pid that none ever has
 OPEN_LIMIT = 40.0  # seconds that a port may take to open
 SLOW = 1.0  # seconds after which who waits for it is told that it is the device
+GRACE = 1.0  # seconds that who yields has to let go
+HANG_UPS = 8  # in a row, until who yields has no claim any more
+USER, ALL, KEEP = 0x10, 0x20, 0x40  # flags of OPEN
 RETRY = 0.25  # seconds between tries at a port that an outsider has
 FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 REST = FIRST | frozenset(b"0123456789_-")
@@ -33,7 +37,8 @@ class Who(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One message to a client. `kind`: grant, done, running, refused, cut, ports, verdict."""
+    """One message to a client. `kind`: grant, done, running, refused, cut, ports, verdict, lent,
+    waiting."""
 
     kind: str
     number: int = 0
@@ -73,7 +78,14 @@ class Connection:
 class Want:
     """A request for a port."""
 
-    def __init__(self, by: Connection, pid: int, wait: float, now: float) -> None:
+    def __init__(self, by: Connection, pid: int, wait: float, now: float, flags: int) -> None:
+        self.flags = flags
+        self.yields = flags & (USER | ALL) != 0
+        self.claim = False  # it lent the port
+        self.absent = False  # its client is gone
+        self.ends = NEVER  # of the chain that began with its lease
+        self.hung = 0
+        self.since: float | None = None
         self.by = by
         self.uid = by.uid
         self.pid = pid
@@ -84,9 +96,15 @@ class Want:
         self.told_at: float | None = now + SLOW
         self.given_up = False
 
-    def who(self, since: float | None = None) -> Who:
+    def who(self) -> Who:
         """As an answer names it."""
-        return Who(self.uid, self.pid or None, "lease", since)
+        return Who(self.uid, self.pid or None, "lease", self.since)
+
+    def lets_pass(self, other: Want) -> bool:
+        """Whether it yields to another."""
+        if other.flags & KEEP or other.claim:
+            return False
+        return bool(self.flags & ALL) or (bool(self.flags & USER) and self.uid == other.uid)
 
 
 class Lease:
@@ -109,6 +127,7 @@ class Port:
         self.lease: Lease | None = None
         self.queue: list[Want] = []
         self.ends: float | None = None
+        self.grace: float | None = None
         self.retry: float | None = None
         self.outsider: Who | None = None
         self.revokers: list[Connection] = []
@@ -127,10 +146,32 @@ class Port:
     def named(self) -> Who:
         """The holder."""
         assert self.lease is not None
-        return self.lease.want.who(self.lease.since)
+        return self.lease.want.who()
+
+    def lender(self) -> Who | None:
+        """Who lent it to the one who has it."""
+        has = None if self.lease is None else self.lease.want
+        claims = [want.who() for want in self.queue if want.claim and want is not has]
+        return claims[0] if claims and self.stage != "outside" else None
+
+    def place(self, want: Want) -> int:
+        """Where a request stands: before the first claim that lets it pass."""
+        passes = [one.claim and one.lets_pass(want) for one in self.queue]
+        return passes.index(True) if True in passes else len(passes)
+
+    def soon(self, want: Want) -> bool:
+        """Whether the port is free, or this request has it next and need not wait for it."""
+        if self.stage == "free":
+            return True
+        if self.stage == "opening" or (self.stage == "held" and self.grace is None):
+            has = self.current if self.lease is None else self.lease.want
+            return has is not None and has.lets_pass(want)
+        return self.stage in ("held", "closing") and self.place(want) == 0
 
     def busy(self) -> Who | None:
         """Who is in the way of somebody who asks."""
+        if self.grace is not None and self.queue:
+            return self.queue[0].who()
         if self.stage == "closing":
             return self.queue[0].who() if self.queue else self.named()
         return self.shown()
@@ -142,6 +183,7 @@ class Limits(NamedTuple):
     waits: int
     leases: int
     clients: int
+    yielders: int
 
 
 class Job(NamedTuple):
@@ -162,7 +204,7 @@ class Model:
     ) -> None:
         self.ports = {name: Port(name, rule) for name, rule in rules.items()}
         self.admins = admins
-        self.waits, self.leases, self.clients = limits
+        self.waits, self.leases, self.clients, self.yielders = limits
         self.own_pid = own_pid
         self.owners: dict[int, int] = {}  # live processes and their users
         self.connections: list[Connection] = []
@@ -372,7 +414,7 @@ class Model:
                 self.accepted += 1  # and ended at once
 
     def open(self, who: Connection, name: bytes, wait: int, pid: int, own: int = 0,
-             joins: bool = False) -> None:  # fmt: skip
+             joins: bool = False, flags: int = 0) -> None:  # fmt: skip
         """OPEN; `own` is the pid by which the client knows itself; `joins` a session that nobody
         has."""
         if own not in (0, who.pid):
@@ -393,18 +435,30 @@ class Model:
         dead = sum(lease.want.uid == who.uid for lease in self.dead)
         if asked >= self.waits or asked + had + dead >= self.leases:
             return self.refuse(who, errno.EDQUOT)
-        want = Want(who, pid or who.pid or 0, wait / 1000, self.now)
-        idle = port.stage == "free" or (port.stage == "closing" and not port.queue)
-        if not want.patient and not idle:
+        want = Want(who, pid or who.pid or 0, wait / 1000, self.now, flags)
+        if want.yields and self.count_yielders(who.uid) >= self.yielders:
+            return self.refuse(who, errno.EDQUOT)
+        if not want.patient and not port.soon(want):
             return self.refuse(who, errno.EBUSY, port.busy())
         self.asked[who.uid] += 1
         who.asking = port, want
-        port.queue.append(want)
+        port.queue.insert(port.place(want), want)
         take_turns(port)
         if port.stage == "free":
             want.looked = True
             self.next(port)
+        elif self.lend(port):
+            self.tell(port)
         return None
+
+    def count_yielders(self, uid: int) -> int:
+        """How many requests and leases of this user yield."""
+        wants: set[Want] = set()
+        for port in self.ports.values():
+            wants.update(port.queue)
+            if port.current is not None and port.stage not in ("free", "outside"):
+                wants.add(port.current)
+        return sum(want.yields and want.uid == uid for want in wants)
 
     def revoke(self, who: Connection, name: bytes) -> None:
         """REVOKE."""
@@ -419,8 +473,10 @@ class Model:
         if port is None or not held:
             return self.refuse(who, errno.ESRCH)
         assert port.lease is not None
-        for want in [want for want in port.queue if want.uid == port.lease.want.uid]:
-            self.refuse(want.by, errno.ECANCELED)  # each is of a session without a port
+        admin = who.uid in self.admins
+        for want in [want for want in port.queue
+                     if want.uid == port.lease.want.uid or (admin and want.claim)]:  # fmt: skip
+            self.refuse(want.by, errno.ECANCELED)  # of a session without a port, or a claim
             self.withdraw(port, want)
         port.revokers.append(who)
         self.end(port)
@@ -465,7 +521,11 @@ class Model:
             if not port.plugged:
                 rows.append((port.name, "gone", 0, None))
             elif port.stage != "free":
-                rows.append((port.name, STATES[port.stage], len(port.queue), port.shown()))
+                waiting = sum(not want.claim for want in port.queue)
+                shown = port.shown()
+                if port.stage == "opening" and shown is not None:
+                    shown = shown._replace(since=None)
+                rows.append((port.name, STATES[port.stage], waiting, shown))
             elif port.name in ours:
                 rows.append((port.name, "free", 0, None))
             else:
@@ -482,11 +542,15 @@ class Model:
     def next(self, port: Port) -> None:
         """Nobody has it: open it for the first in the queue."""
         port.retry = port.outsider = None
+        while port.queue and port.queue[0].absent:
+            port.queue.pop(0)
         if not port.queue:
             port.stage, port.current = "free", None
             return
         port.stage, port.current = "opening", port.queue.pop(0)
         take_turns(port)
+        if port.current.claim:
+            port.current.open_by, port.current.looked = self.now + OPEN_LIMIT, False
         if port.current.told_at is not None:
             port.current.told_at = self.now + SLOW
         self.jobs.append(Job("open", port, port.current))
@@ -508,23 +572,55 @@ class Model:
             port.lock = port.signed = pid or self.own_pid
         else:
             port.signed = pid  # root's file in a user's name: a killed broker's, so it is ours
-        self.asked[want.uid] -= 1
+        self.asked[want.uid] -= not want.claim
+        want.claim, want.since = False, self.now
         self.had[want.uid] += 1
         port.stage = "held"
         port.lease = Lease(port, want, self.now)
-        if port.rule.max_lease is not None:
-            port.ends = self.now + port.rule.max_lease
+        limits = [want.ends, NEVER if port.rule.max_lease is None
+                  else self.now + port.rule.max_lease]  # fmt: skip
+        limits += [one.ends for one in port.queue if one.claim and one.lets_pass(want)][:1]
+        want.ends = min(limits)
+        port.ends = None if want.ends == NEVER else want.ends
         if want.given_up:
             return self.end(port)
-        want.by.asking = None
+        asks = self.lend(port)
+        if not want.yields:
+            want.by.asking = None
         if self.answer(want.by, Answer("grant"), port.lease):
             self.granted += 1
-        self.done(want.by)
+        if not want.yields:
+            self.done(want.by)
         if port.lease.want.pid and port.lease.want.pid not in self.owners:
             self.sign(port, port.lease.want.pid)
         if port.lease.copies == 0:
             self.end(port)
+        if asks:
+            self.tell(port)
         return None
+
+    def lend(self, port: Port) -> bool:
+        """Whether who has it is asked to let go, for those whom it lets pass; it stands behind
+        them from now on."""
+        if port.stage != "held" or port.grace is not None:
+            return False
+        assert port.lease is not None
+        want = port.lease.want
+        first = [one for one in port.queue if want.lets_pass(one)]
+        if not first:
+            return False
+        port.queue = [*first, want, *(one for one in port.queue if one not in first)]
+        want.claim = want.patient = True
+        want.until = NEVER
+        take_turns(port)
+        port.queue[0].until = max(port.queue[0].until, self.now + OPEN_LIMIT)
+        port.grace = self.now + GRACE
+        return True
+
+    def tell(self, port: Port) -> None:
+        """Say so."""
+        assert port.lease is not None
+        self.answer(port.lease.want.by, Answer("lent", holder=port.queue[0].who()))
 
     def failed(self, port: Port, want: Want, number: int, outsider: Who | None = None) -> None:
         """It could not be opened."""
@@ -534,7 +630,8 @@ class Model:
             port.queue.insert(0, want)
             take_turns(port)
             return
-        self.asked[want.uid] -= 1
+        self.asked[want.uid] -= not want.claim
+        want.claim = False
         if not want.given_up:
             self.refuse(want.by, number, outsider)
         self.next(port)
@@ -543,7 +640,8 @@ class Model:
         """The lease is over."""
         assert port.stage == "held" and port.lease is not None
         port.lease.dead = True
-        port.stage, port.ends = "closing", None
+        port.stage, port.ends, port.grace = "closing", None, None
+        port.lease.want.hung = 0
         self.jobs.append(Job("release", port))
 
     def released(self, port: Port) -> None:
@@ -560,14 +658,19 @@ class Model:
             if self.answer(who, Answer("done")):
                 self.done(who)
         port.revokers = []
+        if not lease.want.claim and lease.want.by.asking == (port, lease.want):
+            lease.want.by.asking = None
+            self.done(lease.want.by)
         self.next(port)
 
     def withdraw(self, port: Port, want: Want) -> None:
         """Who wanted it left."""
+        want.absent = not want.by.alive
         if want in port.queue:
             port.queue.remove(want)
             take_turns(port)
-            self.asked[want.uid] -= 1
+            self.asked[want.uid] -= not want.claim
+            want.claim = False
             if port.stage == "outside" and not port.queue:
                 self.next(port)
         elif port.current is want and port.stage == "opening":
@@ -576,7 +679,14 @@ class Model:
     def tick(self, port: Port) -> None:
         """What is due at this moment."""
         if port.ends is not None and port.ends <= self.now:
+            claims = [want for want in port.queue if want.claim]
+            for want in claims:
+                want.ends = NEVER
+            port.queue = [want for want in port.queue if want not in claims] + claims
+            take_turns(port)
             self.end(port)
+        if port.grace is not None and port.grace <= self.now:
+            self.hang_up(port)
         if port.stage == "opening":
             assert port.current is not None
             told_at = port.current.told_at
@@ -588,12 +698,23 @@ class Model:
                 self.refuse(port.current.by, errno.EIO)
         for want in list(port.queue):
             if want.until <= self.now:
-                first_of_closing = port.stage == "closing" and port.queue[0] is want
-                holder = None if first_of_closing else port.busy()
+                moment = port.stage == "closing" or port.grace is not None
+                holder = None if moment and port.queue[0] is want else port.busy()
                 self.refuse(want.by, errno.ETIMEDOUT, holder)
                 self.withdraw(port, want)
         if port.retry is not None and port.retry <= self.now and port.queue:
             self.next(port)
+
+    def hang_up(self, port: Port) -> None:
+        """Who yields did not let go."""
+        assert port.lease is not None
+        want = port.lease.want
+        hung = want.hung + 1
+        if hung == HANG_UPS and want.claim:
+            self.withdraw(port, want)
+            self.refuse(want.by, errno.EDQUOT)
+        self.end(port)
+        want.hung = hung
 
     # locks
 
@@ -634,15 +755,31 @@ def in_turns(batch: list[Connection]) -> list[Connection]:
 
 
 def take_turns(port: Port) -> None:
-    """The queue goes in rounds: in each, every user has one turn, in the order of standing."""
-    left, port.queue = port.queue, []
+    """The queue goes in rounds: in each, every user has one turn, in the order of standing. Claims
+    stay where they are, and nobody passes one by this."""
+    queue, port.queue = port.queue, []
+    part: list[Want] = []
+    for want in [*queue, None]:
+        if want is not None and not want.claim:
+            part.append(want)
+            continue
+        port.queue += in_rounds(part)
+        part = []
+        if want is not None:
+            port.queue.append(want)
+
+
+def in_rounds(left: list[Want]) -> list[Want]:
+    """These in rounds."""
+    line: list[Want] = []
     while left:
         users: set[int] = set()
         later: list[Want] = []
         for want in left:
-            (later if want.uid in users else port.queue).append(want)
+            (later if want.uid in users else line).append(want)
             users.add(want.uid)
         left = later
+    return line
 
 
 def named_well(name: bytes) -> bool:
@@ -692,9 +829,7 @@ def parse_open(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
     label, name = body[32 : 32 + size], body[32 + size :]
     if len(label) != size or flags > 0xFF or (text := as_text(label)) is None or len(text) > 80:
         return None
-    if flags & 0x30:
-        return "unserved", b"", ()
-    return "open", name, (wait, pid, own, session != bytes(16))
+    return "open", name, (wait, pid, own, session != bytes(16), flags)
 
 
 def parse_list(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:

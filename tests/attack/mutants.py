@@ -27,6 +27,7 @@ class Mutant(NamedTuple):
 
 
 PATHS = "tests/attack/test_paths.py"
+TABLE = "tests/unit/test_table.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
     f"{PLAN}"
@@ -904,7 +905,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "time-limit",
         "a time limit ends a lease",
-        NEVER,
+        ALWAYS,
         (f"{LEASE}::test_a_lease_with_a_time_limit_is_hung_up_when_it_is_over",),
         FAILS + "|waited|Timeout",
     ),
@@ -1685,7 +1686,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "first-come-first-served",
         "first come, first served",
-        "port.queue.appendleft(ask)",
+        "port.queue.insert(0, ask)",
         (f"{PROTOCOL}::{AS_THE_ORACLE}",),
         "Different",
     ),
@@ -1820,6 +1821,38 @@ MUTANTS: tuple[Mutant, ...] = (
         "what a session left on a port is for that session alone",
         "resumed = left",
         ("tests/real/test_sessions.py::test_what_a_session_left_is_nobody_elses",),
+    ),
+    Mutant(
+        "no-ping-pong",
+        "a claim asks nobody to yield, and neither does who asks to keep",
+        NEVER,
+        (f"{TABLE}::test_a_claim_asks_nobody_to_yield",
+         "tests/real/test_lend.py::test_it_yields_to_whom_it_said[32-60101-64-False]"),
+    ),
+    Mutant(
+        "yields-to-its-user",
+        "what is yielded to one's own user is not yielded to others",
+        "return self.yields != 0",
+        ("tests/real/test_lend.py::test_it_yields_to_whom_it_said[16-60102-0-False]",),
+    ),
+    Mutant(
+        "one-time-limit-a-chain",
+        "handing a port back and forth does not lengthen the time of a lease",
+        "ask.ends = limit",
+        ("tests/real/test_lend.py::test_the_time_limit_is_that_of_the_whole_chain",
+         f"{TABLE}::test_the_time_of_a_chain_counts_from_its_first_grant"),
+    ),
+    Mutant(
+        "bounded-hang-ups",
+        "a session that never lets go does not pile up dead descriptors",
+        NEVER,
+        (f"{TABLE}::test_who_is_hung_up_again_and_again_has_no_claim_any_more",),
+    ),
+    Mutant(
+        "yielders-per-user",
+        "nobody has more sessions that yield than the limit",
+        NEVER,
+        (f"{TABLE}::test_nobody_has_more_sessions_that_yield_than_the_limit",),
     ),
     Mutant(
         "longest-wait",

@@ -108,8 +108,6 @@ def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon)
 @pytest.mark.parametrize(
     ("request_", "what"),
     [
-        (wire.Open("ttyS0", flags=wire.YIELD_USER), "yielding"),
-        (wire.Open("ttyS0", flags=wire.YIELD_ALL | wire.READ), "yielding"),
         (wire.List(flags=wire.WATCH), "watching a list"),
         (wire.List(flags=wire.DETAILS), "a port's facts"),
         (wire.Revoke("ttyS0", 1000), "holding a port back"),
@@ -124,13 +122,6 @@ def test_what_is_not_served_is_refused_and_not_left_out(
     assert reply == wire.Refused(errno.EOPNOTSUPP, f"{what} is not served by this broker")
     asker.sock.send(wire.encode_request(wire.Check("ttyS0")))  # and the connection lives on
     assert isinstance(wire.decode_reply(asker.sock.recv(65536)), wire.Verdict)
-
-
-def test_a_client_that_asks_for_it_is_told(rig: Rig, daemon: Daemon) -> None:
-    with client.connect(str(rig.socket)) as connection, pytest.raises(BrokerError) as caught:
-        connection.open("ttyS0", flags=wire.YIELD_USER)
-    assert caught.value.errno == errno.EOPNOTSUPP
-    assert str(caught.value) == "ttyS0: yielding is not served by this broker"
 
 
 def test_a_label_is_shown_beside_the_holder(rig: Rig, daemon: Daemon) -> None:

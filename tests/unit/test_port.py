@@ -152,7 +152,7 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
     for call in ("port.fcntl.ioctl", "port.termios.tcflush", "settings.fcntl.ioctl"):
         mocker.patch(f"ttybrokerd.root.{call}", side_effect=DEAD)
     mocker.patch("ttybrokerd.root.linux.unsent", side_effect=DEAD)
-    assert port.release(held, Devices(), Others(locks), drain=True) is None
+    assert port.release(held, Devices(), Others(locks), closed=True) is None
     assert open_descriptors() == before
     assert os.listdir(locks.path) == []
 
@@ -195,8 +195,8 @@ class Held:
         """The holder's last copy."""
         os.close(self.descriptor)
 
-    def release(self, drain: bool) -> None:
-        dead = port.release(self.lease, self.devices, self.others, drain)
+    def release(self, closed: bool) -> None:
+        dead = port.release(self.lease, self.devices, self.others, closed)
         if dead is not None:
             dead.close()
 
@@ -262,7 +262,7 @@ def test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again(
         fcntl.ioctl(held.descriptor, termios.TIOCSTI, b"x")
         assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) != bytes(4)
         held.close()
-        held.release(drain=True)
+        held.release(closed=True)
         assert again.call_count == 0
         assert as_found(device) == before
         assert fcntl.ioctl(keeper, termios.FIONREAD, bytes(4)) == bytes(4)
@@ -279,7 +279,7 @@ def test_the_lines_fall_once(
         found[2] |= termios.HUPCL
         termios.tcsetattr(keeper, termios.TCSANOW, found)
         held = Held(device, locks, watches)
-        held.release(drain=False)
+        held.release(closed=False)
         assert no_hang_up == [False]
         assert termios.tcgetattr(keeper) == found
         held.close()
@@ -302,16 +302,16 @@ def test_what_is_set_again_after_it_was_put_back_is_put_back_again(
                 change(second)
 
         mocker.patch("ttybrokerd.root.port.time.sleep", sleep)
-        held.release(drain=True)
+        held.release(closed=True)
         fcntl.ioctl(second, termios.TIOCNXCL)  # which can be set at any time, and is not looked at
         assert as_found(device) == before
         assert held.debt()
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("drain", [True, False])
+@pytest.mark.parametrize("closed", [True, False])
 def test_a_port_that_somebody_else_hung_up_is_put_back_afresh(
-    drain: bool, device: str, locks: LockFiles, watches: int
+    closed: bool, device: str, locks: LockFiles, watches: int
 ) -> None:
     """The dead copy keeps its exclusive use; the new description ends that. (A pty's settings
     are its driver's own after a hang-up, not those that the lease found.)"""
@@ -320,7 +320,7 @@ def test_a_port_that_somebody_else_hung_up_is_put_back_afresh(
     with opened(device) as other:
         fcntl.ioctl(other, linux.TIOCVHANGUP)
     assert as_found(device) != before
-    held.release(drain)
+    held.release(closed)
     assert as_found(device) == before
     assert held.debt()
     held.close()
@@ -337,7 +337,7 @@ def test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there(
     held = Held(device, locks, watches)
     if not copy:
         held.close()
-    held.release(drain=False)
+    held.release(closed=False)
     assert as_found(device) == before and held.debt() is copy
     if copy:
         fcntl.flock(held.descriptor, fcntl.LOCK_UN)
@@ -348,7 +348,7 @@ def test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there(
         following = Held(device, locks, watches, held.devices)
         assert (termios.tcgetattr(following.descriptor) == set_late) is not copy
         following.close()
-        following.release(drain=True)
+        following.release(closed=True)
         assert not following.debt()
     if copy:
         held.close()
@@ -363,15 +363,15 @@ def test_a_line_discipline_that_is_left_at_a_close_goes_and_nothing_is_owed(
     change(held.descriptor)
     fcntl.ioctl(held.descriptor, termios.TIOCSETD, N_NULL)
     held.close()
-    held.release(drain=True)
+    held.release(closed=True)
     assert as_found(device) == before
     assert held.lease.not_put_back == [] and not held.debt()
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("drain", [True, False])
+@pytest.mark.parametrize("closed", [True, False])
 def test_no_end_waits_for_what_a_holder_goes_on_writing(
-    drain: bool, device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    closed: bool, device: str, locks: LockFiles, watches: int, mocker: MockerFixture
 ) -> None:
     """To change the line discipline the kernel waits, without limit, until all is sent. So that
     is left for after the hang-up, whoever attached one, and when."""
@@ -389,10 +389,10 @@ def test_no_end_waits_for_what_a_holder_goes_on_writing(
 
     mocker.patch("ttybrokerd.root.port.termios.tcflush", attach)
     mocker.patch("ttybrokerd.root.settings.fcntl.ioctl", ioctl)
-    if not drain:
+    if not closed:
         real(held.lease.guard, termios.TIOCSETD, N_NULL)
     guard = held.lease.guard
-    held.release(drain)
+    held.release(closed)
     assert (guard, linux.TCSETS2) in asked
     assert (guard, termios.TIOCSETD) not in asked
     held.close()
@@ -403,7 +403,7 @@ def test_another_device_with_the_same_number_is_owed_nothing(
     device: str, locks: LockFiles, watches: int, mocker: MockerFixture
 ) -> None:
     held = Held(device, locks, watches)
-    held.release(drain=False)
+    held.release(closed=False)
     assert held.debt()
     with opened(device) as fd:
         status = list(os.fstat(fd))
@@ -422,7 +422,7 @@ def test_a_node_that_is_another_device_by_now_is_not_opened(
     master, slave = os.openpty()
     held.lease.target = Target("gps", os.ttyname(slave), pty=True, console=False)
     opens = mocker.spy(Devices, "open")
-    held.release(drain=False)
+    held.release(closed=False)
     assert opens.call_count == 0
     assert held.lease.not_put_back == [] and not held.debt()
     for fd in (held.descriptor, slave, master):
@@ -441,7 +441,7 @@ def test_a_login_that_took_the_port_over_keeps_its_settings_but_no_discipline(
         its = termios.tcgetattr(getty)
         fcntl.ioctl(getty, termios.TIOCSETD, N_NULL)
         mocker.patch("ttybrokerd.root.others.Others.login", return_value=Holder(0))
-        held.release(drain=False)
+        held.release(closed=False)
         assert termios.tcgetattr(getty) == its
         assert held.debt()
     held.close()
@@ -456,7 +456,7 @@ def test_a_port_in_anothers_line_discipline_is_granted_in_the_usual_one(
         held = Held(device, locks, watches)
         assert termios.tcgetattr(held.descriptor) == before
         held.close()
-        held.release(drain=True)
+        held.release(closed=True)
 
 
 def test_a_step_that_fails_on_a_device_that_is_there_is_told_and_owed(
@@ -466,7 +466,7 @@ def test_a_step_that_fails_on_a_device_that_is_there_is_told_and_owed(
     held.close()
     mocker.patch("ttybrokerd.root.settings._steps", return_value=[("break", mocker.Mock(
         side_effect=DEAD))])  # fmt: skip
-    held.release(drain=False)
+    held.release(closed=False)
     assert held.lease.not_put_back == ["break: Input/output error"]
     assert held.debt()
 
@@ -491,5 +491,5 @@ def test_unsent_output_is_waited_for_as_long_as_it_gets_less_and_not_for_ever(
     clock.sleep.side_effect = lambda _: now.__setitem__(0, now[0] + 0.5)
     unsent = mocker.patch("ttybrokerd.root.linux.unsent", side_effect=queue)
     mocker.patch("ttybrokerd.root.linux.transmitting", side_effect=chip)
-    port._drain(-1)
+    port._drain(-1, port.DRAIN_LIMIT)
     assert unsent.call_count == looks

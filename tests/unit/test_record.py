@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from support import old_record
 from ttybroker.wire import NO_SESSION
 from ttybrokerd.root import settings
-from ttybrokerd.root.record import MAGIC_1, MAX_RECORD, NoRecord, Record, decode, encode
+from ttybrokerd.root.record import (
+    MAGIC_1,
+    MAX_RECORD,
+    MOST_CLAIMS,
+    NoRecord,
+    Record,
+    decode,
+    encode,
+)
 
 U32 = st.integers(0, 2**32 - 1)
 TIME = st.floats(allow_nan=False, allow_infinity=False)
@@ -47,6 +55,7 @@ RECORDS = st.builds(
     session=st.binary(min_size=16, max_size=16),
     yield_user=st.booleans(),
     yield_all=st.booleans(),
+    claims=st.lists(st.tuples(U32, st.binary(min_size=16, max_size=16)), max_size=8).map(tuple),
 )
 OLD_RECORDS = st.builds(
     old_record.Record,
@@ -88,6 +97,21 @@ def test_a_record_has_the_bytes_that_the_protocol_says() -> None:
         + bytes(range(16)) + len(SETTINGS).to_bytes(2, "little") + SETTINGS
         + b"ttyS0\0/dev/ttyS0\0ttyS0\0ttyS* (line 3)\0picocom\0night test\0"
     )  # fmt: skip
+
+
+def test_claims_are_one_more_text_where_there_are_any() -> None:
+    claims = ((1000, bytes(range(16))), (0, b"\xff" * 16))
+    text = b"000003e8000102030405060708090a0b0c0d0e0f 00000000" + b"f" * 32 + b"\0"
+    assert encode(but(claims=claims)) == encode(ONE) + text
+    assert decode(encode(ONE) + text).claims == claims
+    assert len(decode(encode(but(claims=claims * 20))).claims) == MOST_CLAIMS
+
+
+@pytest.mark.parametrize("text", [b"\0", b"00\0", b"zz\0", b"0" * 40 + b" \0", b"0" * 42 + b"\0",
+                                  b" ".join([b"0" * 40] * 33) + b"\0"])  # fmt: skip
+def test_what_are_no_claims_make_no_record(text: bytes) -> None:
+    with pytest.raises(NoRecord):
+        decode(encode(ONE) + text)
 
 
 @given(OLD_RECORDS)
@@ -134,7 +158,7 @@ def test_a_damaged_record_is_another_or_none(whole: bytes, draw: st.DataObject) 
         {"since": float("nan")}, {"expires": float("inf")}, {"rdev": -1}, {"uid": 2**32},
         {"path": "/" + "x" * MAX_RECORD}, {"program": "\ud800"}, {"settings": SETTINGS[:-1]},
         {"settings": b""}, {"settings": SETTINGS + b"\0"}, {"settings": b"\xff" * 97},
-        {"session": b"1"}, {"label": "a\0b"},
+        {"session": b"1"}, {"label": "a\0b"}, {"claims": ((1000, b"1"),)},
     ],
 )  # fmt: skip
 def test_what_is_no_lease_is_no_record(wrong: dict[str, object]) -> None:

@@ -20,10 +20,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ttybroker.wire import Holder
+from ttybroker.wire import YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import table as limits
 from ttybrokerd.root.refusal import Refusal, busy
 from ttybrokerd.root.table import (
+    GRACE,
+    HANG_UPS,
+    LENT,
     OPEN_LIMIT,
     RETRY,
     SLOW,
@@ -31,6 +34,7 @@ from ttybrokerd.root.table import (
     Ask,
     Effect,
     End,
+    Lend,
     Refuse,
     Start,
     State,
@@ -43,8 +47,18 @@ OUTSIDER = busy(Holder(5, "eve", 666, "minicom", how="lock file"))
 BROKEN = Refusal(errno.EIO, "the device does not answer; is it plugged in?")
 
 
-def ask(uid: int = 1, *, wait: float = 0, now: float = 0, max_lease: float | None = None) -> Ask:
-    return Ask(uid, Holder(uid, f"user{uid}"), now=now, wait=wait, max_lease=max_lease)
+def ask(
+    uid: int = 1,
+    *,
+    wait: float = 0,
+    now: float = 0,
+    max_lease: float | None = None,
+    yields: int = 0,
+    keep: bool = False,
+) -> Ask:
+    made = Ask(uid, Holder(uid, f"user{uid}"), now=now, wait=wait, max_lease=max_lease)
+    made.yields, made.keep = yields, keep
+    return made
 
 
 def refused(effects: list[Effect], who: Ask) -> Refusal:
@@ -592,6 +606,353 @@ def test_descriptors_kept_open_after_a_revoke_count_as_leases() -> None:
     assert table.ask(TTY, ann, ghosts=limits.LEASES_PER_UID - 1) == [Start(TTY, ann)]
 
 
+# hand-over
+
+
+def lent(yields: int = YIELD_USER, uid: int = 1) -> tuple[Table, Ask, Ask]:
+    """A table in which a session that yields has lent the port, it, and who has it."""
+    monitor, flasher = ask(1, yields=yields), ask(uid)
+    table = held_by(monitor)
+    assert table.ask(TTY, flasher) == [Lend(TTY, monitor, flasher, GRACE)]
+    assert table.end(TTY, "closed") == [End(TTY, monitor, "closed")]
+    assert table.closed(TTY, 0) == [Start(TTY, flasher)]
+    assert table.opened(TTY, 0) == []
+    return table, monitor, flasher
+
+
+def give_back(table: Table, now: float = 0) -> list[Effect]:
+    """What follows when the lease of the one who has the port ends."""
+    (end,) = table.end(TTY, "closed")
+    assert isinstance(end, End)
+    return table.closed(TTY, now)
+
+
+def test_a_port_that_was_lent_comes_back_by_itself_and_is_shown_so_meanwhile() -> None:
+    table, monitor, flasher = lent()
+    assert table.ports[TTY].holder() is flasher.holder
+    assert table.ports[TTY].lender() is monitor.holder
+    assert table.next_alarm() is None
+    assert give_back(table, 1000) == [Start(TTY, monitor)]
+    assert table.next_alarm() == 1000 + SLOW
+    assert table.tick(1000 + SLOW) == [Tell(monitor, SLOW_DEVICE)]
+    assert table.next_alarm() == 1000 + OPEN_LIMIT
+    assert table.opened(TTY, 1000) == []
+    assert table.ports[TTY].holder() is monitor.holder
+    assert table.ports[TTY].lender() is None
+    assert give_back(table) == []
+    assert table.ports == {}
+
+
+def test_a_session_that_does_not_let_go_is_hung_up_when_its_time_is_over() -> None:
+    monitor, flasher = ask(1, yields=YIELD_USER), ask(1)
+    table = held_by(monitor)
+    table.ask(TTY, flasher)
+    assert table.next_alarm() == GRACE
+    assert table.tick(GRACE - 0.01) == []
+    assert table.tick(GRACE) == [End(TTY, monitor, LENT)]
+    assert table.tick(GRACE + 1) == []
+    assert table.closed(TTY, GRACE) == [Start(TTY, flasher)]
+
+
+@pytest.mark.parametrize(
+    ("yields", "uid", "keep", "lends"),
+    [
+        (YIELD_USER, 1, False, True),
+        (YIELD_USER, 2, False, False),
+        (YIELD_ALL, 2, False, True),
+        (YIELD_ALL, 1, True, False),
+        (0, 1, False, False),
+    ],
+)
+def test_it_yields_to_whom_it_said(yields: int, uid: int, keep: bool, lends: bool) -> None:
+    monitor, other = ask(1, yields=yields), ask(uid, keep=keep)
+    effects = held_by(monitor).ask(TTY, other)
+    if lends:
+        assert effects == [Lend(TTY, monitor, other, GRACE)]
+    else:
+        told = refused(effects, other)
+        assert (told.number, told.holder) == (errno.EBUSY, monitor.holder)
+
+
+def test_who_asks_is_served_before_others_who_wait_and_the_claim_too() -> None:
+    monitor, bob, flasher = ask(1, yields=YIELD_USER), ask(2, wait=99), ask(1)
+    table = held_by(monitor)
+    assert table.ask(TTY, bob) == []
+    assert table.ask(TTY, flasher) == [Lend(TTY, monitor, flasher, GRACE)]
+    assert give_back(table) == [Start(TTY, flasher)]
+    table.opened(TTY, 0)
+    assert give_back(table) == [Start(TTY, monitor)]
+    table.opened(TTY, 0)
+    assert give_back(table) == [Start(TTY, bob)]
+
+
+def test_a_second_flasher_passes_the_claim_and_another_user_does_not() -> None:
+    table, monitor, _ = lent()
+    bob, second = ask(2, wait=99), ask(1, wait=99)
+    assert table.ask(TTY, bob) == table.ask(TTY, second) == []
+    assert give_back(table) == [Start(TTY, second)]
+    table.opened(TTY, 0)
+    assert give_back(table) == [Start(TTY, monitor)]
+    table.opened(TTY, 0)
+    assert give_back(table) == [Start(TTY, bob)]
+
+
+def test_a_claim_asks_nobody_to_yield() -> None:
+    first, second = ask(1, yields=YIELD_ALL), ask(1, yields=YIELD_ALL)
+    table = held_by(first)
+    table.ask(TTY, second)
+    assert give_back(table) == [Start(TTY, second)]
+    assert table.opened(TTY, 0) == []
+    flasher = ask(1)
+    assert table.ask(TTY, flasher) == [Lend(TTY, second, flasher, GRACE)]
+    for one in (flasher, second, first):
+        assert give_back(table) == [Start(TTY, one)]
+        assert table.opened(TTY, 0) == []
+    assert give_back(table) == []
+
+
+def test_who_asks_while_the_port_goes_or_comes_back_need_not_wait_either() -> None:
+    table, monitor, _ = lent()
+    table.end(TTY, "closed")
+    second, third = ask(1), ask(1)
+    assert table.ask(TTY, second) == []
+    assert refused(table.ask(TTY, third), third).holder is second.holder
+    table.withdraw(TTY, second)
+    assert table.closed(TTY, 0) == [Start(TTY, monitor)]
+    assert table.ask(TTY, third) == []
+    assert table.opened(TTY, 0) == [Lend(TTY, monitor, third, GRACE)]
+
+
+def test_one_who_asks_during_the_grace_is_told_of_the_one_before() -> None:
+    monitor, first, second = ask(1, yields=YIELD_USER), ask(1), ask(1)
+    table = held_by(monitor)
+    table.ask(TTY, first)
+    assert refused(table.ask(TTY, second), second).holder is first.holder
+    table.withdraw(TTY, first)
+    assert table.ask(TTY, second) == []
+    assert give_back(table) == [Start(TTY, second)]
+
+
+def test_who_was_lent_the_port_does_not_wait_in_vain_for_the_grace() -> None:
+    monitor, flasher, next_ = ask(1, yields=YIELD_USER), ask(1, wait=0.2), ask(1, wait=0.3)
+    table = held_by(monitor)
+    table.ask(TTY, flasher)
+    table.ask(TTY, next_)
+    assert table.tick(0.25) == []
+    assert refused(table.tick(0.3), next_).number == errno.ETIMEDOUT
+    table.end(TTY, "closed")
+    told = refused(table.tick(OPEN_LIMIT), flasher)
+    assert (told.number, told.holder) == (errno.ETIMEDOUT, None)
+
+
+def test_one_who_waits_yields_as_soon_as_it_has_the_port() -> None:
+    monitor, flasher = ask(1, wait=9, yields=YIELD_USER), ask(1, wait=9)
+    table = held_by(ask(2))
+    table.ask(TTY, monitor)
+    table.ask(TTY, flasher)
+    assert give_back(table) == [Start(TTY, monitor)]
+    assert table.opened(TTY, 0) == [Lend(TTY, monitor, flasher, GRACE)]
+
+
+def test_a_claim_ends_with_its_client_and_so_does_its_wish_to_be_asked() -> None:
+    table, monitor, _ = lent()
+    table.withdraw(TTY, monitor)
+    assert table.ports[TTY].lender() is None
+    assert give_back(table) == []
+    assert table.ports == {}
+
+
+def test_a_lease_whose_client_is_gone_is_hung_up_and_has_no_claim_in_the_end() -> None:
+    monitor, flasher = ask(1, yields=YIELD_USER), ask(1)
+    table = held_by(monitor)
+    table.withdraw(TTY, monitor)
+    assert table.ask(TTY, flasher) == [Lend(TTY, monitor, flasher, GRACE)]
+    assert table.tick(GRACE) == [End(TTY, monitor, LENT)]
+    assert table.closed(TTY, 0) == [Start(TTY, flasher)]
+    table.opened(TTY, 0)
+    (told,) = give_back(table)
+    assert isinstance(told, Refuse) and told.ask is monitor
+    assert table.ports == {}
+
+
+def test_a_claim_that_is_refused_is_none_and_is_not_counted_twice() -> None:
+    table, monitor, _ = lent()
+    assert table.refuse(TTY, monitor, BROKEN) == [Refuse(monitor, BROKEN)]
+    assert give_back(table) == []
+    assert not table._waiting._counts and not table._leases._counts
+
+
+def test_a_claim_whose_device_is_gone_is_refused_and_one_that_meets_an_outsider_waits() -> None:
+    table, monitor, _ = lent()
+    give_back(table)
+    assert table.failed(TTY, OUTSIDER, 0) == []
+    assert table.tick(RETRY) == [Start(TTY, monitor)]
+    assert table.failed(TTY, BROKEN, 0) == [Refuse(monitor, BROKEN)]
+    assert table.ports == {}
+    assert not table._waiting._counts
+
+
+def test_who_is_hung_up_again_and_again_has_no_claim_any_more() -> None:
+    monitor = ask(1, yields=YIELD_USER)
+    table = held_by(monitor)
+    for number in range(1, HANG_UPS + 1):
+        flasher = ask(1)
+        table.ask(TTY, flasher)
+        effects = table.tick(GRACE)
+        assert effects[-1] == End(TTY, monitor, LENT)
+        assert len(effects) == (2 if number == HANG_UPS else 1)
+        table.closed(TTY, 0)
+        table.opened(TTY, 0)
+        after = give_back(table)
+        if number < HANG_UPS:
+            table.opened(TTY, 0)
+    assert refused(effects[:1], monitor).number == errno.EDQUOT
+    assert after == []
+
+
+def test_who_lets_go_in_time_begins_to_count_anew() -> None:
+    monitor = ask(1, yields=YIELD_USER)
+    table = held_by(monitor)
+    for _ in range(HANG_UPS - 1):
+        table.ask(TTY, ask(1))
+        table.tick(GRACE)
+        table.closed(TTY, 0)
+        table.opened(TTY, 0)
+        give_back(table)
+        table.opened(TTY, 0)
+    assert monitor.hung == HANG_UPS - 1
+    table.ask(TTY, ask(1))
+    table.end(TTY, "closed")
+    assert monitor.hung == 0
+
+
+def test_nobody_has_more_sessions_that_yield_than_the_limit() -> None:
+    table = Table()
+    for key in range(limits.YIELDERS_PER_UID):
+        table.ask(key, ask(1, yields=YIELD_USER))
+        table.opened(key, 0)
+    one_more = ask(1, yields=YIELD_ALL)
+    assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
+    assert table.ask(0, ask(1)) != []  # a claim counts as well, and once
+    table.end(0, "closed")
+    table.closed(0, 0)
+    assert refused(table.ask(999, one_more), one_more).number == errno.EDQUOT
+    assert table.ask(999, ask(1)) != []
+    assert table.ask(1000, ask(2, yields=YIELD_ALL)) != []
+
+
+def test_who_left_the_queue_for_a_port_of_an_outsider_does_not_count_as_one_that_yields() -> None:
+    first = ask(1, wait=9, yields=YIELD_USER)
+    table = outside(first)
+    table.ask(TTY, ask(2, wait=9))
+    table.withdraw(TTY, first)
+    for key in range(limits.YIELDERS_PER_UID):
+        one = ask(1, yields=YIELD_USER)
+        assert table.ask(key, one) == [Start(key, one)]
+        table.opened(key, 0)
+
+
+# hand-over and time limits
+
+
+def test_the_time_of_a_chain_counts_from_its_first_grant() -> None:
+    monitor, flasher = ask(1, yields=YIELD_USER, max_lease=20), ask(1, max_lease=20)
+    table = held_by(monitor)
+    table.ask(TTY, flasher)
+    give_back(table)
+    table.opened(TTY, 5)
+    assert table.next_alarm() == 20
+    give_back(table)
+    table.opened(TTY, 10)
+    assert table.next_alarm() == 20
+    assert table.tick(20) == [End(TTY, monitor, "time limit")]
+
+
+def test_who_borrows_has_its_own_limit_and_the_lenders() -> None:
+    monitor, flasher = ask(1, yields=YIELD_USER), ask(1, max_lease=3)
+    table = held_by(monitor)
+    table.ask(TTY, flasher)
+    give_back(table)
+    table.opened(TTY, 5)
+    assert table.tick(8) == [End(TTY, flasher, "time limit")]
+    assert table.closed(TTY, 8) == [Start(TTY, monitor)]
+    table.opened(TTY, 8)
+    assert table.next_alarm() is None
+
+
+def test_after_the_time_of_a_chain_its_claim_stands_behind_those_who_wait() -> None:
+    monitor, flasher = ask(1, yields=YIELD_USER, max_lease=20), ask(1)
+    table = held_by(monitor)
+    bob = ask(2, wait=99, max_lease=20)
+    table.ask(TTY, bob)
+    table.ask(TTY, flasher)
+    give_back(table)
+    table.opened(TTY, 5)
+    assert table.tick(20) == [End(TTY, flasher, "time limit")]
+    assert table.closed(TTY, 20) == [Start(TTY, bob)]
+    table.opened(TTY, 20)
+    assert table.tick(40) == [End(TTY, bob, "time limit")]
+    assert table.closed(TTY, 40) == [Start(TTY, monitor)]
+    table.opened(TTY, 41)
+    assert table.next_alarm() == 61
+
+
+# hand-over and a broker that is started again
+
+
+def adopted(*claims: Ask, yields: int = 0, expires: float | None = None) -> tuple[Table, Ask]:
+    """A table with a lease of an earlier broker and the claims on it."""
+    table, was = Table(), ask(1, yields=yields)
+    table.adopt(TTY, was, expires, claims)
+    return table, was
+
+
+def test_a_claim_of_an_earlier_broker_waits_for_its_client() -> None:
+    old = ask(1)
+    table, _ = adopted(old, expires=50)
+    again = ask(1, yields=YIELD_USER)
+    assert table.renew(TTY, old, again, 0) == []
+    assert table.ports[TTY].lender() is again.holder
+    assert give_back(table) == [Start(TTY, again)]
+    table.opened(TTY, 0)
+    assert table.next_alarm() == 50
+
+
+def test_a_claim_whose_client_does_not_come_back_is_void_when_its_turn_comes() -> None:
+    old, bob = ask(1), ask(2, wait=9)
+    table, _ = adopted(old)
+    table.ask(TTY, bob)
+    told, start = give_back(table)
+    assert isinstance(told, Refuse) and told.ask is old
+    assert start == Start(TTY, bob)
+
+
+def test_an_adopted_lease_yields_and_its_client_has_its_place_when_it_comes_back() -> None:
+    table, was = adopted(yields=YIELD_USER)
+    flasher, again = ask(1), ask(1, yields=YIELD_USER)
+    assert table.ask(TTY, flasher) == [Lend(TTY, was, flasher, GRACE)]
+    assert table.renew(TTY, was, again, 0.25) == [Lend(TTY, again, flasher, GRACE - 0.25)]
+    assert give_back(table) == [Start(TTY, flasher)]
+    table.opened(TTY, 1)
+    assert give_back(table) == [Start(TTY, again)]
+
+
+def test_who_comes_back_to_a_lease_that_somebody_waits_for_is_asked() -> None:
+    table, was = adopted()
+    flasher, again = ask(1, wait=9), ask(1, yields=YIELD_USER)
+    assert table.ask(TTY, flasher) == []
+    assert table.renew(TTY, was, again, 0) == [Lend(TTY, again, flasher, GRACE)]
+    assert table.next_alarm() == GRACE
+
+
+def test_who_comes_back_when_the_asker_has_left_is_not_asked() -> None:
+    table, was = adopted(yields=YIELD_USER)
+    flasher, again = ask(1), ask(1, yields=YIELD_USER)
+    table.ask(TTY, flasher)
+    table.withdraw(TTY, flasher)
+    assert table.renew(TTY, was, again, 0.25) == []
+
+
 # every order of everything
 
 
@@ -599,14 +960,17 @@ class Tables(RuleBasedStateMachine):
     """The table against a model that only knows who stands where in line, who was answered, and
     who has which device."""
 
-    WAITS, LEASES = 3, 4
+    WAITS, LEASES, YIELDERS = 3, 4, 3
     keys = st.sampled_from([1, 2, 3])
     users = st.sampled_from([10, 11, 12])
 
     def __init__(self) -> None:
         super().__init__()
         self.limits = mock.patch.multiple(
-            limits, WAITS_PER_UID=self.WAITS, LEASES_PER_UID=self.LEASES
+            limits,
+            WAITS_PER_UID=self.WAITS,
+            LEASES_PER_UID=self.LEASES,
+            YIELDERS_PER_UID=self.YIELDERS,
         )
         self.limits.start()
         self.table = Table()
@@ -616,6 +980,8 @@ class Tables(RuleBasedStateMachine):
         self.held: dict[int, tuple[Ask, float | None]] = {}
         self.closing: dict[int, Ask] = {}
         self.told: list[Ask] = []  # that the device is slow
+        self.claims: set[Ask] = set()
+        self.graces: dict[int, float] = {}  # until when who was asked has to let go
 
     def teardown(self) -> None:
         """However it went, all comes to an end."""
@@ -639,25 +1005,53 @@ class Tables(RuleBasedStateMachine):
         return [one for at, one in self.asked if at == key]
 
     def line_up(self, key: int) -> None:
-        """Users take turns, behind the one for whom the port is being opened."""
+        """Users take turns, behind the one for whom the port is being opened, and on each side
+        of a claim."""
         opening = self.opening.get(key)
         line = [one for one in self.waiting(key) if one is opening]
-        left = [one for one in self.waiting(key) if one is not opening]
-        while left:
-            first = {one.uid: one for one in reversed(left)}
-            line += [one for one in left if first[one.uid] is one]
-            left = [one for one in left if first[one.uid] is not one]
+        rest = [one for one in self.waiting(key) if one is not opening]
+        while rest:
+            at = next((at for at, one in enumerate(rest) if one in self.claims), len(rest))
+            left, rest = rest[:at], rest[at:]
+            while left:
+                first = {one.uid: one for one in reversed(left)}
+                line += [one for one in left if first[one.uid] is one]
+                left = [one for one in left if first[one.uid] is not one]
+            line += rest[:1]
+            rest = rest[1:]
+        self.put(key, line)
+
+    def put(self, key: int, line: list[Ask]) -> None:
         self.asked = [at for at in self.asked if at[0] != key] + [(key, one) for one in line]
+
+    def lends(self, one: Ask, other: Ask) -> bool:
+        """Whether it lets another pass."""
+        if other.keep or other in self.claims:
+            return False
+        return one.yields == YIELD_ALL or (one.yields == YIELD_USER and one.uid == other.uid)
+
+    def place(self, key: int, who: Ask) -> int:
+        line = [one for one in self.waiting(key) if one is not self.opening.get(key)]
+        return next((at for at, one in enumerate(line)
+                     if one in self.claims and self.lends(one, who)), len(line))  # fmt: skip
 
     def answered(self, who: Ask) -> None:
         (key,) = [key for key, one in self.asked if one is who]  # asked, and not answered twice
         self.asked.remove((key, who))
+        if who not in self.opening.values():
+            self.claims.discard(who)
         self.line_up(key)
 
     def count_waiting(self, uid: int) -> int:
-        live = [one for _, one in self.asked if one.uid == uid]
-        stuck = [one for one in self.opening.values() if one.uid == uid and one not in live]
+        live = [one for _, one in self.asked if one.uid == uid and one not in self.claims]
+        stuck = [one for one in self.opening.values() if one.uid == uid and one not in live
+                 and one not in self.claims]  # fmt: skip
         return len(live) + len(stuck)
+
+    def count_yielders(self, uid: int) -> int:
+        ours = {one for _, one in self.asked} | {one for one, _ in self.held.values()}
+        ours |= {*self.closing.values(), *self.opening.values()}
+        return sum(one.yields != 0 and one.uid == uid for one in ours)
 
     def count_leases(self, uid: int) -> int:
         held = [one for one, _ in self.held.values()]
@@ -670,16 +1064,42 @@ class Tables(RuleBasedStateMachine):
             elif isinstance(effect, End):
                 lease_of, expires = self.held.pop(effect.key)
                 assert effect.ask is lease_of
+                due = self.graces.pop(effect.key, None)
                 if effect.reason == "time limit":
                     assert expires is not None
                     assert expires <= self.now
+                    self.to_the_back(effect.key)
+                if effect.reason == LENT:
+                    assert due is not None
+                    assert due <= self.now
                 self.closing[effect.key] = lease_of
+            elif isinstance(effect, Lend):
+                self.lend(effect)
             elif isinstance(effect, Tell):
                 assert effect.ask in self.opening.values()
                 assert effect.ask not in self.told, "told twice"
                 self.told.append(effect.ask)
             else:
                 self.refuse(effect.ask, effect.refusal)
+
+    def lend(self, effect: Lend) -> None:
+        key, who = effect.key, self.held[effect.key][0]
+        assert effect.ask is who
+        assert key not in self.graces, "asked twice"
+        line = self.waiting(key)
+        first = [one for one in line if self.lends(who, one)]
+        assert first, "asked for nobody"
+        self.graces[key] = self.now + GRACE
+        self.claims.add(who)
+        self.put(key, [*first, who, *(one for one in line if one not in first)])
+        self.line_up(key)
+        assert effect.asker is self.waiting(key)[0]
+
+    def to_the_back(self, key: int) -> None:
+        line = self.waiting(key)
+        claims = [one for one in line if one in self.claims]
+        self.put(key, [one for one in line if one not in claims] + claims)
+        self.line_up(key)
 
     def start(self, key: int, who: Ask) -> None:
         assert key not in {**self.opening, **self.held, **self.closing}, "two at a time"
@@ -688,6 +1108,10 @@ class Tables(RuleBasedStateMachine):
         self.line_up(key)
 
     def refuse(self, who: Ask, refusal: Refusal) -> None:
+        if refusal.number == errno.EDQUOT and who in self.claims:
+            assert who.hung == HANG_UPS - 1
+        if refusal.number == errno.ETIMEDOUT:
+            assert who not in self.claims
         self.answered(who)
         if refusal.number == errno.ETIMEDOUT:
             assert who.deadline <= self.now
@@ -710,44 +1134,74 @@ class Tables(RuleBasedStateMachine):
         wait=st.sampled_from([0.0, 0.5, 3.0, 50.0]),
         limit=st.sampled_from([None, 2.0, 20.0]),
         ghosts=st.sampled_from([0, 0, 0, 3]),
+        yields=st.sampled_from([0, YIELD_USER, YIELD_ALL]),
+        keep=st.sampled_from([False, False, True]),
     )
-    def ask(self, key: int, uid: int, wait: float, limit: float | None, ghosts: int) -> None:
-        who = ask(uid, wait=wait, now=self.now, max_lease=limit)
+    def ask(
+        self,
+        key: int,
+        uid: int,
+        wait: float,
+        limit: float | None,
+        ghosts: int,
+        yields: int,
+        keep: bool,
+    ) -> None:
+        who = ask(uid, wait=wait, now=self.now, max_lease=limit, yields=yields, keep=keep)
         waits, leases = self.count_waiting(uid), self.count_leases(uid)
-        outside = any(one not in self.opening.values() for one in self.waiting(key))
-        taken = key in self.opening or key in self.held or outside
+        yielders = self.count_yielders(uid)
+        has = self.opening.get(key) or self.held.get(key, (None,))[0]
+        asks = has is not None and key not in self.graces and self.lends(has, who)
+        at = self.place(key, who)
+        soon = asks if has is not None and key not in self.graces else at == 0
+        free = key not in self.table.ports
+        soon &= key in self.opening or key in self.held or key in self.closing
         effects = self.table.ask(key, who, ghosts)
-        self.asked.append((key, who))
+        line = self.waiting(key)
+        at += key in self.opening and self.opening[key] in line
+        self.put(key, [*line[:at], who, *line[at:]])
         self.line_up(key)
         self.do(effects)
-        if waits >= self.WAITS or leases + waits + ghosts >= self.LEASES:
+        over = yields != 0 and yielders >= self.YIELDERS
+        if waits >= self.WAITS or leases + waits + ghosts >= self.LEASES or over:
             assert refused(effects, who).number == errno.EDQUOT
-        elif taken and wait == 0:
-            assert refused(effects, who).number == errno.EBUSY
-        elif taken or key in self.closing:
-            assert effects == []
-        else:
+        elif free:
             assert effects == [Start(key, who)]
+        elif wait == 0 and not soon:
+            assert refused(effects, who).number == errno.EBUSY
+        elif asks and key in self.held:
+            assert has is not None
+            assert effects == [Lend(key, has, self.waiting(key)[0], GRACE)]
+        else:
+            assert effects == []
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())
     def opened(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.opening)))
         who = self.opening.pop(key)
-        limit = None if who.max_lease is None else self.now + who.max_lease
-        self.held[key] = who, limit
         gone = who not in self.waiting(key)
         effects = self.table.opened(key, self.now)
+        self.claims.discard(who)
+        limit = None if who.max_lease is None else self.now + who.max_lease
+        expires = self.table.ports[key].expires
+        assert gone or limit is None or (expires is not None and expires <= limit)
+        self.held[key] = who, expires
         if gone:
             assert effects == [End(key, who, "client gone")]
         else:
-            assert effects == []
             self.answered(who)
+            line = self.waiting(key)
+            asks = [one for one in line if self.lends(who, one)]
+            assert len(effects) == (1 if asks else 0)
+            assert all(isinstance(effect, Lend) for effect in effects)
         self.do(effects)
 
     def fail_with(self, key: int, refusal: Refusal) -> None:
         who = self.opening.pop(key)
         there = who in self.waiting(key)
+        if not there:
+            self.claims.discard(who)
         effects = self.table.failed(key, refusal, self.now)
         if not there or (refusal is OUTSIDER and who.patient):
             assert not any(isinstance(e, Refuse) for e in effects)
@@ -782,6 +1236,8 @@ class Tables(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         key, who = self.asked[data.draw(st.integers(0, len(self.asked) - 1))]
         self.asked.remove((key, who))
+        if who is not self.opening.get(key):
+            self.claims.discard(who)
         self.line_up(key)
         effects = self.table.withdraw(key, who)
         assert not any(isinstance(e, Refuse) for e in effects)
@@ -791,7 +1247,11 @@ class Tables(RuleBasedStateMachine):
     @rule(data=st.data())
     def withdraw_after_the_grant(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.held)))
-        assert self.table.withdraw(key, self.held[key][0]) == []
+        who = self.held[key][0]
+        assert self.table.withdraw(key, who) == []
+        who.yields = 0  # its claim would be void, and not more
+        if (key, who) in self.asked:
+            self.answered(who)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, RETRY, 1.0, 5.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
@@ -805,7 +1265,8 @@ class Tables(RuleBasedStateMachine):
             if self.opening.get(key) is who:
                 assert who.opens_by > self.now
             else:
-                assert who.deadline > self.now
+                assert who.deadline > self.now or who in self.claims
+        assert all(due > self.now for due in self.graces.values())
         for _, expires in self.held.values():
             assert expires is None or expires > self.now
         later = self.table.next_alarm()
@@ -834,10 +1295,13 @@ class Tables(RuleBasedStateMachine):
             assert self.count_leases(uid) <= self.LEASES
             assert self.table._waiting.of(uid) == self.count_waiting(uid)
             assert self.table._leases.of(uid) == self.count_leases(uid)
+            assert self.count_yielders(uid) <= self.YIELDERS
 
     @invariant()
     def the_alarm_rings_for_everybody(self) -> None:
-        due = [who.deadline for key, who in self.asked if self.opening.get(key) is not who]
+        due = [who.deadline for key, who in self.asked
+               if self.opening.get(key) is not who and who not in self.claims]  # fmt: skip
+        due += self.graces.values()
         due += [who.opens_by for key, who in self.asked if self.opening.get(key) is who]
         due += [expires for _, expires in self.held.values() if expires is not None]
         alarm = self.table.next_alarm()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 
-from ttybroker.wire import NO_SESSION, Holder
+from ttybroker.wire import NO_SESSION, YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.locks import LockFiles
@@ -45,12 +45,13 @@ class Lease:
     its place and was not believed, "" if nothing did. `not_put_back`: what could not be set as it
     was found, each with its cause. `session`: who may open it again, None for a client of protocol
     version 1. `left`: the settings that its session left, None until it closed the port.
+    `lent_by`: user and session of each that has a claim on the port, the next one first.
     """
 
     __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key", "left",
-                 "lock_left", "lock_name", "lock_pid", "looks", "not_put_back", "pid", "replaced",
-                 "revokers", "rule", "session", "settings", "target", "uid", "watch", "watcher",
-                 "withdrawn")  # fmt: skip
+                 "lent_by", "lock_left", "lock_name", "lock_pid", "looks", "not_put_back", "pid",
+                 "replaced", "revokers", "rule", "session", "settings", "target", "uid", "watch",
+                 "watcher", "withdrawn")  # fmt: skip
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class Lease:
         self.withdrawn = 0
         self.kept = ""
         self.session: Session | None = None
+        self.lent_by: list[tuple[int, bytes]] = []
         self._locks = locks
         self._inotify = inotify
 
@@ -96,6 +98,7 @@ class Lease:
         holder = Holder(was.uid, "", was.pid or None, was.program, was.since, "lease", was.label)
         target = Target(was.name, was.path, was.pty, was.console)
         ask = Ask(was.uid, holder, now=now, wait=0)
+        ask.yields = was.yield_user * YIELD_USER | was.yield_all * YIELD_ALL
         lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks, inotify)
         lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
         lease.settings = unpack(was.settings)
@@ -125,7 +128,9 @@ class Lease:
         return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
                       holder.since or 0, expires, self.settings.pack(), target.name, target.path,
                       self.lock_name, self.rule, holder.program, holder.label,
-                      NO_SESSION if session is None else session.number)  # fmt: skip
+                      NO_SESSION if session is None else session.number,
+                      self.ask.yields & YIELD_USER != 0, self.ask.yields & YIELD_ALL != 0,
+                      tuple(self.lent_by))  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""

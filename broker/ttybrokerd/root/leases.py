@@ -32,7 +32,7 @@ from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.settings import Settings
 from ttybrokerd.root.store import Store
-from ttybrokerd.root.table import Effect, End, Refuse, Start, State, Table, Tell
+from ttybrokerd.root.table import Ask, Effect, End, Lend, Refuse, Start, State, Table, Tell
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class Leases:
         if lease is not None and lease.session is request.session is not None and self._held(key):
             self._join(lease, request, seen)
             return
+        if (claim := self._claim_of(key, request.session)) is not None:
+            seen.close()
+            self._do(self.table.renew(key, claim, request, time.monotonic()))
+            return
         effects = self.table.ask(key, request, self._copies.of(request.uid))
         if effects and isinstance(effects[0], Start):
             self._start(key, request, seen)
@@ -110,6 +114,12 @@ class Leases:
             lambda: port.join(lease, self._devices, seen, request.mode),
             lambda result: self._joined(lease, request, result),
         )
+
+    def _claim_of(self, key: int, session: Session | None) -> Ask | None:
+        """Return the claim of this session, if its client has not come back to it yet."""
+        row = self.table.ports.get(key)
+        queue = [] if row is None or session is None else row.queue
+        return next((ask for ask in queue if ask.absent and ask.session is session), None)
 
     def withdraw(self, request: OpenRequest) -> None:
         """Forget a request whose client is gone."""
@@ -124,21 +134,21 @@ class Leases:
 
     def revoke(self, lease: Lease, client: Connection) -> None:
         """Take the port back; the client is answered when it is free."""
-        for request in self._withdrawn_with(lease):
+        for request in self._withdrawn_with(lease, self._judge.is_admin(client.identity)):
             refusal = Refusal(errno.ECANCELED, "the port was taken back from you meanwhile")
             self._do(self.table.refuse(lease.key, request, refusal))
             lease.withdrawn += 1
         lease.revokers.append(client)
         self._do(self.table.end(lease.key, "revoked"))
 
-    def _withdrawn_with(self, lease: Lease) -> list[OpenRequest]:
+    def _withdrawn_with(self, lease: Lease, by_admin: bool) -> list[Ask]:
         """Return what the holder's user waits for on this port, but for his other sessions that
-        have ports: those are other programs of his."""
+        have ports: those are other programs of his. And his claims; with an admin's revoke all."""
         return [
             ask
             for key, ask in self.table.waiting()
-            if key == lease.key and isinstance(ask, OpenRequest) and ask.uid == lease.uid
-            and (ask.session is None or ask.session is lease.session or not ask.session.leases)
+            if key == lease.key and (ask.uid == lease.uid or (ask.claim and by_admin))
+            and (ask.claim or ask.session in (None, lease.session) or not ask.session.leases)
         ]  # fmt: skip
 
     def keys(self) -> frozenset[int]:
@@ -158,8 +168,8 @@ class Leases:
         for key, row in ((row.rdev, row.port) for row in rows):
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
-                row.state, row.waiting = known.state, len(known.queue)
-                row.holder = known.holder()
+                row.state, row.holder, row.lent = known.state, known.holder(), known.lender()
+                row.waiting = sum(not ask.claim for ask in known.queue)
 
     # what the server asks for
 
@@ -242,8 +252,14 @@ class Leases:
             match due.pop(0):
                 case Start(key, OpenRequest() as request):
                     due += self._start_waiting(key, request)
-                case Refuse(OpenRequest() as request, refusal):
+                case Refuse(OpenRequest() as request, refusal) if not request.client.gone:
                     self._answers.refuse(request.client, request.name, refusal, request.rule)
+                case Refuse(Ask(session=Session() as session)):
+                    self._tidy(session)
+                case Lend(_, OpenRequest() as request, asker, grace):
+                    self._answers.record("lend", None, request.name, INFO, holder=request.holder,
+                                         reason=f"asked for by {asker.holder}")  # fmt: skip
+                    request.client.answer(wire.Lent(round(grace * 1000), asker.holder))
                 case Tell(OpenRequest() as request, message):
                     self._answers.record("slow", request.client, request.name, NOTICE,
                                          reason=message)  # fmt: skip
@@ -263,7 +279,9 @@ class Leases:
     def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
         ghosts = self.ghosts().get(key, frozenset())
         session, left = self._left.pop(key, (None, None))
-        resumed = left if session is request.session else None  # guard: settings-of-its-session
+        # guard: settings-of-its-session
+        resumed = left if session is request.session else request.left
+        request.left = None
         self._workers.soon(
             lambda: self._acquire(key, request, seen, ghosts, resumed),
             lambda result: self._opened(key, request, result),
@@ -319,9 +337,7 @@ class Leases:
             resumed=resumed,
         )
 
-    def _opened(
-        self, key: int, request: OpenRequest, result: tuple[Lease, int] | Refusal
-    ) -> None:
+    def _opened(self, key: int, request: OpenRequest, result: tuple[Lease, int] | Refusal) -> None:
         if isinstance(result, Refusal):
             self._do(self.table.failed(key, result, time.monotonic()))
             return
@@ -337,29 +353,32 @@ class Leases:
             lease.session.leases += 1
         self._say_what_is_not_put_back(lease)
         effects = self.table.opened(key, time.monotonic())
-        if not effects:
-            effects = self._grant(lease, request.client, descriptor)
+        if self._held(key):
+            effects = self._grant(lease, request, descriptor) + effects
         os.close(descriptor)
         self._do(effects)
 
-    def _grant(self, lease: Lease, client: Connection, descriptor: int) -> list[Effect]:
+    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> list[Effect]:
         """Hear of the lease's end, have systemd keep it, and answer: in this order.
 
         Whenever the broker is killed, the next one knows of the lease, or nobody got the port. By
         the store, or by the lock file alone if `keeper` lets the lease wait.
         """
-        live = _live(lease)
+        client, live = request.client, _live(lease)
         effects = self._watch(lease, lambda: lease.listen(descriptor, live))
         if self._held(lease.key):
-            self._keeper.take(lease, self.table.ports[lease.key].expires)
+            row = self.table.ports[lease.key]
+            lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
+                             if ask.claim and ask.session and ask is not request]  # fmt: skip
+            self._keeper.take(lease, row.expires)
         lease.finish_lock()
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
             self._record("lock-replaced", client, lease, NOTICE, reason=reason)
         if client.answer(_grant(lease, joined=False), descriptor):
             self._record("grant", client, lease, INFO, device=lease.target.path, rule=lease.rule)
-        client.request = None
-        client.done()
+        if not request.yields:
+            _over(request)
         return effects
 
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
@@ -375,8 +394,11 @@ class Leases:
         if client.answer(_grant(lease, joined=True), result):
             self._record("join", client, lease, INFO, device=lease.target.path, rule=lease.rule)
         os.close(result)
-        client.request = None
-        client.done()
+        if request.yields and (lease.ask.absent or not lease.ask.yields):
+            request.holder, old, lease.ask = lease.holder, lease.ask, request
+            self._do(self.table.renew(lease.key, old, request, time.monotonic()))
+        else:
+            _over(request)
 
     def _end(self, lease: Lease, reason: str) -> None:
         self._deaf_to_hangup(lease)
@@ -384,8 +406,9 @@ class Leases:
             self._loop.remove(lease.exit_fd)
         self._looking.pop(lease, None)
         self._keeper.drop(lease)  # guard: nothing-kept-of-an-ended-lease
+        lent = lease.ask.claim
         self._workers.submit(
-            lambda: port.release(lease, self._devices, self._others, reason == CLOSED),
+            lambda: port.release(lease, self._devices, self._others, reason == CLOSED, lent),
             lambda watcher: self._closed(lease, reason, watcher),
         )
 
@@ -398,7 +421,7 @@ class Leases:
             self._copies.add(lease.key, lease.uid, watcher)
         if lease.session is not None:
             lease.session.leases -= 1
-            self._sessions.tidy(lease.session)
+            self._tidy(lease.session)
             if lease.left is not None and lease.session.connections:
                 self._left[lease.key] = lease.session, lease.left
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
@@ -409,7 +432,17 @@ class Leases:
             self._record("lock-failed", None, lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
             client.finish(wire.Done(lease.withdrawn))
+        if isinstance(lease.ask, OpenRequest):
+            if lease.ask.claim:
+                lease.ask.left = lease.left
+            else:
+                _over(lease.ask)
         self._do(self.table.closed(lease.key, time.monotonic()))
+
+    def _tidy(self, session: Session) -> None:
+        """Forget the session if it is over; with a claim it is not."""
+        if all(ask.session is not session for _, ask in self.table.waiting()):
+            self._sessions.tidy(session)
 
     def _say_what_is_not_put_back(self, lease: Lease) -> None:
         for what in lease.not_put_back:
@@ -425,12 +458,19 @@ class Leases:
         lease.session = self._sessions.adopt(kept.record.session, lease.uid)
         if lease.session is not None:
             lease.session.leases += 1
-        self.table.adopt(lease.key, lease.ask, kept.record.expires)
+        lease.ask.session = lease.session
+        claims = [self._adopt_claim(*claim) for claim in kept.record.claims]
+        self.table.adopt(lease.key, lease.ask, kept.record.expires, claims)
         self._record("adopt", None, lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
         self._do(self._watch(lease, lease.listen_again))
         self._look_after(lease.key)
+
+    def _adopt_claim(self, uid: int, number: bytes) -> Ask:
+        claim = Ask(uid, wire.Holder(uid), now=time.monotonic(), wait=0)
+        claim.session = self._sessions.adopt(number, uid)
+        return claim
 
     def _watch(self, lease: Lease, listen: Callable[[], None]) -> list[Effect]:
         """Hear from now on what the kernel says of the lease. A lease whose end would not be
@@ -521,6 +561,13 @@ class Leases:
 def _grant(lease: Lease, *, joined: bool) -> wire.Grant:
     session = lease.session
     return wire.Grant(wire.NO_SESSION if session is None else session.number, joined)
+
+
+def _over(request: OpenRequest) -> None:
+    """Listen to its client again, if it still is under way."""
+    if request.client.request is request:
+        request.client.request = None
+        request.client.done()
 
 
 def _live(lease: Lease) -> int:

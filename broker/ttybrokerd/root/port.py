@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ttybrokerd.root.settings import Settings
 
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
+LENT_DRAIN = 0.1  # seconds, where somebody waits for whom the port was lent
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
 DRAIN_LOOK = 0.01  # seconds between looks
 DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of the user counts
@@ -108,24 +109,29 @@ def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int
         os.close(descriptor)
 
 
-def release(lease: Lease, devices: Devices, others: Others, drain: bool) -> select.epoll | None:
+def release(
+    lease: Lease, devices: Devices, others: Others, closed: bool, lent: bool = False
+) -> select.epoll | None:
     """End the lease on the device, and leave it as it was found.
 
-    With `drain` the holder has closed it. Then unsent output is let out, the settings are put
+    With `closed` the holder has closed it. Then unsent output is let out, the settings are put
     back, and the port is hung up, for the holder may have made a second descriptor through
     /dev/tty. In all other cases, and if the settings do not stay put back, that is done on a new
-    description after the hang-up. Whichever step fails, the others are taken. Returns as
-    Lease.close().
+    description after the hang-up. With `lent` output has LENT_DRAIN, and the settings that the
+    session had are kept for it also where it has not closed the port. Whichever step fails, the
+    others are taken. Returns as Lease.close().
     """
     guard, alive = lease.guard, True
     try:
         usual = settings.plain(guard)
     except OSError:  # somebody else hung it up, or it is unplugged
         alive = usual = False
-    if alive and drain and usual and lease.session is not None:
-        lease.left = _read(guard)
     # In another discipline nobody can ask what is unsent. TIOCSETD waited for what there was.
-    settled = drain and usual and _settle(lease)
+    if alive and (closed or lent) and usual:
+        if lease.session is not None:
+            lease.left = _read(guard)
+        _let_out(lease, LENT_DRAIN if lent else DRAIN_LIMIT)
+    settled = closed and usual and _settle(lease)
     if alive and not settled:
         # Without HUPCL the lines fall once, at the end, and not at the hang-up and at the end.
         # guard: lines-fall-once, no-wait-for-a-writer
@@ -136,7 +142,7 @@ def release(lease: Lease, devices: Devices, others: Others, drain: bool) -> sele
     if not settled:
         # guard: put-back-afresh
         lease.not_put_back = _put_back_afresh(
-            lease, devices, others, alive=alive, stranger=drain and usual
+            lease, devices, others, alive=alive, stranger=closed and usual
         )
     return lease.close()
 
@@ -174,14 +180,21 @@ def _share(holder: int) -> None:
         pass
 
 
-def _settle(lease: Lease) -> bool:
-    """Let output drain and put the settings back; return whether they are so, and stay."""
-    guard = lease.guard
+def _let_out(lease: Lease, limit: float) -> None:
+    """Let output drain, for so many seconds at most. Where that fails the next step will, too."""
     try:
         if lease.target.pty:  # a kernel worker carries it to the far end: tty_buffer.c
             time.sleep(PTY_SETTLE)
         else:
-            _drain(guard)
+            _drain(lease.guard, limit)
+    except OSError:
+        pass
+
+
+def _settle(lease: Lease) -> bool:
+    """Put the settings back; return whether they are so, and stay."""
+    guard = lease.guard
+    try:
         termios.tcflush(guard, termios.TCIOFLUSH)  # guard: flush-unread-input
     except (OSError, termios.error):
         return False
@@ -285,7 +298,6 @@ def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], 
             break
     raise busy(named(takers))
 
-
 def _takes(step: Callable[..., object], *arguments: object) -> bool:
     """Take a step that may fail, of which the next ones do not depend; return whether it went."""
     try:
@@ -295,10 +307,10 @@ def _takes(step: Callable[..., object], *arguments: object) -> bool:
     return True
 
 
-def _drain(guard: int) -> None:
+def _drain(guard: int, limit: float) -> None:
     """Wait until all is sent, the chip's own queue too: hang-up would throw it away."""
     now = time.monotonic()
-    end, stall, before = now + DRAIN_LIMIT, now + DRAIN_STALL, 0
+    end, stall, before = now + limit, now + DRAIN_STALL, 0
     while (left := linux.unsent(guard)) or linux.transmitting(guard):
         if left != before:
             before, stall = left, time.monotonic() + DRAIN_STALL

@@ -24,7 +24,8 @@ _HEAD_1 = struct.Struct(f"<16sQBIIdd{_TERMIOS.size}s")
 _PTY, _CONSOLE, _LOCKED, _LIMITED, _YIELD_USER, _YIELD_ALL = 1, 2, 4, 8, 16, 32
 _FLAGS = 63
 _FLAGS_1 = 15
-_TEXTS = 6
+_TEXTS = 6  # in version 2 one more where there are claims
+MOST_CLAIMS = 32  # that a record has room for; those behind them are not kept
 # What the codes of speeds mean in asm-generic/termbits.h: 0 to 15, and from 0x1001 on.
 _SLOW = (0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400)
 _FAST = (57600, 115200, 230400, 460800, 500000, 576000, 921600, 1000000, 1152000, 1500000,
@@ -43,6 +44,7 @@ class Record(Value):
     `locked` is whether the lock file is the broker's to remove. `settings` are the port's as they
     were found, packed. `pid` is 0 where it is not known. `since` is in seconds of the epoch,
     `expires` of CLOCK_MONOTONIC, which goes on while the machine runs. NO_SESSION cannot be joined.
+    `claims`: user and session of those who lent the port, the next one first.
     """
 
     rdev: int
@@ -63,6 +65,7 @@ class Record(Value):
     session: bytes = NO_SESSION
     yield_user: bool = False
     yield_all: bool = False
+    claims: tuple[tuple[int, bytes], ...] = ()
 
 
 def encode(record: Record) -> bytes:
@@ -80,8 +83,12 @@ def encode(record: Record) -> bytes:
     _check(record, expires)
     texts = "\0".join((record.name, record.path, record.lock_name, record.rule, record.program,
                        record.label, ""))  # fmt: skip
-    if texts.count("\0") != _TEXTS or len(record.session) != len(NO_SESSION):
+    claims = record.claims[:MOST_CLAIMS]
+    broken = texts.count("\0") != _TEXTS or len(record.session) != len(NO_SESSION)
+    if broken or any(len(number) != len(NO_SESSION) for _, number in claims):
         raise NoRecord("a text with a zero byte in it, or no session")
+    if claims:
+        texts += " ".join(f"{uid:08x}{number.hex()}" for uid, number in claims) + "\0"
     try:
         head = _HEAD.pack(MAGIC, record.rdev, flags, record.uid, record.pid, record.since, expires,
                           record.session, len(record.settings))  # fmt: skip
@@ -107,6 +114,7 @@ def decode(data: bytes) -> Record:
     session, size = (NO_SESSION, 0) if version_1 else rest
     found = _of_tcgetattr(rest[0]).pack() if version_1 else data[head.size :][:size]
     texts = data[head.size + size :].decode("utf-8", "surrogateescape").split("\0")
+    claims = () if version_1 or len(texts) != _TEXTS + 2 else _claims(texts.pop(_TEXTS))
     if len(texts) != _TEXTS + 1 or texts[-1] or flags & ~known_flags:
         raise NoRecord("a flag that cannot be, or texts that are missing or too many")
     name, path, lock_name, rule, *last, _ = texts
@@ -114,9 +122,21 @@ def decode(data: bytes) -> Record:
     record = Record(rdev, bool(flags & _PTY), bool(flags & _CONSOLE), bool(flags & _LOCKED), uid,
                     pid, since, expires if flags & _LIMITED else None, found, name, path,
                     lock_name, rule, program, label, session, bool(flags & _YIELD_USER),
-                    bool(flags & _YIELD_ALL))  # fmt: skip
+                    bool(flags & _YIELD_ALL), claims)  # fmt: skip
     _check(record, expires)
     return record
+
+
+def _claims(text: str) -> tuple[tuple[int, bytes], ...]:
+    """Raise NoRecord for what is no list of claims."""
+    try:
+        found = [bytes.fromhex(word) for word in text.split(" ")]
+    except ValueError:
+        found = []
+    size = 4 + len(NO_SESSION)
+    if not 0 < len(found) <= MOST_CLAIMS or any(len(one) != size for one in found):
+        raise NoRecord("claims that cannot be")
+    return tuple((int.from_bytes(one[:4], "big"), one[4:]) for one in found)
 
 
 def _check(record: Record, expires: float) -> None:

@@ -103,6 +103,8 @@ class Requests:
         )
         asked.judged = self._judge.version
         asked.mode = _mode(request.flags)
+        asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
+        asked.keep = request.flags & wire.KEEP != 0
         if client.version > 1:
             asked.session = self._session(client, request.session)
         seen = self._devices.look(target)
@@ -213,9 +215,6 @@ def _check_served(request: wire.Request) -> None:
     """Raise Refusal EOPNOTSUPP for what the protocol has and this broker does not do."""
     what = ""
     match request:
-        case wire.Open():
-            if request.flags & (wire.YIELD_USER | wire.YIELD_ALL):
-                what = "yielding"
         case wire.List() if request.flags:
             what = "watching a list" if request.flags & wire.WATCH else "a port's facts"
         case wire.Revoke() if request.hold:

@@ -15,6 +15,10 @@ in the table at all:
                 | failed (busy) and patient
                 +--------> OUTSIDE --tick--> OPENING
 
+A session may yield. When somebody asks to whom it does, it is told (`Lend`) and stands in the queue
+from then on, with a claim: right behind who asked, before all to whom it does not yield. It has
+GRACE to let go. A claim asks nobody to yield. What it lends is limited as its own lease is.
+
 Rule 1: everything that changes a state is in this file. Each method returns what has to be
 done about it, as effects in order; the server does it and reports back by another method.
 """
@@ -23,15 +27,26 @@ from __future__ import annotations
 
 import errno
 
-from ttybroker.wire import Holder, Value
+from ttybroker.wire import YIELD_ALL, Holder, Value
+from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.counts import Counts
 from ttybrokerd.root.refusal import Refusal, busy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ttybrokerd.root.sessions import Session
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
 RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits
 SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
 LEASES_PER_UID = 64  # guard: leases-per-user
 WAITS_PER_UID = 32
+YIELDERS_PER_UID = 32
+GRACE = 1.0  # seconds that a session which yields has to let go of its port
+HANG_UPS = 8  # in a row, of a session that does not let go; each may leave a dead copy
+NEVER = float("inf")
+LENT = "lent"  # why a lease ended: its session did not let go in time
 SLOW_DEVICE = (
     "the device does not open yet: another program may be closing it, which takes up to 30 s "
     "with output that cannot go out"
@@ -51,22 +66,45 @@ class Ask:
     """One request for a port. `patient` is whether it asked to wait for a busy port; on the
     caller's clock, in seconds, it waits in the queue until `deadline`, and for a port that is
     being opened for it until `opens_by`: the wait is for others, not for the device. At `tell`
-    it is told so, once."""
+    it is told so, once.
 
-    __slots__ = ("deadline", "holder", "max_lease", "opens_by", "patient", "tell", "uid",
-                 "withdrawn")  # fmt: skip
+    `yields` is YIELD_USER, YIELD_ALL or 0. `keep`: it asks nobody to yield. `claim`: it has lent
+    the port and waits to have it back. `ends`: when the time is over of the leases that began with
+    its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
+    client is gone, or has not come back to this broker yet; its claim is void when its turn comes.
+    """
+
+    __slots__ = ("absent", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
+                 "max_lease", "opens_by", "patient", "session", "tell", "uid", "withdrawn",
+                 "yields")  # fmt: skip
 
     def __init__(
         self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
     ) -> None:
         self.uid = uid
         self.holder = holder
+        self.session: Session | None = None
+        self.asked = now
         self.patient = wait > 0
         self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
         self.opens_by = now + wait + OPEN_LIMIT
         self.tell: float | None = now + SLOW
         self.max_lease = max_lease
         self.withdrawn = False
+        self.yields = 0
+        self.keep = False
+        self.claim = False
+        self.ends = NEVER
+        self.hung = 0
+        self.absent = False
+
+    def yields_to(self, other: Ask) -> bool:
+        """Return whether it lends its port to this request."""
+        if other.keep or other.claim:  # guard: no-ping-pong
+            return False
+        if self.uid == other.uid:
+            return self.yields != 0
+        return self.yields & YIELD_ALL != 0  # guard: yields-to-its-user
 
 
 class Start(Value):
@@ -90,6 +128,15 @@ class Tell(Value):
     message: str
 
 
+class Lend(Value):
+    """Tell the session of `ask` that it has `grace` seconds to let go, for `asker`."""
+
+    key: int
+    ask: Ask
+    asker: Ask
+    grace: float
+
+
 class End(Value):
     """Put the port in order, then report `closed`."""
 
@@ -98,19 +145,20 @@ class End(Value):
     reason: str
 
 
-Effect = Start | Refuse | Tell | End
+Effect = Start | Refuse | Tell | Lend | End
 
 
 class Row:
     """One port of the table."""
 
-    __slots__ = ("current", "expires", "outsider", "queue", "retry", "state")
+    __slots__ = ("current", "expires", "grace", "outsider", "queue", "retry", "state")
 
     def __init__(self, ask: Ask) -> None:
         self.state = State.OPENING
         self.current = ask
         self.queue: list[Ask] = []
         self.expires: float | None = None
+        self.grace: float | None = None  # when `current` must have let go
         self.retry: float | None = None
         self.outsider: Refusal | None = None
 
@@ -120,27 +168,55 @@ class Row:
             return None if self.outsider is None else self.outsider.holder
         return None if self.state is State.CLOSING else self.current.holder
 
+    def lender(self) -> Holder | None:
+        """Who lent the port and has it next."""
+        claims = (one for one in self.queue if one.claim and one is not self.current)
+        lent = self.state is not State.OUTSIDE
+        return next((one.holder for one in claims if lent), None)
+
+    def place(self, ask: Ask) -> int:
+        """Where a request stands in the queue: before the first claim that yields to it."""
+        places = (at for at, one in enumerate(self.queue) if one.claim and one.yields_to(ask))
+        return next(places, len(self.queue))
+
+    def comes_free(self, ask: Ask) -> bool:
+        """Whether this request has the port next, and that is a matter of a moment."""
+        if self.state in (State.OPENING, State.HELD) and self.grace is None:
+            return self.current.yields_to(ask)
+        return self.state in (State.HELD, State.CLOSING) and self.place(ask) == 0
+
     def line_up(self) -> None:
         """Let users take turns: each user's first request, then each one's second, and so on.
 
-        Between users with equally many in front, who stood first stays first.
+        Between users with equally many in front, who stood first stays first. A claim stays where
+        it is, between those before it and those behind it.
         """
-        before: dict[int, int] = {}
-        turns: dict[Ask, int] = {}
+        claims, before = 0, dict[int, int]()
+        turns: dict[Ask, tuple[int, int]] = {}
         for ask in self.queue:
-            turns[ask] = before.get(ask.uid, 0)
-            before[ask.uid] = turns[ask] + 1
+            if ask.claim:
+                claims, before = claims + 1, {}
+            else:
+                before[ask.uid] = before.get(ask.uid, 0) + 1
+            turns[ask] = claims, before.get(ask.uid, 0)
         self.queue.sort(key=turns.__getitem__)  # guard: users-take-turns
+
+    def to_the_back(self) -> None:
+        """Put the claims behind those who wait: the time of all that they lent is over."""
+        claims = [one for one in self.queue if one.claim]
+        for one in claims:
+            one.ends = NEVER
+        self.queue = [*(one for one in self.queue if not one.claim), *claims]
+        self.line_up()
 
     def alarm(self) -> float | None:
         """When the port needs a `tick`, if ever."""
-        times = [ask.deadline for ask in self.queue]
+        times = [ask.deadline for ask in self.queue if not ask.claim]
         if self.state is State.OPENING and not self.current.withdrawn:
             times.append(self.current.tell or self.current.opens_by)
         if self.expires is not None:
             times.append(self.expires)
-        if self.retry is not None:
-            times.append(self.retry)
+        times += [when for when in (self.grace, self.retry) if when is not None]
         return min(times, default=None)
 
 
@@ -162,10 +238,11 @@ class Table:
         self._waiting.up(ask.uid)
         port = self.ports.get(key)
         if port is not None:
-            port.queue.append(ask)  # guard: first-come-first-served
+            port.queue.insert(port.place(ask), ask)  # guard: first-come-first-served
             port.line_up()
+            effects = self._lend(key, port, ask.asked)
             self._settle(key)
-            return []
+            return effects
         self.ports[key] = Row(ask)
         self._settle(key)
         return [Start(key, ask)]
@@ -173,23 +250,50 @@ class Table:
     def opened(self, key: int, now: float) -> list[Effect]:
         """The port is open for `current`, who has it from now on."""
         port = self._port(key, State.OPENING)
+        ask = port.current
         port.state = State.HELD
-        self._answered(port.current)
-        self._leases.up(port.current.uid)
-        if port.current.max_lease is not None:  # guard: time-limit
-            port.expires = now + port.current.max_lease
+        self._answered(ask)
+        ask.claim = False
+        self._leases.up(ask.uid)
+        lent_by = (one.ends for one in port.queue if one.claim and one.yields_to(ask))
+        limit = NEVER if ask.max_lease is None else now + ask.max_lease  # guard: time-limit
+        ask.ends = min(ask.ends, limit, next(lent_by, NEVER))  # guard: one-time-limit-a-chain
+        port.expires = None if ask.ends == NEVER else ask.ends
+        effects = self.end(key, "client gone") if ask.withdrawn else self._lend(key, port, now)
         self._settle(key)
-        return self.end(key, "client gone") if port.current.withdrawn else []
+        return effects
 
-    def adopt(self, key: int, ask: Ask, expires: float | None) -> None:
+    def adopt(self, key: int, ask: Ask, expires: float | None, claims: Sequence[Ask] = ()) -> None:
         """`ask` has the port already, from a broker that is no more: before anybody asks here.
-        It may be one more than would be granted now."""
+        It may be one more than would be granted now. `claims` are those who lent it."""
         assert key not in self.ports
         port = self.ports[key] = Row(ask)
         port.state = State.HELD
         port.expires = expires
+        port.queue = list(claims)
+        for one in (ask, *claims):
+            one.absent = True
+            one.ends = NEVER if expires is None else expires
+        for one in claims:
+            _claim(one)
         self._leases.up(ask.uid)
         self._settle(key)
+
+    def renew(self, key: int, old: Ask, ask: Ask, now: float) -> list[Effect]:
+        """`ask` takes the place of an earlier one of its session: what that had or claimed."""
+        port = self.ports[key]
+        ask.ends, ask.hung = old.ends, old.hung
+        if old.claim:
+            _claim(ask)
+        port.queue = [ask if one is old else one for one in port.queue]
+        if port.current is not old:
+            return []
+        port.current = ask
+        if port.grace is not None and port.queue[0] is not ask:
+            return [Lend(key, ask, port.queue[0], max(0.0, port.grace - now))]
+        effects = self._lend(key, port, now)
+        self._settle(key)
+        return effects
 
     def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
         """The port could not be opened for `current`."""
@@ -204,6 +308,7 @@ class Table:
             self._settle(key)
             return []
         self._answered(ask)
+        ask.claim = False
         told: list[Effect] = [] if ask.withdrawn else [Refuse(ask, refusal)]
         return told + self._next(key, now)
 
@@ -213,7 +318,8 @@ class Table:
         if port is None or port.state is not State.HELD:
             return []
         port.state = State.CLOSING
-        port.expires = None
+        port.expires = port.grace = None
+        port.current.hung = 0
         self._settle(key)
         return [End(key, port.current, reason)]
 
@@ -224,14 +330,14 @@ class Table:
         return self._next(key, now)
 
     def withdraw(self, key: int, ask: Ask) -> list[Effect]:
-        """The asker went away while it waited. (What it holds ends by the kernel's word.)"""
+        """The asker went away. What it holds ends by the kernel's word, what it claims at once."""
         port = self.ports.get(key)
         if port is None:
             return []
+        ask.absent = True
         if ask in port.queue:
             self._leave_queue(key, port, ask)
-            return []
-        if port.current is ask and port.state is State.OPENING:
+        elif port.current is ask and port.state is State.OPENING:
             ask.withdrawn = True
             self._settle(key)
         return []
@@ -259,7 +365,10 @@ class Table:
     def _tick_port(self, key: int, port: Row, now: float) -> list[Effect]:
         effects: list[Effect] = []
         if port.expires is not None and port.expires <= now:
+            port.to_the_back()
             effects += self.end(key, "time limit")
+        if port.grace is not None and port.grace <= now:
+            effects += self._hang_up(key, port)
         current = port.current
         opening = port.state is State.OPENING and not current.withdrawn
         if opening and current.tell is not None and current.tell <= now:
@@ -279,8 +388,35 @@ class Table:
             self._settle(key)
         return effects
 
+    def _lend(self, key: int, port: Row, now: float) -> list[Effect]:
+        """Ask who has the port to let go, if it yields to somebody in the queue. Those come
+        first, then its claim, then all others."""
+        current = port.current
+        first = [one for one in port.queue if current.yields_to(one)]
+        if not first or port.state is not State.HELD or port.grace is not None:
+            return []
+        port.queue = [*first, current, *(one for one in port.queue if one not in first)]
+        _claim(current)
+        port.line_up()
+        # What it waits for is no other's lease any more, but that the port is put in order.
+        port.queue[0].deadline = max(port.queue[0].deadline, now + OPEN_LIMIT)
+        port.grace = now + GRACE
+        return [Lend(key, current, port.queue[0], GRACE)]
+
+    def _hang_up(self, key: int, port: Row) -> list[Effect]:
+        """End the lease of a session that did not let go in time."""
+        ask, hung = port.current, port.current.hung + 1
+        effects: list[Effect] = []
+        if hung == HANG_UPS and ask.claim:  # guard: bounded-hang-ups
+            what = f"it was hung up {HANG_UPS} times in a row, for it did not let go in time"
+            effects = self.refuse(key, ask, Refusal(errno.EDQUOT, what, advice="ask again"))
+        effects += self.end(key, LENT)
+        ask.hung = hung
+        return effects
+
     def _timeout(self, port: Row, ask: Ask) -> Refusal:
-        if port.state is State.CLOSING and port.queue[0] is ask:
+        moment = port.state is State.CLOSING or port.grace is not None
+        if moment and port.queue[0] is ask:
             what = "waited in vain: it is still being put in order after its last lease"
             return Refusal(errno.ETIMEDOUT, what)
         now_busy = self._busy(port)
@@ -292,14 +428,14 @@ class Table:
         """Why this request cannot even wait, if so. A port that is only being put in order
         after its last lease is worth waiting for by anybody: it is free for who asks now."""
         port = self.ports.get(key)
-        if port is None or ask.patient or (port.state is State.CLOSING and not port.queue):
+        if port is None or ask.patient or port.comes_free(ask):
             return None
         return self._busy(port)
 
     def _busy(self, port: Row) -> Refusal:
         if port.state is State.OUTSIDE and port.outsider is not None:
             return port.outsider
-        if port.state is State.CLOSING and port.queue:
+        if port.queue and (port.state is State.CLOSING or port.grace is not None):
             return busy(port.queue[0].holder)
         return busy(port.current.holder)
 
@@ -311,27 +447,46 @@ class Table:
         if self._leases.of(ask.uid) + self._waiting.of(ask.uid) + ghosts >= LEASES_PER_UID:
             what = f"you have or want {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
+        if ask.yields and self._yielders(ask.uid) >= YIELDERS_PER_UID:  # guard: yielders-per-user
+            what = f"{YIELDERS_PER_UID} sessions of yours yield already; end some first"
+            return Refusal(errno.EDQUOT, what)
         return None
+
+    def _yielders(self, uid: int) -> int:
+        """How many sessions of this user yield, or would, or have a claim."""
+        asks: set[Ask] = set()
+        for port in self.ports.values():
+            asks.update(port.queue)
+            if port.state is not State.OUTSIDE:  # there `current` has no port
+                asks.add(port.current)
+        return sum(one.yields != 0 and one.uid == uid for one in asks)
 
     def _next(self, key: int, now: float) -> list[Effect]:
         """The port is nobody's: open it for the head of the queue, or forget it."""
         port = self.ports[key]
         port.retry = port.outsider = None
+        effects: list[Effect] = []
+        while port.queue and port.queue[0].absent:
+            gone = Refusal(errno.ESTALE, "its client is gone")
+            effects.append(Refuse(port.queue.pop(0), gone))
         if not port.queue:
             self._forget(key)
-            return []
+            return effects
         port.state = State.OPENING
         port.current = port.queue.pop(0)
         port.line_up()
+        if port.current.claim:
+            port.current.opens_by = now + OPEN_LIMIT
         if port.current.tell is not None:  # it is told once
             port.current.tell = now + SLOW  # what it waited for until now was no device
         self._settle(key)
-        return [Start(key, port.current)]
+        return [*effects, Start(key, port.current)]
 
     def _leave_queue(self, key: int, port: Row, ask: Ask) -> None:
         port.queue.remove(ask)
         port.line_up()
         self._answered(ask)
+        ask.claim = False
         self._settle(key)
         if port.state is State.OUTSIDE and not port.queue:
             self._forget(key)
@@ -341,7 +496,9 @@ class Table:
         self._alarms.pop(key, None)
 
     def _answered(self, ask: Ask) -> None:
-        self._waiting.down(ask.uid)
+        """Count it off. A claim is not counted: it was answered once."""
+        if not ask.claim:
+            self._waiting.down(ask.uid)
 
     def _settle(self, key: int) -> None:
         alarm = self.ports[key].alarm()
@@ -354,3 +511,9 @@ class Table:
         port = self.ports[key]
         assert port.state is state, f"{port.state} where {state} was due"
         return port
+
+
+def _claim(ask: Ask) -> None:
+    """Let it wait for the port that it lent, for as long as that takes."""
+    ask.claim = ask.patient = True
+    ask.deadline = NEVER

@@ -1,0 +1,426 @@
+"""A session that yields lends its port, and has it again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import termios
+import time
+import tty
+from collections.abc import Iterator
+
+import pytest
+
+from support.children import Chat, Child, as_user
+from support.daemon import Daemon
+from support.rig import Rig
+from support.systemd import Systemd
+from support.users import ALICE, BOB
+from support.waiting import TIMEOUT
+from ttybroker import BrokerError, PortBusy, client, wire
+
+pytestmark = pytest.mark.root
+
+AT_ONCE = 0.05  # seconds until the asker has the port, where the session lets go at once
+AFTER_GRACE = 1.2  # where it does not
+
+
+class Yielder:
+    """In a child: a session that yields, and tells the test what the broker says to it. It does
+    the words that it hears, which are the names of its methods."""
+
+    def __init__(self, rig: Rig, chat: Chat, flags: int, at_once: bool) -> None:
+        self.path, self.chat, self.flags, self.at_once = str(rig.socket), chat, flags, at_once
+        self.connection = client.connect(self.path)
+        self.fd = self.connection.open("ttyS0", flags=flags)
+        tty.setraw(self.fd)
+        attributes = termios.tcgetattr(self.fd)
+        attributes[4] = attributes[5] = termios.B57600
+        termios.tcsetattr(self.fd, termios.TCSANOW, attributes)
+
+    def serve(self) -> None:
+        self.chat.say("has it")
+        while True:
+            poll = select.poll()
+            poll.register(self.chat.sock, select.POLLIN)
+            if self.connection.fileno() >= 0:
+                poll.register(self.connection.fileno(), select.POLLIN)
+            if (self.chat.sock.fileno(), select.POLLIN) in poll.poll():
+                word = self.chat.hear()
+                if word == "end":
+                    return
+                self.chat.say(getattr(self, word)())
+            else:
+                self.news()
+
+    def news(self) -> None:
+        try:
+            news = self.connection.news()
+        except BrokerError as error:
+            self.connection.close()
+            self.chat.say(("refused", error.errno))
+            return
+        if isinstance(news, wire.Lent):
+            if self.at_once:
+                os.close(self.fd)
+            assert news.holder is not None
+            self.chat.say(("lent", news.holder.uid))
+        elif news is not None:
+            self.fd = news
+            self.chat.say(("back", speed(self.fd)))
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def close_port(self) -> None:
+        os.close(self.fd)
+
+    def reads(self) -> bytes:
+        os.set_blocking(self.fd, True)
+        return os.read(self.fd, 64)
+
+    def ask(self) -> str:
+        """On the same connection."""
+        self.connection.ask_open("ttyS0", flags=self.flags)
+        return "asked"
+
+    def again(self) -> str:
+        """As a client does when the daemon was started again."""
+        session = self.connection.session
+        self.connection.close()
+        self.connection = client.connect(self.path)
+        self.connection.ask_open("ttyS0", flags=self.flags, session=session)
+        return "asked"
+
+
+def speed(descriptor: int) -> int:
+    """Of a port; 0 if it is hung up."""
+    try:
+        return int(termios.tcgetattr(descriptor)[5])
+    except termios.error:
+        return 0
+
+
+def yielder(rig: Rig, uid: int = ALICE, flags: int = wire.YIELD_USER, slow: bool = False) -> Child:
+    """A child that yields, and has the port at 57600. slow: it does not let go when asked."""
+    child = rig.child(uid, lambda chat: Yielder(rig, chat, flags, not slow).serve())
+    assert child.hear() == "has it"
+    return child
+
+
+def done(child: Child, word: str) -> object:
+    child.say(word)
+    return child.hear()
+
+
+def flash(rig: Rig, uid: int = ALICE, wait: float | None = None, flags: int = 0) -> float:
+    """Have the port a moment, as a user's other program; return how long it took to get it."""
+
+    def body() -> float:
+        before = time.monotonic()
+        with client.connect(str(rig.socket)) as connection:
+            descriptor = connection.open("ttyS0", wait=wait, flags=flags)
+        took = time.monotonic() - before
+        assert termios.tcgetattr(descriptor)[5] != termios.B57600  # not what the monitor set
+        os.close(descriptor)
+        return took
+
+    return as_user(uid, (), body)
+
+
+def row(rig: Rig) -> wire.PortInfo:
+    with client.connect(str(rig.socket)) as connection:
+        return connection.ports(("ttyS0",))[0]
+
+
+def holder_pid(rig: Rig) -> int | None:
+    holder = row(rig).holder
+    return None if holder is None else holder.pid
+
+
+@pytest.fixture
+def one_port(rig: Rig) -> Daemon:
+    """A daemon with the port ttyS0."""
+    rig.port("ttyS0")
+    return rig.daemon()
+
+
+def test_a_session_that_yields_lends_its_port_and_has_it_again_with_its_settings(
+    rig: Rig, one_port: Daemon
+) -> None:
+    monitor = yielder(rig)
+    for _ in range(20):
+        took = flash(rig)
+        assert monitor.hear() == ("lent", ALICE)
+        assert monitor.hear() == ("back", termios.B57600)
+        assert took < AT_ONCE
+    assert holder_pid(rig) == monitor.pid
+    one_port.record("lend", port="ttyS0", uid=ALICE, pid=monitor.pid)
+    monitor.say("end")
+    one_port.settled()
+
+
+def test_the_list_says_to_whom_it_goes_back(rig: Rig, one_port: Daemon) -> None:
+    monitor = yielder(rig)
+    flasher = rig.holder(ALICE)
+    assert monitor.hear() == ("lent", ALICE)
+    shown = row(rig)
+    assert shown.holder is not None and shown.holder.pid == flasher.pid
+    assert shown.lent is not None and shown.lent.pid == monitor.pid
+    assert shown.waiting == 0
+    flasher.say()
+    assert monitor.hear()[0] == "back"
+    assert row(rig).lent is None
+    monitor.say("end")
+
+
+def test_a_session_that_does_not_let_go_is_hung_up_and_has_the_port_again(
+    rig: Rig, one_port: Daemon
+) -> None:
+    monitor = yielder(rig, slow=True)
+    took = flash(rig)
+    assert 0.9 < took < AFTER_GRACE
+    assert monitor.hear() == ("lent", ALICE)
+    assert monitor.hear() == ("back", termios.B57600)
+    one_port.record("release", port="ttyS0", reason="lent", pid=monitor.pid)
+    monitor.say("end")
+
+
+def test_a_suspended_session_is_hung_up_and_has_the_port_when_it_goes_on(
+    rig: Rig, one_port: Daemon
+) -> None:
+    monitor = yielder(rig)
+    monitor.kill(signal.SIGSTOP)
+    for _ in range(2):
+        assert flash(rig) < AFTER_GRACE
+        while holder_pid(rig) != monitor.pid:
+            time.sleep(0.01)
+    monitor.kill(signal.SIGCONT)
+    heard = [monitor.hear() for _ in range(4)]
+    assert heard == [("lent", ALICE), ("back", 0), ("lent", ALICE), ("back", termios.B57600)]
+    monitor.say("end")
+
+
+def test_a_session_that_does_not_let_go_eight_times_in_a_row_has_no_claim_any_more(
+    rig: Rig,
+) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    rig.daemon(*rig.arguments, hook="from ttybrokerd.root import table; table.GRACE = 0.01")
+    monitor = yielder(rig, slow=True)
+    for number in range(8):
+        while number and holder_pid(rig) != monitor.pid:
+            time.sleep(0.01)
+        flash(rig, wait=10)
+    heard = [monitor.hear() for _ in range(16)]
+    assert heard[-1] == ("refused", errno.EDQUOT)
+    assert [word for word, _ in heard[:-1]] == ["lent", "back"] * 7 + ["lent"]
+    assert row(rig).holder is None
+    monitor.say("end")
+
+
+def test_a_session_that_dies_takes_its_claim_along(rig: Rig, one_port: Daemon) -> None:
+    monitor = yielder(rig)
+    flasher = rig.holder(ALICE)
+    assert monitor.hear() == ("lent", ALICE)
+    monitor.kill()
+    assert row(rig).lent is None
+    flasher.say()
+    one_port.record("release", port="ttyS0", pid=flasher.pid)
+    one_port.settled()
+
+
+def test_a_session_that_closes_its_connection_is_hung_up_and_has_no_claim(
+    rig: Rig, one_port: Daemon
+) -> None:
+    monitor = yielder(rig)
+    done(monitor, "close")
+    assert flash(rig) < AFTER_GRACE
+    assert row(rig).holder is None
+    assert done(monitor, "reads") == b""
+    monitor.say("end")
+
+
+@pytest.mark.parametrize(
+    ("flags", "uid", "asks", "lends"),
+    [
+        (wire.YIELD_USER, ALICE, 0, True),
+        (wire.YIELD_USER, BOB, 0, False),
+        (wire.YIELD_ALL, BOB, 0, True),
+        (wire.YIELD_ALL, ALICE, wire.KEEP, False),
+    ],
+)
+def test_it_yields_to_whom_it_said(
+    rig: Rig, one_port: Daemon, flags: int, uid: int, asks: int, lends: bool
+) -> None:
+    monitor = yielder(rig, flags=flags)
+    if lends:
+        flash(rig, uid, flags=asks)
+        assert monitor.hear() == ("lent", uid)
+    else:
+        with pytest.raises(PortBusy):
+            flash(rig, uid, flags=asks)
+        assert holder_pid(rig) == monitor.pid
+    monitor.say("end")
+
+
+def test_whom_the_policy_does_not_admit_is_not_asked_for(rig: Rig) -> None:
+    rig.port("ttyS0", f"allow = [{ALICE}]")
+    rig.daemon()
+    monitor = yielder(rig, flags=wire.YIELD_ALL)
+    with pytest.raises(BrokerError) as caught:
+        flash(rig, BOB)
+    assert caught.value.errno == errno.EACCES
+    assert holder_pid(rig) == monitor.pid
+    monitor.say("end")
+
+
+def test_a_second_flasher_comes_before_the_monitor(rig: Rig, one_port: Daemon) -> None:
+    monitor = yielder(rig)
+    first = rig.holder(ALICE)
+    assert monitor.hear() == ("lent", ALICE)
+    second = rig.holder(ALICE, wait=30)
+    while not row(rig).waiting:
+        time.sleep(0.01)
+    first.say()
+    second.hear()
+    assert holder_pid(rig) == second.pid
+    second.say()
+    assert monitor.hear() == ("back", termios.B57600)
+    monitor.say("end")
+
+
+def test_a_revoke_ends_the_lease_and_the_claim(rig: Rig, one_port: Daemon) -> None:
+    monitor = yielder(rig)
+    flasher = rig.holder(ALICE)
+    assert monitor.hear() == ("lent", ALICE)
+    with client.connect(str(rig.socket)) as connection:
+        assert connection.revoke("ttyS0") == 1
+    assert monitor.hear() == ("refused", errno.ECANCELED)
+    assert row(rig).holder is None
+    flasher.kill()
+    monitor.say("end")
+
+
+def test_a_user_revokes_his_own_lease_and_not_anothers_claim(rig: Rig, one_port: Daemon) -> None:
+    monitor = yielder(rig, flags=wire.YIELD_ALL)
+    flasher = rig.holder(BOB)
+    assert monitor.hear() == ("lent", BOB)
+    as_user(BOB, (), lambda: client.connect(str(rig.socket)).revoke("ttyS0"))
+    assert monitor.hear()[0] == "back"
+    flasher.kill()
+    monitor.say("end")
+
+
+def test_the_time_limit_is_that_of_the_whole_chain(rig: Rig) -> None:
+    rig.port("ttyS0", extra="max_lease = 2")
+    daemon = rig.daemon()
+    monitor = yielder(rig)
+    began = time.monotonic()
+    time.sleep(1)
+    flash(rig)
+    assert [monitor.hear()[0] for _ in range(2)] == ["lent", "back"]
+    daemon.record("release", port="ttyS0", reason="time limit", pid=monitor.pid)
+    assert 1.9 < time.monotonic() - began < 2.5
+    monitor.say("end")
+
+
+def test_a_session_that_closes_its_port_by_itself_can_ask_again(rig: Rig, one_port: Daemon) -> None:
+    monitor = yielder(rig)
+    done(monitor, "close_port")
+    one_port.record("release", port="ttyS0", reason="closed", pid=monitor.pid)
+    flash(rig)
+    assert done(monitor, "ask") == "asked"
+    assert monitor.hear()[0] == "back"
+    flash(rig)
+    assert [monitor.hear()[0] for _ in range(2)] == ["lent", "back"]
+    monitor.say("end")
+
+
+# a daemon that is started again
+
+
+@pytest.fixture
+def systemd(rig: Rig) -> Iterator[Systemd]:
+    """A manager for a service with the port ttyS0."""
+    rig.port("ttyS0")
+    made = Systemd(rig)
+    try:
+        yield made
+        for child in rig.children:
+            child.kill()
+        for daemon in rig.daemons:
+            assert daemon.ended or daemon.stop() == 0
+    finally:
+        for daemon in rig.daemons:
+            daemon.kill()
+        made.close()
+
+
+def restart(systemd: Systemd, rig: Rig) -> Daemon:
+    """End the daemon, and start the next."""
+    rig.daemons[-1].process.terminate()
+    assert rig.daemons[-1].wait() == 0
+    systemd.hear()
+    return systemd.start()
+
+
+def test_a_session_yields_after_a_restart_as_before(rig: Rig, systemd: Systemd) -> None:
+    systemd.start()
+    monitor = yielder(rig)
+    restart(systemd, rig)
+    assert monitor.hear() == ("refused", errno.ECONNREFUSED)
+    assert done(monitor, "again") == "asked"
+    assert monitor.hear()[0] == "back"  # one more descriptor of the same lease
+    assert 0.9 < flash(rig) < AFTER_GRACE  # for it has not closed its first descriptor
+    assert [monitor.hear()[0] for _ in range(2)] == ["lent", "back"]
+    monitor.say("end")
+
+
+def test_a_session_that_is_not_back_yet_after_a_restart_is_hung_up_and_has_its_claim(
+    rig: Rig, systemd: Systemd
+) -> None:
+    systemd.start()
+    monitor = yielder(rig)
+    restart(systemd, rig)
+    assert monitor.hear() == ("refused", errno.ECONNREFUSED)
+    flasher = rig.holder(ALICE)
+    assert done(monitor, "again") == "asked"
+    assert row(rig).lent is not None
+    flasher.say()
+    assert monitor.hear()[0] == "back"
+    assert holder_pid(rig) == monitor.pid
+    monitor.say("end")
+
+
+def test_a_claim_keeps_its_place_over_a_restart(rig: Rig, systemd: Systemd) -> None:
+    systemd.start()
+    monitor = yielder(rig)
+    flasher = rig.holder(ALICE)
+    assert monitor.hear() == ("lent", ALICE)
+    restart(systemd, rig)
+    assert monitor.hear() == ("refused", errno.ECONNREFUSED)
+    other = rig.holder(BOB, wait=TIMEOUT)
+    while not row(rig).waiting:
+        time.sleep(0.01)
+    assert done(monitor, "again") == "asked"
+    flasher.say()
+    assert monitor.hear()[0] == "back"
+    monitor.say("end")
+    other.hear()
+    assert holder_pid(rig) == other.pid
+
+
+def test_a_claim_whose_session_does_not_come_back_after_a_restart_is_void(
+    rig: Rig, systemd: Systemd
+) -> None:
+    systemd.start()
+    monitor = yielder(rig)
+    flasher = rig.holder(ALICE)
+    assert monitor.hear() == ("lent", ALICE)
+    restart(systemd, rig)
+    monitor.kill()
+    flasher.say()
+    assert flash(rig, BOB, wait=10) < AFTER_GRACE
