@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         NoSuchPort,
         NotPermitted,
         PortBusy,
+        PortLent,
         ProtocolError,
         WaitTimeout,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "NoSuchPort",
     "NotPermitted",
     "PortBusy",
+    "PortLent",
     "ProtocolError",
     "WaitTimeout",
     "open_fd",

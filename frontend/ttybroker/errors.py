@@ -91,6 +91,10 @@ class WaitTimeout(BrokerError):
     """ETIMEDOUT: still busy after `wait` seconds; `holder` as in PortBusy."""
 
 
+class PortLent(BrokerError):
+    """EBUSY: the port is lent, and comes back by itself; `holder` says to whom."""
+
+
 class BrokerUnavailable(BrokerError):
     """ECONNREFUSED: no broker there, or it went away."""
 

@@ -10,6 +10,10 @@ import serial.urlhandler  # for broker://, also where site-packages cannot be re
 
 from ttybroker import client
 
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class BrokeredSerial(serial.Serial):
     """serial.Serial over a leased descriptor.
@@ -38,12 +42,16 @@ class BrokeredSerial(serial.Serial):
     def open(self) -> None:
         """Lease the port and apply the settings. Raises BrokerError; serial.SerialException if
         no name is set or the port is open; ValueError on settings the device refuses."""
+        name = self._name_to_open()
+        with client.connect(self.broker) as connection:
+            self.adopt(connection.open(name, wait=self.wait))
+
+    def _name_to_open(self) -> str:
         if self._port is None:
             raise serial.SerialException("Port must be configured before it can be used.")
         if self.is_open:
             raise serial.SerialException("Port is already open.")
-        with client.connect(self.broker) as connection:
-            self.adopt(connection.open(self._port, wait=self.wait))
+        return self._port
 
     def adopt(self, descriptor: int) -> None:
         """Make `descriptor` this port's, as pyserial 3.5's own open() does after os.open();
@@ -88,15 +96,23 @@ def open_tty(
     *,
     broker: client.Broker = None,
     wait: float | None = None,
+    yields: bool | str = False,
     **settings: object,
 ) -> BrokeredSerial:
     """Lease `port` (a name such as "ttyS0") and return it open, as a serial.Serial.
 
     wait: seconds to queue while somebody else has it, first come first served; None: do not.
+    yields: "user" (or True) lends the port to other programs of this user, "all" to everybody whom
+    the policy admits; then also on_lent and on_back: see lending.YieldingSerial, which it is.
     broker: see ttybroker.client.connect. Everything else is pyserial's (timeout, parity, ...).
     Raises a BrokerError: InvalidName, NoSuchPort, NotPermitted, PortBusy, WaitTimeout,
     DeviceGone, BrokerUnavailable or ProtocolError; ValueError for settings that cannot be.
     """
+    if yields:
+        from ttybroker.lending import YieldingSerial  # here, for most programs do not
+
+        given: dict[str, Any] = {"baudrate": baudrate, "yields": yields, **settings}
+        return YieldingSerial(port, broker=broker, wait=wait, **given)
     return BrokeredSerial(port, broker=broker, wait=wait, baudrate=baudrate, **settings)
 
 

@@ -1,0 +1,232 @@
+"""Python programs whose port is borrowed: nothing to be done, and nothing of it noticed."""
+
+from __future__ import annotations
+
+import os
+import select
+import termios
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import serial
+
+from support.children import Chat, as_user
+from support.daemon import Daemon
+from support.rig import Rig
+from support.users import ALICE
+from support.waiting import TIMEOUT
+from ttybroker import BrokerError, PortLent, client, open_fd, open_tty
+from ttybroker.lending import YieldingSerial
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def one_port(rig: Rig) -> Daemon:
+    """A daemon with the port ttyS0."""
+    rig.port("ttyS0")
+    return rig.daemon()
+
+
+def monitor(rig: Rig, **settings: Any) -> YieldingSerial:
+    """A program's port, at 57600 and with a timeout of a second."""
+    made = open_tty("ttyS0", 57600, broker=str(rig.socket), **{"yields": "user", "timeout": 1,
+                                                              **settings})  # fmt: skip
+    assert isinstance(made, YieldingSerial)
+    return made
+
+
+class Flasher:
+    """Another program of the same user, which has the port from its start to `stop`."""
+
+    def __init__(self, rig: Rig, uid: int = 0) -> None:
+        def hold(chat: Chat) -> None:
+            descriptor = open_fd("ttyS0", broker=str(rig.socket), wait=TIMEOUT)
+            chat.say(termios.tcgetattr(descriptor)[5])
+            chat.hear()
+            os.close(descriptor)
+
+        self.child = rig.child(uid, hold)
+
+    def started(self) -> int:
+        """Wait until it has the port; return the speed that it found."""
+        return int(self.child.hear())
+
+    def stop(self) -> None:
+        self.child.say()
+        self.child.wait()
+
+
+def test_one_read_lasts_over_a_whole_hand_over(rig: Rig, one_port: Daemon) -> None:
+    """The thread reads, and does nothing else; what the other program gets it does not see."""
+    heard: list[str] = []
+    with monitor(
+        rig,
+        timeout=TIMEOUT,
+        on_lent=lambda port: heard.append(f"lent to {port.lent.pid}"),
+        on_back=lambda port: heard.append(f"back, {port.lent}"),
+    ) as port:
+        flasher = Flasher(rig)
+
+        def meanwhile() -> None:
+            assert flasher.started() != termios.B57600
+            rig.ports["ttyS0"].write(b"for the flasher")
+            flasher.stop()
+            while not heard or not heard[-1].startswith("back"):
+                time.sleep(0.01)
+            rig.ports["ttyS0"].write(b"for the monitor\n")
+
+        other = threading.Thread(target=meanwhile)
+        other.start()
+        assert port.read(16) == b"for the monitor\n"
+        other.join()
+        assert heard == [f"lent to {flasher.child.pid}", "back, None"]
+        assert termios.tcgetattr(port.fd)[5] == termios.B57600
+
+
+def test_while_it_is_lent_reads_time_out_writes_raise_and_settings_wait(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with monitor(rig, timeout=0.05) as port:
+        number = port.fileno()
+        flasher = Flasher(rig)
+        while port.lent is None:
+            pass
+        assert flasher.started()
+        assert port.lent.pid == flasher.child.pid
+        assert port.read(5) == b""
+        for call in (lambda: port.write(b"x"), port.send_break):
+            with pytest.raises(PortLent) as caught:
+                call()
+            assert caught.value.holder is not None
+            assert caught.value.holder.pid == flasher.child.pid
+        port.baudrate = 115200
+        port.rts = port.dtr = port.break_condition = False
+        port.reset_input_buffer()
+        port.reset_output_buffer()
+        port.flush()
+        assert (port.in_waiting, port.out_waiting) == (0, 0)
+        assert (port.cts, port.dsr, port.ri, port.cd) == (False,) * 4
+        with pytest.raises(OSError):
+            os.write(number, b"not to anybody")
+        flasher.stop()
+        while port.lent is not None:
+            pass
+        assert port.fileno() == number
+        assert termios.tcgetattr(number)[5] == termios.B115200
+        port.write(b"y")
+        assert rig.ports["ttyS0"].read(1) == b"y"
+
+
+def test_a_program_that_is_busy_for_a_while_learns_of_it_at_its_next_call(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with monitor(rig) as port:
+        flasher = Flasher(rig)
+        assert flasher.started()  # it was hung up
+        with pytest.raises(PortLent):
+            port.write(b"x")
+        flasher.stop()
+        rig.ports["ttyS0"].write(b"")
+        while port.lent is not None:
+            pass
+        rig.ports["ttyS0"].write(b"line\n")
+        assert port.readline() == b"line\n"
+
+
+def test_who_polls_the_descriptor_wakes_up_for_the_loan_and_for_its_end(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with monitor(rig, timeout=0) as port:
+        poll = select.poll()
+        poll.register(port, select.POLLIN)
+
+        def until(lent: bool) -> None:
+            end = time.monotonic() + TIMEOUT
+            while (port.lent is not None) != lent:
+                assert poll.poll((end - time.monotonic()) * 1000), "nothing woke it up"
+                port.read(1)
+
+        flasher = Flasher(rig)
+        assert flasher.started()  # it was hung up: that is readable
+        until(lent=True)
+        assert poll.poll(50) == []
+        flasher.stop()
+        until(lent=False)
+
+
+def test_a_second_thread_that_writes_sees_the_same(rig: Rig, one_port: Daemon) -> None:
+    with monitor(rig, timeout=TIMEOUT) as port:
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda: got.append(port.read(4)))
+        reader.start()
+        began = time.monotonic()
+        for _ in range(10):
+            flasher = Flasher(rig)
+            assert flasher.started()
+            with pytest.raises(PortLent):
+                port.write(b"x")
+            flasher.stop()
+            while port.lent is not None:
+                time.sleep(0.001)
+            port.write(b"out")
+            assert rig.ports["ttyS0"].read(3) == b"out"
+        assert time.monotonic() - began < 5  # it let go at once
+        rig.ports["ttyS0"].write(b"done")
+        reader.join()
+        assert got == [b"done"]
+
+
+def test_a_port_that_was_taken_back_meanwhile_says_so(rig: Rig, one_port: Daemon) -> None:
+    with monitor(rig, timeout=TIMEOUT) as port:
+        flasher = Flasher(rig)
+        while port.lent is None:
+            pass
+        flasher.started()
+        with client.connect(str(rig.socket)) as connection:
+            connection.revoke("ttyS0")
+        for call in (port.read, lambda: port.write(b"x")):
+            with pytest.raises(BrokerError, match="taken back"):
+                call()
+        flasher.child.kill()
+
+
+def test_a_url_says_it_too(rig: Rig, one_port: Daemon) -> None:
+    url = f"broker://ttyS0?yields=user&broker={rig.socket}"
+    with serial.serial_for_url(url, timeout=0.05) as port:
+        flasher = Flasher(rig)
+        while port.lent is None:
+            pass
+        assert flasher.started()
+        flasher.stop()
+        while port.lent is not None:
+            pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rig: open_tty("ttyS0", broker=str(rig.socket), yields="everybody"),
+        lambda rig: serial.serial_for_url(f"broker://ttyS0?yields=x&broker={rig.socket}"),
+    ],
+)
+def test_other_words_are_a_mistake(
+    rig: Rig, one_port: Daemon, make: Callable[[Rig], object]
+) -> None:
+    with pytest.raises(ValueError, match="yields"):
+        make(rig)
+
+
+def test_a_program_that_ends_while_it_is_lent_claims_nothing(rig: Rig, one_port: Daemon) -> None:
+    port = monitor(rig)
+    flasher = Flasher(rig)
+    while port.lent is None:
+        pass
+    flasher.started()
+    port.close()
+    flasher.stop()
+    as_user(ALICE, (), lambda: os.close(open_fd("ttyS0", broker=str(rig.socket), wait=TIMEOUT)))
+    one_port.settled()
