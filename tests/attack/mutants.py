@@ -33,6 +33,8 @@ DENIES_ALL = (
     f"{PLAN}"
     "::test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all"
 )
+FILES = "tests/unit/test_files.py"
+DROP_INS = f"{FILES}::test_a_drop_in_that_cannot_be_believed_is_a_bad_policy"
 JUDGE = "tests/unit/test_judge.py"
 EVERY_NAME = (
     "tests/real/test_judged.py"
@@ -1740,6 +1742,53 @@ MUTANTS: tuple[Mutant, ...] = (
         "DID NOT RAISE|Failed",
     ),
     Mutant(
+        "first-directory-counts",
+        "a drop-in of the administrator's counts before a package's of the same name",
+        "chosen[name] = directory",
+        (f"{FILES}::test_of_two_files_of_a_name_the_first_directorys_counts[file]",),
+    ),
+    Mutant(
+        "stamp-of-drop-ins",
+        "a drop-in that is new makes a plan stale",
+        REMOVE,
+        (f"{FILES}::test_a_plan_whose_drop_ins_have_changed_is_made_anew[one more]",),
+    ),
+    Mutant(
+        "trusted-drop-in-directory",
+        "the directories of drop-ins are root's alone",
+        NEVER,
+        (
+            f"{FILES}"
+            "::test_a_directory_that_others_may_write_is_a_bad_policy_though_it_is_empty",
+        ),
+    ),
+    Mutant(
+        "trusted-drop-in",
+        "a drop-in is root's alone",
+        NEVER,
+        (f"{DROP_INS}[a user's-lib]", f"{DROP_INS}[a user's mask-etc]"),
+        "ValueError",
+    ),
+    Mutant(
+        "no-link-out",
+        "a drop-in is in its directory",
+        NEVER,
+        (f"{DROP_INS}[link out-lib]",),
+        "ValueError",
+    ),
+    Mutant(
+        "admins-in-etc-alone",
+        "a package makes nobody an admin",
+        NEVER,
+        (f"{FILES}::test_admins_are_named_below_etc_alone[lib]",),
+    ),
+    Mutant(
+        "plan-rule-files",
+        "a plan names no file that it does not have",
+        NEVER,
+        (f"{PLAN}::test_a_plan_whose_numbers_do_not_fit_together_is_refused",),
+    ),
+    Mutant(
         "check-every-name",
         "check says of a device that it is denied under another name",
         "return None",
@@ -1784,7 +1833,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "check-unknown-names",
         "a deny of a name that nobody knows is a mistake in a draft",
-        NEVER,
+        "mistakes",
         (f"{DENIES_ALL}[ghost]",),
     ),
     Mutant(

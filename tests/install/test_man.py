@@ -76,9 +76,9 @@ def test_the_policys_page_has_every_key_and_its_example_is_one() -> None:
     known = set[str]()
     for text in ("no-such-key = 1", '[[rule]]\nport = "ttyS0"\nno-such-key = 1'):
         with pytest.raises(PolicyError, match="unknown key; known are") as error:
-            policy.parse(text.encode(), Accounts())
+            policy.parse([policy.Text("policy", text.encode())], Accounts())
         known.update(str(error.value).rpartition("known are ")[2].split(", "))
     assert set(re.findall(r"^\.It Ic (\S+)", source, re.M)) == known - {"rule"}
     example = source.partition(".Bd -literal\n")[2].partition(".Ed")[0]
-    rules = policy.parse(example.encode(), Accounts()).rules
+    rules = policy.parse([policy.Text("policy", example.encode())], Accounts()).rules
     assert len(tomllib.loads(example)["rule"]) == len(rules) == 4

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ttybrokerd.prepare.files import SHARED
 from ttybrokerd.root.plan import POLICY
 from ttybrokerd.root.server import AGAIN
 
@@ -98,6 +99,30 @@ def test_an_upgrade_keeps_in_force_what_was(version: str, before: str, policy: s
     else:
         assert done.stdout == policy, done.stderr
         assert (NONE in done.stderr) == (policy == "")
+
+
+TRIGGERED = """
+mount -t tmpfs -o mode=755 run /run
+mkdir -p /run/systemd/system /run/bin
+printf '#!/bin/sh\necho "p:1: bad" >&2\nexit {status}\n' >/run/bin/ttybrokerd
+printf '#!/bin/sh\necho "$*" >>/run/invoked\n' >/run/bin/deb-systemd-invoke
+chmod 755 /run/bin/*
+PATH=/run/bin:$PATH sh {script} triggered /usr/lib/ttybroker/policy.d && cat /run/invoked
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("status", [0, 1])
+def test_rules_of_another_package_are_checked_and_taken(status: int) -> None:
+    script = TOP / "packaging/debian/ttybroker.postinst"
+    text = TRIGGERED.format(status=status, script=script)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", text], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith("p:1: bad\n")
+    assert done.stdout == ("" if status else "try-reload-or-restart ttybroker.service\n")
+    triggers = (TOP / "packaging/debian/ttybroker.triggers").read_text().splitlines()
+    assert f"interest-noawait {SHARED}" in triggers
 
 
 def test_systemd_knows_every_word_of_them(tmp_path: Path) -> None:

@@ -241,6 +241,8 @@ def test_who_waits_hears_of_its_end(rig: Rig, daemon: Daemon) -> None:
 
 # the policy
 
+PTY = '[[rule]]\nport = "{}"\ndevice = "{}"\nclass = "pty"\n{}\n'
+
 
 def test_a_reload_takes_the_new_plan_and_a_bad_policy_changes_nothing(rig: Rig) -> None:
     rig.port("ttyS0", f"allow = [{ALICE}]")
@@ -346,6 +348,36 @@ def test_a_deny_of_a_name_that_nobody_knows_denies_everybody_that_port_alone(rig
     rig.reload(daemon)
     as_user(ALICE, (), lambda: take(rig))
     daemon.record("release", port="ttyS0")
+
+
+def test_a_drop_in_is_taken_by_a_reload_and_a_bad_one_changes_nothing(rig: Rig) -> None:
+    pty = rig.port("ttyS0")
+    daemon = rig.daemon()
+    drop_ins = rig.base / "policy.d"
+    drop_ins.mkdir()
+    gps = drop_ins / "50-gps.toml"
+    try:
+        gps.write_text(PTY.format("gps", pty.path, f"allow = [{ALICE}]"))
+        rig.reload(daemon)
+        as_user(ALICE, (), lambda: take(rig, "gps"))
+        grant = daemon.record("grant", port="gps")
+        assert grant.fields["rule"] == "gps (50-gps.toml, line 1)"
+        with pytest.raises(NotPermitted, match="no rule of the policy allows it to you"):
+            as_user(BOB, (), lambda: take(rig, "gps"))
+        gps.write_text(PTY.format("gps", pty.path, f"deny = [{ALICE}]\nconsole = 1"))
+        done = rig.prepare()
+        assert (done.returncode, done.stderr) == (1, f"{gps}:6: console: true or false\n")
+        as_user(ALICE, (), lambda: take(rig, "gps"))
+        gps.write_text(PTY.format("gps", pty.path, f"deny = [{ALICE}]"))
+        rig.reload(daemon)
+        denied = r"rule gps \(50-gps.toml, line 1\) of the policy denies it"
+        for name in ("gps", "ttyS0"):
+            with pytest.raises(NotPermitted, match=denied):
+                as_user(ALICE, (), lambda name=name: take(rig, name))  # type: ignore[misc]
+        as_user(BOB, (), lambda: take(rig))
+    finally:
+        gps.unlink()
+        drop_ins.rmdir()
 
 
 def test_a_plan_in_a_directory_of_others_is_neither_read_nor_written(rig: Rig) -> None:

@@ -434,7 +434,7 @@ def test_a_slot_without_a_chip_is_no_port(
 
 
 def decision(alias: str | None, *, pty: bool = False, console: bool = False) -> Decision:
-    rule = Rule(1, "gps", True, None, console, pty)
+    rule = Rule(1, "", "gps", True, None, console, pty)
     return Decision(True, True, rule, alias)
 
 

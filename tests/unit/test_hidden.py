@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ttybrokerd.prepare.hidden import covers, hidden
-from ttybrokerd.prepare.policy import parse
+from ttybrokerd.prepare.policy import Text, parse
 from ttybrokerd.root.portname import matches
 
 ACCOUNTS = mock.Mock(
@@ -26,7 +26,7 @@ def warnings(*rules: str) -> list[str]:
         port, who = rule.split(" ", 1)
         device = 'device = "/dev/gps"' if port in ("gps", "ttyS7") else "#"
         text += f'[[rule]]\nport = "{port}"\n{device}\n{who}\n'
-    return hidden(parse(text.encode(), ACCOUNTS, "/etc/p"))
+    return hidden(parse([Text("/etc/p", text.encode())], ACCOUNTS))
 
 
 def never(line: int, port: str, by: int) -> str:

@@ -192,7 +192,7 @@ def test_a_plan_of_another_version_is_refused() -> None:
         decode(b"ttyplan0" + WHOLE[8:])
 
 
-def ports(*records: tuple[str, int, list[int], list[int]]) -> bytes:
+def ports(*records: tuple[str, int, list[int], list[int]], file: int = 0) -> bytes:
     """A plan with one rule, and these ports: name, everybody, uids, their rules."""
     body = WHOLE[plans.HEAD.size :]
     empty = written(policy_of([]))[plans.HEAD.size :]
@@ -205,7 +205,7 @@ def ports(*records: tuple[str, int, list[int], list[int]]) -> bytes:
             [
                 empty[: -len(count) * 3],
                 struct.pack("=I", 1),
-                plans.RULE.pack(1, plans.ALLOWS, 0),
+                plans.RULE.pack(1, file, plans.ALLOWS, 0),
                 struct.pack("=II", len(records), len(text)),
                 text,
                 *(plans.PORT.pack(record[1], len(record[2]), 0, 0) for record in records),
@@ -224,6 +224,7 @@ def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
         (ports(("ttyS0", 0, [6, 5], [0, 0])), "users not in their order"),
         (ports(("ttyS0", 0, [5, 5], [0, 0])), "users not in their order"),
         (ports(("a0", 0, [], []), ("a0", 0, [], [])), "ports without names, or twice"),
+        (ports(("a0", 0, [], []), file=1), "a rule of no file"),
     ):
         with pytest.raises(BadPlan, match=why):
             decode(bad)

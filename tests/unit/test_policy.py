@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ttybroker.wire import valid_name
 from ttybrokerd.prepare import make
 from ttybrokerd.prepare.accounts import Accounts
-from ttybrokerd.prepare.policy import parse
+from ttybrokerd.prepare.files import Stamps
 from ttybrokerd.root.plan import ALLOWS, SHIPPED, Decision, Plan, PolicyError
 from unit.helpers import plan_of
 
@@ -434,7 +434,7 @@ def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name
     for uid, gids in ((ALICE, NOBODY), (0, frozenset({0})), (BOB, ADM)):
         assert not allowed(policy, name, uid, gids)
     assert not policy.is_admin(ALICE, DIALOUT | ADM)
-    assert all(flags == ALLOWS for _, flags, _ in policy.rules)
+    assert all(flags == ALLOWS for _, _, flags, _ in policy.rules)
 
 
 # files
@@ -502,4 +502,5 @@ def test_a_path_with_a_nul_is_a_mistake() -> None:
 def test_a_draft_is_read_wherever_it_lies(tmp_path: Path) -> None:
     path = tmp_path / "draft.toml"
     path.write_text(GOOD)
-    assert parse(make.read_draft(str(path)), Accounts()).rules[0].port == "ttyS*"
+    policy, wrong = make.judge(str(path), Stamps(), Accounts(), draft=True)
+    assert (policy.rules[0].port, wrong) == ("ttyS*", ())

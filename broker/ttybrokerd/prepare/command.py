@@ -8,27 +8,25 @@ from collections.abc import Mapping
 
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
+from ttybrokerd.prepare.files import Stamps, why_untrusted
 from ttybrokerd.prepare.hidden import hidden
-from ttybrokerd.prepare.make import make, read_draft, why_untrusted
-from ttybrokerd.prepare.policy import NAMES, Subjects, parse
+from ttybrokerd.prepare.make import judge, make
+from ttybrokerd.prepare.policy import NAMES, Subjects
 from ttybrokerd.root import plan, trust
-from ttybrokerd.root.plan import PolicyError
 
 NICE = 10
 
 
 def check(named: str | None) -> int:
-    """Judge the policy's text, wherever it lies; the exit status."""
+    """Judge the policy's text and its drop-ins', wherever they lie; the exit status. The machine's
+    own must be root's as well."""
     path = plan.policy_path(named)
-    try:
-        policy = parse(read_draft(path), Accounts(), path)
-    except PolicyError as error:
-        return _say_mistakes(error.mistakes)
-    if policy.unknown:  # guard: check-unknown-names
-        return _say_mistakes(policy.unknown)
+    draft = path not in (plan.POLICY, plan.SHIPPED)
+    policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
+    if mistakes := mistakes or policy.unknown:  # guard: check-unknown-names
+        return _say_mistakes(mistakes)
     _say_warnings((*policy.warnings, *hidden(policy)))
-    why = None if path == plan.SHIPPED else why_untrusted(path)
-    if why is not None:
+    if draft and (why := why_untrusted(path)):
         print(f"note: {why}", file=sys.stderr)
     print(f"{path}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from binascii import crc32
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,7 @@ def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
             _admins(policy.admins),
             _count(policy.aliases),
             *(_text(text) for pair in policy.aliases.items() for text in pair),
-            _rules(policy),
+            _rules(policy, origin.policy),
             _ports(policy),
         ]
     )
@@ -89,12 +90,15 @@ def _admins(admins: Subjects) -> bytes:
     return head + _numbers(sorted(admins.uids)) + _numbers(sorted(admins.gids))
 
 
-def _rules(policy: Policy) -> bytes:
-    records = [_count(policy.rules)]
+def _rules(policy: Policy, main: str) -> bytes:
+    paths = list(dict.fromkeys((main, *(rule.path for rule in policy.rules))))
+    labels = ("", *(os.path.basename(path) for path in paths[1:]))
+    records = [_count(labels), *map(_text, labels), _count(policy.rules)]
     for rule in policy.rules:
         flags = plan.ALLOWS * rule.allows | plan.CONSOLE * rule.console | plan.PTY * rule.pty
         flags |= plan.UNKNOWN * rule.subjects.unknown
-        records.append(plan.RULE.pack(rule.line, flags, rule.max_lease or 0))
+        file = paths.index(rule.path)
+        records.append(plan.RULE.pack(rule.line, file, flags, rule.max_lease or 0))
     return b"".join(records)
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from binascii import crc32
 from collections.abc import Mapping
 
 from ttybroker.wire import Value
-from ttybrokerd.prepare import accounts, filter
+from ttybrokerd.prepare import accounts, files, filter
 from ttybrokerd.prepare.encode import Origin, encode
-from ttybrokerd.prepare.policy import MAX_BYTES, NAMES, NO_POLICY, Policy, Subjects, parse
-from ttybrokerd.root import linux, plan, trust
+from ttybrokerd.prepare.files import Stamps
+from ttybrokerd.prepare.policy import NAMES, NO_POLICY, Policy, Subjects, parse
+from ttybrokerd.root import linux, plan
 from ttybrokerd.root.plan import PolicyError
 
-YOUNG = 1_000_000_000  # ns: a clock's tick, and the granularity of old file systems
 LIBRARIES = ("libc.", "libc-", "libseccomp.", "libpython")
 HERE = os.path.dirname(os.path.abspath(__file__))
-INSTALL = f"install it as {plan.POLICY}, owned by root and writable by nobody else"
 
 
 class Made(Value):
@@ -28,23 +26,6 @@ class Made(Value):
     data: bytes
     mistakes: tuple[str, ...]
     policy: Policy
-
-
-class Stamps(dict[str, tuple[int, ...]]):
-    """What each path was before it was read, so that a change during that is one as well."""
-
-    def take(self, path: str) -> None:
-        """Note how this path is now."""
-        directory = os.path.isdir(path) and not os.path.islink(path)
-        self[path] = plan.stamp(path, plan.PLACE if directory else plan.FILE)
-
-    def was_read(self, path: str, data: bytes) -> None:
-        """Note the checksum of what was read, if the file is so young that another change
-        might leave its times as they are."""
-        kind, *values, _ = self[path]
-        # guard: young-text
-        if kind == plan.FILE and time.time_ns() - max(values[3], values[4]) < YOUNG:
-            self[path] = (plan.TEXT, *values, crc32(data))
 
 
 def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
@@ -58,17 +39,11 @@ def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
     number, code = filter.tried()
     for library in (*_libraries(), *_own_files()):
         stamps.take(library)
-    if path == plan.SHIPPED:  # as long as there is no other
-        stamps.take(plan.POLICY)
     for file in people:
         stamps.take(file)
         with contextlib.suppress(OSError):  # absent, as its stamp says
             stamps.was_read(file, linux.read_file(file))
-    policy, mistakes = NO_POLICY, tuple[str, ...]()
-    try:
-        policy = parse(_read(path, stamps), names, path, last)
-    except PolicyError as error:
-        mistakes = error.mistakes
+    policy, mistakes = judge(path, stamps, names, last)
     if not names.asked:
         for file in people:
             del stamps[file]
@@ -83,50 +58,23 @@ def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
     return Made(encode(origin, number, code, policy), mistakes, policy)
 
 
-def read_draft(path: str) -> bytes:
-    """The text of a policy, whoever may change it. Raises PolicyError."""
-    try:
-        if not os.path.isfile(path) and os.path.exists(path):  # before it is opened
-            raise ValueError("not a regular file")
-        data = linux.read_file(path, MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES} bytes")
-    except OSError as error:
-        raise PolicyError(f"{path}:1: file: {error.strerror}") from None
-    except ValueError as error:
-        raise PolicyError(f"{path}:1: file: {error}") from None
-    return data
-
-
-def why_untrusted(path: str) -> str | None:
-    """Why the daemon would not read a policy there, and where to put it; None if it would."""
-    try:
-        trust.resolve(path)
-    except trust.Untrusted as error:
-        return f"{path}:1: file: {error}; {INSTALL}"
-    except (OSError, ValueError):  # which reading it will tell
-        pass
-    return None
-
-
-def _read(path: str, stamps: Stamps) -> bytes:
-    """The policy's text, with every component on its way stamped. Raises PolicyError."""
-    if path == plan.SHIPPED:
-        stamps.take(path)
-        return read_draft(path)
-    why, way = why_untrusted(path), list[str]()
-    try:
-        path_read = trust.resolve(path, way)
-    except (OSError, ValueError):
-        path_read = path
-    for component in way:
-        stamps.take(component)
-    if why is not None:  # guard: trusted-policy-path
-        raise PolicyError(why)
-    data = read_draft(path)
-    if path_read in stamps:
-        stamps.was_read(path_read, data)
-    return data
+def judge(
+    path: str,
+    stamps: Stamps,
+    names: accounts.Accounts,
+    last: Mapping[str, Subjects] = NAMES,
+    *,
+    draft: bool = False,
+) -> tuple[Policy, tuple[str, ...]]:
+    """The policy at `path` with its drop-ins, which is empty if there are mistakes; and those."""
+    mistakes = list[str]()
+    texts = files.read(path, stamps, mistakes, draft=draft)
+    if not mistakes:
+        try:
+            return parse(texts, names, last), ()
+        except PolicyError as error:
+            mistakes += error.mistakes
+    return NO_POLICY, tuple(mistakes)
 
 
 def _own_files() -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,6 @@ from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
 from ttybrokerd.root.plan import PolicyError
 
-MAX_BYTES = 1 << 20
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
@@ -38,6 +37,14 @@ class Subjects(Value):
 
 
 NAMES: Mapping[str, Subjects] = MappingProxyType({})  # none
+
+
+class Text(Value):
+    """One file of the policy. `path` is for messages; `admins`: whether it may name any."""
+
+    path: str
+    data: bytes
+    admins: bool = True
 
 
 class Rule(Value):
@@ -82,25 +89,69 @@ NO_POLICY = Policy((), NOBODY, {}, ())
 
 
 def parse(
-    data: bytes,
-    accounts: Accounts,
-    path: str = "policy",
-    last: Mapping[str, Subjects] = NAMES,
+    texts: Iterable[Text], accounts: Accounts, last: Mapping[str, Subjects] = NAMES
 ) -> Policy:
-    """The policy in `data`; `path` is for messages alone. `last` is whom names in a `deny` meant
-    when they were last known. Raises PolicyError."""
+    """The policy of these texts, whose rules come in this order. `last` is whom names in a `deny`
+    meant when they were last known. Raises PolicyError with every mistake, one a rule at most."""
+    parsers, mistakes = list[_Parser](), list[str]()
+    for text in texts:
+        try:
+            parsers.append(_Parser(text, accounts, last))
+            mistakes += parsers[-1].mistakes
+        except PolicyError as error:
+            mistakes += error.mistakes
+    aliases = {} if mistakes else _aliases(parsers, mistakes)
+    if mistakes:
+        raise PolicyError(*mistakes)
+    return Policy(
+        tuple(rule for parser in parsers for rule in parser.rules),
+        _union([parser.admins for parser in parsers]),
+        aliases,
+        tuple(warning for parser in parsers for warning in parser.warnings),
+        tuple(error for parser in parsers for error in parser.unknown),
+        {name: whom for parser in parsers for name, whom in parser.denied.items()},
+    )
+
+
+def _aliases(parsers: list[_Parser], mistakes: list[str]) -> dict[str, str]:
+    """The device of each alias; what is wrong with them is added to the mistakes."""
+    found: dict[str, str] = {}
+    rules = [
+        (parser, number, rule) for parser in parsers for number, rule in enumerate(parser.rules)
+    ]
+    for parser, number, rule in rules:
+        if rule.device is not None and found.setdefault(rule.port, rule.device) != rule.device:
+            what = f"{rule.port} already means {found[rule.port]}"
+            mistakes.append(str(parser.error("device", number, what)))
+    for parser, number, rule in rules:
+        plain = valid_name(rule.port) and portname.split(rule.port) is None
+        if plain and rule.port not in found:
+            what = f"{rule.port} is no kernel name; an alias needs a device"
+            mistakes.append(str(parser.error("port", number, what)))
+    return found
+
+
+def _union(each: list[Subjects]) -> Subjects:
+    return Subjects(
+        any(one.everybody for one in each),
+        frozenset().union(*(one.uids for one in each)),
+        frozenset().union(*(one.gids for one in each)),
+        any(one.unknown for one in each),
+    )
+
+
+def _read(text: Text) -> tuple[str, dict[str, Any]]:
     try:
-        text = data.decode()
+        decoded = text.data.decode()
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise PolicyError(f"{path}:{line}: text: not UTF-8: {error.reason}") from None
+        line = text.data.count(b"\n", 0, error.start) + 1
+        raise PolicyError(f"{text.path}:{line}: text: not UTF-8: {error.reason}") from None
     try:
-        document = tomllib.loads(text)
+        return decoded, tomllib.loads(decoded)
     except RecursionError:
-        raise PolicyError(f"{path}:1: text: nested too deep") from None
+        raise PolicyError(f"{text.path}:1: text: nested too deep") from None
     except ValueError as error:
-        raise PolicyError(_syntax(text, str(error), path)) from None
-    return _Parser(document, text, accounts, path, last).policy()
+        raise PolicyError(_syntax(decoded, str(error), text.path)) from None
 
 
 def _syntax(text: str, what: str, path: str) -> str:
@@ -112,51 +163,37 @@ def _syntax(text: str, what: str, path: str) -> str:
 
 
 class _Parser:
-    """Turns a TOML document into a Policy."""
+    """What one text says, and each of its mistakes. Raises PolicyError where it is no TOML."""
 
-    def __init__(
-        self,
-        document: dict[str, Any],
-        text: str,
-        accounts: Accounts,
-        path: str,
-        last: Mapping[str, Subjects],
-    ) -> None:
-        self.document = document
+    def __init__(self, text: Text, accounts: Accounts, last: Mapping[str, Subjects]) -> None:
+        decoded, document = _read(text)
         tables = document.get("rule", [])
         good = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)
-        self.tables: list[dict[str, Any]] | None = tables if good else None
-        self.lines = Lines(text, len(tables) if good else 0)
+        self.lines = Lines(decoded, len(tables) if good else 0)
         self.accounts = accounts
-        self.path = path
+        self.path = text.path
         self.last = last
         self.denied: dict[str, Subjects] = {}
         self.unknown: list[str] = []
         self.warnings: list[str] = []
         self.mistakes: list[str] = []
-
-    def policy(self) -> Policy:
-        """Raises PolicyError with every mistake, one a rule at most."""
-        admins, rules = NOBODY, list[Rule]()
+        self.admins = NOBODY
+        self.rules: list[Rule] = []
         try:
-            self.check_keys(self.document, {"admins", "rule"}, None)
-            if self.tables is None:
+            self.check_keys(document, {"admins", "rule"}, None)
+            if not good:
                 raise self.error("rule", None, "rules are tables: write [[rule]]")
-            if "admins" in self.document:
-                admins = self.subjects(self.document, "admins", None)
+            if "admins" in document:
+                if not text.admins:  # guard: admins-in-etc-alone
+                    raise self.error("admins", None, "only files below /etc name admins")
+                self.admins = self.subjects(document, "admins", None)
         except PolicyError as error:
             self.mistakes += error.mistakes
-        for number, table in enumerate(self.tables or []):
+        for number, table in enumerate(tables if good else []):
             try:
-                rules.append(self.rule(table, number))
+                self.rules.append(self.rule(table, number))
             except PolicyError as error:
                 self.mistakes += error.mistakes
-        aliases = {} if self.mistakes else self.aliases(rules)
-        if self.mistakes:
-            raise PolicyError(*self.mistakes)
-        return Policy(
-            tuple(rules), admins, aliases, tuple(self.warnings), tuple(self.unknown), self.denied
-        )
 
     def rule(self, table: dict[str, Any], number: int) -> Rule:
         self.check_keys(table, RULE_KEYS, number)
@@ -178,30 +215,11 @@ class _Parser:
             self.path,
         )
 
-    def aliases(self, rules: list[Rule]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for number, rule in enumerate(rules):
-            if rule.device is not None and found.setdefault(rule.port, rule.device) != rule.device:
-                what = f"{rule.port} already means {found[rule.port]}"
-                self.mistakes.append(str(self.error("device", number, what)))
-        for number, rule in enumerate(rules):
-            plain = valid_name(rule.port) and portname.split(rule.port) is None
-            if plain and rule.port not in found:
-                what = f"{rule.port} is no kernel name; an alias needs a device"
-                self.mistakes.append(str(self.error("port", number, what)))
-        return found
-
     def subjects(self, table: dict[str, Any], key: str, number: int | None) -> Subjects:
         value = table[key]
         if not isinstance(value, list):
             raise self.error(key, number, 'a list, such as ["@dialout", "alice", 1000]')
-        found = [self.subject(item, key, number) for item in value]
-        return Subjects(
-            any(one.everybody for one in found),
-            frozenset().union(*(one.uids for one in found)),
-            frozenset().union(*(one.gids for one in found)),
-            any(one.unknown for one in found),
-        )
+        return _union([self.subject(item, key, number) for item in value])
 
     def subject(self, item: object, key: str, number: int | None) -> Subjects:
         if item == "*":

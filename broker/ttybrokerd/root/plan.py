@@ -12,7 +12,8 @@ exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte or
     names     text: whom the names in `deny` mean; for prepare/, see encode.py
     admins    everybody u8, count u32, count u32, uids, gids
     aliases   count u32, count x (name text, device text)
-    rules     count u32, count x (line u32, flags u8, max_lease f64; 0: no limit)
+    files     count u32, count x text: "" for the policy, and the names of its drop-ins
+    rules     count u32, count x (line u32, file u16, flags u8, max_lease f64; 0: no limit)
     ports     count u32, names text (one a line), count x (everybody u32, uids u32, gids u32,
               flags u8), uids, their rules, gids, their rules
 
@@ -24,6 +25,7 @@ first rule that names them (NONE: no rule does), so that a decision does not wal
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
 import time
@@ -55,7 +57,7 @@ STAMP = struct.Struct("=BQQQqqIIII")
 COUNT = struct.Struct("=I")
 PAIR = struct.Struct("=II")
 ADMINS = struct.Struct("=BII")
-RULE = struct.Struct("=IBd")
+RULE = struct.Struct("=IHBd")
 PORT = struct.Struct("=IIIB")
 
 
@@ -64,9 +66,11 @@ class BadPlan(ValueError):
 
 
 class Rule(Value):
-    """What a rule permits. `line` is that of its [[rule]], `max_lease` in seconds."""
+    """What a rule permits. `line` is that of its [[rule]] in the drop-in `file`, or in the policy
+    where that is ""; `max_lease` is in seconds."""
 
     line: int
+    file: str
     port: str
     allows: bool
     max_lease: float | None
@@ -75,7 +79,8 @@ class Rule(Value):
     unknown: bool = False
 
     def __str__(self) -> str:
-        return f"{self.port} (line {self.line})"
+        file = self.file and f"{self.file}, "
+        return f"{self.port} ({file}line {self.line})"
 
 
 class Decision(Value):
@@ -152,6 +157,7 @@ class Plan:
         "aliases",
         "elsewhere",
         "ends",
+        "files",
         "filter",
         "globs",
         "lacks",
@@ -182,7 +188,8 @@ class Plan:
     names: str
     admins: tuple[bool, frozenset[int], frozenset[int]]
     aliases: dict[str, str]
-    rules: list[tuple[int, int, float]]
+    files: list[str]
+    rules: list[tuple[int, int, int, float]]
     numbers: Numbers
     places: dict[str, Place]  # by what rules say in `port`
     globs: dict[str, list[Place]]  # those of them with *, ? or [, by what stands before it
@@ -214,10 +221,10 @@ class Plan:
                 first, port = number, place.port
         if first == NONE:
             return Decision(False, bool(places), None, device)  # guard: no-rule-no-access
-        line, flags, seconds = self.rules[first]
+        line, file, flags, seconds = self.rules[first]
         allows = bool(flags & ALLOWS)
-        rule = Rule(line, port, allows, seconds or None, bool(flags & CONSOLE), bool(flags & PTY),
-                    bool(flags & UNKNOWN))  # fmt: skip
+        rule = Rule(line, self.files[file], port, allows, seconds or None, bool(flags & CONSOLE),
+                    bool(flags & PTY), bool(flags & UNKNOWN))  # fmt: skip
         return Decision(allows, True, rule, device)
 
     def is_pty(self, name: str) -> bool:
@@ -240,7 +247,7 @@ class Plan:
     def allows_something(self, uid: int, gids: frozenset[int]) -> bool:
         """Whether there is a port whose first rule about this caller allows it."""
         firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places.values())
-        return any(first != NONE and self.rules[first][1] & ALLOWS for first in firsts)
+        return any(first != NONE and self.rules[first][2] & ALLOWS for first in firsts)
 
     def _matching(self, name: str, device: str | None) -> list[Place]:
         """The ports of rules that this name matches. An alias is its own name: globs are over
@@ -285,8 +292,12 @@ def decode(data: bytes) -> Plan:
         if name in plan.aliases:
             raise BadPlan("an alias twice")
         plan.aliases[name] = reader.text()
+    plan.files = [reader.text() for _ in range(reader.count())]
     plan.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
-    plan.lacks = plan.mistake != "" or any(flags & UNKNOWN for _, flags, _ in plan.rules)
+    # guard: plan-rule-files
+    if max((file for _, file, _, _ in plan.rules), default=-1) >= len(plan.files):
+        raise BadPlan("a rule of no file")
+    plan.lacks = plan.mistake != "" or any(flags & UNKNOWN for _, _, flags, _ in plan.rules)
     _read_ports(reader, plan)
     if reader.at != len(data):  # guard: plan-length
         raise BadPlan("too long")
@@ -392,6 +403,11 @@ def made_for() -> str:
     return f"{VERSION} {mode} {system.release} {system.machine} {sys.executable} {sys.version}"
 
 
+def listing(names: list[str]) -> bytes:
+    """What a TEXT of a directory is the checksum of."""
+    return os.fsencode("\0".join(sorted(names)))
+
+
 def stamp(path: str, kind: int) -> tuple[int, ...]:
     """What STAMP holds of this path now; ABSENT if nothing is there, or cannot be looked at.
 
@@ -404,7 +420,8 @@ def stamp(path: str, kind: int) -> tuple[int, ...]:
     times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if kind >= FILE else (0, 0, 0)
     checksum = 0
     if kind == TEXT:
-        checksum = crc32(linux.read_file(path))
+        isdir = stat.S_ISDIR(status.st_mode)
+        checksum = crc32(listing(os.listdir(path)) if isdir else linux.read_file(path))
     owner = (status.st_uid, status.st_gid, status.st_mode)
     return (kind, status.st_dev, status.st_ino, *times, *owner, checksum)
 

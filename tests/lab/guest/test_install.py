@@ -206,6 +206,30 @@ def test_without_a_policy_nobody_gets_a_port_and_an_upgrade_from_0_1_0_brings_th
         broker.begin()
 
 
+def test_rules_of_another_package_are_taken_by_the_trigger(broker: Service) -> None:
+    drop_in = Path("/usr/lib/ttybroker/policy.d/50-lab.toml")
+
+    def trigger() -> None:
+        before = broker.log().count("reload reason=")
+        run("/var/lib/dpkg/info/ttybroker.postinst", "triggered", str(drop_in.parent), timeout=SLOW)
+        until("the rules to be taken", lambda: broker.log().count("reload reason=") > before,
+              told=broker.log)  # fmt: skip
+
+    drop_in.parent.mkdir()
+    try:
+        drop_in.write_text('[[rule]]\nport = "lab"\ndevice = "/dev/ttyS1"\nallow = ["bob"]\n')
+        trigger()
+        holder = broker.holder(BOB, "lab")
+        assert broker.port("lab").holder is not None
+        holder.say()
+        holder.hear()
+        holder.wait()
+    finally:
+        drop_in.unlink()
+        drop_in.parent.rmdir()
+        trigger()
+
+
 def checked(body: bytes) -> bytes:
     """An NMEA sentence."""
     return b"$%s*%02X\r\n" % (body, reduce(int.__xor__, body, 0))

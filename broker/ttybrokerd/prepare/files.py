@@ -1,0 +1,175 @@
+"""The policy's files: the one that is named, its drop-ins, and what may be believed of them.
+
+Drop-ins come with devices or with a configuration of many machines. Their order and precedence are
+systemd's, systemd.unit(5): by file name, whatever the directory; of two with one name that in the
+first directory counts; a link to /dev/null there takes the other away.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from binascii import crc32
+
+from ttybrokerd.prepare.policy import Text
+from ttybrokerd.root import linux, plan, trust
+from ttybrokerd.root.plan import PolicyError
+
+RUN = "/run/ttybroker/policy.d"
+SHARED = "/usr/lib/ttybroker/policy.d"
+MAX_BYTES = 1 << 20  # of all files together
+MOST = 256  # drop-ins
+YOUNG = 1_000_000_000  # ns: a clock's tick, and the granularity of old file systems
+INSTALL = f"install it as {plan.POLICY}, owned by root and writable by nobody else"
+DROP_IN = "a drop-in and its directories are root's, and writable by nobody else"
+COPY_IT = "copy the file, or mask the name by a link to /dev/null"
+
+
+class Stamps(dict[str, tuple[int, ...]]):
+    """What each path was before it was read, so that a change during that is one as well."""
+
+    def take(self, path: str) -> None:
+        """Note how this path is now, if it was not noted before."""
+        if path not in self:
+            directory = os.path.isdir(path) and not os.path.islink(path)
+            self[path] = plan.stamp(path, plan.PLACE if directory else plan.FILE)
+
+    def take_listing(self, directory: str) -> None:
+        """Note how a directory is now with all that is in it, also that it is not there."""
+        self[directory] = plan.stamp(directory, plan.FILE)
+
+    def was_read(self, path: str, data: bytes) -> None:
+        """Note the checksum of what was read, if the file or directory is so young that another
+        change might leave its times as they are."""
+        kind, *values, _ = self[path]
+        # guard: young-text
+        if kind == plan.FILE and time.time_ns() - max(values[3], values[4]) < YOUNG:
+            self[path] = (plan.TEXT, *values, crc32(data))
+
+
+def directories(path: str) -> list[str]:
+    """Where the drop-ins of the policy at `path` are, the first before all others."""
+    path = plan.POLICY if path == plan.SHIPPED else path
+    beside = f"{path.removesuffix('.toml')}.d"
+    if "\0" in path:  # which reading it tells
+        return []
+    return [beside, RUN, SHARED] if path == plan.POLICY else [beside]
+
+
+def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False) -> list[Text]:
+    """The texts of the policy at `path`, in the order of their rules. What they are read from is
+    stamped; what is wrong with a file is added to the mistakes.
+
+    A draft may be anybody's, and anywhere.
+    """
+    texts = list[Text]()
+    try:
+        texts.append(Text(path, _policy(path, stamps, draft)))
+    except PolicyError as error:
+        mistakes += error.mistakes
+    for file in _drop_ins(path, stamps, mistakes, draft):
+        try:
+            if (data := _drop_in(file, stamps, draft)) is not None:
+                texts.append(Text(file, data, os.path.dirname(file) not in (RUN, SHARED)))
+        except PolicyError as error:
+            mistakes += error.mistakes
+    if sum(len(text.data) for text in texts) > MAX_BYTES:
+        mistakes.append(f"{path}:1: file: larger than {MAX_BYTES} bytes with its drop-ins")
+    return texts
+
+
+def read_draft(path: str) -> bytes:
+    """The text of a file, whoever may change it. Raises PolicyError."""
+    try:
+        if not os.path.isfile(path) and os.path.exists(path):  # before it is opened
+            raise ValueError("not a regular file")
+        data = linux.read_file(path, MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES} bytes")
+    except OSError as error:
+        raise PolicyError(f"{path}:1: file: {error.strerror}") from None
+    except ValueError as error:
+        raise PolicyError(f"{path}:1: file: {error}") from None
+    return data
+
+
+def why_untrusted(path: str) -> str:
+    """Why the daemon would not read a policy there, and where to put it; "" if it would."""
+    _, why = _way(path, Stamps())
+    return why and f"{why}; {INSTALL}"
+
+
+def _policy(path: str, stamps: Stamps, draft: bool) -> bytes:
+    if path == plan.SHIPPED:  # as long as there is no other
+        stamps.take(plan.POLICY)
+        stamps.take(path)
+        return read_draft(path)
+    resolved, why = _way(path, stamps)
+    if why and not draft:  # guard: trusted-policy-path
+        raise PolicyError(f"{why}; {INSTALL}")
+    data = read_draft(path)
+    if resolved in stamps:
+        stamps.was_read(resolved, data)
+    return data
+
+
+def _drop_ins(path: str, stamps: Stamps, mistakes: list[str], draft: bool) -> list[str]:
+    """The drop-ins that count, masks too, in their order."""
+    chosen: dict[str, str] = {}
+    for directory in directories(path):
+        try:
+            for name in _listed(directory, stamps, draft):
+                chosen.setdefault(name, directory)  # guard: first-directory-counts
+        except PolicyError as error:
+            mistakes += error.mistakes
+    if len(chosen) > MOST:
+        mistakes.append(f"{path}:1: file: more than {MOST} drop-ins")
+        return []
+    return [f"{chosen[name]}/{name}" for name in sorted(chosen, key=os.fsencode)]
+
+
+def _listed(directory: str, stamps: Stamps, draft: bool) -> list[str]:
+    resolved = os.path.realpath(directory)
+    stamps.take_listing(resolved)  # guard: stamp-of-drop-ins
+    _, why = _way(directory, stamps)
+    if why and not draft:  # guard: trusted-drop-in-directory
+        raise PolicyError(f"{why}; {DROP_IN}")
+    try:
+        names = os.listdir(resolved)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise PolicyError(f"{directory}:1: file: {error.strerror}") from None
+    stamps.was_read(resolved, plan.listing(names))
+    return [name for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+
+def _drop_in(file: str, stamps: Stamps, draft: bool) -> bytes | None:
+    """A drop-in's text; None if it is a link that takes the name away. Raises PolicyError."""
+    _, why = _way(file, stamps)
+    if why and not draft:  # guard: trusted-drop-in
+        raise PolicyError(f"{why}; {DROP_IN}")
+    resolved, directory = os.path.realpath(file), os.path.realpath(os.path.dirname(file))
+    if resolved == "/dev/null":
+        return None
+    if os.path.dirname(resolved) != directory:  # guard: no-link-out
+        raise PolicyError(f"{file}:1: file: a link out of its directory, to {resolved}; {COPY_IT}")
+    data = read_draft(file)
+    if resolved in stamps:
+        stamps.was_read(resolved, data)
+    return data
+
+
+def _way(path: str, stamps: Stamps) -> tuple[str, str]:
+    """`path` with its links followed, and why others than root could change what it leads to, ""
+    if they could not. Every component is stamped."""
+    way, resolved, why = list[str](), path, ""
+    try:
+        resolved = trust.resolve(path, way)
+    except trust.Untrusted as error:
+        why = f"{path}:1: file: {error}"
+    except (OSError, ValueError):  # which reading it will tell
+        pass
+    for component in way:
+        stamps.take(component)
+    return resolved, why
