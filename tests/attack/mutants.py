@@ -1789,6 +1789,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{PLAN}::test_a_plan_whose_numbers_do_not_fit_together_is_refused",),
     ),
     Mutant(
+        "plan-of-a-size",
+        "a plan that is too large to be read is not written",
+        NEVER,
+        (f"{PLAN}::test_a_policy_whose_plan_is_too_large_to_be_read_is_a_mistake",),
+    ),
+    Mutant(
         "check-every-name",
         "check says of a device that it is denied under another name",
         "return None",

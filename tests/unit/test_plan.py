@@ -743,6 +743,21 @@ def test_a_denied_group_is_its_members_too(policy: Path) -> None:
     assert not may(plan, BOB)  # an allow is for a process that is in it
 
 
+@root
+def test_a_policy_whose_plan_is_too_large_to_be_read_is_a_mistake(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = kept(policy).read_bytes()
+    monkeypatch.setattr(plans, "MAX_BYTES", len(before) + 100)
+    policy.write_text(RULE.format(", ".join(map(str, range(500)))))
+    assert command.prepare(str(policy), str(policy.parent.parent)) == 1
+    assert f"{policy}:1: file: its plan has more than " in capsys.readouterr().err
+    plan, _ = started(policy)
+    assert plan.mistake.startswith(f"{policy}:1: file: its plan has more than ")
+    assert not may(plan, 5)
+    assert kept(policy).read_bytes() == before
+
+
 words = st.text("abc @,0123456789\u00e9", min_size=1, max_size=6)
 
 

@@ -122,6 +122,10 @@ BAD: list[tuple[str, str]] = [
         f"p:3: allow: what stands here {NOT_A_SUBJECT}",
     ),
     (
+        '[[rule]]\nport = "ttyS0"\nallow = ["%active"]\n',
+        "p:3: allow: '%active': no word with % is known",
+    ),
+    (
         '[[rule]]\nport = "ttyS0"\nallow = [-1]\n',
         "p:3: allow: a uid is a number from 0 to 4294967294",
     ),

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
 from ttybrokerd.prepare.files import Stamps, why_untrusted
-from ttybrokerd.prepare.hidden import hidden
 from ttybrokerd.prepare.make import judge, make
 from ttybrokerd.prepare.policy import NAMES, Subjects
 from ttybrokerd.root import plan, trust
@@ -20,6 +19,8 @@ NICE = 10
 def check(named: str | None) -> int:
     """Judge the policy's text and its drop-ins', wherever they lie; the exit status. The machine's
     own must be root's as well."""
+    from ttybrokerd.prepare.hidden import hidden  # a start has no use for it
+
     path = plan.policy_path(named)
     draft = path not in (plan.POLICY, plan.SHIPPED)
     policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)

@@ -55,7 +55,12 @@ def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
         "".join(mistakes[:1]),
         stamps,
     )
-    return Made(encode(origin, number, code, policy), mistakes, policy)
+    data = encode(origin, number, code, policy)
+    if len(data) > plan.MAX_BYTES:  # guard: plan-of-a-size
+        why = f"{path}:1: file: its plan has more than {plan.MAX_BYTES} bytes; name fewer users"
+        mistakes, policy = (f"{why} in deny, or smaller groups",), NO_POLICY
+        data = encode(origin.replace(mistake=mistakes[0]), number, code, policy)
+    return Made(data, mistakes, policy)
 
 
 def judge(

@@ -228,6 +228,8 @@ class _Parser:
             if not 0 <= item < 0xFFFFFFFF:
                 raise self.error(key, number, "a uid is a number from 0 to 4294967294")
             return NOBODY.replace(uids=frozenset({item}))
+        if isinstance(item, str) and item.startswith("%"):
+            raise self.error(key, number, f"{item!r}: no word with % is known")
         if isinstance(item, str) and (item.startswith("@") or "*" not in item) and item.strip("@"):
             return self.named(item, key, number)
         shown = repr(item) if isinstance(item, str | float) else "what stands here"
