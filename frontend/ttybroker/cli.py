@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="run any program on brokered ports", add_help=False)
     revoke = commands.add_parser("revoke", help="take a port back from its holder")
     revoke.add_argument("port")
+    hold = "keep it from its holder's user for so long from now on"
+    revoke.add_argument("--hold", metavar="SECONDS", type=float, default=0.0, help=hold)
     check = commands.add_parser("check", help="would it be allowed, and by which rule")
     check.add_argument("--user", help="ask for another user (root and admins)")
     check.add_argument("--json", action="store_true", help="for programs")
@@ -138,29 +140,55 @@ def _revoke(options: argparse.Namespace) -> int:
     from ttybroker import client
     from ttybroker.errors import BrokerError
     from ttybroker.names import similar
+    from ttybroker.wire import MAX_WAIT
 
+    port, hold = options.port, options.hold
+    if not 0 <= hold <= MAX_WAIT:
+        _say("--hold: it is a number of seconds, 30 for example")
+        return USAGE
     with client.connect() as broker:
         try:
-            withdrawn = broker.revoke(options.port)
+            before = _holder(broker, port)
+            withdrawn = broker.revoke(port, hold)
         except BrokerError as error:
-            _say(f"{error}{similar(broker, options.port)}")
+            _say(f"{error}{similar(broker, port)}")
             return REFUSED
-        print(f"{options.port}: taken back; {_now(broker, options.port)}")
+        print(f"{port}: taken back; {_now(broker, port, before)}")
+    if hold:
+        print(f"{port}: kept for {hold:g} s from {_user_of(before)}")
     if withdrawn:
-        print(f"{options.port}: {withdrawn} waiting requests of the same user were withdrawn")
+        print(f"{port}: {withdrawn} waiting requests of the same user were withdrawn")
     return DONE
 
 
-def _now(broker: Client, name: str) -> str:
-    """Whose the port is a moment after it was taken back: a program may have asked again."""
+def _now(broker: Client, name: str, before: Holder | None) -> str:
+    """Whose the port is a moment after it was taken back: a program may have asked again.
+    before: who had it until then."""
     import time
 
     from ttybroker.holding import holding
 
     time.sleep(_MOMENT)
+    holder = _holder(broker, name)
+    if holder is None:
+        return "it is free"
+    again = before is not None and before.uid == holder.uid and holder.how == "lease"
+    hint = f" again; to keep it free for a while: ttybroker revoke --hold 60 {name}"
+    return f"now {holding(holder)}{hint if again else ''}"
+
+
+def _user_of(holder: Holder | None) -> str:
+    from ttybroker.users import named
+
+    if holder is None or holder.uid is None:
+        return "the user who had it"
+    return named(holder).user or f"uid {holder.uid}"
+
+
+def _holder(broker: Client, name: str) -> Holder | None:
+    """Who has the port, as far as the caller may know."""
     ports = broker.ports((name,))
-    holder = ports[0].holder if ports else None
-    return "it is free" if holder is None else f"now {holding(holder)}"
+    return ports[0].holder if ports else None
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -259,7 +287,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ttybroker.client import Client
-    from ttybroker.wire import PortInfo
+    from ttybroker.wire import Holder, PortInfo
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "list": _list,

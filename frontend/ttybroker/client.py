@@ -217,22 +217,29 @@ class Client:
             if not reply.more:  # an older broker leaves none out
                 return [port for port in found if not names or port.name in names]
 
-    def revoke(self, name: str) -> int:
+    def revoke(self, name: str, hold: float = 0) -> int:
         """Take the port back from its holder; returns when it is free.
 
+        hold: keep the holder's user from it for so many seconds from now on.
         Returns how many waiting requests of the holder's user were withdrawn with it. Raises
         BrokerError; if the broker ends meanwhile, too: asked again, the next holder might be hit.
         """
-        request = wire.Revoke(_checked(name))
+        request = wire.Revoke(_checked(name), _milliseconds(hold))
         try:
-            reply = self._answer(request, DEVICE_LIMIT)
+            reply = self._answer_revoke(request)
         except OldBroker:  # which took nothing back
             for pause in self.come_back(RetryBudget(None)):
                 time.sleep(pause)
-            reply = self._answer(request, DEVICE_LIMIT)
+            reply = self._answer_revoke(request)
         if not isinstance(reply, wire.Done):
             raise _unexpected(reply)
         return reply.withdrawn
+
+    def _answer_revoke(self, request: wire.Revoke) -> wire.Reply:
+        if request.hold and self._version == 1:
+            what = f"{request.name}: not taken back: this broker is an older one, without --hold"
+            raise BrokerError(errno.EOPNOTSUPP, what)
+        return self._answer(request, DEVICE_LIMIT)
 
     def check(
         self, name: str, *, uid: int | None = None, groups: tuple[int, ...] = ()

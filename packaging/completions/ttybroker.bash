@@ -35,7 +35,7 @@ _ttybroker()
 	fi
 	case $command:$prev in
 	run:--via) words='auto notify pty' ;;
-	*:--wait | run:--fd) return ;;
+	*:--wait | run:--fd | revoke:--hold) return ;;
 	term:-b | term:--baud) words='9600 19200 38400 57600 115200 230400 460800 921600' ;;
 	term:-d | term:--databits) words='5 6 7 8' ;;
 	term:-p | term:--parity) words='none even odd mark space' ;;
@@ -60,6 +60,7 @@ _ttybroker()
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --reconnect --no-reconnect --linger --send --profile --log --timestamps --hex
 			--eol --echo --filter --encoding --raw --quiet --exit-char --menu-char --help" ;;
+		revoke:-*) words=--hold ;;
 		check:-*) words='--user --broker --json' ;;
 		list:* | run:* | term:* | check:* | revoke:*) words=$(_ttybroker_ports) ;;
 		esac

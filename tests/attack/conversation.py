@@ -51,6 +51,7 @@ from ttybroker import wire
 from ttybrokerd.prepare.make import make
 from ttybrokerd.root import clients as clients_module
 from ttybrokerd.root import connection as connection_module
+from ttybrokerd.root import holds as holds_module
 from ttybrokerd.root import leases as leases_module
 from ttybrokerd.root import linux
 from ttybrokerd.root import port as port_module
@@ -111,6 +112,7 @@ class Episode:
         vars(linux)["refuse_descriptors"] = refuse
         vars(connection_module)["time"] = self.clock
         vars(leases_module)["time"] = self.clock
+        vars(holds_module)["time"] = self.clock
         vars(port_module)["time"] = self.clock
         vars(table_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases,
                                   YIELDERS_PER_UID=LIMITS.yielders)  # fmt: skip
@@ -318,7 +320,7 @@ class Episode:
             request.names = tuple(self.dice.sample((*NAMES, "other", "a/b"), 2))
             request.flags = self.dice.choice((0, 0, wire.WATCH))
         if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
-            request.hold = 1
+            request.hold = self.dice.choice((1, 60_000, 86_400_001))
         return wire.encode_request(request, version)
 
     def name(self) -> str:

@@ -165,7 +165,7 @@ class Dialogue:
             request.names = tuple(self.dice.sample((*RULES, "other", "a/b"), 2))
             request.flags = self.dice.choice((0, 0, wire.WATCH))
         if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
-            request.hold = 1
+            request.hold = 86_400_001
         return wire.encode_request(request, version)
 
     def broken(self, data: bytes) -> bytes:

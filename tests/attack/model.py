@@ -217,6 +217,7 @@ class Model:
         self.had: Counter[int] = Counter()  # leases, by user
         self.dead: list[Lease] = []  # hung up, and still open somewhere
         self.now = 0.0
+        self.holds: dict[tuple[Port, int], float] = {}  # until when a user is kept from a port
         self.granted = 0
 
     # what happens outside
@@ -395,7 +396,7 @@ class Model:
         elif kind == "unserved":
             self.refuse(who, errno.EOPNOTSUPP)
         elif kind == "revoke":
-            self.revoke(who, name)
+            self.revoke(who, name, *numbers)
         elif kind == "check":
             self.check(who, name, *numbers)
         elif kind == "status":
@@ -430,6 +431,8 @@ class Model:
             return self.refuse(who, errno.EACCES)
         if joins:
             return self.refuse(who, errno.ESTALE)
+        if self.holds.get((port, who.uid), self.now) > self.now:
+            return self.refuse(who, errno.EBUSY)
         self.forget_dead()
         asked, had = self.asked[who.uid], self.had[who.uid]
         dead = sum(lease.want.uid == who.uid for lease in self.dead)
@@ -460,7 +463,7 @@ class Model:
                 wants.add(port.current)
         return sum(want.yields and want.uid == uid for want in wants)
 
-    def revoke(self, who: Connection, name: bytes) -> None:
+    def revoke(self, who: Connection, name: bytes, hold: int) -> None:
         """REVOKE."""
         if not named_well(name):
             return self.refuse(who, errno.EINVAL)
@@ -472,8 +475,12 @@ class Model:
             return self.refuse(who, errno.EACCES)
         if port is None or not held:
             return self.refuse(who, errno.ESRCH)
+        if hold > 86_400_000:
+            return self.refuse(who, errno.EDQUOT)
         assert port.lease is not None
         admin = who.uid in self.admins
+        if hold:
+            self.holds[port, port.lease.want.uid] = self.now + hold / 1000
         for want in [want for want in port.queue
                      if want.uid == port.lease.want.uid or (admin and want.claim)]:  # fmt: skip
             self.refuse(want.by, errno.ECANCELED)  # of a session without a port, or a claim
@@ -808,9 +815,9 @@ def parse(data: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
     if kind == 2 and len(body) == 4:
         return "list", b"", (u32(0), ())
     if kind == 3 and not second:
-        return "revoke", body, ()
+        return "revoke", body, (0,)
     if kind == 3 and len(body) >= 4:
-        return ("unserved", b"", ()) if u32(0) else ("revoke", body[4:], ())
+        return "revoke", body[4:], (u32(0),)
     if kind == 4 and len(body) >= 6:
         count = int.from_bytes(body[4:6], "little")
         if count <= 256 and len(body) >= 6 + 4 * count:

@@ -1483,6 +1483,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "kept-off",
+        "a port is kept from whom it was taken back from",
+        NEVER,
+        (
+            "tests/unit/test_holds.py::test_a_hold_is_for_one_user_and_one_device_and_ends",
+            "tests/real/test_cli.py::test_held_back_the_port_is_free_for_others_alone",
+        ),
+    ),
+    Mutant(
+        "bounded-holds",
+        "what is kept from users is bounded",
+        NEVER,
+        ("tests/unit/test_holds.py::test_holds_are_bounded_in_time_and_number",),
+    ),
+    Mutant(
         "ttyrun-asks-the-daemon",
         "where a daemon listens the launcher has no table of its own",
         NEVER,

@@ -157,6 +157,7 @@ def test_commands_and_options(complete: Complete, daemon: Daemon) -> None:
     assert complete("ttybroker re") == {"revoke"}
     assert complete("ttybroker list --j") == {"--json"}
     assert complete("ttybroker list --c") == {"--copies"}
+    assert complete("ttybroker revoke --h") >= {"--hold"}
     for option in ("--user", "--broker", "--json"):
         assert complete(f"ttybroker check {option[:4]}") == {option}
     assert complete("ttybroker --v") == {"--version"}

@@ -11,17 +11,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
 
-from support.children import as_user
+from support.children import Chat, as_user
 from support.daemon import Daemon
 from support.processes import python_path
 from support.rig import Rig
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
-from ttybroker import cli, client, wire
+from ttybroker import cli, client, open_fd, wire
+from ttybroker.errors import BrokerError, PortBusy
 from ttybroker.version import VERSION
 
 pytestmark = pytest.mark.root
@@ -157,6 +159,63 @@ def test_revoke_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
     assert re.fullmatch(told, done.stdout), done.stdout
 
 
+def test_revoke_says_when_the_old_holder_has_it_again(rig: Rig, daemon: Daemon) -> None:
+    rig.holder(ALICE, "ttyS0")
+
+    def comes_back(chat: Chat) -> None:
+        with client.connect(str(rig.socket)) as connection:
+            chat.say()
+            while True:
+                try:
+                    connection.open("ttyS0")
+                    break
+                except BrokerError:
+                    os.sched_yield()
+        chat.hear()
+
+    back = rig.child(ALICE, comes_back)
+    back.hear()
+    done = command(rig, "revoke", "ttyS0")
+    told = rf"taken back; now uid {ALICE} has it with \S+ \(pid {back.pid}\) since \S+ again; "
+    assert re.fullmatch(f"ttyS0: {told}to keep it free for a while: ttybroker revoke --hold 60 ttyS0\n",
+                        done.stdout), done.stdout  # fmt: skip
+
+
+def test_held_back_the_port_is_free_for_others_alone(rig: Rig, daemon: Daemon) -> None:
+    rig.holder(ALICE, "ttyS0")
+    done = command(rig, "revoke", "--hold", "600", "ttyS0")
+    assert (done.returncode, done.stdout) == (
+        0, f"ttyS0: taken back; it is free\nttyS0: kept for 600 s from uid {ALICE}\n")  # fmt: skip
+    for wait in (None, 30.0):
+
+        def ask(wait: float | None = wait) -> str:
+            with pytest.raises(PortBusy) as refused:
+                open_fd("ttyS0", broker=str(rig.socket), wait=wait)
+            return str(refused.value)
+
+        told = as_user(ALICE, (), ask)
+        assert told.startswith("ttyS0: busy: it was taken back, and is kept from you for 600 s")
+    rig.holder(ALICE, "ttyS1")
+    rig.holder(BOB, "ttyS0")
+
+
+def test_a_hold_ends(rig: Rig, daemon: Daemon) -> None:
+    rig.holder(ALICE, "ttyS0")
+    command(rig, "revoke", "--hold", "0.5", "ttyS0")
+
+    def ask() -> int:
+        refused = 0
+        while True:
+            try:
+                os.close(open_fd("ttyS0", broker=str(rig.socket)))
+                return refused
+            except PortBusy:
+                refused += 1
+                time.sleep(0.01)
+
+    assert as_user(ALICE, (), ask) > 0
+
+
 def client_list(rig: Rig) -> list[wire.PortInfo]:
     with client.connect(str(rig.socket)) as connection:
         return connection.ports(("ttyS0",))
@@ -175,6 +234,7 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         (["term"], 2, "which port? see: ttybroker list"),
         (["term", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["revoke", "../etc"], 1, "not a port's name"),
+        (["revoke", "--hold", "-1", "ttyS0"], 2, "it is a number of seconds"),
         (["revoke", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["check", "ttyS9"], 1, ""),
         (["check", "--user", "²", "ttyS0"], 2, "no such user: ²"),

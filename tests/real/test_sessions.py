@@ -177,6 +177,34 @@ def test_a_revoke_ends_every_open_of_the_session_and_withdraws_what_its_user_wai
     assert holder.result() == [b"", b""]
 
 
+@pytest.mark.parametrize("hold", [0, 60])
+def test_another_session_that_has_a_port_waits_on_unless_the_port_is_kept_from_its_user(
+    rig: Rig, hold: int
+) -> None:
+    rig.port("ttyS0")
+    rig.port("ttyS1")
+    rig.daemon()
+
+    def wait(chat: Chat) -> int:
+        with client.connect(str(rig.socket)) as connection:
+            connection.open("ttyS1")
+            chat.say()
+            try:
+                connection.open("ttyS0", wait=60, session=connection.session)
+            except BrokerError as error:
+                return error.errno or 0
+        return 0
+
+    rig.holder(ALICE, "ttyS0")
+    waits = rig.child(ALICE, wait)
+    waits.hear()
+    with client.connect(str(rig.socket)) as connection:
+        while not connection.ports(("ttyS0",))[0].waiting:
+            pass
+        assert connection.revoke("ttyS0", hold) == (1 if hold else 0)
+    assert waits.result() == (errno.ECANCELED if hold else 0)
+
+
 def speeds(rig: Rig, between: bool) -> tuple[int, int]:
     """The speed that a session set, and what it finds when it opens the port again, with somebody
     else's lease `between` or not."""

@@ -110,7 +110,6 @@ def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon)
     [
         (wire.List(flags=wire.WATCH), "watching a list"),
         (wire.List(flags=wire.DETAILS), "a port's facts"),
-        (wire.Revoke("ttyS0", 1000), "holding a port back"),
     ],
 )
 def test_what_is_not_served_is_refused_and_not_left_out(

@@ -339,6 +339,14 @@ def test_what_an_older_daemon_lacks_is_said_once(path: str, told: list[str]) -> 
     assert told == [f"gps: the broker at {path} is an older one, without {what}"]
 
 
+def test_where_a_daemon_cannot_keep_a_user_off_nothing_is_taken_back(path: str) -> None:
+    with OldDaemon(path, old_wire.Done()) as daemon, connect(path) as asker:
+        for _ in range(2):
+            with pytest.raises(BrokerError, match="not taken back: .* without --hold"):
+                asker.revoke("gps", 5)
+    assert daemon.asked == []
+
+
 def test_an_older_daemons_refusal_is_said_in_its_own_words(path: str) -> None:
     holder = old_wire.Holder(4242, "ann", 7, "cu", 5.0)
     reply = old_wire.Refused(errno.EBUSY, "gps: busy: held by ann (uid 4242); wait", holder)

@@ -22,6 +22,7 @@ from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.holds import Holds
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.keeper import Keeper
 from ttybrokerd.root.lease import LOOK_AGAIN, Lease
@@ -75,6 +76,7 @@ class Leases:
         self._looking: dict[Lease, None] = {}  # those with `looks`, in order
         self._keeper = Keeper(store)
         self._copies = DeadCopies()
+        self.holds = Holds()
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
         self._inotify = linux.inotify()
@@ -91,9 +93,17 @@ class Leases:
     # what requests ask for
 
     def ask(self, request: OpenRequest, seen: Seen) -> None:
-        """Open the port for this request, or queue it, or refuse it. Takes `seen` over."""
+        """Open the port for this request, or queue it, or refuse it. Takes `seen` over.
+
+        Raises Refusal EBUSY if the port is kept from this user.
+        """
         key = request.key = seen.rdev
         self._look_after(key)
+        try:
+            self.holds.check(key, request.uid)
+        except Refusal:
+            seen.close()
+            raise
         lease = self._all.get(key)
         if lease is not None and lease.session is request.session is not None and self._held(key):
             self._join(lease, request, seen)
@@ -132,23 +142,29 @@ class Leases:
                 return lease
         return None
 
-    def revoke(self, lease: Lease, client: Connection) -> None:
-        """Take the port back; the client is answered when it is free."""
-        for request in self._withdrawn_with(lease, self._judge.is_admin(client.identity)):
+    def revoke(self, lease: Lease, client: Connection, hold: float = 0) -> None:
+        """Take the port back; the client is answered when it is free. Keep it from the holder's
+        user for `hold` seconds from now on."""
+        if hold:
+            self.holds.add(lease.key, lease.uid, hold)
+        by_admin = self._judge.is_admin(client.identity)
+        for request in self._withdrawn_with(lease, by_admin=by_admin, all_of_them=hold > 0):
             refusal = Refusal(errno.ECANCELED, "the port was taken back from you meanwhile")
             self._do(self.table.refuse(lease.key, request, refusal))
             lease.withdrawn += 1
         lease.revokers.append(client)
         self._do(self.table.end(lease.key, "revoked"))
 
-    def _withdrawn_with(self, lease: Lease, by_admin: bool) -> list[Ask]:
-        """Return what the holder's user waits for on this port, but for his other sessions that
-        have ports: those are other programs of his. And his claims; with an admin's revoke all."""
+    def _withdrawn_with(self, lease: Lease, *, by_admin: bool, all_of_them: bool) -> list[Ask]:
+        """Return what the holder's user waits for on this port; if not `all_of_them`, but for his
+        other sessions that have ports: those are other programs of his. And his claims; with an
+        admin's revoke all."""
         return [
             ask
             for key, ask in self.table.waiting()
             if key == lease.key and (ask.uid == lease.uid or (ask.claim and by_admin))
-            and (ask.claim or ask.session in (None, lease.session) or not ask.session.leases)
+            and (all_of_them or ask.claim or ask.session in (None, lease.session)
+                 or not ask.session.leases)
         ]  # fmt: skip
 
     def keys(self) -> frozenset[int]:

@@ -69,7 +69,7 @@ class Requests:
                 case wire.List():
                     self._lists.ask(client, request)
                 case wire.Revoke():
-                    self._revoke(client, request.name)
+                    self._revoke(client, request.name, request.hold / 1000)
                 case wire.Check():
                     self._check(client, request)
                 case wire.Status():
@@ -156,7 +156,7 @@ class Requests:
             client.finish(report.part(asked, request.start, client.version))
         self._lists.done(client.identity.uid)
 
-    def _revoke(self, client: Connection, name: str) -> None:
+    def _revoke(self, client: Connection, name: str, hold: float) -> None:
         who = client.identity
         decision = self._judge.decide(who, name)
         lease = self._leases.find(self._path(name, decision))
@@ -166,9 +166,11 @@ class Requests:
             raise Refusal(errno.EACCES, what)
         if lease is None:
             raise Refusal(errno.ESRCH, "nobody holds it through the broker; see: ttybroker list")
+        if hold:
+            self._leases.holds.check_new(hold)
         self._answers.record("revoke", client, name, NOTICE, rule=lease.rule,
                              holder=lease.holder, reason="asked for")  # fmt: skip
-        self._leases.revoke(lease, client)
+        self._leases.revoke(lease, client, hold)
 
     def _check(self, client: Connection, request: wire.Check) -> None:
         who = client.identity
@@ -217,8 +219,6 @@ def _check_served(request: wire.Request) -> None:
     match request:
         case wire.List() if request.flags:
             what = "watching a list" if request.flags & wire.WATCH else "a port's facts"
-        case wire.Revoke() if request.hold:
-            what = "holding a port back"
     if what:
         raise Refusal(errno.EOPNOTSUPP, f"{what} is not served by this broker")
 

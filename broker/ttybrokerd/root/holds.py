@@ -1,0 +1,42 @@
+"""Whom a port is kept from, after it was taken back from him: `ttybroker revoke --hold`.
+
+In memory alone: a broker that is started again knows of none.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from ttybrokerd.root.refusal import Refusal
+
+LONGEST = 86400.0  # seconds
+MOST = 1024
+
+
+class Holds:
+    """The holds that are not over, by device number and user."""
+
+    def __init__(self) -> None:
+        self._all: dict[tuple[int, int], tuple[float, float]] = {}  # until when; seconds in all
+
+    def check_new(self, seconds: float) -> None:
+        """Raise Refusal EDQUOT if there cannot be one more, of so many seconds."""
+        if seconds > LONGEST:
+            what = f"a port is kept from a user for {LONGEST:.0f} s at most"
+            raise Refusal(errno.EDQUOT, what)
+        now = time.monotonic()
+        self._all = {key: hold for key, hold in self._all.items() if hold[0] > now}
+        if len(self._all) >= MOST:  # guard: bounded-holds
+            raise Refusal(errno.EDQUOT, f"{MOST} ports are kept from users already")
+
+    def add(self, device: int, uid: int, seconds: float) -> None:
+        """Keep the device from this user for so long from now on."""
+        self._all[device, uid] = time.monotonic() + seconds, seconds
+
+    def check(self, device: int, uid: int) -> None:
+        """Raise Refusal EBUSY if the device is kept from this user now."""
+        until, seconds = self._all.get((device, uid), (0.0, 0.0))
+        if until > time.monotonic():  # guard: kept-off
+            what = f"busy: it was taken back, and is kept from you for {seconds:g} s after that"
+            raise Refusal(errno.EBUSY, what, advice="ask again when they are over")
