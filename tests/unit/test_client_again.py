@@ -342,7 +342,7 @@ def test_what_an_older_daemon_lacks_is_said_once(path: str, told: list[str]) -> 
 def test_where_a_daemon_cannot_keep_a_user_off_nothing_is_taken_back(path: str) -> None:
     with OldDaemon(path, old_wire.Done()) as daemon, connect(path) as asker:
         for _ in range(2):
-            with pytest.raises(BrokerError, match="not taken back: .* without --hold"):
+            with pytest.raises(BrokerError, match=r"not taken back: .* without --hold"):
                 asker.revoke("gps", 5)
     assert daemon.asked == []
 
