@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 DONE, REFUSED, USAGE = 0, 1, 2
 _SIGINT = 2  # signal(7)
+_BETWEEN = 0.5  # seconds between two looks at a line
 _MOMENT = 0.2  # seconds in which a program that opens its port anew has it again
 
 
@@ -77,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.add_argument("port", nargs="*", help="only these; default: all")
     copies = "name every process that has the port open (root; others see their own)"
-    listing.add_argument("--copies", action="store_true", help=copies)
+    about = listing.add_mutually_exclusive_group()
+    about.add_argument("--copies", action="store_true", help=copies)
+    details = "with the lines of the ports that you have: speed, modem lines, bytes, errors"
+    about.add_argument("--details", action="store_true", help=details)
     commands.add_parser("term", help="a terminal on a port: pyserial's miniterm", add_help=False)
     commands.add_parser("run", help="run any program on brokered ports", add_help=False)
     revoke = commands.add_parser("revoke", help="take a port back from its holder")
@@ -101,7 +105,7 @@ def _list(options: argparse.Namespace) -> int:
         _say("--copies: of which port? write: ttybroker list PORT --copies")
         return USAGE
     with client.connect() as broker:
-        ports = broker.ports(tuple(options.port))
+        ports, lines = _look(broker, tuple(options.port), options.details)
         there = {port.name for port in ports}
         missing = [name for name in options.port if name not in there]
         if missing:
@@ -110,12 +114,37 @@ def _list(options: argparse.Namespace) -> int:
     if options.copies:
         _show_copies(ports, pid, options.json)
     elif ports or not missing:
-        (listing.show_json if options.json else listing.show)(ports)
+        (listing.show_json if options.json else listing.show)(ports, lines)
     for name in missing:
         from ttybroker.names import did_you_mean
 
         _say(f"{name}: no port that you may use{did_you_mean(name, known)}")
     return REFUSED if missing else DONE
+
+
+def _look(
+    broker: Client, names: tuple[str, ...], details: bool
+) -> tuple[list[PortInfo], dict[str, Line] | None]:
+    """The ports, and with `details` their lines by name. Bytes a second need two looks."""
+    if not details:
+        return broker.ports(names), None
+    import time
+
+    from ttybroker.facts import Line
+    from ttybroker.wire import RECEIVED
+
+    ports = broker.ports(names, details=True)
+    began, before = time.monotonic(), {port.name: dict(port.facts) for port in ports}
+    if any(RECEIVED in facts for facts in before.values()):
+        time.sleep(_BETWEEN)
+        ports = broker.ports(names, details=True)
+    since = time.monotonic() - began
+    lines = {
+        port.name: Line(dict(port.facts), before.get(port.name), since)
+        for port in ports
+        if port.facts
+    }
+    return ports, lines
 
 
 def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
@@ -287,6 +316,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ttybroker.client import Client
+    from ttybroker.facts import Line
     from ttybroker.wire import Holder, PortInfo
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {

@@ -197,20 +197,24 @@ class Client:
             return reply
         return self._granted(reply, descriptor)
 
-    def ports(self, names: tuple[str, ...] = ()) -> list[wire.PortInfo]:
+    def ports(self, names: tuple[str, ...] = (), *, details: bool = False) -> list[wire.PortInfo]:
         """What the caller may use; for root and the policy's admins every port.
 
-        names: only these, in the order of the whole list; none: all. Raises BrokerError.
+        names: only these, in the order of the whole list; none: all. details: with the facts of
+        the lines that the caller has, or of all for root and admins. Raises BrokerError.
         """
         for name in names:
             _checked(name)
-        return self._until_answered(lambda _: self._ports(names))
+        return self._until_answered(lambda _: self._ports(names, wire.DETAILS if details else 0))
 
-    def _ports(self, names: tuple[str, ...]) -> list[wire.PortInfo]:
+    def _ports(self, names: tuple[str, ...], flags: int) -> list[wire.PortInfo]:
         found: list[wire.PortInfo] = []
         asked = names if len(names) <= wire.MAX_NAMES else ()
         while True:
-            reply = self._answer(wire.List(len(found), 0, asked))
+            if flags and self._version == 1:
+                what = "this broker is an older one, without --details"
+                raise BrokerError(errno.EOPNOTSUPP, what)
+            reply = self._answer(wire.List(len(found), flags, asked))
             if not isinstance(reply, wire.Ports) or (reply.more and not reply.ports):
                 raise _unexpected(reply)
             found.extend(reply.ports)

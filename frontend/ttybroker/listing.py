@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ttybroker.copies import Copy
+    from ttybroker.facts import Line
 
 _TITLES = ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION")
 _COPIES = ("PORT", "USER", "PID", "PROGRAM", "DESCRIPTORS")
@@ -23,12 +24,17 @@ _COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
 _GAP = 2
 
 
-def show(ports: list[PortInfo]) -> None:
-    """Print the table to standard output; on a terminal in colour, and cut at its edge."""
+def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
+    """Print the table to standard output; on a terminal in colour, and cut at its edge.
+
+    lines: the line of each port by its name, to be printed below it.
+    """
     if not ports:
         print("no ports: the policy allows you none, or none is there")
         return
-    _table(_TITLES, [_row(port) for port in ports], lambda row: (_BOLD, _colour(row[1])))
+    below = {name: line.words() for name, line in (lines or {}).items()}
+    rows = [_row(port) for port in ports]
+    _table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
 
 
 def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
@@ -70,15 +76,20 @@ def _table(
     titles: tuple[str, ...],
     rows: list[tuple[str, ...]],
     styles: Callable[[tuple[str, ...]], tuple[str, ...]],
+    below: dict[str, str] | None = None,
 ) -> None:
-    """Print rows below their titles. `styles` says in which the first cells of a row are."""
+    """Print rows below their titles. `styles` says in which the first cells of a row are.
+    `below`: by a row's first cell, the line that follows it."""
     widths = [max(map(len, column)) + _GAP for column in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
     encoding = sys.stdout.encoding or "utf-8"
     for row in (titles, *rows):
         drawn = (_BOLD,) * 2 if row is titles else styles(row)
-        line = _line(row, widths, room, drawn if colour else ())
-        print(line.encode(encoding, "replace").decode(encoding))
+        lines = [_line(row, widths, room, drawn if colour else ())]
+        if below and (more := below.get(row[0])):
+            lines.append(_line((f"{' ' * _GAP}{more}",), [0], room, ()))
+        for line in lines:
+            print(line.encode(encoding, "replace").decode(encoding))
 
 
 def _row(port: PortInfo) -> tuple[str, ...]:
@@ -125,11 +136,11 @@ def _terminal() -> tuple[int | None, bool]:
     return os.get_terminal_size(sys.stdout.fileno()).columns or None, colour
 
 
-def show_json(ports: list[PortInfo]) -> None:
-    """Print a JSON array, one object a port; what is not known is null."""
+def show_json(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
+    """Print a JSON array, one object a port; what is not known is null. lines: as of `show`."""
     import json
 
-    print(json.dumps([_record(port) for port in ports], indent=2))
+    print(json.dumps([record(port, lines) for port in ports], indent=2))
 
 
 def describe(device: str) -> str:
@@ -165,9 +176,10 @@ def _ago(holder: Holder | None) -> str:
     return f"{seconds} s"
 
 
-def _record(port: PortInfo) -> dict[str, object]:
+def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
+    """Return what a program gets of a port; lines: as of `show`."""
     holder = port.holder
-    return {
+    known: dict[str, object] = {
         "port": port.name,
         "state": port.state,
         "device": port.device,
@@ -185,3 +197,7 @@ def _record(port: PortInfo) -> dict[str, object]:
             "how": holder.how,
         },
     }
+    if lines is not None:
+        line = lines.get(port.name)
+        known["line"] = None if line is None else line.record()
+    return known

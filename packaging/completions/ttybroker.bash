@@ -55,7 +55,7 @@ _ttybroker()
 	run:--stdio) words=$(_ttybroker_ports) ;;
 	*)
 		case $command:$cur in
-		list:-*) words='--json --copies' ;;
+		list:-*) words='--json --copies --details' ;;
 		run:-*) words='--via --wait --hold --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --reconnect --no-reconnect --linger --send --profile --log --timestamps --hex

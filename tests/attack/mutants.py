@@ -1483,6 +1483,30 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "facts-are-for-holder-and-admins",
+        "what a line is like is for its holder, root and admins",
+        "leases = [self._all[key] for key in keys]",
+        (
+            "tests/real/test_details.py::test_the_holder_root_and_admins_are_told_of_the_line_and"
+            "_nobody_else",
+        ),
+    ),
+    Mutant(
+        "stuck-line-keeps-no-list",
+        "a line that does not answer keeps no list",
+        NEVER,
+        ("tests/unit/test_facts.py::test_a_line_that_does_not_answer_keeps_nobody",),
+    ),
+    Mutant(
+        "one-look-a-device",
+        "a device that does not answer costs one worker",
+        NEVER,
+        (
+            "tests/unit/test_facts.py::test_a_device_is_looked_at_once_at_a_time_whosever_it_is"
+            "_meanwhile",
+        ),
+    ),
+    Mutant(
         "kept-off",
         "a port is kept from whom it was taken back from",
         NEVER,

@@ -148,6 +148,7 @@ def daily(rig: Rig) -> None:
         connection.ports()
         connection.status()
         held = connection.open("ttyS0")
+        connection.ports(details=True)
         connection.revoke("ttyS0")
         os.close(held)
         Orphan(rig.child(NOBODY, lambda _chat: outlived(rig)).result()).wait()

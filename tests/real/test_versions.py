@@ -109,7 +109,6 @@ def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon)
     ("request_", "what"),
     [
         (wire.List(flags=wire.WATCH), "watching a list"),
-        (wire.List(flags=wire.DETAILS), "a port's facts"),
     ],
 )
 def test_what_is_not_served_is_refused_and_not_left_out(

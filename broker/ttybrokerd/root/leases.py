@@ -22,6 +22,7 @@ from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.holds import Holds
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.keeper import Keeper
@@ -77,6 +78,7 @@ class Leases:
         self._keeper = Keeper(store)
         self._copies = DeadCopies()
         self.holds = Holds()
+        self._facts = Facts(workers)
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
         self._inotify = linux.inotify()
@@ -179,6 +181,22 @@ class Leases:
         """Return by device which users' revoked holders still keep a descriptor of it."""
         return self._copies.users()
 
+    def look_at(
+        self, rows: list[Row], uid: int, everything: bool, then: Callable[[], None]
+    ) -> None:
+        """Put the facts of their lines into the rows of ports that this user has (or each one, if
+        `everything`), and `then` do that."""
+        keys = {row.rdev for row in rows if row.rdev is not None and self._held(row.rdev)}
+        # guard: facts-are-for-holder-and-admins
+        leases = [self._all[key] for key in keys if everything or self._all[key].uid == uid]
+
+        def found(facts: dict[int, tuple[tuple[int, int], ...]]) -> None:
+            for row in rows:
+                row.port.facts = () if row.rdev is None else facts.get(row.rdev, ())
+            then()
+
+        self._facts.look(leases, found)
+
     def fill_in(self, rows: list[Row]) -> None:
         """Put into the rows of a list what the table knows now."""
         for key, row in ((row.rdev, row.port) for row in rows):
@@ -256,7 +274,8 @@ class Leases:
             self._do(self.table.tick(now))
             alarm = self.table.next_alarm()
         alarms = [lease.looks[0] for lease in self._looking]
-        alarms += [when for when in (alarm, self._keeper.tick(now)) if when is not None]
+        more = (alarm, self._keeper.tick(now), self._facts.tick(now))
+        alarms += [when for when in more if when is not None]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
     # what the table asks for

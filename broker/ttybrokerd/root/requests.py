@@ -140,20 +140,34 @@ class Requests:
             )
 
         self._workers.submit(
-            lambda: _within_means(look), lambda rows: self._listed(client, request, rows)
+            lambda: _within_means(look),
+            lambda rows: self._listed(client, request, rows, everything),
         )
 
     def _listed(
-        self, client: Connection, request: wire.List, rows: list[report.Row] | Refusal
+        self,
+        client: Connection,
+        request: wire.List,
+        rows: list[report.Row] | Refusal,
+        everything: bool,
     ) -> None:
-        """Add what the table knows now: a lock seen meanwhile may be that of a request."""
         if isinstance(rows, Refusal):
             self._answers.refuse(client, "", rows)
+            self._lists.done(client.identity.uid)
+            return
+        wanted = request.names
+        asked = [row for row in rows if not wanted or row.port.name in wanted]
+
+        def finish() -> None:
+            """Add what the table knows now: a lock seen meanwhile may be that of a request."""
+            self._leases.fill_in(asked)
+            ports = [row.port for row in asked]
+            client.finish(report.part(ports, request.start, client.version))
+
+        if request.flags & wire.DETAILS:
+            self._leases.look_at(asked, client.identity.uid, everything, finish)
         else:
-            self._leases.fill_in(rows)
-            wanted = request.names
-            asked = [row.port for row in rows if not wanted or row.port.name in wanted]
-            client.finish(report.part(asked, request.start, client.version))
+            finish()
         self._lists.done(client.identity.uid)
 
     def _revoke(self, client: Connection, name: str, hold: float) -> None:
@@ -217,8 +231,8 @@ def _check_served(request: wire.Request) -> None:
     """Raise Refusal EOPNOTSUPP for what the protocol has and this broker does not do."""
     what = ""
     match request:
-        case wire.List() if request.flags:
-            what = "watching a list" if request.flags & wire.WATCH else "a port's facts"
+        case wire.List() if request.flags & wire.WATCH:
+            what = "watching a list"
     if what:
         raise Refusal(errno.EOPNOTSUPP, f"{what} is not served by this broker")
 

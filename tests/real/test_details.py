@@ -1,0 +1,103 @@
+"""`list --details`: a held port's line, seen through the broker's guard and not touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from support.children import Chat, Child, as_user
+from support.daemon import Daemon
+from support.processes import python_path
+from support.rig import Rig
+from support.users import ALICE, BOB, CAROL
+from support.waiting import TIMEOUT
+from ttybroker import client, wire
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def holder(rig: Rig) -> Iterator[Child]:
+    """Alice has ttyS0, at 9600 8N2 with software flow control; carol is an admin."""
+    rig.admins = f"[{CAROL}]"
+    rig.port("ttyS0")
+    rig.port("ttyS1")
+    rig.daemon()
+
+    def hold(chat: Chat) -> None:
+        with client.connect(str(rig.socket)) as connection:
+            descriptor = connection.open("ttyS0")
+            found = termios.tcgetattr(descriptor)
+            found[0] = termios.IXON
+            found[2] = termios.CS8 | termios.CSTOPB | termios.CREAD
+            found[4] = found[5] = termios.B9600
+            termios.tcsetattr(descriptor, termios.TCSANOW, found)
+            chat.say()
+            chat.hear()
+
+    child = rig.child(ALICE, hold)
+    child.hear()
+    yield child
+    child.say()
+    child.result()
+
+
+def facts(rig: Rig, uid: int) -> dict[str, dict[int, int]]:
+    """What this user is told of each port."""
+
+    def ask() -> dict[str, dict[int, int]]:
+        with client.connect(str(rig.socket)) as connection:
+            return {port.name: dict(port.facts) for port in connection.ports(details=True)}
+
+    return as_user(uid, (), ask)
+
+
+def test_the_holder_root_and_admins_are_told_of_the_line_and_nobody_else(
+    rig: Rig, holder: Child
+) -> None:
+    for uid in (ALICE, CAROL):
+        told = facts(rig, uid)
+        assert told["ttyS1"] == {}
+        assert told["ttyS0"][wire.SPEED] == 9600
+        assert told["ttyS0"][wire.CFLAG] & termios.CSTOPB
+        assert told["ttyS0"][wire.IFLAG] & termios.IXON
+    with client.connect(str(rig.socket)) as connection:
+        assert connection.ports(details=True)[0].facts
+        assert not connection.ports()[0].facts  # not asked for
+    assert facts(rig, BOB) == {"ttyS0": {}, "ttyS1": {}}
+
+
+def test_it_is_shown_below_the_port_and_in_json(rig: Rig, holder: Child) -> None:
+    def list_(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "ttybroker.cli", "list", "--details", *words],
+            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+        ).stdout
+
+    lines = list_().splitlines()
+    assert re.match(r"ttyS0 +busy ", lines[1])
+    assert lines[2] == "  9600 8N2, soft flow control"  # a pty has no more
+    assert re.match(r"ttyS1 +free ", lines[3]) and len(lines) == 4
+    rows = json.loads(list_("--json"))
+    assert [row["line"] and row["line"]["frame"] for row in rows] == ["8N2", None]
+
+
+def test_looks_leave_nothing_behind_and_the_port_as_it_is(rig: Rig, holder: Child) -> None:
+    daemon: Daemon = rig.daemons[0]
+    with client.connect(str(rig.socket)) as connection:
+        before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+        for _ in range(50):
+            assert connection.ports(details=True)[0].facts
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == before
+        assert connection.ports()[0].state == "busy"
