@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from collections.abc import Callable
+
 import pytest
 
 from matrix.namespace import PORT
-from matrix.stage import NAMELESS, NODE, Ended, Installation, Stage
+from matrix.stage import AGAIN, NAMELESS, NODE, Ended, Installation, Stage
+from support.waiting import TIMEOUT
+from ttybroker import client
 
 pytestmark = pytest.mark.root
 
@@ -112,6 +118,40 @@ def test_busy_port_is_waited_for(stage: Stage, bare: list[str]) -> None:
     stage.hear(b"mine")
     assert waiter.wait(10) == 0
     stage.demand_free()
+
+
+@pytest.mark.parametrize("handled", [True, False], ids=["handled", "default"])
+@pytest.mark.parametrize("how", [(PORT,), ("--via", "notify", PORT), ("--hold", PORT)])
+def test_the_request_of_who_waits_no_longer_is_withdrawn(
+    stage: Stage, installation: Installation, how: tuple[str, ...], handled: bool
+) -> None:
+    stage.rig.daemon(*stage.rig.arguments)
+    run = installation.launcher("ttybroker run")
+    holder = stage.start(*run, "sh", "-c", f"exec 3<>{NODE}; echo up >&3; read x")
+    stage.hear(b"up")
+    trap = "trap 'exit 7' TERM; " if handled else ""
+    script = f"{trap}echo mine >{NODE}"
+    waiter = stage.start(*run[:-1], "--wait", "60", *how, "--", "sh", "-c", script)
+    with client.connect(str(stage.rig.socket)) as connection:
+
+        def waiting() -> int:
+            return connection.ports((PORT,))[0].waiting
+
+        until(lambda: waiting() == 1, TIMEOUT)
+        waiter.terminate()
+        until(lambda: waiting() == 0, 0.3)
+    held = "--hold" in how  # the program has not begun, and set no trap
+    assert waiter.wait(TIMEOUT) == (7 if handled and not held else -signal.SIGTERM)
+    holder.communicate(b"\n")
+    stage.demand_free(2)
+
+
+def until(true: Callable[[], bool], timeout: float) -> None:
+    """Ask until it is so."""
+    end = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(AGAIN)
 
 
 def test_run_without_a_broker_says_what_is_missing(

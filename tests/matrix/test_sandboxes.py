@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.root
 
 BWRAP = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
 UNSHARE = ["unshare", "-Urpf", "--mount-proc"]
+EXAMPLE = Path(__file__).parents[2] / "packaging/examples/container.sh"
 HOLD = "echo up >&3; read x"
 
 
@@ -65,6 +67,40 @@ def test_a_sandbox_gets_its_port_and_the_holder_is_a_process_of_it(
     stage.demand_free(2)
 
 
+@pytest.mark.parametrize("how", [(), ("--via", "notify"), ("--fd", "3", PORT), ("--hold", PORT)])
+def test_the_container_of_the_examples_gets_its_port(
+    stage: Stage, run: list[str], installation: Installation, how: tuple[str, ...]
+) -> None:
+    container = stage.root / "container.sh"
+    shutil.copy(EXAMPLE, container)
+    base = str(installation.base)
+    opens = HOLD if "--fd" in how else f"exec 3<>{NODE}; {HOLD}"
+    words = [str(container), "--ro-bind", base, base, *run, *how, "--", "sh", "-c", opens]
+    process = stage.start(*words)
+    stage.hear(b"up")
+    assert "sh -c" in holder(stage) or "ttybroker" in holder(stage)
+    process.communicate(b"\n", timeout=10)
+    stage.demand_free(2)
+
+
+@pytest.mark.parametrize("how", [(), ("--via", "notify"), ("--via", "pty"), ("--hold", PORT)])
+def test_another_root_directory_gets_its_port(
+    stage: Stage, run: list[str], how: tuple[str, ...]
+) -> None:
+    """A whole run in it: the same pids, so its program is the holder."""
+    root = stage.root / "chroot"
+    root.mkdir()
+    user = f"--userspec={NAMELESS}:{NAMELESS}"
+    program = f"exec 3<>$0; {HOLD}"
+    inner = [f'chroot {user} --groups= {root} "$@"', "x", *run, *how, "--", "sh", "-c", program]
+    script = f"mount --rbind / {root}; exec {inner[0]}"
+    process = stage.start("unshare", "-m", "sh", "-c", script, *inner[1:], NODE, uid=0)
+    stage.hear(b"up")
+    assert stage.lock_pid() == process.pid
+    process.communicate(b"\n", timeout=10)
+    stage.demand_free(2)
+
+
 def test_a_bystander_with_the_same_number_is_never_named(stage: Stage, run: list[str]) -> None:
     bystander = subprocess.Popen(["sleep", "60"], user=NAMELESS, group=NAMELESS, extra_groups=[])
     try:
@@ -78,6 +114,8 @@ def test_a_bystander_with_the_same_number_is_never_named(stage: Stage, run: list
         assert "sleep" not in holder(stage), heard
         listed = stage.run(run[0], "list")
         assert f"(pid {bystander.pid})" not in listed.out
+        granted = stage.rig.daemons[0].record("grant")
+        assert granted.fields["pid"] == str(stage.lock_pid())
         process.communicate(b"\n", timeout=10)
     finally:
         os.kill(bystander.pid, signal.SIGKILL)

@@ -416,8 +416,8 @@ def test_a_pipe_that_the_program_closes_ends(rig: Rig, env: dict[str, str]) -> N
     assert process.poll() is None  # it ended by the close, not by the program's end
     assert os.read(reading, 1) == b""
     os.close(reading)
-    process.communicate(b"\n", timeout=LIMIT)
-    assert process.returncode == 0
+    _, errors = process.communicate(b"\n", timeout=LIMIT)
+    assert (process.returncode, errors) == (0, b"")
 
 
 def test_a_killed_supervisor_leaves_what_is_open_and_opens_fail(rig: Rig) -> None:
@@ -568,6 +568,7 @@ def test_a_proxy_that_nobody_would_talk_to_is_refused(rig: Rig) -> None:
         ("--port=/dev/ttyS7", "--port=PTY"),
         ("OPEN:/dev/ttyS7,b9600", "OPEN:PTY,b9600"),
         ("/dev/ttyS70", "/dev/ttyS70"),
+        ("stty </dev/ttyS7; cat /dev/ttyS70 /dev/ttyS7", "stty <PTY; cat /dev/ttyS70 PTY"),
         ("xttyS7", "xttyS7"),
     ],
 )

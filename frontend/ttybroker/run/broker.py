@@ -69,10 +69,14 @@ class Patience:
         self._tell = tell
         self._tell_at: float | None = time.monotonic() + _TELL_AFTER
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raise Interrupted when the caller does not wait any longer."""
         if self._gone():
             raise Interrupted
+
+    def look(self) -> None:
+        """The same, and tell for whom it waits."""
+        self.check()
         if self._tell_at is not None and time.monotonic() >= self._tell_at:
             self._tell_at = None if self._tell() else time.monotonic() + _TELL_AGAIN
 
@@ -98,7 +102,7 @@ class Turn:
         # A look costs 50 µs: a thousand threads look less often.
         while not mine.acquire(timeout=_LOOK * (1 + len(self._waiting) // 100)):
             try:
-                patience.look()
+                patience.check()  # who has the turn tells whom it waits for
             except Interrupted:
                 self._leave(mine)
                 raise

@@ -69,14 +69,17 @@ def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
 
 def replace(word: str, paths: list[str], pty: str) -> str:
     """An argument with every mention of the port replaced: alone, after = or :, or before a
-    comma, as `-D/dev/ttyS0`, `--port=/dev/ttyS0` and `/dev/ttyS0,b9600` have it."""
+    comma, as `-D/dev/ttyS0`, `--port=/dev/ttyS0` and `/dev/ttyS0,b9600` have it, and in a
+    shell's script."""
     if word in paths:
         return pty
-    for path in paths:
-        at = word.find(path) if path.startswith("/") else -1
-        after = word[at + len(path) : at + len(path) + 1]
-        if at >= 0 and not (after.isalnum() or (after in ("_", "-", "/") and after)):
-            return word[:at] + pty + word[at + len(path) :]
+    for path in dict.fromkeys(paths):
+        if path.startswith("/"):
+            first, *rest = word.split(path)
+            word = first + "".join(
+                (path if part[:1].isalnum() or part[:1] in ("_", "-", "/") else pty) + part
+                for part in rest
+            )
     return word
 
 
