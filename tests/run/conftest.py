@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tty
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import serial
 
 HERE = Path(__file__).parent
 ROOTS = f"{HERE.parents[1] / 'frontend'}:{HERE.parents[1] / 'broker'}"
@@ -71,6 +73,9 @@ class Rig:
         self.device = Device()
         self.started: list[subprocess.Popen[bytes]] = []
         self.gates: list[Gate] = []
+        # how `ttybroker run` on that broker is started, and where its code is
+        self.command = [sys.executable, str(HERE / "fake_broker.py")]
+        self.code = ROOTS
 
     def port(self, name: str) -> None:
         (self.directory / name).symlink_to(self.device.node)
@@ -93,13 +98,23 @@ class Rig:
 
     def start(self, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
         """`ttybroker run ARGUMENTS`, with pipes."""
-        env = {**os.environ, "PYTHONPATH": ROOTS, **more.pop("env", {})}  # type: ignore[dict-item]
-        command = [sys.executable, str(HERE / "fake_broker.py"), str(self.directory), *arguments]
+        env = {**os.environ, "PYTHONPATH": self.code, **more.pop("env", {})}  # type: ignore[dict-item]
+        command = [*self.command, str(self.directory), *arguments]
         pipe = subprocess.PIPE
         settings = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "env": env, **more}
         process: subprocess.Popen[bytes] = subprocess.Popen(command, **settings)  # type: ignore[call-overload]
         self.started.append(process)
         return process
+
+    def copy_code(self) -> None:
+        """Start it from a copy, with the system's Python: a checkout of root's may be in a
+        directory that no other user may enter."""
+        code = self.directory / "code"
+        for package in (HERE.parents[1] / "frontend" / "ttybroker", Path(serial.__file__).parent):
+            shutil.copytree(package, code / package.name)
+        shutil.copy(HERE / "fake_broker.py", code)
+        self.command = ["/usr/bin/python3", str(code / "fake_broker.py")]
+        self.code = str(code)
 
     def run(self, *arguments: str, **more: object) -> tuple[int, str, str]:
         """The same to its end: exit status, output, errors."""
