@@ -219,7 +219,7 @@ def _passed() -> tuple[list[int], list[tuple[int, str]]]:
             else:
                 others.append((descriptor, names[number] if number < len(names) else ""))
     except (ValueError, OSError) as error:
-        raise CannotStart(f"LISTEN_FDS is not what was passed: {error}") from None
+        raise CannotStart(f"LISTEN_FDS does not match what was passed: {error}") from None
     return sockets, others
 
 
@@ -232,7 +232,7 @@ def _listener(path: str, sockets: list[int]) -> tuple[socket.socket, str | None]
         raise CannotStart(what)
     listener = socket.socket(fileno=sockets[0])
     if (listener.family, listener.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-        raise CannotStart("systemd's socket is no ListenSequentialPacket= on a path")
+        raise CannotStart("the socket from systemd must be ListenSequentialPacket= with a path")
     listener.setblocking(False)
     return listener, None
 
@@ -264,7 +264,7 @@ def _clear(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):  # guard: foreign-file
-        raise CannotStart(f"{path} is there and is no socket: remove it or name another (--socket)")
+        raise CannotStart(f"{path} exists and is no socket: name another path (--socket)")
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     probe.setblocking(False)
     result = probe.connect_ex(path)

@@ -60,7 +60,7 @@ def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
         raise NotPrepared(f"no plan at {kept}: {ADVICE}") from None
     except PermissionError as error:
         what = f"{kept}: {error.strerror or error}"
-        raise NotPrepared(f"{what}; it must be where it was at the start: restart it") from None
+        raise NotPrepared(f"{what}; restart the daemon") from None
     except (OSError, BadPlan) as error:
         raise NotPrepared(f"{kept}: {error}: {ADVICE}") from None
     why = plans.why_stale(plan, path, old.made_for, texts=False)

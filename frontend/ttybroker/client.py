@@ -156,7 +156,7 @@ class Client:
     ) -> None:
         """The first half of `open`: ask, and do not wait for the answer."""
         if not 0 <= pid <= MAX_PID:
-            raise ValueError(f"pid is that of a process, or 0, not {pid}")
+            raise ValueError(f"pid must be that of a process or 0, not {pid}")
         if len(label) > wire.MAX_LABEL or not label.isprintable():
             raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
         milliseconds = _milliseconds(wait)
@@ -251,7 +251,7 @@ class Client:
         """What the policy says of `name` for the caller, or (for root and admins) for a user
         with this uid and these groups. Raises BrokerError."""
         if len(groups) > wire.MAX_GROUPS:
-            what = f"{name}: a user in more than {wire.MAX_GROUPS} groups cannot be asked about"
+            what = f"{name}: the user is in more than {wire.MAX_GROUPS} groups; ask as that user"
             raise BrokerError(errno.E2BIG, what)
         request = wire.Check(_checked(name), uid, groups)
 
@@ -517,7 +517,7 @@ def _milliseconds(wait: float | None) -> int:
     if wait is None:
         return 0
     if not wait >= 0:
-        raise ValueError(f"wait is a number of seconds, or None, not {wait!r}")
+        raise ValueError(f"wait must be a number of seconds or None, not {wait!r}")
     return -int(-1000 * min(wait, wire.MAX_WAIT) // 1)
 
 

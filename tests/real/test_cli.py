@@ -230,7 +230,7 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         (["list", "--watch"], 2, "unrecognized arguments: --watch"),
         (["list", "--copies"], 2, "write: ttybroker list PORT --copies"),
         (["list", "ttyS00"], 1, "ttyS00: no port that you may use; did you mean ttyS0?"),
-        (["term", "--wait", "never", "ttyS0"], 2, "it is a number of seconds"),
+        (["term", "--wait", "never", "ttyS0"], 2, "must be a number of seconds"),
         (["term"], 2, "which port? see: ttybroker list"),
         (["term", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["revoke", "../etc"], 1, "not a port's name"),

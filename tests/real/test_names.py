@@ -95,7 +95,7 @@ def test_a_client_shows_the_name_that_its_own_machine_has(
     rig: Rig, daemon: Daemon, uid: int, shown: str, user: str | None
 ) -> None:
     holder = rig.holder(uid)
-    for wait, cause in ((None, "busy"), (0.1, "waited in vain")):
+    for wait, cause in ((None, "busy"), (0.1, "timed out")):
         with pytest.raises(BrokerError) as caught:
             open_fd("ttyS0", broker=str(rig.socket), wait=wait)
         assert str(caught.value).startswith(f"ttyS0: {cause}: held by {shown} with python")

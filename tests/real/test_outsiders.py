@@ -104,7 +104,7 @@ def test_a_users_own_lock_file_is_believed_and_named(rig: Rig, daemon: Daemon) -
     error = refused(rig)
     assert isinstance(error, PortBusy) and error.holder is not None
     assert (error.holder.pid, error.holder.how) == (alice.pid, "lock file")
-    assert f"does not use it, remove {rig.lock()}" in str(error)
+    assert f"does not use the port, remove {rig.lock()}" in str(error)
     alice.say()
     alice.result()
     take(rig)

@@ -370,7 +370,7 @@ def test_who_waits_at_all_waits_at_least_as_long_as_it_said(wait: float) -> None
 
 @pytest.mark.parametrize("wait", [-1, -0.001, -math.inf, math.nan])
 def test_a_wait_that_is_no_time_is_a_value_error(asker: Client, wait: float) -> None:
-    with pytest.raises(ValueError, match="wait is a number of seconds"):
+    with pytest.raises(ValueError, match="wait must be a number of seconds"):
         asker.open("ttyS0", wait=wait)
 
 

@@ -127,7 +127,7 @@ def test_who_does_not_wait_asks_so_many_times_and_is_told(path: str, ask: Ask) -
 @both_ways
 def test_who_waits_asks_for_what_is_left_of_its_wait(path: str, ask: Ask) -> None:
     pause: Script = lambda _: time.sleep(0.05)  # noqa: E731
-    refused = says(wire.Refused(110, "ttyS0: waited in vain"))
+    refused = says(wire.Refused(110, "ttyS0: timed out"))
     with Daemons(path, *[pause] * (TRIES + 2), refused) as daemons:
         with pytest.raises(WaitTimeout):
             ask(path, 10)

@@ -631,7 +631,7 @@ def test_a_temporary_name_that_somebody_guessed_is_not_written(
     with pytest.raises(Refusal) as caught:
         files.take("ttyS0", ASKER)
     assert caught.value.number == errno.EBUSY
-    assert "others keep making the broker's files" in caught.value.reason
+    assert "other programs keep making the broker's temporary files" in caught.value.reason
     assert secret.read_bytes() == before
     assert os.listdir(directory) == ["guessed"]
 
@@ -647,7 +647,7 @@ def test_who_loses_the_race_again_and_again_is_refused_in_the_end(
         link(source, target, **options)
 
     monkeypatch.setattr(os, "link", always_first)
-    assert "others keep taking" in busy(files).reason
+    assert "other programs keep making" in busy(files).reason
 
 
 # directories that cannot be written
@@ -967,7 +967,7 @@ def test_a_process_that_began_after_the_lock_was_written_is_another_one(
     monkeypatch.setattr(files, "_clock", clock)
     if stale:
         assert files.holder("ttyS0") is None
-        why = f"of uid {os.getuid()}: stale, pid {other} is a later process by now"
+        why = f"of uid {os.getuid()}: stale, pid {other} was started later"
         assert files.take("ttyS0", ME).replaced == why
     else:
         with pytest.raises(Refusal):
@@ -985,8 +985,8 @@ def test_where_the_clock_was_set_since_the_lock_is_believed_and_the_refusal_says
         files.take("ttyS0", ME)
     assert ", by lock file; wait for it" in caught.value.reason
     assert caught.value.reason.endswith(
-        f", or if that process (ps -fp {other}) does not use it, remove {lock}, which may be "
-        "older than the process: the clock was set meanwhile"
+        f", or if that process (ps -fp {other}) does not use the port, remove {lock} "
+        "(the clock was set, so the file may be older than the process)"
     )
 
 
@@ -997,7 +997,7 @@ def test_a_refusal_names_the_file_and_the_way_to_see_whether_it_is_stale(
     told = busy(files)
     assert ", by lock file; wait for it" in told.reason
     assert told.reason.endswith(
-        f", or if that process (ps -fp {other}) does not use it, remove {directory}/{NAME}"
+        f", or if that process (ps -fp {other}) does not use the port, remove {directory}/{NAME}"
     )
     (directory / NAME).write_bytes(b"")
     assert busy(files).reason.endswith(
@@ -1065,7 +1065,7 @@ def test_a_broker_that_is_out_of_means_calls_no_lock_a_wrong_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", failing)
-        with pytest.raises(Refusal, match="the broker cannot: ") as caught:
+        with pytest.raises(Refusal, match="the broker is short of a resource: ") as caught:
             files.take("ttyS0", ME)
     assert caught.value.number == number
 

@@ -245,7 +245,7 @@ def test_a_port_that_stays_in_disorder_is_blamed_on_nobody() -> None:
         told = refused([effect], who)
         assert told.number == errno.ETIMEDOUT
         assert told.holder is None
-        assert "put in order" in told.reason
+        assert "being reset" in told.reason
 
 
 def test_who_waits_behind_another_for_a_port_in_disorder_is_told_of_that_one() -> None:
@@ -266,7 +266,7 @@ def test_who_waited_long_enough_is_refused_then_and_not_before() -> None:
     assert table.tick(14.999) == []
     told = refused(table.tick(15), bob)
     assert (told.number, told.holder) == (errno.ETIMEDOUT, ann.holder)
-    assert told.reason.startswith("waited in vain: held by user1 (uid 1)")
+    assert told.reason.startswith("timed out: held by user1 (uid 1)")
     assert table.next_alarm() is None
     table.end(TTY, "closed")
     assert table.closed(TTY, 0) == []

@@ -48,7 +48,7 @@ def test_a_name_cannot_speak_to_the_terminal(passwd: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "number", "cause"),
-    [(PortBusy, errno.EBUSY, "busy"), (WaitTimeout, errno.ETIMEDOUT, "waited in vain")],
+    [(PortBusy, errno.EBUSY, "busy"), (WaitTimeout, errno.ETIMEDOUT, "timed out")],
 )
 def test_a_refusal_names_the_holder_when_it_is_shown_and_asks_nobody_before(
     kind: type[PortBusy | WaitTimeout], number: int, cause: str, passwd: list[int]

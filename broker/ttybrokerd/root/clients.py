@@ -154,7 +154,7 @@ class Clients:
         if uid != 0:  # guard: places-for-root
             most -= RESERVE
         if self._per_uid.of(uid) >= CLIENTS_PER_UID and uid != 0:
-            what = f"{CLIENTS_PER_UID} clients of uid {uid} are connected already; end some first"
+            what = f"uid {uid} has {CLIENTS_PER_UID} connections already; end some first"
             return Refusal(errno.EDQUOT, what)
         # guard: strangers-share
         if stranger and self._strangers >= STRANGERS and not self._make_room(strangers=True):

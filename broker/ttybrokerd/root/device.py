@@ -279,8 +279,9 @@ def _open_failed(error: OSError) -> Refusal:
     if error.errno == errno.EIO:
         return Refusal(errno.EIO, "the device does not answer; is it plugged in?")
     if error.errno == errno.EACCES:  # not for want of rights: by Landlock, or mounted nodev
-        what = f"cannot be opened: {error.strerror}; if the policy names a new place since it was "
-        return Refusal(errno.EACCES, f"{what}read again, restart the daemon")
+        what = f"cannot be opened: {error.strerror}"
+        advice = "if a reload brought this device into the policy, restart the daemon"
+        return Refusal(errno.EACCES, what, advice=advice)
     gone = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP)
     number = errno.ENODEV if error.errno in gone else of_device(error.errno)
     return Refusal(number, f"cannot be opened: {error.strerror}")

@@ -105,7 +105,7 @@ class LockFiles:
                 return Taken(False, "", device in self._root_stale)
             else:
                 raise self._busy(name, judged)
-        what = f"busy: others keep taking {self.path}/{name}"
+        what = f"busy: other programs keep making {self.path}/{name}"
         raise Refusal(errno.EBUSY, what, advice="try again")
 
     def confirm(self, device: str) -> None:
@@ -255,7 +255,7 @@ class LockFiles:
             except OSError as error:
                 raise self._failed(error) from None
         else:
-            what = f"others keep making the broker's files in {self.path}"
+            what = f"other programs keep making the broker's temporary files in {self.path}"
             raise Refusal(errno.EBUSY, what, advice="try again")
         try:
             os.fchmod(descriptor, 0o644)  # our umask is 077, and a lock is for others to read
@@ -293,9 +293,9 @@ class LockFiles:
         if holder.pid is None:
             advice = f"{path} names no process yet: ask again in {YOUNG:.0f} seconds"
             return Refusal(errno.EBUSY, "busy", holder, advice=advice)
-        remove = f"if that process (ps -fp {holder.pid}) does not use it, remove {path}"
+        remove = f"if that process (ps -fp {holder.pid}) does not use the port, remove {path}"
         if judged.unsure:
-            remove += ", which may be older than the process: the clock was set meanwhile"
+            remove += " (the clock was set, so the file may be older than the process)"
         return busy(holder, remove)
 
     def _unlink(self, name: str) -> None:
@@ -376,7 +376,7 @@ class LockFiles:
             # guard: lock-older-than-its-process
             if start is not None and self._clock.offset() + start > written + LATER:
                 if written >= self._clock.steady_since():  # guard: clock-set-since-the-lock
-                    late = f"of uid {maker}: stale, pid {pid} is a later process by now"
+                    late = f"of uid {maker}: stale, pid {pid} was started later"
                     return Judged(None, late, maker == 0)
                 unsure = True
         holder.how = "lock file"

@@ -46,7 +46,7 @@ class Refusal(Exception):
     @classmethod
     def out_of_means(cls, error: OSError) -> Refusal:
         """Return a refusal because the broker is out of descriptors, memory or the like."""
-        what = f"the broker cannot: {error.strerror}"
+        what = f"the broker is short of a resource: {error.strerror}"
         return cls(of_device(error.errno), what, advice="try later")
 
 

@@ -132,7 +132,7 @@ class Server:
         self._log(event, NOTICE, reason=f"{len(plan.rules)} rules")
 
     def _short_of_threads(self) -> None:
-        what = "the system gives no further thread (TasksMax=, RLIMIT_NPROC): work waits"
+        what = "the system gives no further thread (TasksMax=, RLIMIT_NPROC), so requests wait"
         self._log("threads-failed", WARNING, reason=what)
 
     def hear(self, descriptor: int, handler: Callable[[], None]) -> None:

@@ -55,7 +55,7 @@ class Sessions:
         or not there."""
         session = self._all.get(number)
         if session is None or session.uid != uid:  # guard: session-of-its-user
-            what = "this session is over, or not yours"
+            what = "this session has ended, or belongs to another user"
             raise Refusal(errno.ESTALE, what, advice="ask for the port without it")
         return session
 

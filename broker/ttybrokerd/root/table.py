@@ -417,11 +417,11 @@ class Table:
     def _timeout(self, port: Row, ask: Ask) -> Refusal:
         moment = port.state is State.CLOSING or port.grace is not None
         if moment and port.queue[0] is ask:
-            what = "waited in vain: it is still being put in order after its last lease"
-            return Refusal(errno.ETIMEDOUT, what)
+            what = "timed out: the port is still being reset after its last lease"
+            return Refusal(errno.ETIMEDOUT, what, advice="ask again")
         now_busy = self._busy(port)
         cause = now_busy.cause.removeprefix("busy").removeprefix(": ")
-        what = f"waited in vain: {cause}" if cause else "waited in vain"
+        what = f"timed out: {cause}" if cause else "timed out"
         return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=now_busy.advice)
 
     def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
@@ -441,11 +441,11 @@ class Table:
 
     def _over_limit(self, ask: Ask, ghosts: int) -> Refusal | None:
         if self._waiting.of(ask.uid) >= WAITS_PER_UID:  # guard: waits-per-user
-            what = f"{WAITS_PER_UID} requests of yours are waiting already; withdraw some first"
+            what = f"{WAITS_PER_UID} of your requests are waiting already; end some of them first"
             return Refusal(errno.EDQUOT, what)
         # guard: count-dead-descriptors
         if self._leases.of(ask.uid) + self._waiting.of(ask.uid) + ghosts >= LEASES_PER_UID:
-            what = f"you have or want {LEASES_PER_UID} ports already; close some first"
+            what = f"you have or wait for {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
         if ask.yields and self._yielders(ask.uid) >= YIELDERS_PER_UID:  # guard: yielders-per-user
             what = f"{YIELDERS_PER_UID} sessions of yours yield already; end some first"

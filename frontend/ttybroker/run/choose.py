@@ -139,7 +139,7 @@ def obstacle(program: str) -> str:
 def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
     """What about the file forbids a filter and a supervisor; "" when nothing does."""
     if not os.access(program, os.R_OK):
-        return f"{program} is not readable, so nobody may look at what it asks for"
+        return f"{program} is not readable, so its opens cannot be answered"
     info = os.stat(program)
     gains = (info.st_mode & 0o4000 and info.st_uid != os.geteuid()) or (
         info.st_mode & 0o2010 == 0o2010 and info.st_gid != os.getegid()

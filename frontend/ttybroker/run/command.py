@@ -187,7 +187,7 @@ def _option(request: Request, word: str, words: list[str]) -> None:
     if option == "--via":
         request.via = _value(option, words)
         if request.via not in ("auto", "notify", "pty"):
-            raise Usage(f"--via {request.via}: it is auto, notify or pty")
+            raise Usage(f"--via {request.via}: must be auto, notify or pty")
     elif option == "--wait":
         request.wait = _seconds(_value(option, words))
     elif option == "--fd":
@@ -211,14 +211,14 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= MAX_WAIT:
-        raise Usage(f"--wait {text}: it is a number of seconds, 30 for example")
+        raise Usage(f"--wait {text}: must be a number of seconds, such as 30")
     return seconds
 
 
 def _number(text: str) -> int:
     highest = os.sysconf("SC_OPEN_MAX") - 1
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= highest):
-        raise Usage(f"--fd {text}: it is a descriptor's number, 0 to {highest}")
+        raise Usage(f"--fd {text}: must be a descriptor's number, 0 to {highest}")
     return int(text)
 
 

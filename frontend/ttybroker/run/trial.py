@@ -50,7 +50,7 @@ def _try_in_a_child() -> str:
     os.close(reading)
     reap(child)
     if answer != b"+":
-        return answer.decode() or "the trial of it was killed"
+        return answer.decode() or "a process that tried it was killed"
     return ""
 
 

@@ -162,7 +162,7 @@ def _refusal(error: BrokerError, name: str) -> str:
         holder = error.holder
         if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
             return str(error)
-        state = "busy" if error.errno == errno.EBUSY else "waited in vain"
+        state = "busy" if error.errno == errno.EBUSY else "timed out"
         if holder.how != "lease":  # the broker's advice names the lock file
             return f"{name}: {state}: {holding(holder)}; {error.advice}".removesuffix("; ")
         with client.connect() as broker:

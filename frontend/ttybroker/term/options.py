@@ -104,21 +104,21 @@ class Option:
 
 def _baud(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) < 1 << 31):
-        raise ValueError("it is a number of bits a second, 115200 for example")
+        raise ValueError("must be a number of bits a second, such as 115200")
     return int(text)
 
 
 def _parity(text: str) -> str:
     letter = _PARITIES.get(text.lower(), text.upper())
     if letter not in _PARITIES.values():
-        raise ValueError("it is odd, even, none, mark or space")
+        raise ValueError("must be odd, even, none, mark or space")
     return letter
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text.lower() not in words:
-            raise ValueError(f"it is {', '.join(words[:-1])} or {words[-1]}")
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}")
         return text.lower()
 
     return read
@@ -140,7 +140,7 @@ def _codec(text: str) -> str:
 
 def _character(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:9]) < 0x110000):
-        raise ValueError("it is the number of a character")
+        raise ValueError("must be the number of a character")
     return int(text)
 
 
@@ -150,7 +150,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not value >= 0:
-        raise ValueError("it is a number of seconds")
+        raise ValueError("must be a number of seconds")
     return value
 
 
@@ -232,7 +232,7 @@ def parse(arguments: list[str]) -> Options | None:
             options.port = port
         _read(options, arguments)
     if options.menu_char == options.exit_char:
-        raise Usage("--exit-char and --menu-char: they are the same")
+        raise Usage("--exit-char and --menu-char must differ")
     return options
 
 
@@ -243,12 +243,12 @@ def _set_from_profile(options: Options, where: str, key: str, value: object) -> 
     option = _BY_NAME[key]
     if option.read is None or (key == "log" and isinstance(value, bool)):
         if not isinstance(value, bool):
-            raise Usage(f"{where}: {key}: it is true or false")
+            raise Usage(f"{where}: {key}: must be true or false")
         setattr(options, option.field, value if key != "log" else "" if value else None)
         return
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, bool) or not isinstance(one, int | float | str):
-            raise Usage(f"{where}: {key}: it is a number or a text")
+            raise Usage(f"{where}: {key}: must be a number or a text")
         _set(options, option, str(one), f"{where}: {key}")
 
 
@@ -298,7 +298,7 @@ def _long(options: Options, name: str, words: list[str]) -> None:
     if equals and option is not None and option.read is not None:
         _set(options, option, value, f"--{name}")
     elif equals:
-        raise Usage(f"--{name}: it has no value" if name in _SHORTHANDS or switch else
+        raise Usage(f"--{name}: takes no value" if name in _SHORTHANDS or switch else
                     _unknown(name))  # fmt: skip
     elif name in _SHORTHANDS:
         options.flow = _SHORTHANDS[name]
@@ -329,7 +329,7 @@ def _short(options: Options, letters: str, words: list[str]) -> None:
 
 def _value(spelled: str, option: Option, words: list[str]) -> str:
     if not words:
-        raise Usage(f"{spelled}: it needs a value: {option.value}")
+        raise Usage(f"{spelled}: needs a value: {option.value}")
     return words.pop()
 
 

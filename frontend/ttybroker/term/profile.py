@@ -54,7 +54,7 @@ def _of(table: object, where: str, a_port: bool = False) -> Iterator[Setting]:
     from ttybroker.term.options import KEYS, Usage
 
     if not isinstance(table, dict):
-        raise Usage(f"{where}: it is no table")
+        raise Usage(f"{where}: must be a table")
     known = KEYS if a_port else KEYS | {"port"}
     for key, value in table.items():
         if key not in known:

@@ -243,7 +243,7 @@ class Terminal(miniterm.Miniterm):
         self._unsent += self._encoded(sent)
         if len(self._unsent) > _MOST_TYPED and self.console.is_terminal:
             self._unsent.clear()
-            self.tell(f"{self.serial.port}: it takes nothing; what was typed is thrown away")
+            self.tell(f"{self.serial.port}: takes no data; what was typed is thrown away")
         self._send()
         if self.echo:
             for transformation in self.tx_transformations:
