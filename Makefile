@@ -1,4 +1,4 @@
-# make demo | test | lab | matrix | check | bench | install | deb | distro: each sets up what it
+# make demo | test | lab | matrix | check | docs | bench | install | deb | distro: each sets up what it
 # needs on a fresh Debian or Ubuntu with nothing but git and make, as root or through sudo.
 
 PYTHON ?= /usr/bin/python3
@@ -24,7 +24,7 @@ LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs xz-ut
 DISTRO_NEEDS := mmdebstrap git python3
 STEPS ?= demo check deb test
 
-.PHONY: demo test lab lab-clean matrix attack check bench install uninstall deb distro distro-clean \
+.PHONY: demo test lab lab-clean matrix attack check docs bench install uninstall deb distro distro-clean \
 	clean
 .DELETE_ON_ERROR:
 
@@ -60,6 +60,10 @@ endif
 check: $(VENV)/ready
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
+
+# build/docs/index.html: the API, from the docstrings.
+docs: $(VENV)/ready $(VENV)/docs-needs
+	@$(RUN) docs/api.py
 
 # OLD=COMMIT builds that one as well and runs both in turn; JSON=1 prints JSON; TOPICS="opens rules"
 # runs a part. Exit status 1 (of make: 2) when a limit is missed.
@@ -107,6 +111,10 @@ $(VENV)/test-needs: Makefile | $(VENV)/ready
 
 $(VENV)/attack-needs: pyproject.toml | $(VENV)/ready
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[broker,dev,attack]'
+	@touch $@
+
+$(VENV)/docs-needs: pyproject.toml | $(VENV)/ready
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[broker,dev,docs]'
 	@touch $@
 
 $(VENV)/lab-needs: Makefile | $(VENV)/ready
