@@ -57,8 +57,10 @@ else
 	$(AS_ROOT) $(RUN) -m pytest tests/attack --full $(if $(WRITE),--write-attacks)
 endif
 
+# What a pre-commit hook would do, in a few seconds.
 check: $(VENV)/ready
 	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
 # build/docs/index.html: the API, from the docstrings.

@@ -1,7 +1,7 @@
 """From a policy to the plan in force: the one that is kept, or one that a child makes now.
 
-    start:   plan fresh? ── yes ──> read it
-                  └─ no ──> fork ──> child: prepare/ ── pipe ──> read that
+start:   plan fresh? ── yes ──> read it
+              └─ no ──> fork ──> child: prepare/ ── pipe ──> read that
 """
 
 from __future__ import annotations

@@ -122,8 +122,11 @@ def main() -> int:
     """0: each guard's tests went red without it."""
     words = sys.argv[1:]
     found = anchors.find(ROOT)
-    mutants = [mutant for mutant in MUTANTS
-               if not words or any(word in described(mutant, found[mutant.name]) for word in words)]
+    mutants = [
+        mutant
+        for mutant in MUTANTS
+        if not words or any(word in described(mutant, found[mutant.name]) for word in words)
+    ]
     if not mutants:
         print("no such guard", file=sys.stderr)
         return 2

@@ -43,7 +43,6 @@ SYS_CLONE3 = 435  # asm-generic/unistd.h
 SYS_SETRESUID = {"x86_64": 117, "aarch64": 147}[os.uname().machine]
 
 
-
 def fork_as(pid: int, body: Callable[[], None]) -> int:
     """fork(2), but the child has this very pid: clone3(2), set_tid."""
     wanted = ctypes.c_int(pid)

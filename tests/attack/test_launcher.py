@@ -39,7 +39,6 @@ LIMITS = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
 KEPT = 312  # bytes of struct kept in the memfd, before the environment
 
 
-
 def become(launcher: Launcher) -> None:
     """Be its caller."""
     os.setgroups([launcher.group])

@@ -176,9 +176,7 @@ Devices.open = slow
 
 @pytest.mark.parametrize("way", ["closed", "killed", "half closed", "piled on and closed"])
 @pytest.mark.parametrize("state", ["opening", "busy", "closing", "busy elsewhere"])
-def test_a_wait_may_be_cancelled_in_every_state_of_the_port(
-    rig: Rig, state: str, way: str
-) -> None:
+def test_a_wait_may_be_cancelled_in_every_state_of_the_port(rig: Rig, state: str, way: str) -> None:
     name = "slow" if state == "opening" else "ttyS0"
     rig.port(name)
     rig.port("ttyS1")

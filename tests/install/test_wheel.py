@@ -69,9 +69,7 @@ def test_it_depends_on_pyserial_alone_and_the_broker_is_an_extra(wheel: Path) ->
 def test_the_user_side_is_whole_without_the_root_side(installed: Path) -> None:
     def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
         environment = {"TTYBROKER_SOCKET": "/nonexistent/socket"}
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment
-        )
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     code = "import ttybroker, ttybroker.aio; [getattr(ttybroker, n) for n in ttybroker.__all__]"
     done = run(installed / "bin/python", "-c", code)

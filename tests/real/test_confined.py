@@ -92,9 +92,10 @@ def test_a_log_that_is_a_file_may_grow(rig: Rig) -> None:
     log = rig.base / "log"
     log.write_bytes(b"x" * 5000)
     command = [sys.executable, RUN_DAEMON, "--hook=", "--", *rig.arguments]
-    with open(log, "ab") as file, subprocess.Popen(
-        command, stderr=file, env={**os.environ, **python_path()}
-    ) as daemon:
+    with (
+        open(log, "ab") as file,
+        subprocess.Popen(command, stderr=file, env={**os.environ, **python_path()}) as daemon,
+    ):
         while b"start" not in log.read_bytes():
             assert daemon.poll() is None
         os.kill(daemon.pid, signal.SIGTERM)

@@ -346,9 +346,7 @@ def test_it_can_be_taken_back_after_a_restart_by_its_own_user(rig: Rig, systemd:
 
 @sees_dead_takers
 @pytest.mark.parametrize("early", [True, False])
-def test_its_time_goes_on_while_there_is_no_daemon(
-    rig: Rig, systemd: Systemd, early: bool
-) -> None:
+def test_its_time_goes_on_while_there_is_no_daemon(rig: Rig, systemd: Systemd, early: bool) -> None:
     rig.rules.clear()
     rig.port("ttyS0", extra="max_lease = 1")
     daemon = systemd.start()
@@ -381,9 +379,7 @@ def test_who_waits_gets_the_port_when_the_holder_of_an_earlier_daemon_closes_it(
     assert rig.lock().read_bytes() == lock_text(waiting.pid)
 
 
-def test_a_port_unplugged_while_there_is_no_daemon_is_let_go_of(
-    rig: Rig, systemd: Systemd
-) -> None:
+def test_a_port_unplugged_while_there_is_no_daemon_is_let_go_of(rig: Rig, systemd: Systemd) -> None:
     rig.port("ttyS2", far=True)
     systemd.start()
     holder = rig.holder(NOBODY, "ttyS2")

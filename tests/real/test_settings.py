@@ -71,9 +71,7 @@ def next_one_sends(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_stopped_output_goes_on_for_the_next_holder(
-    rig: Rig, daemon: Daemon, keeps: bool
-) -> None:
+def test_stopped_output_goes_on_for_the_next_holder(rig: Rig, daemon: Daemon, keeps: bool) -> None:
     child = holder(rig, lambda fd: termios.tcflow(fd, termios.TCOOFF))
     child.hear()
     if keeps:
@@ -100,9 +98,7 @@ def test_an_outsiders_exclusive_use_beside_a_dead_copy_is_believed(
     os.close(open_fd("ttyS0", wait=5, broker=str(rig.socket)))
 
 
-def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(
-    rig: Rig, daemon: Daemon
-) -> None:
+def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
     def set_for_ever(fd: int) -> None:
         mine = termios.tcgetattr(fd)
         mine[0], mine[3] = termios.IXANY, 0

@@ -56,12 +56,12 @@ class Settings(Value):
     def pack(self) -> bytes:
         """`SIZE` bytes for the lease's record, little-endian where they are not the kernel's own:
 
-            has      u8: 1 serial, 2 outputs, 4 rs485; what is not there is zeros
-            termios  44 bytes, as TCGETS2 gives them
-            window   8 bytes, as TIOCGWINSZ gives them
-            serial   flags u32, divisor i32
-            outputs  u32
-            rs485    32 bytes, as TIOCGRS485 gives them
+        has      u8: 1 serial, 2 outputs, 4 rs485; what is not there is zeros
+        termios  44 bytes, as TCGETS2 gives them
+        window   8 bytes, as TIOCGWINSZ gives them
+        serial   flags u32, divisor i32
+        outputs  u32
+        rs485    32 bytes, as TIOCGRS485 gives them
         """
         has = _HAS_SERIAL * (self.serial is not None) | _HAS_OUTPUTS * (self.outputs is not None)
         has |= _HAS_RS485 * (self.rs485 is not None)
