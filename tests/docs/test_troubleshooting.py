@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -17,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from support.children import Chat, Orphan, as_user
-from support.processes import ROOT, python_path
+from support.processes import PR_SET_NAME, ROOT, prctl, python_path
 from support.rig import Rig, lock_text
 from support.screen import Screen
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
-from ttybroker import BrokerError, cli, client, holding, open_fd, wire
+from ttybroker import BrokerError, cli, client, open_fd, wire
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.refusal import Refusal, busy
 
@@ -91,6 +92,14 @@ def started(rig: Rig, *arguments: str) -> str:
     done = subprocess.run(command, env={**os.environ, **python_path()}, capture_output=True,
                           text=True, timeout=TIMEOUT)  # fmt: skip
     return done.stderr
+
+
+def _command(rig: Rig, *words: str) -> str:
+    """What `ttybroker` says to root on standard error, in a process of its own."""
+    command = [sys.executable, "-m", "ttybroker.cli", *words]
+    env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
+    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, timeout=TIMEOUT).stderr  # fmt: skip
 
 
 # you may not have the port
@@ -213,13 +222,29 @@ def an_flock(rig: Rig) -> str:
 
 @provoke
 def a_copy_that_is_left(rig: Rig) -> str:
-    """Of the clause alone, in its words: the copy's and the holder's are real elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(holding, "copies", lambda _device: [(4712, ALICE, "sleep")])
-        patch.setattr(holding, "_lives", lambda _pid: False)
-        patch.setattr(holding, "since", lambda _holder: " since 14:03")
-        patch.setattr(holding, "name_of", lambda _uid: "alice")
-        return holding.holding(wire.Holder(ALICE, "alice", 4711, "picocom", 1.0), "/dev/ttyS0")
+    rig.port("ttyS0")
+    rig.daemon()
+
+    def leave_a_copy(chat: Chat) -> None:
+        open_fd("ttyS0", broker=str(rig.socket))
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            prctl(PR_SET_NAME, b"sleep")
+            os.write(writing, b"!")
+            while True:
+                signal.pause()
+        os.read(reading, 1)
+        chat.say(pid)
+
+    holder = rig.child(ALICE, leave_a_copy)
+    copy = holder.hear()
+    holder.wait()
+    told = _command(rig, "term", "ttyS0")
+    os.kill(copy, signal.SIGKILL)
+    Orphan(copy).wait()
+    told = re.sub(r"since \d\d:\d\d", "since 14:03", told).replace(f"uid {ALICE}", "alice")
+    return told.replace(f"(pid {copy})", "(pid 4712)")
 
 
 @provoke
@@ -349,25 +374,18 @@ def a_second_daemon(rig: Rig) -> str:
 # programs
 
 
-def _run(rig: Rig, *words: str) -> str:
-    command = [sys.executable, "-m", "ttybroker.cli", "run", *words]
-    env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
-    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, timeout=TIMEOUT).stderr  # fmt: skip
-
-
 @provoke
 def a_program_that_is_not_there(rig: Rig) -> str:
     rig.port("ttyS0")
     rig.daemon()
-    return _run(rig, "--", "picocmo")
+    return _command(rig, "run", "--", "picocmo")
 
 
 @provoke
 def a_tracer_inside(rig: Rig) -> str:
     rig.port("ttyS0")
     rig.daemon()
-    told = _run(rig, "ttyS0", "--", "sh", "-c", "strace -o /dev/null true; true")
+    told = _command(rig, "run", "ttyS0", "--", "sh", "-c", "strace -o /dev/null true; true")
     for supervisor in rig.orphans():
         Orphan(supervisor).wait()
     return next((line for line in told.splitlines() if line.startswith("ttybroker: ")), told)
