@@ -1,8 +1,9 @@
 """How many backends a caller of `ttyrun` may have at once.
 
-They are root's, so that no limit of his counts them, and one outlives its `ttyrun` as long as
-somebody keeps its port. Each holds a lock on one byte of its caller's file: an open file
-description's, which ends when the last copy of the descriptor is closed (fcntl(2), F_OFD_SETLK).
+Backends are processes of root's, so no limit of the caller's counts them. A backend outlives its
+`ttyrun` while somebody keeps its port. Each backend holds a lock on one byte of its caller's file.
+The lock belongs to the open file description, so it ends when the last copy of the descriptor is
+closed: fcntl(2), F_OFD_SETLK.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ class AllTaken(Exception):
 
 
 def take(uid: int) -> int:
-    """Return a descriptor that is one of those which this user may have. Raises AllTaken, or
-    OSError if the directory cannot be used."""
+    """Return a descriptor that stands for one of the places that this user has.
+
+    Raises AllTaken, or OSError if the directory cannot be used.
+    """
     try:
         os.mkdir(DIRECTORY, 0o755)
     except FileExistsError:

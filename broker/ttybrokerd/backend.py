@@ -3,8 +3,8 @@
     root program ── init_backend() ──┬── child: confined, serves the pair, ends with it
                                      └── parent: the user, for good; returns
 
-The child is forked twice, so that the program has no child it did not make and nobody has to
-wait for it.
+The child is forked twice. So the program has no child that it did not make, and nobody has to wait
+for the backend.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def init_backend(
 ) -> None:
     """Fork the broker's root half and give up root in this process, for good.
 
-    To be called first of all: before threads, before anything of the caller's is read. From
-    then on `ttybroker.open_tty` and `open_fd` in this process use that backend, which ends when
-    the last copy of the socket to it and of every port is closed, however this process ends.
+    Call it first of all: before threads, and before anything of a caller's is read. From then on
+    `ttybroker.open_tty` and `open_fd` in this process use that backend. The backend ends when the
+    last copy of its socket and of every port is closed, however this process ends.
 
-    policy: the policy's file, or None for /etc/ttybroker/policy.toml if there is one and the
-    shipped default if not. lock_dir: where UUCP lock files are. user: whom to become,
-    name or uid; by default the real user of a setuid program, with the groups it has. quiet: log
-    to the journal or to syslog alone, for standard error is the screen of somebody's program.
+    policy: the policy's file. None: /etc/ttybroker/policy.toml, or the shipped policy if that file
+    is missing. lock_dir: the directory of the UUCP lock files. user: whom to become, a name or a
+    uid. None: the real user of a setuid program, with the groups that it has. quiet: log to the
+    journal or to syslog alone, where standard error is the screen of somebody's program.
 
-    Raises PermissionError without root, RuntimeError if threads run, ValueError if there is
-    nobody to become; PolicyError or OSError if the backend cannot start, and then privilege is
-    given up all the same. Ends the process if privilege could be got back.
+    Raises PermissionError without root, RuntimeError if threads run, and ValueError if there is
+    nobody to become. Raises PolicyError or OSError if the backend cannot start; privilege is given
+    up all the same. Ends the process if privilege could be got back.
     """
     # The user side, here because the daemon has no use for it; all of it, because afterwards
     # its files may be out of this process's reach (a clone in a home of mode 0700).
@@ -110,8 +110,10 @@ def _fork_backend(
 
 
 def _leave(pair: socket.socket) -> None:
-    """Go on in a child of this process, which ends; also if it cannot: the program is the
-    parent's, and must not run twice."""
+    """Go on in a child of this process, and end this process.
+
+    It ends also if it cannot fork: the program is the parent's, and must not run twice.
+    """
     try:
         if os.fork() == 0:
             return
@@ -130,7 +132,7 @@ def _check_caller() -> None:
 
 
 def _hear(pair: socket.socket) -> None:
-    """Wait for the child's word that it serves. Raises OSError with what it says instead."""
+    """Wait until the child says that it serves. Raises OSError with what it says instead."""
     word = pair.recv(4096)
     if word != READY:
         pair.close()
@@ -172,8 +174,11 @@ def _end(server: Server) -> NoReturn:
 
 
 def _forget_parent(keep: set[int]) -> None:
-    """Signals and descriptors as a fresh process has them; 0 to 2 are /dev/null, standard error
-    unless the log goes there: who waits for the end of a program's output must not wait for us."""
+    """Set signals and descriptors as a fresh process has them.
+
+    0 to 2 become /dev/null, but for standard error if the log goes there. Whoever waits for the end
+    of a program's output must not wait for the backend.
+    """
     signal.set_wakeup_fd(-1)
     status = confine.status()
     handled = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)  # bit 0 is signal 1

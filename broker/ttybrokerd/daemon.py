@@ -85,8 +85,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> Options:
-    """By hand: getopt brings gettext into a root process, argparse compression libraries as well.
-    Raises Usage."""
+    """Read the command line. Raises Usage.
+
+    By hand, because getopt brings gettext into a root process, and argparse compression libraries
+    too.
+    """
     options: dict[str, str] = {}
     action = "serve"
     words = iter(argv)
@@ -112,7 +115,7 @@ def _parse(argv: list[str]) -> Options:
 
 
 def _judge(options: Options) -> int:
-    """--check and --prepare: what they need is no part of a process that serves."""
+    """Do --check or --prepare. What they need is loaded here, and in no process that serves."""
     from ttybrokerd.prepare import command
 
     if options.action == "check":
@@ -182,8 +185,11 @@ def _own_session() -> None:
 
 
 def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
-    """SIGHUP reloads; SIGTERM and SIGINT fill the list that is returned. By a pipe, because
-    Python runs handlers in the main thread alone, and a device may keep that."""
+    """Have SIGHUP reload. SIGTERM and SIGINT fill the list that is returned.
+
+    They come by a pipe, because Python runs handlers in the main thread alone, and a device may
+    keep that thread.
+    """
     asked: list[int] = []
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -204,8 +210,10 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
 
 
 def _passed() -> tuple[list[int], list[tuple[int, str]]]:
-    """What systemd passed: the sockets, and all else with its name, from the descriptor store.
-    sd_listen_fds(3)."""
+    """Return what systemd passed: the sockets, and the rest with its names: sd_listen_fds(3).
+
+    The rest is from the descriptor store.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return [], []
     sockets, others = [], []
@@ -224,7 +232,7 @@ def _passed() -> tuple[list[int], list[tuple[int, str]]]:
 
 
 def _listener(path: str, sockets: list[int]) -> tuple[socket.socket, str | None]:
-    """The listening socket, and its path if it is ours to remove: systemd's or our own."""
+    """Return the listening socket, and its path if the socket is ours to remove."""
     if not sockets:
         return _bind(path), path
     if len(sockets) > 1:
@@ -238,8 +246,11 @@ def _listener(path: str, sockets: list[int]) -> tuple[socket.socket, str | None]
 
 
 def _bind(path: str) -> socket.socket:
-    """Listen at `path`. A dead daemon's socket there is replaced, a live one's refused, and
-    anything that is no socket is left alone."""
+    """Listen at `path`.
+
+    A dead daemon's socket there is replaced. A live one's is refused. What is no socket is left
+    alone.
+    """
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:

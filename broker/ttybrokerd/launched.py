@@ -1,7 +1,7 @@
 """What `ttyrun` does as root: find its broker, and stop being root.
 
-a daemon listens ──> become the caller, who asks it as everybody does: one table, one queue
-nobody listens   ──> a backend of its own (backend.py), and become the caller
+a daemon listens ──> become the caller, and ask the daemon as everybody does
+nobody listens   ──> start a backend of its own (backend.py), and become the caller
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def start(
 
 
 def _listens(path: str) -> bool:
-    """Return whether a daemon listens there, or systemd for it. Where that cannot be told it does:
-    a second table beside the daemon's is what must not be."""
+    """Return whether a daemon, or systemd for it, listens there.
+
+    Where that cannot be told the answer is yes: there must be no second table beside the daemon's.
+    """
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         return probe.connect_ex(path) not in (errno.ENOENT, errno.ECONNREFUSED)

@@ -1,1 +1,1 @@
-"""What ends before anybody is served: text, names and libraries become numbers here."""
+"""The process that ends before anybody is served: it turns text and names into numbers."""

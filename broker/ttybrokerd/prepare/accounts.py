@@ -42,9 +42,12 @@ class Accounts:
         return None if group is None else group.gr_gid
 
     def members(self, name: str) -> frozenset[int]:
-        """The uids of those in a group: whom group(5) lists, and whose own group it is in
-        passwd(5). Whom only another machine knows to have it as his own group is not among them;
-        nor is a member without an account."""
+        """Return the uids of the members of a group.
+
+        Members are those whom group(5) lists, and those whose own group it is in passwd(5). A
+        member without an account is left out, and so is a user whose own group only another machine
+        knows.
+        """
         group = self._group(name)
         if group is None:
             return frozenset()
@@ -65,7 +68,7 @@ class Accounts:
 
 
 def _primary(passwd: str) -> dict[int, set[int]]:
-    """The uids in this file by their own group: passwd(5)."""
+    """Return the uids in this file by their own group: passwd(5)."""
     found: dict[int, set[int]] = {}
     try:
         lines = linux.read_file(passwd).decode("utf-8", "surrogateescape").splitlines()

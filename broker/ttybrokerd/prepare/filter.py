@@ -1,9 +1,9 @@
 """The filter of system calls, from the table in syscalls.py to what seccomp(2) takes.
 
-An allow-list by libseccomp, which knows each architecture's numbers and refuses the other ABIs of
-the machine (i386, x32). What is not in the table kills the process: nothing of ours calls it.
-Under Python's development mode (`python3 -X dev`) it fails with EPERM instead, and the kernel's
-log has a line (type=1326, with the number of the call).
+libseccomp makes an allow-list. It knows the numbers of each architecture, and refuses the other
+ABIs of the machine (i386, x32). A call that is not in the table kills the process: nothing of ours
+makes one. Under Python's development mode (`python3 -X dev`) the call fails with EPERM instead, and
+the kernel's log has a line (type=1326, with the number of the call).
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ def build() -> tuple[int, bytes]:
 
 
 def tried() -> tuple[int, bytes]:
-    """The same, after a child has done under it what a root side does. Raises NoFilter, with the
-    name of a call that it would not survive."""
+    """Return the same as `build`, after a child has done what a root side does under it.
+
+    Raises NoFilter, with the name of a call that a root side would not survive.
+    """
     number, code = build()
     try:
         call = selftest.refused(number, code)
@@ -56,7 +58,7 @@ def tried() -> tuple[int, bytes]:
 
 
 def _rules(library: Any) -> Any:
-    """The rules, in libseccomp's hands."""
+    """Return the rules, as libseccomp's object."""
     # guard: kill-unlisted-calls, developer-error
     denied = library.ERRNO(errno.EPERM) if sys.flags.dev_mode else library.KILL_PROCESS
     rules = library.SyscallFilter(denied)
@@ -72,8 +74,11 @@ def _rules(library: Any) -> Any:
 
 
 def _bindings() -> Any:
-    """libseccomp's own, which distributions have, or pyseccomp, which is on PyPI. That one asks
-    ctypes.util where the library is, who would run ldconfig twice: it is told instead."""
+    """Return libseccomp's own bindings, which distributions have, or pyseccomp from PyPI.
+
+    pyseccomp asks ctypes.util where the library is, which would run ldconfig twice. Here it is
+    told.
+    """
     try:
         import seccomp
     except ImportError:

@@ -1,4 +1,4 @@
-"""Rules that another hides, which are mistakes that no decision shows."""
+"""Rules that another rule hides. No decision shows such a mistake."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Token = frozenset[str] | None  # the characters that it stands for; None: any nu
 
 
 def hidden(policy: Policy) -> list[str]:
-    """What `--check` warns of, each FILE:LINE: rule: what, in the rules' order.
+    """Return what `--check` warns of, each as FILE:LINE: rule: what, in the order of the rules.
 
     A rule never applies if an earlier one is about all of its ports and names all of its users. A
     glob is not about a kernel name that the policy makes an alias.
@@ -62,10 +62,10 @@ def _covers_users(early: Subjects, late: Subjects) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether one glob matches every kernel name that the other does, which matches some.
+    """Return whether the glob `wide` matches every kernel name that `narrow` matches.
 
-    A walk over what both may stand at after the same characters: for `narrow` one token, for
-    `wide` each that it can be.
+    A walk over the places that both globs may be at after the same characters: one token of
+    `narrow`, and each token that it can be of `wide`.
     """
     theirs = _tokens(narrow)
     one = "".join(min(token, default="") for token in theirs if token is not None)
@@ -100,7 +100,7 @@ def _tokens(glob: str) -> list[Token]:
 
 
 def _representatives(sets: list[frozenset[str]]) -> list[str]:
-    """One of all characters that are in the same sets."""
+    """Return one of each group of characters that are in the same sets."""
     return list({tuple(char in each for each in sets): char for char in ALPHABET}.values())
 
 
@@ -117,7 +117,7 @@ def _step(tokens: list[Token], stands: frozenset[int], char: str) -> frozenset[i
 
 
 def _reach(tokens: list[Token], stands: set[int]) -> frozenset[int]:
-    """These, and what stands behind a * of them."""
+    """Return these places, and those behind a * at one of them."""
     for at in sorted(stands):
         while at < len(tokens) and tokens[at] is None:
             at += 1

@@ -1,7 +1,7 @@
-"""Where in a TOML text its rules and keys stand, which tomllib does not tell.
+"""Where the rules and keys of a TOML text stand: tomllib does not tell.
 
-A line is where a statement begins if what stands before it can be read alone: a `[[rule]]`
-inside a string of several lines has the beginning of that string before it, which cannot.
+A statement begins at a line if the text before that line can be read alone. A `[[rule]]` inside a
+string of several lines does not: before it is the beginning of that string, which cannot be read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _RULE = ("[[rule]]", '[["rule"]]', "[['rule']]")  # without spaces
 
 
 class Lines:
-    """The lines of a text that tomllib has read, in which there are so many rules."""
+    """The lines of a text that tomllib has read, and that has so many rules."""
 
     def __init__(self, text: str, rules: int) -> None:
         self._lines = text.replace("\r\n", "\n").split("\n")
@@ -22,12 +22,15 @@ class Lines:
         self.exact = len(self._rules) == rules  # else rules are written in another way
 
     def rule(self, number: int) -> int:
-        """The line of this [[rule]] (from 0), or of what is nearest to it; from 1."""
+        """Return the line of this [[rule]] (from 0), or of what is nearest to it. Lines count from
+        1."""
         return self._rules[number] + 1 if self.exact else self._key("rule", 0, len(self._lines))
 
     def key(self, key: str, rule: int | None) -> int:
-        """The line of a key of this rule, or of one above all rules; from 1. Where the key
-        is not there, the line of its rule."""
+        """Return the line of a key of this rule, or of one above all rules. Lines count from 1.
+
+        Where the key is not there, return the line of its rule.
+        """
         if rule is None:
             return self._key(key, 0, len(self._lines))
         if not self.exact:

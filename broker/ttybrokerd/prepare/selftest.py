@@ -1,8 +1,9 @@
 """Would the filter end this interpreter? It is tried before it is written into a plan.
 
 A child does under the filter what a root side does: threads, sockets, files, time, memory. Where
-the filter would end the process, the kernel asks this one instead (SECCOMP_RET_USER_NOTIF), and so
-the call has a name: a new interpreter or C library is an error at `--prepare`, never a dead daemon.
+the filter would end the process, the kernel asks this process instead (SECCOMP_RET_USER_NOTIF). So
+the call has a name. A new interpreter or C library is then an error at `--prepare`, and no dead
+daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PATIENCE = 10.0  # seconds
 
 
 def refused(number: int, code: bytes) -> int | None:
-    """The number of the first call for which the filter would end the process, None if none.
+    """Return the number of the first call for which the filter would end the process, or None.
 
     `number` is that of seccomp(2). Raises OSError if it cannot be tried.
     """
@@ -50,7 +51,7 @@ def refused(number: int, code: bytes) -> int | None:
 
 
 def _asking(code: bytes) -> bytes:
-    """The program, which asks where it would end the process."""
+    """Return the program with a question in the place of each end of the process."""
     asked = INSTRUCTION.pack(RETURN, 0, 0, USER_NOTIF)
     kill = INSTRUCTION.pack(RETURN, 0, 0, KILL_PROCESS)
     steps = [code[at : at + INSTRUCTION.size] for at in range(0, len(code), INSTRUCTION.size)]

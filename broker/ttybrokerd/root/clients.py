@@ -147,7 +147,10 @@ class Clients:
         self._fold("refuse", NOTICE, identity.uid, pid=identity.pid, reason=refusal.reason)
 
     def _full(self, uid: int, stranger: bool = False, number: int = 0) -> Refusal | None:
-        """Return why a user, who has come by the descriptor `number`, gets no place, if so."""
+        """Return why this user gets no place, or None.
+
+        `number` is the descriptor of the new connection.
+        """
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # guard: descriptors-for-ports
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
@@ -168,8 +171,8 @@ class Clients:
         return None
 
     def _make_room(self, *, strangers: bool) -> bool:
-        """Close some idle connections, of the user with the most the oldest; say whether there
-        were any."""
+        """Close the oldest idle connections of the user with the most; return whether there were
+        any."""
         idle = [one for one in self._all.values() if one.idle and (one.stranger or not strangers)]
         idle.sort(key=lambda one: -self._per_uid.of(one.identity.uid))
         ended: list[Connection] = []

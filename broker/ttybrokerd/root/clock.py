@@ -7,8 +7,10 @@ import time
 
 
 class Clock:
-    """Since when the clock of files (CLOCK_REALTIME) has run on as it does now. A board without a
-    battery sets it after boot, and what was written before has a time that means nothing now."""
+    """Since when the clock of files (CLOCK_REALTIME) has gone on without being set.
+
+    A board without a battery sets it after boot. A time that was written before then means nothing.
+    """
 
     BOOT = "/dev/pts"  # mounted once, early; its root's ctime is the clock of then: fs/devpts
     EARLY = 30.0  # seconds of uptime within which it is mounted
@@ -19,18 +21,25 @@ class Clock:
         self._since = 0.0 if self._as_at_boot() else time.time()
 
     def offset(self) -> float:
-        """What the clock said at boot, if it was never set since; seconds of the epoch."""
+        """Return what the clock said at boot, if it was never set since: seconds of the epoch."""
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def steady_since(self) -> float:
-        """A time of this clock from which on it was not set, as far as is known; 0: from boot."""
+        """Return a time of this clock after which it was not set, as far as is known.
+
+        0: not since boot.
+        """
         offset = self.offset()
         if abs(offset - self._offset) > self.JITTER:
             self._offset, self._since = offset, time.time()
         return self._since
 
     def _as_at_boot(self) -> bool:
-        """One that was set forward by up to EARLY + JITTER may pass: LATER of locks.py is more."""
+        """Return whether the clock is as it was at boot.
+
+        One that was set forward by up to EARLY + JITTER may pass. LATER of locks.py is more than
+        that.
+        """
         try:
             mounted = os.stat(self.BOOT).st_ctime
         except OSError:

@@ -1,11 +1,11 @@
 """The root side gives up what its job does not need, before it reads a client's first byte.
 
-Every step is verified in what the kernel says afterwards (/proc/self/status), not in what was
-asked of it; a step that did not take is the end. This module is the place of all of them.
+Every step is verified by what the kernel says afterwards (/proc/self/status), not by what was asked
+of it. A step that did not take is the end. All of the steps are in this module.
 
-What the job needs: CAP_SYS_ADMIN to hang up a terminal (TIOCVHANGUP, drivers/tty/tty_io.c) and
-to open one that somebody made exclusive; CAP_DAC_OVERRIDE because udev may give a node, and a
-program a lock file, to anybody.
+What the job needs: CAP_SYS_ADMIN to hang up a terminal (TIOCVHANGUP, drivers/tty/tty_io.c) and to
+open one that somebody made exclusive; CAP_DAC_OVERRIDE because udev may give a node to anybody, and
+a program a lock file.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ class NotConfined(RuntimeError):
 
 
 class Places(Value):
-    """Where in the file system the job is done. `locks` is a directory; `devices` are nodes and
-    `plan` a file that may be replaced by others of their directory, `socket` one to remove."""
+    """Where in the file system the job is done.
+
+    `locks` is a directory. `devices` are nodes, and `plan` is a file: others in the same directory
+    may take their place. `socket` is to be removed at the end.
+    """
 
     locks: str
     devices: tuple[str, ...] = ()
@@ -89,7 +92,7 @@ class Bounds(Value):
 
 
 def bounds(places: Places, seccomp: int, code: bytes) -> Bounds:
-    """What `confine` needs and can be made before, where a fork then shares its memory.
+    """Make what `confine` needs. Call it before a fork, so that the memory stays shared.
 
     `seccomp` and `code` are a plan's `seccomp` and `filter`. Raises OSError.
     """
@@ -97,7 +100,10 @@ def bounds(places: Places, seccomp: int, code: bytes) -> Bounds:
 
 
 def confine(bounds: Bounds) -> None:
-    """Shrink this process for good. Raises NotConfined or OSError; then it must not go on."""
+    """Shrink this process for good.
+
+    Raises NotConfined or OSError; then the process must not go on.
+    """
     if len(os.listdir("/proc/self/task")) != 1:  # guard: one-thread-when-confined
         raise NotConfined("threads are running: what follows binds the one that does it alone")
     os.umask(0o077)  # guard: umask
@@ -122,7 +128,7 @@ def confine(bounds: Bounds) -> None:
 
 
 def account() -> wire.Running:
-    """What /proc does not show of this process, for who asks how it is confined."""
+    """Return what /proc does not show of how this process is confined."""
     return wire.Running(_landlock, bool(prctl.get_dumpable()), VERSION)
 
 
@@ -146,8 +152,10 @@ def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:
 
 
 def _prove_no_way_back(gid: int) -> None:
-    """Try to be root again; raise NotConfined if any way works. Who has gid 0 of his own tries
-    another group."""
+    """Try to be root again. Raises NotConfined if any way works.
+
+    A user with gid 0 of his own tries another group.
+    """
     other = 0 if gid != 0 else 1
     ways: tuple[Callable[[], None], ...] = (
         lambda: os.setresuid(0, 0, 0),
@@ -166,7 +174,7 @@ def _prove_no_way_back(gid: int) -> None:
 
 
 def _give_up_files(rules: landlock.Ruleset) -> None:
-    """By Landlock, with signals to others and abstract sockets, as far as the kernel has it."""
+    """Give up files by Landlock, and signals to others and abstract sockets where it can."""
     global _landlock
     landlock.enforce(rules)  # guard: enforce-landlock
     _landlock = rules.level
@@ -180,20 +188,23 @@ def _give_up_files(rules: landlock.Ruleset) -> None:
 
 
 def _filter_calls(number: int, code: bytes) -> None:
-    """For every thread of this process and for good; in development mode refusals are logged."""
+    """Filter the calls of every thread for good. In development mode refusals are logged."""
     log = linux.SECCOMP_FILTER_FLAG_LOG if sys.flags.dev_mode else 0
     linux.seccomp(number, linux.SECCOMP_FILTER_FLAG_TSYNC | log, code)
 
 
 def _around(path: str) -> str:
-    """The directory of a file that may be replaced; of a crowded one, the file as it is now."""
+    """Return the directory of a file that may be replaced; of a crowded one, the file itself."""
     directory = os.path.dirname(path)
     return path if directory in CROWDED else directory  # guard: crowded-directories
 
 
 def _lock_securebits() -> None:
-    """Where systemd has left no CAP_SETPCAP it has locked them itself (SecureBits= of the unit),
-    all but those of ambient capabilities, which it does not know."""
+    """Lock the securebits.
+
+    Where systemd has left no CAP_SETPCAP, it has locked them itself (SecureBits= of the unit). It
+    has not locked those of ambient capabilities, which it does not know.
+    """
     wanted = SECUREBITS
     if int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1:
         linux.set_securebits(SECUREBITS)  # guard: lock-securebits
@@ -210,8 +221,11 @@ def _mask(capabilities: tuple[int, ...]) -> int:
 
 
 def _cut_bounding_set(keep: tuple[int, ...]) -> None:
-    """What is in it by the kernel's word: python-prctl's list ends where its build did, and what
-    systemd has cut already cannot be cut without CAP_SETPCAP."""
+    """Drop what the kernel says is in the bounding set and the job does not need.
+
+    python-prctl's list ends where its build did. What systemd has dropped cannot be dropped again
+    without CAP_SETPCAP.
+    """
     held = int(status()["CapBnd"], 16)
     for number in range(held.bit_length()):
         if held >> number & 1 and number not in keep:
@@ -219,8 +233,11 @@ def _cut_bounding_set(keep: tuple[int, ...]) -> None:
 
 
 def _cut_sets(keep: tuple[int, ...]) -> None:
-    """What systemd has cut already needs no capset(2), which the unit does not allow. Then the
-    inheritable set is as wide as what is kept, by which systemd gave that: capabilities(7)."""
+    """Drop all capabilities but those of the job, unless systemd has done so.
+
+    In that case capset(2) is not called: the unit does not allow it. The inheritable set is then as
+    wide as what is kept, because systemd passes capabilities by it: capabilities(7).
+    """
     linux.clear_ambient()
     held, wanted = status(), _mask(keep)
     much = int(held["CapInh"], 16) & ~wanted
@@ -233,7 +250,7 @@ def _cut_sets(keep: tuple[int, ...]) -> None:
 
 
 def verify(*, permitted: int, bounding: int, filtered: bool = False) -> None:
-    """Compare the kernel's own account, of every thread, with what must be. Raises NotConfined."""
+    """Compare the kernel's account of every thread with what must be. Raises NotConfined."""
     for thread in os.listdir("/proc/self/task"):
         account = status(thread)
         for field, value in (

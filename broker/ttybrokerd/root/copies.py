@@ -8,7 +8,7 @@ from ttybrokerd.root import linux
 
 
 class DeadCopies:
-    """All that are known, each with its device, its user and the set that lists it."""
+    """All that are known, each with its device, its user, and the epoll set that lists it."""
 
     def __init__(self) -> None:
         self._all: list[tuple[int, int, select.epoll]] = []
@@ -17,7 +17,7 @@ class DeadCopies:
         return len(self._all)
 
     def add(self, device: int, uid: int, watcher: select.epoll) -> None:
-        """Know of one more, until it is closed."""
+        """Remember one more, until it is closed."""
         self._all.append((device, uid, watcher))
 
     def of(self, uid: int) -> int:
@@ -26,7 +26,7 @@ class DeadCopies:
         return sum(owner == uid for _, owner, _ in self._all)
 
     def users(self) -> dict[int, frozenset[int]]:
-        """Return by device which users still keep one of it."""
+        """Return by device which users still keep a copy of it."""
         self._forget()
         found: dict[int, frozenset[int]] = {}
         for device, uid, _ in self._all:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 class Debt(Value):
-    """To whom, by inode: another adapter may get the same number. `exclusive`: a dead copy's
-    exclusive flag may be there still."""
+    """What one device is owed; by its inode, for another adapter may get the same number.
+
+    `exclusive`: the exclusive flag of a dead copy may still be set.
+    """
 
     node: tuple[int, int]
     settings: Settings
@@ -21,23 +23,26 @@ class Debt(Value):
 
 
 class Debts:
-    """One a device number at most. A lease's worker writes the one of its own device."""
+    """At most one debt for each device number.
+
+    The worker of a lease writes the debt of its own device.
+    """
 
     def __init__(self) -> None:
         self._all: dict[int, Debt] = {}
 
     def owe(self, descriptor: int, settings: Settings, exclusive: bool) -> None:
-        """Keep it in mind for the device of this descriptor."""
+        """Remember it for the device of this descriptor."""
         status = os.fstat(descriptor)
         self._all[status.st_rdev] = Debt((status.st_dev, status.st_ino), settings, exclusive)
 
     def due(self, descriptor: int) -> Debt | None:
-        """What the device of this descriptor is owed."""
+        """Return what the device of this descriptor is owed."""
         status = os.fstat(descriptor)
         debt = self._all.get(status.st_rdev)
         # guard: debt-of-the-same-device
         return debt if debt is not None and debt.node == (status.st_dev, status.st_ino) else None
 
     def forget(self, rdev: int) -> None:
-        """The device is in order, or gone."""
+        """Forget the debt: the device is in order, or gone."""
         self._all.pop(rdev, None)
