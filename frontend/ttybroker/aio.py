@@ -14,7 +14,10 @@ from ttybroker.port import BrokeredSerial
 
 
 async def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
-    """As ttybroker.open_fd. Cancelling it withdraws the request: nothing stays leased."""
+    """Lease a port as ttybroker.open_fd does, without blocking the loop.
+
+    Cancelling it withdraws the request: nothing stays leased.
+    """
     loop = asyncio.get_running_loop()
     budget = client.RetryBudget(wait)
     with client.connect(broker) as connection:
@@ -52,7 +55,10 @@ async def open_tty(
     wait: float | None = None,
     **settings: object,
 ) -> BrokeredSerial:
-    """As ttybroker.open_tty: a ready instance for pyserial-asyncio and pyserial-asyncio-fast."""
+    """Lease a port as ttybroker.open_tty does, without blocking the loop.
+
+    Returns a ready instance for pyserial-asyncio and pyserial-asyncio-fast.
+    """
     ready = BrokeredSerial(None, broker=broker, wait=wait, baudrate=baudrate, **settings)
     ready.port = port
     ready.adopt(await open_fd(port, broker=broker, wait=wait))

@@ -1,8 +1,8 @@
 """`ttybroker check --broker`: what keeps the running broker in bounds, seen from outside.
 
-What /proc shows is read there (proc_pid_status(5), proc_pid_limits(5)), of every thread; the
-process is the one that the kernel names as the sender of the answer. Landlock and the dumpable
-flag are shown nowhere: they are the broker's own word.
+/proc tells most of it, for every thread: proc_pid_status(5), proc_pid_limits(5). The process is the
+one that the kernel names as the sender of the answer. Landlock and the dumpable flag are not in
+/proc. They are the broker's own word.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def inspect(broker: client.Broker = None) -> tuple[int, list[Fact]]:
 def judge(
     threads: list[dict[str, str]], limits: str, word: wire.Running, kernel: int
 ) -> list[Fact]:
-    """What was found against what is promised. `kernel` is its Landlock ABI, 0 for none."""
+    """Compare what was found with what is promised. `kernel` is its Landlock ABI, 0 for none."""
     facts = []
     for field, name in _SETS:
         kept = _KEPT if name in ("permitted", "effective", "bounding") else 0
@@ -98,7 +98,7 @@ def show_json(pid: int, facts: list[Fact]) -> None:
 
 
 def _found(values: list[str]) -> str:
-    """What holds for every thread; where they differ, all of it."""
+    """Return what holds for every thread. Where threads differ, return all values."""
     return " or ".join(sorted(set(values)))
 
 

@@ -1,7 +1,7 @@
 """Which processes have a descriptor of a device, from /proc.
 
-The broker may not look into other processes. Root may, and a user into his own: proc_pid_fd(5).
-So this is the client's side's to do. A pid is as this process's /proc has it.
+The broker may not look into other processes. Root may, and a user into his own: proc_pid_fd(5). So
+the client does this. A pid is as in this process's /proc.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def copies(device: str) -> list[Copy]:
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
-    """A device's number; that of a pty is one of its own mount of devpts, as a container has it."""
+    """Return the device's number, and for a pty the mount of devpts that it is in.
+
+    A container has a mount of its own, with the same numbers.
+    """
     is_pty = os.major(found.st_rdev) in _UNIX98
     return found.st_rdev, found.st_dev if is_pty else 0
 

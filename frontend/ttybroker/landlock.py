@@ -66,11 +66,12 @@ def abi() -> int:
 
 
 def restrict(allowed: Mapping[str, int]) -> int:
-    """Give up every access to the file system that `allowed` (path to access bits, for all that
-    is beneath it) does not name, TCP, abstract sockets and signals to processes that are not
-    confined with this one; for this thread and what it starts, for good. Sets no_new_privs.
+    """Give up the file system but for `allowed`, for this thread and what it starts, for good.
 
+    `allowed` maps a path to the accesses to all that is beneath it. TCP, abstract sockets, and
+    signals to processes that are not confined with this one are given up too. Sets no_new_privs.
     Descriptors that are open stay what they are. Paths that do not exist are passed over.
+
     Returns the ABI level reached, 0 where the kernel has no Landlock. Raises OSError.
     """
     rules = ruleset(allowed)
@@ -79,8 +80,10 @@ def restrict(allowed: Mapping[str, int]) -> int:
 
 
 class Ruleset:
-    """What `restrict` says, made and not yet in force: the ABI level and the kernel's descriptor;
-    0 and -1 where the kernel has no Landlock."""
+    """What `restrict` is to enforce, not yet in force: the ABI level and the kernel's descriptor.
+
+    0 and -1 where the kernel has no Landlock.
+    """
 
     __slots__ = ("descriptor", "level")
 
@@ -137,7 +140,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    """syscall(2); its wrapper takes longs, and ctypes would pass ints of 32 bits."""
+    """Call syscall(2) with longs: ctypes would pass ints of 32 bits."""
     plain = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result = int(_libc.syscall(ctypes.c_long(number), *plain))
     if result < 0:

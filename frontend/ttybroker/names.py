@@ -1,4 +1,4 @@
-"""What to say of a name that is no port's, or of none that is there: loaded for such an error."""
+"""What to say of a name that is no port's, or that is not there. Loaded for such an error alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SHOWN = 80  # characters
 
 
 def not_a_name(text: str) -> str:
-    """Return the line for what stands where a port's name is meant, and is none.
+    """Return the line to show for a text that is no port's name.
 
-    A path below /dev is followed, so that a link of /dev/serial/by-id leads to its port. Nothing
-    is opened.
+    A path below /dev is followed, so a link of /dev/serial/by-id leads to its port. Nothing is
+    opened.
     """
     shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
     meant = _meant(text) if text.startswith("/dev/") else ""
@@ -49,8 +49,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def similar(broker: Client, name: str) -> str:
-    """Return `did_you_mean` among the ports that the caller may use; "" if it is one of them,
-    or no name."""
+    """Return `did_you_mean` among the ports that the caller may use.
+
+    Returns "" if it is one of them, or no name.
+    """
     if not valid_name(name):
         return ""
     from ttybroker.errors import BrokerError

@@ -43,7 +43,7 @@ class Answers:
         holder: Holder | None = None,
         reason: str | None = None,
     ) -> None:
-        """Write one record: the holder where it is not the client itself, what, and why."""
+        """Write one record: the holder if that is not the client itself, what, and why."""
         asker = wire.Holder()
         if client is not None:
             who = client.identity

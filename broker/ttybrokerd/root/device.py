@@ -1,4 +1,4 @@
-"""From a name to a checked, open device: what a port is, and that it is what was opened."""
+"""From a name to a checked, open device: what a port is, and that what was opened is that port."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ class Drivers(Value):
 
 
 def parse_drivers(text: str) -> Drivers:
-    """Read /proc/tty/drivers: name, node, major, minor or first-last, type; see
-    drivers/tty/tty_io.c, show_tty_range(). The driver's name may hold spaces."""
+    """Read /proc/tty/drivers: name, node, major, minor or first-last, type.
+
+    See drivers/tty/tty_io.c, show_tty_range(). The driver's name may hold spaces.
+    """
     ranges: list[tuple[int, int, int]] = []
     families: set[str] = set()
     for line in text.splitlines():
@@ -49,8 +51,10 @@ def parse_drivers(text: str) -> Drivers:
 
 
 class Target(Value):
-    """What a name means to one caller: the node, and what its rule permits of it. `alias` is
-    the device that the policy gives this name, which led to the node."""
+    """What a name means to one caller: the node, and what its rule permits of it.
+
+    `alias` is the device that the policy gives this name. It led to the node.
+    """
 
     name: str
     path: str
@@ -60,10 +64,10 @@ class Target(Value):
 
 
 class Seen(Value):
-    """The node as it was looked at; `directory` and `node` are O_PATH descriptors.
+    """The node as it was looked at. `directory` and `node` are O_PATH descriptors.
 
-    `kernel_name` is the device's own ("ttyS0"), whatever its node is called. A pty's number
-    means nothing from one day to the next, so its alias stands there.
+    `kernel_name` is the device's own ("ttyS0"), whatever its node is called. For a pty it is the
+    alias, because a pty's number means nothing from one day to the next.
     """
 
     target: Target
@@ -79,7 +83,7 @@ class Seen(Value):
 
 
 class Devices:
-    """The machine's serial ports. The paths are parameters for the tests' sake alone."""
+    """The machine's serial ports. Only tests pass other paths."""
 
     def __init__(
         self,
@@ -100,15 +104,18 @@ class Devices:
         return Target(name, self.path(name, decision.device), pty, console, decision.device)
 
     def renew(self, target: Target) -> Target:
-        """What the same name means now: behind an alias may be another node than there was.
-        Raises Refusal as `path`."""
+        """Return what the same name means now: an alias may lead to another node than before.
+
+        Raises Refusal as `path`.
+        """
         return target.replace(path=self.path(target.name, target.alias))
 
     def path(self, name: str, alias: str | None) -> str:
-        """The node that `name` means; `alias` is the device that the policy gives it, if any.
+        """Return the node that `name` means. `alias` is the device that the policy gives it, if
+        any.
 
-        An alias's links are followed, if only root can change them. Raises Refusal ENOENT if
-        it leads nowhere, EACCES if somebody else could redirect it.
+        An alias's links are followed, if only root can change them. Raises Refusal ENOENT if it
+        leads nowhere, EACCES if somebody else could redirect it.
         """
         if alias is None:
             return f"{self.directory}/{name}"
@@ -121,7 +128,7 @@ class Devices:
             raise _not_found(error, alias, "; is it plugged in?") from None
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
-        """The nodes of a policy's aliases, where they lie now."""
+        """Return where the nodes of a policy's aliases are now."""
         return tuple(_where(path) for path in aliases.values())
 
     def look(self, target: Target) -> Seen:
@@ -153,12 +160,12 @@ class Devices:
         return Seen(target, kernel_name, directory, node, status.st_rdev)
 
     def open(self, seen: Seen, mode: int = os.O_RDWR) -> int:
-        """Open what was looked at; non-blocking, close-on-exec, never a controlling terminal.
+        """Open what was looked at: non-blocking, close-on-exec, never a controlling terminal.
 
         `mode` is the access mode of open(2), O_APPEND and O_SYNC.
 
-        May block for as long as the driver likes (30 s behind somebody's stuck close, measured):
-        only where workers.py watches. Raises Refusal ENODEV when the device went away or is
+        May block for as long as the driver likes (30 s behind somebody's stuck close, measured). So
+        call it only where workers.py watches. Raises Refusal ENODEV when the device went away or is
         another now, EIO when it does not answer.
         """
         base = seen.target.path.rpartition("/")[2]
@@ -183,16 +190,21 @@ class Devices:
         return descriptor
 
     def there(self, target: Target, old: int) -> bool:
-        """Return whether the node still is the one that `old`, which may be hung up, was opened
-        at."""
+        """Return whether the node still is the one at which `old` was opened.
+
+        `old` may be hung up.
+        """
         try:
             return os.path.samestat(os.lstat(target.path), os.fstat(old))
         except OSError:
             return False
 
     def open_again(self, target: Target, old: int) -> int:
-        """Open the device of the descriptor `old` once more. Raises Refusal as `look` and `open`;
-        ENODEV, and opens nothing, if another has its node by now."""
+        """Open the device of the descriptor `old` once more.
+
+        Raises Refusal as `look` and `open`. If another device has its node by now, raises ENODEV
+        and opens nothing.
+        """
         seen = self.look(target)
         try:
             # guard: same-device-afresh
@@ -218,14 +230,17 @@ class Devices:
         return [f"{family}{number}" for family, number in sorted(found)]
 
     def _absent(self, name: str) -> bool:
-        """An 8250 slot without a chip: its type is PORT_UNKNOWN, include/uapi/linux/serial.h."""
+        """Return whether this is an 8250 slot without a chip.
+
+        Its type is PORT_UNKNOWN then: include/uapi/linux/serial.h.
+        """
         try:
             return _read(f"/sys/class/tty/{name}/type").strip() == "0"
         except OSError:
             return False
 
     def _kernel_name(self, rdev: int, base: str) -> str:
-        """By sysfs(5), /sys/dev/char; where that does not know it, the node's own name."""
+        """Return the device's name by /sys/dev/char, sysfs(5); if it has none there, the node's."""
         try:
             link = os.readlink(f"/sys/dev/char/{os.major(rdev)}:{os.minor(rdev)}")
         except OSError:
@@ -268,7 +283,10 @@ def _where(alias: str) -> str:
 
 
 def _not_found(error: OSError, what: str, advice: str = "") -> Refusal:
-    """ENOENT if the path leads nowhere; else the path is no reason: out of descriptors, say."""
+    """Return ENOENT if the path leads nowhere.
+
+    Any other error, such as no descriptor being left, says nothing about the path.
+    """
     text = os.strerror(error.errno or 0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
         return Refusal(errno.ENOENT, f"{what}: {text}{advice}")

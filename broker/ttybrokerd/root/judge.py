@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """Asks the plan. `version` counts its reloads: what was judged by an earlier one is judged
-    again before it is granted. `alone`: this process is a caller's own, who may be able to kill it:
-    what it would have to end is not leased."""
+    """Asks the plan.
+
+    `version` counts the plans. What was judged by an earlier one is judged again before it is
+    granted. `alone`: this process belongs to one caller, who may be able to kill it. Then it leases
+    no port that it would have to take back.
+    """
 
     def __init__(self, plan: Plan, devices: Devices, alone: bool = False) -> None:
         self._devices = devices

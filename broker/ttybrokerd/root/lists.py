@@ -1,8 +1,8 @@
 """Whose list is made next: few at once, one a user, and users take turns.
 
-A list reads much of /proc and /dev, in Python, and so takes the processor from the loop. Its
-cost is for whoever asks, not for everybody else. A connection has one request at a time, so what
-waits here is bounded by the connections.
+A list reads much of /proc and /dev, in Python, and so takes the processor from the loop. Whoever
+asks pays for it, not everybody else. A connection has one request at a time, so the connections
+bound what waits here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Lists:
     """The lists that are being made, and the clients that wait for one."""
 
     def __init__(self, begin: Callable[[Connection, wire.List], None]) -> None:
-        """`begin` makes the list that this request is for; then `done` is to be called."""
+        """`begin` makes the list for a request. Call `done` when it is made."""
         self._begin = begin
         self._making: set[int] = set()  # users
         # by user, next turn first
@@ -33,7 +33,7 @@ class Lists:
         self._next()
 
     def done(self, uid: int) -> None:
-        """The list of this user is made."""
+        """Note that the list of this user is made."""
         self._making.remove(uid)
         self._next()
 

@@ -31,9 +31,12 @@ NO_PROCESS = 0x7FFFFFFF  # above PID_MAX_LIMIT, linux/threads.h: a pid that none
 
 
 class Taken(Value):
-    """How a lock was taken. `replaced` says what lay there and was not believed, "" if nothing
-    did; `root_stale`: it was root's, so a broker may have made it that is gone, and the one it
-    was made for may still have the port."""
+    """How a lock was taken.
+
+    `replaced` says what was there and was not believed, "" if nothing was. `root_stale`: that was
+    root's. So a broker may have made it that is gone, and the process it was made for may still
+    have the port.
+    """
 
     ours: bool  # False: the process that asks has made one of its own
     replaced: str = ""
@@ -50,14 +53,14 @@ class Judged(Value):
 
 
 class NoDirectory(OSError):
-    """There is no lock directory; its text says what to do."""
+    """There is no lock directory. The text says what to do."""
 
 
 class LockFiles:
     """One lock directory, held open.
 
-    `directory` is made if it is missing and the default. Raises OSError, with a text for a
-    person, if it cannot be opened.
+    The default directory is made if it is missing. Raises OSError, with a text for a person, if the
+    directory cannot be opened.
     """
 
     def __init__(self, directory: str = DIRECTORY) -> None:
@@ -80,15 +83,16 @@ class LockFiles:
         return self._fd
 
     def close(self) -> None:
-        """Give the directory back."""
+        """Close the directory's descriptor."""
         os.close(self._fd)
 
     def take(self, device: str, pid: int) -> Taken:
         """Lock `device` for the process `pid`, unless that process has a lock already.
-        Until `confirm` a broker that comes after us will know that nobody got the port.
 
-        Raises Refusal: EBUSY if another live process holds it or it is no lock file at all;
-        ENOSPC, EDQUOT, EROFS or EIO if the directory is full, read-only or broken.
+        Until `confirm`, a broker that comes after this one will know that nobody got the port.
+
+        Raises Refusal: EBUSY if another live process holds it or it is no lock file at all; ENOSPC,
+        EDQUOT, EROFS or EIO if the directory is full, read-only or broken.
         """
         name, replaced = f"LCK..{device}", ""
         for _ in range(8):  # as often as others may win the race for a stale lock
@@ -109,17 +113,20 @@ class LockFiles:
         raise Refusal(errno.EBUSY, what, advice="try again")
 
     def confirm(self, device: str) -> None:
-        """The lock is for good: whoever it names has the port, whatever becomes of us."""
+        """Make the lock one for good: whoever it names has the port, even if this broker dies."""
         temporary, _ = self._unconfirmed.pop(device, (None, 0))
         if temporary is not None:
             self._forget(temporary)
 
     def hung_up(self, device: str) -> None:
-        """Whoever had the port by a lock that was root's and stale has it no more."""
+        """Note that whoever had the port by a stale lock of root's has it no more."""
         self._root_stale.discard(device)
 
     def drop_unconfirmed(self) -> None:
-        """Remove the locks that are not confirmed, for we end and nobody will get those ports."""
+        """Remove the locks that are not confirmed.
+
+        This broker ends, so nobody will get those ports.
+        """
         for device, (_, pid) in list(self._unconfirmed.items()):
             try:
                 self.release(device, pid)
@@ -127,8 +134,10 @@ class LockFiles:
                 pass
 
     def remove_leftovers(self) -> None:
-        """Remove what brokers left that were killed before us: their temporary files, and locks
-        with such a name as well, which they had not confirmed."""
+        """Remove what killed brokers left: temporary files, and the locks that were not confirmed.
+
+        Such a lock has a temporary name as well.
+        """
         for temporary, lock in self._leftovers:  # each looked at again: anybody may change it
             maker = _maker(temporary)
             if maker is not None and (maker == os.getpid() or process(maker) is None):
@@ -136,8 +145,10 @@ class LockFiles:
         self._leftovers = []
 
     def _find_leftovers(self) -> list[tuple[str, str | None]]:
-        """Temporary files that a broker made, each with the lock that is the same file. Of a
-        directory with more names than MOST_NAMES not all are found, which only leaves them."""
+        """Return temporary files that a broker made, each with the lock that is the same file.
+
+        In a directory with more names than MOST_NAMES not all are found. The others stay.
+        """
         temporary, locks = [], {}
         with os.scandir(self._fd) as entries:
             # guard: bounded-look-at-the-directory
@@ -150,8 +161,10 @@ class LockFiles:
         return [(name, locks.get(status.st_ino)) for name, status in found if status is not None]
 
     def _ours(self, name: str) -> os.stat_result | None:
-        """The status of a file that a broker made; None for any other, for anybody may call a file
-        so, and have the kernel refuse us a look at it (fuse(4))."""
+        """Return the status of a file that a broker made, None for any other.
+
+        Anybody may give a file such a name, and have the kernel refuse root a look at it: fuse(4).
+        """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except OSError:  # guard: survive-any-name
@@ -183,20 +196,22 @@ class LockFiles:
                 raise self._failed(error) from None
 
     def left_behind(self, device: str, pid: int) -> bool:
-        """Whether the lock that names the process `pid` was made by a broker that is no more:
-        it is root's, and the process is not."""
+        """Return whether a broker that is gone made the lock that names the process `pid`.
+
+        The lock is root's then, and the process is not.
+        """
         found, holder = self._read(f"LCK..{device}"), process(pid)
         return found is not None and found[1].st_uid == 0 and holder is not None and holder.uid != 0
 
     def named(self, device: str) -> int | None:
-        """The pid in the lock of `device`, whatever has become of it; None if there is none."""
+        """Return the pid in the lock of `device`, alive or not; None if there is none."""
         return self._pid(f"LCK..{device}")
 
     def release(self, device: str, pid: int) -> None:
-        """Remove the lock of `device` if it is still the one that names `pid`. If the port was to
-        be hung up and was not, the lock becomes again what it was found as: root's, and stale.
+        """Remove the lock of `device`, if it still names `pid`.
 
-        Raises Refusal if that cannot be done, as `reassign`.
+        If the port was to be hung up and was not, the lock is made what it was before: root's, and
+        stale. Raises Refusal if that cannot be done, as `reassign`.
         """
         self.confirm(device)
         name = f"LCK..{device}"
@@ -209,14 +224,14 @@ class LockFiles:
                 raise self._failed(error) from None
 
     def holder(self, device: str) -> Holder | None:
-        """Who holds the lock file of `device`, without touching it; None if it is free."""
+        """Return who holds the lock file of `device`, without touching it; None if it is free."""
         try:
             return self._judge(f"LCK..{device}").holder
         except Refusal as refusal:
             return refusal.holder or Holder(how="lock file")
 
     def _create(self, name: str, pid: int) -> str | None:
-        """Make the lock; its other name, None if there is a lock."""
+        """Make the lock. Return its temporary name, None if there is a lock already."""
         temporary = self._temporary(pid)
         try:
             self._link(temporary, name)  # guard: link-replaces-nothing
@@ -229,15 +244,17 @@ class LockFiles:
             raise self._failed(error) from None
 
     def _forget(self, temporary: str) -> None:
-        """Remove a file of our own. Where that cannot be done it is no lock, and means nothing."""
+        """Remove a file of our own. One that cannot be removed is no lock, and means nothing."""
         try:
             self._unlink(temporary)
         except OSError:
             pass
 
     def _link(self, source: str, name: str) -> None:
-        """link(2), which does not replace; a link that somebody put in our file's place is not
-        followed."""
+        """Make a link by link(2), which does not replace.
+
+        If somebody put a symbolic link in our file's place, that is not followed.
+        """
         # guard: do-not-follow-a-temporary-link
         os.link(source, name, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
 
@@ -268,7 +285,7 @@ class LockFiles:
         return name
 
     def _unique(self) -> str:
-        """A name for a temporary file. What is random in it is new when somebody guessed it."""
+        """Return a name for a temporary file, with another random part if the last was guessed."""
         if not self._salt:
             self._salt = f"{_PREFIX}{os.getpid()}.{os.urandom(4).hex()}"
         self._counter = self._counter + 1 & 0xFFFFFFFF
@@ -287,7 +304,7 @@ class LockFiles:
         return Refusal(errno.EIO, what, advice="ask your administrator")
 
     def _busy(self, name: str, judged: Judged) -> Refusal:
-        """EBUSY, with the file's name and how to see whether it is stale."""
+        """Return EBUSY, with the file's name and how to see whether it is stale."""
         path, holder = f"{self.path}/{name}", judged.holder
         assert holder is not None
         if holder.pid is None:
@@ -305,10 +322,10 @@ class LockFiles:
             pass
 
     def _read(self, name: str) -> tuple[bytes, os.stat_result] | None:
-        """The lock's first bytes and its status; None if there is none.
+        """Return the lock's first bytes and its status, None if there is none.
 
-        Raises Refusal EBUSY if the name is no regular file, for nobody who locks made that, and
-        OSError if it cannot be read.
+        Raises Refusal EBUSY if the name is no regular file, because no program makes such a lock.
+        Raises OSError if it cannot be read.
         """
         # guard: do-not-read-a-linked-lock
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -329,7 +346,7 @@ class LockFiles:
             os.close(descriptor)
 
     def _no_lock(self, name: str, what: str) -> Refusal:
-        """EBUSY, with whose it is, if that can be told."""
+        """Return EBUSY, with the file's owner if that can be told."""
         try:
             owner = os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_uid
             what = f"{what}, made by uid {owner}"
@@ -348,8 +365,11 @@ class LockFiles:
         return None if found is None else parse_pid(found[0])
 
     def _judge(self, name: str) -> Judged:
-        """Who holds the lock. Raises Refusal: EBUSY if it is no lock file or cannot be read, and
-        what stands for it when the broker is out of means."""
+        """Return who holds the lock.
+
+        Raises Refusal: EBUSY if it is no lock file or cannot be read, another if the broker is
+        short of a resource.
+        """
         try:
             found = self._read(name)
         except OSError as error:
@@ -389,10 +409,12 @@ class LockFiles:
         return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
     def _remove_stale(self, name: str) -> Judged | None:
-        """Remove a lock found stale; what was removed, None if nothing was. It is renamed first
-        and looked at again, because another program may have removed it and taken the lock between
-        our look and now; then it is put back. Raises Refusal EBUSY if what came instead is no lock
-        file, else as `take`."""
+        """Remove a lock that was found stale. Return what was removed, None if nothing was.
+
+        The lock is renamed first and looked at again, because another program may have removed it
+        and taken the lock since. In that case it is put back. Raises Refusal EBUSY if what came
+        instead is no lock file, else as `take`.
+        """
         aside = f"{_PREFIX}{os.getpid()}.{os.urandom(8).hex()}"  # that nobody can guess
         try:
             os.rename(name, aside, src_dir_fd=self._fd, dst_dir_fd=self._fd)
@@ -418,7 +440,7 @@ class LockFiles:
             self._forget(aside)
 
     def _put_back(self, aside: str, name: str) -> None:
-        """Not ours to remove, whatever it is. Neither way replaces another's lock."""
+        """Put a file back that is not ours to remove. Another's lock is not replaced."""
         try:
             if stat.S_ISDIR(os.stat(aside, dir_fd=self._fd, follow_symlinks=False).st_mode):
                 os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
@@ -463,8 +485,10 @@ def _maker(name: str) -> int | None:
 
 
 def parse_pid(content: bytes) -> int | None:
-    """The pid in a lock file's first bytes, decimal, a binary int or a binary long (microcom's);
-    None if there is none."""
+    """Return the pid in a lock file's first bytes, None if there is none.
+
+    It is decimal, a binary int or a binary long (microcom's).
+    """
     if len(content) == 4 and not content.strip().isdigit():
         pid = int(struct.unpack("i", content)[0])
     elif len(content) == struct.calcsize("l") and b"\0" in content:

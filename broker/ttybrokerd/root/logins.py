@@ -1,9 +1,9 @@
-"""Logins on serial ports: who waits at a port for somebody to log in, or has logged in there.
+"""Logins on serial ports: a getty that waits for somebody, or somebody who has logged in.
 
-A getty keeps no lock file and no flock. Where there is a utmp(5) it writes itself into that, which
-is only a hint, for the file may be stale. The port is its controlling terminal, and that is the
-kernel's word: proc_pid_stat(5), tty_nr. Where there is no utmp, as on Debian 13, that is asked of
-every process.
+A getty makes no lock file and no flock. Where there is a utmp(5), it writes itself into that. The
+file may be stale, so it is a hint only. The kernel's word is that the port is the getty's
+controlling terminal: proc_pid_stat(5), tty_nr. Where there is no utmp, as on Debian 13, every
+process is asked for its terminal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AMBIGUOUS: tuple[int, ...] = tuple(linux.PTY_SLAVES)
 
 
 class Logins(Paced):
-    """All logins, looked for once for all who ask meanwhile."""
+    """All logins. One reading serves all who ask meanwhile."""
 
     rest = 40.0  # each open asks: where there is no utmp it would cost more than all else
 
@@ -42,11 +42,10 @@ class Logins(Paced):
         self._last: dict[int, tuple[float, Holder]] = {}
 
     def holder(self, device: str, rdev: int) -> Holder | None:
-        """Return who has a login on the port with this kernel name and device number, if anybody,
-        as of the last `refresh`.
+        """Return who has a login on the port with this kernel name and device number, if anybody.
 
-        For LINGER seconds after it was last seen also who had one, because the hang-up that ends
-        it comes later than the end of its process.
+        What the last `refresh` found counts. A login that has ended counts for LINGER seconds more,
+        because the hang-up comes later than the end of its process.
         """
         if os.major(rdev) in AMBIGUOUS:
             return None
@@ -87,8 +86,10 @@ def _logged_in(data: bytes) -> dict[bytes, list[int]]:
 
 
 def _terminals() -> dict[int, int]:
-    """A process for each controlling terminal that there is: the oldest, as the kernel lists them,
-    which is its session's leader while that lives."""
+    """Return one process for each controlling terminal.
+
+    It is the first that the kernel lists, the oldest: the session's leader while that lives.
+    """
     found: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -1,7 +1,7 @@
 """What programs hold that do not ask the broker: an flock, a login, a lock file.
 
-An flock belongs to an open file description. One whose holder was hung up can be kept open for
-ever, a dead copy, and its flock with it: that is no outsider's lock.
+An flock belongs to an open file description. A holder that was hung up may keep its description
+open for ever, a dead copy, and its flock with it. That is no outsider's lock.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ MOST = 4 << 20  # bytes of it that are read: 65,000 locks, which anybody may tak
 
 
 class Taker(Value):
-    """A process that took an flock, and its real uid; None if it has ended."""
+    """A process that took an flock. `uid` is its real one, None if the process has ended."""
 
     pid: int
     uid: int | None
 
 
 class Flocks(Paced):
-    """All flocks, by proc_locks(5). To read it can take the kernel 20 ms and more (fs/locks.c,
-    locks_start: it keeps every processor from locking meanwhile)."""
+    """All flocks, by proc_locks(5).
+
+    A reading can take the kernel 20 ms and more, and keeps every processor from locking meanwhile:
+    fs/locks.c, locks_start().
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,10 +68,12 @@ class Flocks(Paced):
 def excused(
     takers: tuple[Taker, ...] | None, ghosts: frozenset[int], *, dead: bool | None = None
 ) -> bool:
-    """Whether these flocks on a port that is not leased are all of dead copies, which the users
-    `ghosts` may have: this broker took it, or one of those users, or a process that has ended. The
-    last only where there is a dead copy: `dead`, by default if there are `ghosts`. What cannot be
-    told is no excuse."""
+    """Return whether dead copies hold all of these flocks, on a port that is not leased.
+
+    A flock is a dead copy's if this broker took it, or one of the users `ghosts`, who may have dead
+    copies. If the process has ended, it is a dead copy's only where there is one: `dead`, by
+    default if there are `ghosts`. What cannot be told is no excuse.
+    """
     dead = bool(ghosts) if dead is None else dead
     for taker in takers or ():
         ghost = dead if taker.uid is None else taker.uid in ghosts or taker.pid == os.getpid()
@@ -78,7 +83,10 @@ def excused(
 
 
 def named(takers: tuple[Taker, ...] | None) -> Holder:
-    """One of those, for a refusal or a list; nobody by name if none lives."""
+    """Return one of those who took an flock, for a refusal or a list.
+
+    If none lives, the holder has no name.
+    """
     for taker in takers or ():
         if taker.uid is not None and (found := process(taker.pid)) is not None:
             found.how = "flock"
@@ -87,8 +95,11 @@ def named(takers: tuple[Taker, ...] | None) -> Holder:
 
 
 class Others:
-    """All that is known of outsiders. May take a while: not for the loop. Raises OSError when the
-    process is out of descriptors."""
+    """All that is known of outsiders.
+
+    Its methods may take a while, so the loop must not call them. They raise OSError when the
+    process is out of descriptors.
+    """
 
     def __init__(self, files: LockFiles, utmp: str = UTMP) -> None:
         self.files = files
@@ -101,9 +112,11 @@ class Others:
         self._logins.refresh()
 
     def holder(self, seen: Seen, ghosts: frozenset[int]) -> Holder | None:
-        """Return who has the port by a lock file, or as of the last `refresh` by a login or an
-        flock, without opening it; None if nobody has. `ghosts` are the users who may keep a dead
-        copy of it."""
+        """Return who has the port by a lock file, a login or an flock; None if nobody has.
+
+        The port is not opened. Logins and flocks are as of the last `refresh`. `ghosts` are the
+        users who may keep a dead copy of the port.
+        """
         found = self.files.holder(seen.kernel_name)
         found = found or self._logins.holder(seen.kernel_name, seen.rdev)
         takers = self._flocks.takers(seen.node)

@@ -1,4 +1,4 @@
-"""What is dear to read is read once for all who ask meanwhile, and not all the time."""
+"""What is slow to read is read once for all who ask meanwhile, and not all the time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 
 
 class Paced:
-    """The base of something that `read` reads; asked from any thread.
+    """The base of something that `read` reads. Any thread may ask.
 
-    After a reading `rest` times as long as that took nothing is read: 4 makes it at most a fifth
-    of one processor's time.
+    After a reading, nothing is read for `rest` times as long as it took. With 4 that is at most a
+    fifth of one processor's time.
     """
 
     rest = 4.0
@@ -20,8 +20,10 @@ class Paced:
         self._began = self._rested = -1.0  # seconds of the monotonic clock
 
     def refresh(self, *, fresh: bool = False) -> None:
-        """Read, unless that was done a moment ago; with `fresh` unless it was done after this was
-        called, and then it waits until it may be done again."""
+        """Read, unless that was done a moment ago.
+
+        With `fresh`, read unless somebody else did since this call. It waits until it may.
+        """
         asked = time.monotonic()
         with self._lock:
             now = time.monotonic()
@@ -36,5 +38,5 @@ class Paced:
             self._rested = ended + self.rest * (ended - began)
 
     def read(self) -> None:
-        """Read it anew. What it raises, `refresh` does."""
+        """Read it anew. What this raises, `refresh` raises."""
         raise NotImplementedError

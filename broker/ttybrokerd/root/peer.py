@@ -12,8 +12,11 @@ from ttybrokerd.root.refusal import Refusal
 
 
 class Identity(Value):
-    """A caller as the kernel described it. `pid` 0: it lives in another pid namespace, or (for
-    the forked backend's first message) it is not known yet."""
+    """A caller as the kernel described it.
+
+    `pid` 0: the caller lives in another pid namespace, or its pid is not known yet (before the
+    forked backend's first message).
+    """
 
     uid: int
     gid: int
@@ -36,11 +39,11 @@ def at_connect(sock: socket.socket) -> Identity:
 
 
 def groups_now(sock: socket.socket, caller: Identity) -> Identity:
-    """Return the caller with the groups that its process has now, which may be others than at
-    connect: proc_pid_status(5).
+    """Return the caller with the groups that its process has now: proc_pid_status(5).
 
-    The peer's pidfd (unix(7), SO_PEERPIDFD, Linux 6.5) guards against a pid that has come again.
-    Without it, and for a peer of another pid namespace, the groups stay those of the connect.
+    They may differ from those at connect. The peer's pidfd (unix(7), SO_PEERPIDFD, Linux 6.5)
+    guards against a pid that was used again. Without a pidfd, and for a peer of another pid
+    namespace, the groups stay those of the connect.
     """
     try:
         pidfd = linux.peer_pidfd(sock)
@@ -68,8 +71,10 @@ def acts_for(caller: Identity, pid: int) -> Holder:
 
 
 def owns(uid: int, pid: int) -> bool:
-    """Whether this is a live process of this user; root's are all. To be asked again before a
-    pid is used for something: it may have come again meanwhile, as somebody else's process."""
+    """Return whether this is a live process of this user. All are root's.
+
+    Ask again before you use the pid for something: it may have become that of another's process.
+    """
     if _owner(pid) == uid:
         return True
     ids = _ids(pid)  # not dumpable, so that root owns its directory; or another's
@@ -77,7 +82,10 @@ def owns(uid: int, pid: int) -> bool:
 
 
 def _owner(pid: int) -> int | None:
-    """The uid of a process by its directory: proc(5). A tenth of the time that its status takes."""
+    """Return the uid of a process by its directory, proc(5).
+
+    This takes a tenth of the time that its status takes.
+    """
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:

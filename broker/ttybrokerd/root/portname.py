@@ -1,7 +1,7 @@
 """What names of ports look like: the kernel's, and a rule's globs over them.
 
-By hand, because `re` and `fnmatch` load enum, functools and collections at every start;
-tests/unit/test_portname.py holds it against them.
+Written by hand, because `re` and `fnmatch` load enum, functools and collections at every start.
+tests/unit/test_portname.py compares it with them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ DIGITS = "0123456789"
 
 
 def split(name: str) -> tuple[str, int] | None:
-    """("ttyS", 0) of "ttyS0"; None of what is no kernel name of a port: letters, and a number of
-    up to five digits without leading zeros."""
+    """Return ("ttyS", 0) for "ttyS0", None for what is no kernel name of a port.
+
+    A kernel name is letters, and a number of up to five digits without leading zeros.
+    """
     family = name.rstrip(DIGITS)
     number = name[len(family) :]
     if not family or not family.isascii() or not family.isalpha() or not 0 < len(number) <= 5:
@@ -22,7 +24,7 @@ def split(name: str) -> tuple[str, int] | None:
 
 
 def literal(glob: str) -> str:
-    """What stands before the first *, ? or [: every name that it matches begins so."""
+    """Return what stands before the first *, ? or [. Every name that the glob matches begins so."""
     for at, char in enumerate(glob):
         if char in "*?[":
             return glob[:at]
@@ -51,7 +53,7 @@ def matches(name: str, glob: str) -> bool:
 
 
 def _one(char: str, glob: str, here: int) -> int:
-    """Where the glob goes on if its part at `here` stands for this character, or 0."""
+    """Return where the glob goes on if its part at `here` matches this character, else 0."""
     if here >= len(glob):
         return 0
     end = _end_of_set(glob, here) if glob[here] == "[" else 0
@@ -61,7 +63,7 @@ def _one(char: str, glob: str, here: int) -> int:
 
 
 def _end_of_set(glob: str, here: int) -> int:
-    """Where a set that begins here ends; 0 where it does not, and [ is a [."""
+    """Return where a set that begins here ends; 0 if it does not, and the [ is just a [."""
     first = here + 1
     first += glob.startswith("!", first)
     return glob.find("]", first + 1) + 1  # a ] in the first place is one of the characters

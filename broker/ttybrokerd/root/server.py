@@ -41,10 +41,10 @@ class Server:
     def __init__(
         self, plan: Plan, lock_dir: str, log: Log, systemd: str = "", *, alone: bool = False
     ) -> None:
-        """`systemd` is $NOTIFY_SOCKET. `alone` as in Judge. Raises OSError if the lock directory
-        cannot be used.
+        """`systemd` is $NOTIFY_SOCKET. `alone` as in Judge.
 
-        No thread runs and no client is served before the first `turn`: it may be forked till then.
+        Raises OSError if the lock directory cannot be used. No thread runs and no client is served
+        before the first `turn`, so the process may be forked until then.
         """
         self._loop = Loop()
         self._log = log
@@ -91,7 +91,7 @@ class Server:
             part.close()
 
     def places(self) -> Places:
-        """Where it does its job in the file system."""
+        """Return where in the file system it does its job."""
         return Places(
             self._locks.path,
             self._devices.nodes(self._judge.plan.aliases),
@@ -106,8 +106,11 @@ class Server:
         self._clients.adopt(pair, identity)
 
     def adopt_leases(self, passed: Iterable[tuple[int, str]], then: Callable[[], None]) -> None:
-        """Go on with the leases in these descriptors of systemd's store, and `then` do that: in
-        the first turn, for what is over already needs a worker, and before anybody is served."""
+        """Go on with the leases in these descriptors of systemd's store, and then call `then`.
+
+        That is in the first turn, because a lease that is over already needs a worker. It is before
+        anybody is served.
+        """
         kept = self.store.take_back(passed)
 
         def adopt(_: None) -> None:
@@ -149,11 +152,11 @@ class Server:
         return len(self._clients) == 0 and not self._leases.leasing()
 
     def run(self, over: Callable[[], bool], finish: Callable[[int], NoReturn]) -> NoReturn:
-        """Serve until `over()`, and then do `finish(0)`, which ends the process by os._exit(); or
-        `finish(AGAIN)`, when a mistake in the policy may have been mended.
+        """Serve until `over()`, and then call `finish(0)`, which ends the process by os._exit().
 
-        In whichever thread leads (see workers.py). `finish` may be started again in another if
-        it calls `last_words` and a device keeps that one.
+        Call `finish(AGAIN)` instead when a mistake in the policy may have been mended. Both are
+        called in whichever thread leads: workers.py. `finish` may be started again in another
+        thread if it calls `last_words` and a device keeps the first.
         """
 
         def turn() -> None:
@@ -175,10 +178,10 @@ class Server:
         self._workers.lead(turn)
 
     def last_words(self, *, leases: bool) -> None:
-        """Let ports that are being put in order come to their end, within LAST_WORDS seconds;
-        with `leases`, those that are held too, because their holder is just ending.
+        """Let ports that are being put in order get there, within LAST_WORDS seconds.
 
-        What a holder still has it keeps: descriptor, flock, and the lock file with its pid.
+        With `leases`, also those that are held, because their holder is just ending. What a holder
+        still has it keeps: descriptor, flock, and the lock file with its pid.
         """
         over = self._leases.idle if leases else self._leases.in_order
         end = time.monotonic() + LAST_WORDS

@@ -1,13 +1,13 @@
 """systemd's descriptor store, in which leases outlive the daemon: sd_notify(3), FDSTORE=1.
 
-systemd keeps copies of what a lease is made of: the watcher, the guard, the holder's pidfd, and
-a sealed memfd with the rest (record.py). A daemon that is started again is passed them, after
-its socket (sd_listen_fds(3)), and nobody who has a port notices anything. Without a store,
-or with one that is full, the lock file and the flock tell the next daemon who has the port.
+systemd keeps copies of what a lease is made of: the watcher, the guard, the holder's pidfd, and a
+sealed memfd with the rest (record.py). It passes them, after the socket, to a daemon that is
+started again: sd_listen_fds(3). Nobody who has a port notices anything. Without a store, or with a
+full one, the lock file and the flock tell the next daemon who has the port.
 
-Nothing here waits for systemd: what its socket does not take at once is sent when it does.
-What comes back is sorted by what it is, not by what it should be, and believed only if every
-piece fits the others.
+Nothing here waits for systemd. What its socket does not take at once is sent later. What comes back
+is sorted by what it is, not by what it should be. It is believed only if every piece fits the
+others.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ _GONE = (errno.ECONNREFUSED, errno.ENOTCONN, errno.ENOENT, errno.EPIPE)
 
 
 class Kept(Value):
-    """A lease of an earlier daemon. `exit_fd` is -1 where the holder's process was not known,
-    or had ended already when the port was opened for it."""
+    """A lease of an earlier daemon.
+
+    `exit_fd` is -1 where the holder's process was not known, or had ended when the port was opened.
+    """
 
     name: str
     record: Record
@@ -51,7 +53,7 @@ class NotKept(Exception):
 
 
 class _Message(Value):
-    """What the socket did not take yet; the descriptors are copies."""
+    """What the socket did not take yet. The descriptors are copies."""
 
     text: str
     name: str
@@ -59,8 +61,10 @@ class _Message(Value):
 
 
 class Store:
-    """The way to systemd: one socket. `address` is $NOTIFY_SOCKET;
-    where that is empty, or nobody listens there, everything here does nothing."""
+    """The way to systemd: one socket, at $NOTIFY_SOCKET.
+
+    If `address` is empty, or nobody listens there, everything here does nothing.
+    """
 
     def __init__(self, loop: Loop, log: Log, address: str) -> None:
         self._loop = loop
@@ -71,15 +75,15 @@ class Store:
 
     @property
     def settled(self) -> bool:
-        """Whether systemd has been sent all that there is."""
+        """Whether all that there is has been sent to systemd."""
         return not self._unsent
 
     def tell(self, state: str) -> None:
-        """Say something else: READY=1, STOPPING=1."""
+        """Send something else: READY=1, STOPPING=1."""
         self._send(_Message(state, "", ()))
 
     def keep(self, lease: Record, descriptors: tuple[int, ...]) -> str:
-        """Have a new lease kept: what it is, and the descriptors that it is made of.
+        """Have a new lease kept: its record, and the descriptors that it is made of.
 
         Returns its name in the store, for `forget`; "" where it is not kept.
         """
@@ -99,7 +103,7 @@ class Store:
         return name
 
     def forget(self, name: str) -> None:
-        """Keep nothing more of the lease with this name: it is over. "": it was not kept."""
+        """Have systemd drop the lease with this name, which is over. "": it was not kept."""
         for message in [message for message in self._unsent if name and message.name == name]:
             self._unsent.remove(message)
             _close(message.descriptors)
@@ -109,8 +113,10 @@ class Store:
             self._remove(name)
 
     def take_back(self, passed: Iterable[tuple[int, str]]) -> list[Kept]:
-        """The leases in the descriptors (with their names) that systemd passed; the
-        descriptors of those that are none are closed, and systemd is to forget them."""
+        """Return the leases in the descriptors (with their names) that systemd passed.
+
+        Descriptors that are no lease are closed, and systemd is told to drop them.
+        """
         by_name: dict[str, list[int]] = {}
         for descriptor, name in passed:
             by_name.setdefault(name, []).append(descriptor)
@@ -130,8 +136,10 @@ class Store:
         self._send(_Message(f"FDSTOREREMOVE=1\nFDNAME={name}", "", ()))
 
     def _send(self, message: _Message) -> None:
-        """Send now or, behind what waits already, later. What waits has copies: the lease may
-        have closed its own by then."""
+        """Send now, or later behind what waits already.
+
+        What waits has copies, because the lease may have closed its own by then.
+        """
         if self._socket is None or (not self._unsent and self._sent(message)):
             return
         copies: list[int] = []
@@ -147,7 +155,7 @@ class Store:
         self._unsent.append(message.replace(descriptors=tuple(copies)))
 
     def _flush(self) -> None:
-        """The socket takes more, or is broken."""
+        """Go on sending: the socket takes more, or is broken."""
         while self._unsent and self._sent(self._unsent[0]):
             _close(self._unsent.pop(0).descriptors)
         self._rest()
@@ -158,7 +166,7 @@ class Store:
             self._loop.remove(self._socket.fileno())
 
     def _sent(self, message: _Message) -> bool:
-        """Whether that is done with: sent, or failed for good, and said so."""
+        """Return whether that is done with: sent, or failed for good and logged."""
         if self._socket is None:
             return True
         packed = struct.pack(f"{len(message.descriptors)}i", *message.descriptors)
@@ -182,8 +190,10 @@ def _close(descriptors: Iterable[int]) -> None:
 
 
 def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept:
-    """The lease that these make up, of a port that is none of `others`. Raises NotKept or
-    OSError, and then nothing is closed yet."""
+    """Return the lease that these descriptors make up, of a port that is none of `others`.
+
+    Raises NotKept or OSError; then nothing is closed yet.
+    """
     guard = watcher = memory = exit_fd = -1
     for descriptor in descriptors:
         if stat.S_ISCHR(os.fstat(descriptor).st_mode) and guard < 0:
@@ -211,7 +221,7 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
 
 
 def _check(lease: Record, guard: int, watcher: int, exit_fd: int) -> None:
-    """Whether the pieces belong together. Raises NotKept."""
+    """Check that the pieces belong together. Raises NotKept."""
     status = os.fstat(guard)
     if status.st_rdev != lease.rdev:  # guard: kept-guard-matches-record
         raise NotKept("the guard is of another device")

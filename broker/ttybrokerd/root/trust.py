@@ -21,14 +21,14 @@ class Untrusted(PermissionError):
 
 
 def resolve(path: str, way: list[str] | None = None) -> str:
-    """`path` with every link followed, after every component on the way was found safe.
+    """Return `path` with every link followed, after each component was found safe.
 
-    Each of these, links too, is added to `way`, those before the one that was not safe as well.
+    Each component, links too, is added to `way`. If one is not safe, those before it are added too.
 
-    A directory or file is safe when root owns it and neither group nor others may write to it
-    (a sticky directory such as /tmp is not safe: names can be made in it). A link is safe when
-    root owns it, since the directory that holds it is. Device nodes at the end are not judged:
-    they belong to whom udev gives them.
+    A directory or file is safe when root owns it and neither group nor others may write to it. A
+    sticky directory such as /tmp is not safe, because names can be made in it. A link is safe when
+    root owns it, because the directory that holds it is safe. A device node at the end is not
+    judged: it belongs to whom udev gives it.
 
     Raises Untrusted; OSError ENOENT and the like; OSError ELOOP on too many links.
     """
@@ -73,15 +73,17 @@ def _judge(path: str, status: os.stat_result) -> None:
 
 
 def _directory(path: str) -> str:
-    """`path`, resolved, once for all: what only root can change does not change behind us."""
+    """Return `path`, resolved once for all: what only root can change stays as it is."""
     if path not in _directories:
         _directories[path] = resolve(path)
     return _directories[path]
 
 
 def resolve_device(path: str) -> str:
-    """As `resolve`, for a path that is asked for again and again and whose last component udev
-    makes and removes: the directory was judged the first time, a link in it is each time.
+    """As `resolve`, for a path that is asked for again and again.
+
+    udev makes and removes the last component. Its directory was judged the first time. A link in
+    that directory is judged each time.
     """
     parent, _, base = path.rpartition("/")
     here = f"{_directory(parent or '/').rstrip('/')}/{base}"

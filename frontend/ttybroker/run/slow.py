@@ -1,5 +1,7 @@
-"""Paths that have to be followed with patience: a dead file server, or one that the program runs
-itself, must not keep the tracer from its other work."""
+"""Paths that take long to follow: on a dead file server, or on one that the program runs itself.
+
+They must not keep the tracer from its other work.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ def _do_nothing(*_: object) -> None:
 
 
 class SlowFinder:
-    """Follows paths in threads, as many as there are paths that wait, and wakes the tracer, which
-    makes this object. Its waitpid(2) fails with EINTR then."""
+    """Follows paths in threads, one for each path that waits, and wakes the tracer.
+
+    The tracer makes this object. Its waitpid(2) fails with EINTR when it is woken.
+    """
 
     def __init__(self, find: Callable[..., str | None]) -> None:
         self._find = find
@@ -38,7 +42,7 @@ class SlowFinder:
         self._idle = 0
 
     def find(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
-        """Begin; the answer is in `found` later."""
+        """Begin to follow a path. `found` has the answer later."""
         self._asked.put((pid, request, rest))
         with self._lock:
             enough = self._idle > 0
@@ -51,7 +55,7 @@ class SlowFinder:
         return bool(self._found)
 
     def found(self) -> list[tuple[int, str | None, tuple[int, int]]]:
-        """What has been found since: (thread, port or None, rest)."""
+        """Return what was found since the last call: (thread, port or None, rest)."""
         answers = []
         while self._found:
             pid, name, rest, taken = self._found.popleft()

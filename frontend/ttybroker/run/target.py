@@ -1,7 +1,7 @@
 """What another process means by a path: read it, and follow it to a port.
 
-Nothing here grants anything. Whoever changes the path after we read it gets the port it
-named first, from a broker that would have given it anyway, or the kernel's own answer.
+Nothing here grants anything. If somebody changes the path after it was read, the process gets the
+port that it named first, which the broker would have given anyway, or the kernel's own answer.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _OPEN_HOW = struct.Struct("=QQQ")  # struct open_how, linux/openat2.h, 5.6: flag
 
 
 def read_path(pid: int, address: int, memory: Memory) -> str | None:
-    """The string at `address` of the process; None when it cannot be one of a path.
+    """Return the string at `address` of the process, None if it cannot be a path.
 
-    Raises PermissionError where ptrace(2) rules forbid to look: the process has made itself
-    undumpable, or has another user's rights.
+    Raises PermissionError where ptrace(2) forbids to look: the process has made itself undumpable,
+    or has another user's rights.
     """
     raw = b""
     while len(raw) < PATH_MAX:
@@ -86,8 +86,10 @@ def process_of(pid: int) -> int:
 
 
 def would_get_terminal(pid: int) -> bool:
-    """Whether a plain open(2) of a terminal would give the process its controlling terminal:
-    it leads its session and has none. proc_pid_stat(5)."""
+    """Return whether open(2) of a terminal would make it the process's controlling one.
+
+    That is so if the process leads its session and has none: proc_pid_stat(5).
+    """
     try:
         if os.getsid(pid) != pid:
             return False
@@ -108,7 +110,7 @@ def locate(pid: int, dirfd: int, path: str) -> str:
 
 
 def descriptor_of(pid: int, path: str) -> int | None:
-    """N, when the path is one of the process's own descriptor: /dev/stdin, /dev/fd/N and so on."""
+    """Return N if the path is one of the process's own descriptor: /dev/stdin, /dev/fd/N, ..."""
     own = _of_itself(pid, path)
     if own is None or not own.startswith(f"/proc/{pid}/fd/"):
         return None
@@ -118,8 +120,10 @@ def descriptor_of(pid: int, path: str) -> int | None:
 
 
 def _of_itself(pid: int, path: str) -> str | None:
-    """A path through the process's own entry in /proc, by its number, because here "self" is us;
-    None for any other path."""
+    """Return a path through the process's own entry in /proc by its number, else None.
+
+    "self" would be this process.
+    """
     if path in _STANDARD:
         return f"/proc/{pid}/fd/{_STANDARD[path]}"
     for prefix, directory in ((f"/proc/{pid}/", ""), *_OWN):
@@ -151,8 +155,11 @@ def same_view(pid: int) -> bool:
 
 
 def device_now(path: str, *, follow: bool) -> str | None:
-    """As `device_behind`, and never waits: raises BlockingIOError where it would have to ask a
-    disk or a server. FileNotFoundError when nothing is there."""
+    """Do as `device_behind`, and never wait.
+
+    Raises BlockingIOError where it would have to ask a disk or a server, FileNotFoundError when
+    nothing is there.
+    """
     try:
         fd = open_cached(path, follow=follow)
     except (BlockingIOError, FileNotFoundError):
@@ -163,8 +170,10 @@ def device_now(path: str, *, follow: bool) -> str | None:
 
 
 def device_resolved(pid: int, dirfd: int, path: str, resolve: int) -> str | None:
-    """The node that openat2(2) with these RESOLVE_ flags finds for the process; None when it
-    finds no character device, or when the process has another root."""
+    """Return the node that openat2(2) with these RESOLVE_ flags finds for the process.
+
+    None if it finds no character device, or if the process has another root.
+    """
     if path.startswith("/") and not same_view(pid):
         return None
     start = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
@@ -206,9 +215,9 @@ def _node_of(fd: int) -> str | None:
 
 
 def dangling_name(place: str) -> str | None:
-    """The NAME when the path leads to a /dev/NAME that does not exist; else None.
+    """Return NAME if the path leads to a /dev/NAME that does not exist, else None.
 
-    An alias need not have a node. Its directory must be our /dev itself, by whatever way.
+    An alias need not have a node. The path's directory must be our /dev itself, by whatever way.
     """
     for _ in range(_MANY_LINKS):
         parent, _, last = place.rstrip("/").rpartition("/")

@@ -1,6 +1,7 @@
-"""Whether a filter and a supervisor can work here; where only a try tells, by a child that ends.
+"""Whether a filter and a supervisor can work here.
 
-Once a filter is on, it stays on: so this process must not be the one that tries.
+Where only a try tells, a child tries and ends. A filter stays on for good, so this process must not
+be the one that tries.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ _UNREADABLE = "the memory of another process cannot be read here"
 
 
 def obstacle_here() -> str:
-    """Why no filter with a listener can be had in this process; "" when it can.
+    """Return why no filter with a listener can be had in this process, "" if it can.
 
-    A process without any filter needs no trial: what could refuse one is a filter.
+    Only a filter could refuse one. So a process without any filter needs no trial.
     """
     try:
         notify.check_kernel()
@@ -36,7 +37,7 @@ def _unfiltered() -> bool:
 
 
 def _try_in_a_child() -> str:
-    """Put a filter on a child, and look into its memory and it into ours, as later on."""
+    """Put a filter on a child. The two then look into each other's memory, as later on."""
     reading, writing = os.pipe()
     parent = os.getpid()
     child = os.fork()
