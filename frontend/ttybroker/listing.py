@@ -97,7 +97,7 @@ def _row(port: PortInfo) -> tuple[str, ...]:
     return _masked(
         port.name,
         port.state + waiting,
-        _holder(port.holder),
+        _holder(port.holder) if port.lent is None else _lent(port.holder, port.lent),
         _ago(port.holder),
         port.device,
         describe(port.device),
@@ -153,6 +153,13 @@ def describe(device: str) -> str:
     return "" if description in (None, "n/a") else str(description)
 
 
+def _lent(holder: Holder | None, lender: Holder) -> str:
+    """Like "lent to alice sz (42), back to alice with term"."""
+    user = named(lender).user or ("?" if lender.uid is None else f"uid {lender.uid}")
+    program = f" with {lender.program}" if lender.program else ""
+    return f"lent to {_holder(holder) or '?'}, back to {user}{program}"
+
+
 def _holder(holder: Holder | None) -> str:
     if holder is None:
         return ""
@@ -178,7 +185,6 @@ def _ago(holder: Holder | None) -> str:
 
 def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
     """Return what a program gets of a port; lines: as of `show`."""
-    holder = port.holder
     known: dict[str, object] = {
         "port": port.name,
         "state": port.state,
@@ -186,18 +192,23 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "description": describe(port.device) or None,
         "rule": port.rule or None,
         "waiting": port.waiting,
-        "holder": None
-        if holder is None
-        else {
-            "uid": holder.uid,
-            "user": named(holder).user or None,
-            "pid": holder.pid,
-            "program": holder.program or None,
-            "since": holder.since,
-            "how": holder.how,
-        },
+        "holder": _fields(port.holder),
+        "lent": _fields(port.lent),
     }
     if lines is not None:
         line = lines.get(port.name)
         known["line"] = None if line is None else line.record()
     return known
+
+
+def _fields(holder: Holder | None) -> dict[str, object] | None:
+    if holder is None:
+        return None
+    return {
+        "uid": holder.uid,
+        "user": named(holder).user or None,
+        "pid": holder.pid,
+        "program": holder.program or None,
+        "since": holder.since,
+        "how": holder.how,
+    }

@@ -41,6 +41,7 @@ _ttybroker()
 	term:-p | term:--parity) words='none even odd mark space' ;;
 	term:-s | term:--stopbits) words='1 2' ;;
 	term:-f | term:--flow) words='none hard soft' ;;
+	term:--yield) words='user all no' ;;
 	term:--timestamps) words='iso delta none' ;;
 	term:--eol) words='cr lf crlf' ;;
 	term:--filter) words='default direct nocontrol printable colorize debug' ;;
@@ -58,8 +59,9 @@ _ttybroker()
 		list:-*) words='--json --copies --details' ;;
 		run:-*) words='--via --wait --hold --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
-			--wait --reconnect --no-reconnect --linger --send --profile --log --timestamps --hex
-			--eol --echo --filter --encoding --raw --quiet --exit-char --menu-char --help" ;;
+			--wait --yield --take --reconnect --no-reconnect --linger --send --profile --log
+			--timestamps --hex --eol --echo --filter --encoding --raw --quiet --exit-char
+			--menu-char --help" ;;
 		revoke:-*) words=--hold ;;
 		check:-*) words='--user --broker --json' ;;
 		list:* | run:* | term:* | check:* | revoke:*) words=$(_ttybroker_ports) ;;

@@ -58,6 +58,12 @@ class Screen:
             wait_readable(self.end, f"{what!r}, got {self.seen!r}")
             self.seen += os.read(self.end, 4096)
 
+    def times(self, what: bytes, count: int) -> None:
+        """Wait until it has shown this so many times."""
+        while self.seen.count(what) < count:
+            wait_readable(self.end, f"{what!r} {count} times, got {self.seen!r}")
+            self.seen += os.read(self.end, 4096)
+
     def asks(self, what: bytes) -> None:
         """Until it reads a line, which is after it throws away what was typed earlier. No event
         tells of that, so the terminal's mode is looked at."""

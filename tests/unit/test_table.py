@@ -674,6 +674,13 @@ def test_it_yields_to_whom_it_said(yields: int, uid: int, keep: bool, lends: boo
         assert (told.number, told.holder) == (errno.EBUSY, monitor.holder)
 
 
+def test_who_keeps_is_told_that_it_need_not() -> None:
+    table = held_by(ask(1, yields=YIELD_USER))
+    one, other = ask(1, keep=True), ask(2, keep=True)
+    assert "borrow it" in refused(table.ask(TTY, one), one).advice
+    assert "borrow it" not in refused(table.ask(TTY, other), other).advice
+
+
 def test_who_asks_is_served_before_others_who_wait_and_the_claim_too() -> None:
     monitor, bob, flasher = ask(1, yields=YIELD_USER), ask(2, wait=99), ask(1)
     table = held_by(monitor)

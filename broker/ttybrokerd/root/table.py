@@ -102,7 +102,11 @@ class Ask:
         """Return whether it lends its port to this request."""
         if other.keep or other.claim:  # guard: no-ping-pong
             return False
-        if self.uid == other.uid:
+        return self.lends_to(other.uid)
+
+    def lends_to(self, uid: int) -> bool:
+        """Return whether it lends its port to programs of this user."""
+        if self.uid == uid:
             return self.yields != 0
         return self.yields & YIELD_ALL != 0  # guard: yields-to-its-user
 
@@ -430,7 +434,11 @@ class Table:
         port = self.ports.get(key)
         if port is None or ask.patient or port.comes_free(ask):
             return None
-        return self._busy(port)
+        refusal = self._busy(port)
+        holder = refusal.holder
+        if ask.keep and holder is port.current.holder and port.current.lends_to(ask.uid):
+            return busy(holder, or_else="borrow it (ttybroker term --take)")
+        return refusal
 
     def _busy(self, port: Row) -> Refusal:
         if port.state is State.OUTSIDE and port.outsider is not None:

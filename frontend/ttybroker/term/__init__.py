@@ -65,11 +65,13 @@ def _run(name: str, options: Options) -> int:
     _lean_socket()
     from ttybroker import client
     from ttybroker.errors import BrokerError
+    from ttybroker.lending import flags
     from ttybroker.port import BrokeredSerial
     from ttybroker.term.acquire import Wait, acquire
     from ttybroker.term.console import Console
     from ttybroker.term.lines import Lines
     from ttybroker.term.terminal import Terminal
+    from ttybroker.wire import KEEP
 
     client.tell_why = say
     sender = _sender(options.send)
@@ -91,7 +93,10 @@ def _run(name: str, options: Options) -> int:
         port.dtr = bool(options.dtr)
     console = Console()
     try:
-        descriptor = acquire(name, options.wait, Wait(name, options.quiet))
+        wanted = 0 if options.take else KEEP
+        if sender is None:  # while a file goes out nobody may borrow the port
+            wanted |= flags(options.yields)
+        descriptor, broker = acquire(name, options.wait, Wait(name, options.quiet), flags=wanted)
     except BrokerError as error:
         say(_refusal(error, name))
         return REFUSED
@@ -104,6 +109,7 @@ def _run(name: str, options: Options) -> int:
         if sender is not None and sender.send(port.fileno()) != 0:
             return REFUSED
         terminal = Terminal(port, console, options, lines, log)
+        terminal.has(broker, yields=sender is None)
         terminal.restrict()
         return terminal.run()
     except BrokenPipeError:
@@ -172,6 +178,8 @@ def _refusal(error: BrokerError, name: str) -> str:
         return str(error)
     wait = f"wait for it: ttybroker term --wait 60 {name}"
     own = holder.uid == os.geteuid() or os.geteuid() == 0
+    if "--take" in error.advice:
+        wait += f", borrow it: ttybroker term --take {name}"
     revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"
     return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {revoke}"
 

@@ -72,24 +72,30 @@ def acquire(
     line: Wait,
     typed: Callable[[], None] | None = None,
     endless: bool = False,
-) -> int:
-    """Return a descriptor of the port, as `client.Client.open` does; the caller's.
+    flags: int = 0,
+) -> tuple[int, client.Client]:
+    """Return a descriptor of the port, as `client.Client.open` does, and the connection through
+    which it came; both are the caller's.
 
     wait: seconds to queue, None: do not. typed: is called when a key waits on standard input.
-    endless: do not show how long it will wait. Raises BrokerError, and what `typed` raises; that
-    withdraws the request.
+    endless: do not show how long it will wait. flags: of ttybroker.wire. Raises BrokerError, and
+    what `typed` raises; that withdraws the request.
     """
-    with client.connect() as broker:
+    broker = client.connect()
+    try:
         try:
-            return _ask(broker, name, None, line, typed, endless)
+            return _ask(broker, name, None, line, typed, endless, flags), broker
         except PortBusy as busy:
             if not wait:
                 raise
             line.about(busy)
         try:
-            return _ask(broker, name, wait, line, typed, endless)
+            return _ask(broker, name, wait, line, typed, endless, flags), broker
         finally:
             line.erase()
+    except BaseException:
+        broker.close()
+        raise
 
 
 def _ask(
@@ -99,11 +105,12 @@ def _ask(
     line: Wait,
     typed: Callable[[], None] | None,
     endless: bool,
+    flags: int,
 ) -> int:
     budget = client.RetryBudget(wait)
     end = time.monotonic() + (wait or 0)
     while True:
-        broker.ask_open(name, wait=wait)
+        broker.ask_open(name, wait=wait, flags=flags)
         try:
             descriptor = None
             while descriptor is None:

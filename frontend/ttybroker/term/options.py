@@ -46,6 +46,8 @@ class Options:
         self.rts: int | None = None
         self.dtr: int | None = None
         self.wait: float | None = None
+        self.yields = "user"
+        self.take = False
         self.reconnect: bool | None = None
         self.linger = 1.0
         self.send: str | None = None
@@ -91,7 +93,7 @@ class Option:
     @property
     def field(self) -> str:
         """Its attribute of Options."""
-        return self.name.replace("-", "_")
+        return "yields" if self.name == "yield" else self.name.replace("-", "_")
 
     def spelled(self) -> str:
         """Return all its spellings, as the help shows them."""
@@ -167,6 +169,9 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     )),
     ("the port", (
         Option("wait", "queue for a busy port", "SECONDS", _seconds),
+        Option("yield", "lend the port to your other programs, to everybody's, or not (user)",
+               "user|all|no", _one_of("user", "all", "no")),
+        Option("take", "borrow the port of a program that yields it"),
         Option("reconnect", "come back after unplugging and after a revoke (on a terminal)"),
         Option("linger", "without a terminal: leave so long after the last byte (1)", "SECONDS",
                _seconds),

@@ -19,10 +19,12 @@ import serial
 from serial.tools import miniterm
 
 import ttybroker
-from ttybroker import client, landlock
+from ttybroker import client, landlock, lending
 from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError, WaitTimeout
+from ttybroker.holding import holding
 from ttybroker.say import say, show
 from ttybroker.term.acquire import Wait, acquire
+from ttybroker.wire import KEEP
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ttybroker.term.lines import Lines
     from ttybroker.term.log import Log
     from ttybroker.term.options import Options
+    from ttybroker.wire import Holder
 
 # Modules and codecs are loaded when somebody asks for them, and names of users are shown.
 _LEFT = {
@@ -87,6 +90,8 @@ class Terminal(miniterm.Miniterm):
         self._bytes_as_they_are = options.raw
         self._menu_active = False
         self._input_ended = False
+        self._yields = options.yields
+        self._loan: lending.Loan | None = None
         self._last = time.monotonic()  # when something came or went
         self._unsent = bytearray()
 
@@ -132,7 +137,9 @@ class Terminal(miniterm.Miniterm):
         if self._quiet or not self.console.is_terminal:
             return
         port = self.serial
-        self.tell(f"{port.port} at {port.baudrate} {port.bytesize}{port.parity}{port.stopbits}")
+        to = {"user": "; your other programs may borrow it", "all": "; everybody may borrow it"}
+        self.tell(f"{port.port} at {port.baudrate} {port.bytesize}{port.parity}{port.stopbits}"
+                  f"{to.get(self._yields, '')}")  # fmt: skip
         quit_, menu = (miniterm.key_description(key)
                        for key in (self.exit_character, self.menu_character))  # fmt: skip
         self.tell(f"Quit: {quit_} | Menu: {menu} | Help: {menu} followed by Ctrl+H")
@@ -141,27 +148,37 @@ class Terminal(miniterm.Miniterm):
 
     def _turn(self) -> None:
         if self._wait(self._time_left()):
-            if self.console.is_terminal:
+            if not self.serial.is_open:
+                self._only_exit()
+            elif self.console.is_terminal:
                 self._take_keys()
             else:
                 self._take_input()
-        elif self._input_ended and not self._unsent and not self._time_left():
+        elif self._input_ended and not self._unsent and self._time_left() == 0:
             raise Left
 
     def _time_left(self) -> float | None:
         """Seconds of quiet until it is over, None: until the user says so."""
-        if not self._input_ended or self._linger == float("inf"):
+        if not self._input_ended or self._linger == float("inf") or not self.serial.is_open:
             return None
         return max(self._last + self._linger - time.monotonic(), 0.0)
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the next event, serve the port, and return whether there is input."""
         poll = select.poll()
-        port = self.serial.fileno()
-        poll.register(port, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-        if not self._input_ended:
+        port = self.serial.fileno() if self.serial.is_open else -1
+        if port >= 0:
+            poll.register(port, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        if not self._input_ended and (port >= 0 or self.console.is_terminal):
             poll.register(_KEYBOARD, select.POLLIN)
-        ready = dict(poll.poll(None if timeout is None else timeout * 1000 + 1))
+        broker, due = ([], None) if self._loan is None else self._loan.wait_for()
+        for descriptor in broker:
+            poll.register(descriptor, select.POLLIN)
+        times = [seconds for seconds in (timeout, due) if seconds is not None]
+        ready = dict(poll.poll(min(times) * 1000 + 1 if times else None))
+        if due is not None or any(descriptor in ready for descriptor in broker):
+            self._look()  # what else there is keeps, and may have to do with this
+            return False
         events = ready.get(port, 0)
         if events & ~select.POLLOUT:
             self._receive(events)
@@ -278,9 +295,51 @@ class Terminal(miniterm.Miniterm):
                 raise HungUp from None
             self.tell(_line(str(self.serial.port), error))
 
+    # the port is lent
+
+    def has(self, broker: client.Client, *, yields: bool = True) -> None:
+        """It has the port through this connection. yields: it was asked for so."""
+        wanted = lending.flags(self._yields)
+        if not wanted:
+            broker.close()
+            return
+        name = str(self.serial.port)
+        self._loan = lending.Loan(broker, None, name, wanted | KEEP, self._lend, self._take)
+        if not yields:
+            self._loan.ask()
+
+    def _look(self) -> None:
+        """Hear what the broker says."""
+        assert self._loan is not None
+        try:
+            self._loan.look()
+        except (OSError, termios.error):  # it does not come back, or has just gone again
+            raise HungUp from None
+        if self._loan.lent is None and not self.serial.is_open:
+            raise HungUp
+
+    def _lend(self, holder: Holder) -> None:
+        if self.console.is_terminal:
+            self._unsent.clear()
+        self.serial.close()
+        key = miniterm.key_description(self.exit_character)
+        ends = f"; {key} ends the terminal" if self.console.is_terminal else ""
+        self._notice(f"{self.serial.port}: lent, and comes back by itself: {holding(holder)}{ends}")
+
+    def _take(self, descriptor: int) -> None:
+        if lending.hung_up(descriptor):  # the next news says why
+            os.close(descriptor)
+            return
+        self.serial.adopt(descriptor)
+        self._last = time.monotonic()
+        self._notice(f"{self.serial.port}: back, at {self.serial.baudrate}")
+
     # the port goes, and comes back
 
     def _forget_port(self) -> None:
+        if self._loan is not None:
+            self._loan.close()
+            self._loan = None
         self._unsent.clear()
         self._menu_active = False
         self.serial.close()
@@ -307,7 +366,9 @@ class Terminal(miniterm.Miniterm):
         while True:
             self._pause()
             try:
-                self.serial.adopt(acquire(name, _A_DAY, line, typed, endless=True))
+                flags = lending.flags(self._yields) | KEEP
+                descriptor, broker = acquire(name, _A_DAY, line, typed, endless=True, flags=flags)
+                self._have(descriptor, broker)
                 break
             except (NotPermitted, InvalidName, ProtocolError):
                 raise
@@ -319,6 +380,14 @@ class Terminal(miniterm.Miniterm):
                     self._notice(_line(name, error))
         self._last = time.monotonic()
         self._notice(f"{name}: back, at {self.serial.baudrate}")
+
+    def _have(self, descriptor: int, broker: client.Client) -> None:
+        try:
+            self.serial.adopt(descriptor)
+        except BaseException:
+            broker.close()
+            raise
+        self.has(broker)
 
     def _notice(self, line: str) -> None:
         if not self._quiet:
@@ -358,11 +427,12 @@ class Terminal(miniterm.Miniterm):
         with self.console:
             name = sys.stdin.readline().strip()
         if name and name != self.serial.port:
-            descriptor = acquire(name, None, Wait(name, quiet=True))
+            flags = lending.flags(self._yields) | KEEP
+            descriptor, broker = acquire(name, None, Wait(name, quiet=True), flags=flags)
             self._forget_port()
             self.serial.port = None
             self.serial._port = self.serial.name = name  # its setter would open it
-            self.serial.adopt(descriptor)
+            self._have(descriptor, broker)
             self._greet()
 
     def get_help_text(self) -> str:

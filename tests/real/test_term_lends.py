@@ -1,0 +1,269 @@
+"""`ttybroker term` stays open while another program has its port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from matrix.farend import relay
+from support.children import Orphan
+from support.daemon import Daemon
+from support.processes import python_path
+from support.rig import Rig
+from support.screen import Screen
+from support.systemd import Systemd
+from support.waiting import TIMEOUT
+from ttybroker import PortBusy, client, open_fd
+
+pytestmark = pytest.mark.root
+
+AFTER_GRACE = 1.2  # seconds until the asker has the port of a program that is suspended
+
+
+@contextlib.contextmanager
+def far_end(rig: Rig, directory: Path, *words: str) -> Iterator[None]:
+    """A program at the other end of ttyS0, behind a wire."""
+    ours, theirs = socket.socketpair()
+    master = rig.ports["ttyS0"].master
+    wire = rig.child(0, lambda _chat: relay(master, ours), keep=[master, ours.fileno()])
+    program = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno(), cwd=directory)
+    ours.close()
+    theirs.close()
+    try:
+        yield
+        wire.kill()
+        program.wait(TIMEOUT)
+    finally:
+        wire.kill()
+        program.kill()
+        program.wait()
+
+
+@contextlib.contextmanager
+def started(rig: Rig, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, without a terminal; ended, however the test does."""
+    env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ttybroker.cli", *words],
+        env=env,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ttybroker(rig: Rig, *words: str) -> tuple[int, str, str]:
+    """Run the command; its status, output and errors."""
+    with started(rig, *words) as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+        return process.returncode, out, err
+
+
+def until_held_by_another(rig: Rig, pid: int) -> None:
+    """Wait until a process that is not this one has the port."""
+    end = time.monotonic() + TIMEOUT
+    with client.connect(str(rig.socket)) as connection:
+        while (holder := connection.ports(("ttyS0",))[0].holder) is None or holder.pid == pid:
+            assert time.monotonic() < end, "nobody else has it"
+            time.sleep(0.01)
+
+
+def borrow(rig: Rig) -> float:
+    """Have the port a moment; return how long it took to get it."""
+    before = time.monotonic()
+    os.close(open_fd("ttyS0", broker=str(rig.socket)))
+    return time.monotonic() - before
+
+
+def test_a_file_is_sent_by_zmodem_while_the_terminal_is_open(
+    rig: Rig, daemon: Daemon, tmp_path: Path
+) -> None:
+    sent, there = tmp_path / "firmware.bin", tmp_path / "there"
+    there.mkdir()
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"your other programs may borrow it")
+        screen.shows(b"Quit: Ctrl+]")
+        for number in range(1, 6):
+            sent.write_bytes(os.urandom(20_000))
+            words = ("run", "--stdio", "ttyS0", "--", "sz", "-b", "-q", str(sent))
+            with started(rig, *words) as flasher:
+                screen.times(b"lent, and comes back by itself", number)
+                until_held_by_another(rig, screen.process.pid)
+                with far_end(rig, there, "rz", "-b", "-q", "-y"):
+                    _, err = flasher.communicate(timeout=TIMEOUT)
+                    assert (flasher.returncode, err.strip()) == (0, "")
+                    screen.times(b"ttyS0: back, at 115200", number)
+            assert (there / "firmware.bin").read_bytes() == sent.read_bytes()
+            rig.ports["ttyS0"].write(f"board {number} is up\r\n".encode())
+            screen.shows(f"board {number} is up".encode())
+        assert screen.leave() == 0
+    for pid in rig.orphans():  # those that were beside sz
+        assert Orphan(pid).wait() == 0
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", screen.seen.decode()).replace("\r", "")
+    lines = [line for line in text.split("\n") if line and not line.startswith("ttybroker: ")]
+    assert lines == [f"board {number} is up" for number in range(1, 6)]
+    assert (
+        len(re.findall(r"ttyS0: lent, and comes back by itself: \S+ has it with \S+ \(pid", text))
+        == 5
+    )
+
+
+def test_list_says_to_whom_the_port_goes_back(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        flasher = rig.holder(0)
+        screen.shows(b"lent, and comes back by itself")
+        _, shown, _ = ttybroker(rig, "list", "ttyS0")
+        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with \S+", shown), (
+            shown
+        )
+        flasher.say()
+        screen.shows(b"ttyS0: back")
+        assert "lent" not in ttybroker(rig, "list", "ttyS0")[1]
+        assert screen.leave() == 0
+
+
+def test_what_is_typed_meanwhile_goes_nowhere_and_the_way_out_works(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        flasher = rig.holder(0)
+        screen.shows(b"lent, and comes back by itself")
+        screen.type(b"nowhere")
+        flasher.say()
+        screen.shows(b"ttyS0: back")
+        screen.type(b"here")
+        assert rig.ports["ttyS0"].read(4) == b"here"
+        second = rig.holder(0)
+        screen.times(b"lent, and comes back by itself", 2)
+        assert screen.leave() == 0
+        second.say()
+    daemon.settled()
+
+
+def test_a_suspended_terminal_is_hung_up_and_is_back_when_it_goes_on(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.process.send_signal(signal.SIGSTOP)
+        for _ in range(3):
+            assert borrow(rig) < AFTER_GRACE
+        screen.process.send_signal(signal.SIGCONT)
+        screen.shows(b"ttyS0: back, at 115200")
+        screen.type(b"here")
+        assert rig.ports["ttyS0"].read(4) == b"here"
+        assert screen.leave() == 0
+
+
+def test_it_yields_to_nobody_if_it_is_told_so(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "--yield", "no", "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        assert b"borrow" not in screen.seen
+        with pytest.raises(PortBusy):
+            borrow(rig)
+        assert screen.leave() == 0
+
+
+def test_a_second_terminal_takes_the_port_only_if_it_is_told_to(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as first:
+        first.shows(b"Quit: Ctrl+]")
+        status, _, why = ttybroker(rig, "term", "ttyS0")
+        assert status == 1
+        assert "borrow it: ttybroker term --take ttyS0" in why
+        with Screen(rig, "--take", "ttyS0") as second:
+            second.shows(b"Quit: Ctrl+]")
+            first.shows(b"lent, and comes back by itself")
+            second.type(b"second")
+            assert rig.ports["ttyS0"].read(6) == b"second"
+            assert second.leave() == 0
+        first.shows(b"ttyS0: back")
+        assert first.leave() == 0
+
+
+def test_a_port_that_is_taken_back_while_it_is_lent_is_asked_for_anew(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        flasher = rig.holder(0)
+        screen.shows(b"lent, and comes back by itself")
+        with client.connect(str(rig.socket)) as connection:
+            connection.revoke("ttyS0")
+        screen.shows(b"taken back, or hung up")
+        screen.shows(b"ttyS0: back, at 115200")
+        assert screen.leave() == 0
+        flasher.kill()
+
+
+def test_a_file_of_its_own_is_not_interrupted(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
+    file, there = tmp_path / "file", tmp_path / "there"
+    there.mkdir()
+    file.write_bytes(b"x" * 10_000)
+    with Screen(rig, "--send", str(file), "ttyS0") as screen:
+        while True:  # sz has begun
+            with contextlib.suppress(PortBusy):
+                borrow(rig)
+                time.sleep(0.05)
+                continue
+            break
+        with far_end(rig, there, "rz", "-b", "-q", "-y"):
+            screen.shows(b"Quit: Ctrl+]")
+        assert (there / "file").read_bytes() == file.read_bytes()
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
+        assert borrow(rig) < AFTER_GRACE
+        screen.shows(b"ttyS0: back")
+        assert screen.leave() == 0
+
+
+def test_a_daemon_that_is_started_again_meanwhile_is_asked_by_the_terminal(rig: Rig) -> None:
+    rig.port("ttyS0")
+    systemd = Systemd(rig)
+    try:
+        systemd.start()
+        with Screen(rig, "ttyS0") as screen:
+            screen.shows(b"Quit: Ctrl+]")
+            for number in (1, 2):
+                if number == 2:
+                    restart(systemd, rig)  # while the terminal has the port
+                    screen.type(b"here")
+                    assert rig.ports["ttyS0"].read(4) == b"here"
+                flasher = rig.holder(0, wait=TIMEOUT)
+                flasher.hear()
+                screen.times(b"lent, and comes back by itself", number)
+                restart(systemd, rig)  # and while another has it
+                flasher.say()
+                screen.times(b"ttyS0: back, at 115200", number)
+            assert screen.leave() == 0
+        for daemon in rig.daemons:
+            assert daemon.ended or daemon.stop() == 0
+    finally:
+        for daemon in rig.daemons:
+            daemon.kill()
+        systemd.close()
+
+
+def restart(systemd: Systemd, rig: Rig) -> None:
+    """End the daemon, and start the next."""
+    rig.daemons[-1].process.terminate()
+    assert rig.daemons[-1].wait() == 0
+    systemd.hear()
+    systemd.start()
