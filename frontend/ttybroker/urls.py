@@ -39,7 +39,8 @@ def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:
     wait = float(query["wait"][0]) if "wait" in query else None
     broker = query["broker"][0] if "broker" in query else None
     if "yields" in query:
-        from ttybroker.lending import YieldingSerial, flags
+        from ttybroker.lending import YieldingSerial
+        from ttybroker.loan import flags
 
         flags(query["yields"][0])
         return name, partial(YieldingSerial, broker=broker, wait=wait, yields=query["yields"][0])

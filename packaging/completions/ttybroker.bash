@@ -57,7 +57,7 @@ _ttybroker()
 	*)
 		case $command:$cur in
 		list:-*) words='--json --copies --details' ;;
-		run:-*) words='--via --wait --hold --fd --stdio --' ;;
+		run:-*) words='--via --wait --hold --yield --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --yield --take --reconnect --no-reconnect --linger --send --profile --log
 			--timestamps --hex --eol --echo --filter --encoding --raw --quiet --exit-char

@@ -30,6 +30,7 @@ for command in ttybroker ttyrun
     complete -c $command -n '__ttybroker_in run' -l via -x -a 'auto notify pty' -d 'How opens are answered'
     complete -c $command -n '__ttybroker_in run' -l wait -x -d 'Queue for a busy port'
     complete -c $command -n '__ttybroker_in run' -l hold -d 'Keep the ports from start to end'
+    complete -c $command -n '__ttybroker_in run' -l yield -d 'Lend the port to your other programs'
     complete -c $command -n '__ttybroker_in run' -l fd -x -d 'Open the port as this descriptor'
     complete -c $command -n '__ttybroker_in run' -l stdio -x -a '(__ttybroker_ports)' -d 'Open the port as standard input and output'
     complete -c $command -n '__ttybroker_in list run term check revoke' -a '(__ttybroker_ports)'

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from matrix.farend import relay
-from support.children import Orphan
+from support.children import Chat, Orphan
 from support.daemon import Daemon
 from support.processes import python_path
 from support.rig import Rig
@@ -76,10 +77,10 @@ def ttybroker(rig: Rig, *words: str) -> tuple[int, str, str]:
 
 
 def until_held_by_another(rig: Rig, pid: int) -> None:
-    """Wait until a process that is not this one has the port."""
+    """Wait until a process that is not this one has the first port."""
     end = time.monotonic() + TIMEOUT
     with client.connect(str(rig.socket)) as connection:
-        while (holder := connection.ports(("ttyS0",))[0].holder) is None or holder.pid == pid:
+        while (holder := connection.ports()[0].holder) is None or holder.pid == pid:
             assert time.monotonic() < end, "nobody else has it"
             time.sleep(0.01)
 
@@ -259,6 +260,70 @@ def test_a_daemon_that_is_started_again_meanwhile_is_asked_by_the_terminal(rig: 
         for daemon in rig.daemons:
             daemon.kill()
         systemd.close()
+
+
+def test_picocom_does_not_notice_that_its_port_was_lent(rig: Rig) -> None:
+    """By `run --yield`, which gives it a pty. The name is none that a real node has."""
+    port = rig.port("board")
+    daemon = rig.daemon()
+
+    def flash(chat: Chat) -> bytes:
+        descriptor = open_fd("board", broker=str(rig.socket))
+        tty.setraw(descriptor)  # no echo
+        os.set_blocking(descriptor, True)
+        chat.say()
+        return os.read(descriptor, 64)
+
+    words = ("--yield", "--", "picocom", "-b", "57600", "/dev/board")
+    with Screen(rig, *words, command="run") as screen:
+        screen.shows(b"what the program writes while its port is lent is thrown away")
+        screen.shows(b"Terminal ready")
+        for number in range(1, 6):
+            flasher = rig.child(0, flash)
+            flasher.hear()
+            screen.type(b"nowhere")
+            port.write(b"for the flasher")
+            assert flasher.result() == b"for the flasher"
+            until_held_by_another(rig, flasher.pid)
+            port.write(f"board {number} is up\r\n".encode())
+            screen.shows(f"board {number} is up".encode())
+            screen.type(b"here")
+            assert port.read(4) == b"here"
+        screen.type(b"\x01\x18")  # Ctrl-A Ctrl-X
+        assert screen.ends() == 0
+    assert b"for the flasher" not in screen.seen
+    for pid in rig.orphans():
+        assert Orphan(pid).wait() == 0
+    daemon.settled()
+
+
+def test_a_program_that_ends_while_its_port_is_lent_gives_it_up(rig: Rig) -> None:
+    rig.port("board")
+    daemon = rig.daemon()
+    with started(rig, "run", "--yield", "--", "cat", "/dev/board") as program:
+        daemon.record("grant", port="board")
+        flasher = rig.holder(0, "board")
+        daemon.record("grant", port="board", pid=flasher.pid)
+        program.terminate()
+        program.communicate(timeout=TIMEOUT)
+        for pid in rig.orphans():
+            assert Orphan(pid).wait() == 0
+        with client.connect(str(rig.socket)) as connection:
+            assert connection.ports()[0].lent is None
+        flasher.say()
+
+
+@pytest.mark.parametrize(
+    "words", [("--fd", "3", "ttyS0"), ("--stdio", "ttyS0"), ("--via", "notify")]
+)
+def test_what_cannot_be_lent_by_run_is_a_mistake(
+    rig: Rig, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    status, _, why = ttybroker(rig, "run", "--yield", *words, "--", "true")
+    assert (status, why) == (
+        2,
+        "ttybroker: --yield: only a port that the program opens through a pty can be lent\n",
+    )
 
 
 def restart(systemd: Systemd, rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""A terminal with `ttybroker term` in it."""
+"""A terminal with `ttybroker term`, or another of its commands, in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ class Screen:
     test does. options: of subprocess.Popen."""
 
     def __init__(
-        self, rig: Rig, *words: str, env: Mapping[str, str] | None = None, **options: Any
+        self,
+        rig: Rig,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        command: str = "term",
+        **options: Any,
     ) -> None:
         self.seen = b""
         self.end, keyboard = pty.openpty()
@@ -32,7 +37,7 @@ class Screen:
         given = {"stdin": keyboard, "stdout": keyboard, "stderr": keyboard, **options}
         home = {"XDG_CONFIG_HOME": str(rig.base / "no-config"), "TERM": "xterm"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ttybroker.cli", "term", *words],
+            [sys.executable, "-m", "ttybroker.cli", command, *words],
             env={
                 **os.environ,
                 **python_path(),

@@ -298,6 +298,7 @@ def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], 
             break
     raise busy(named(takers))
 
+
 def _takes(step: Callable[..., object], *arguments: object) -> bool:
     """Take a step that may fail, of which the next ones do not depend; return whether it went."""
     try:

@@ -189,7 +189,13 @@ class Broker:
         return self._ask(ask)
 
     def open_and_tell(
-        self, name: str, wait: float | None, pid: int, gone: Callable[[], bool], who: str = ""
+        self,
+        name: str,
+        wait: float | None,
+        pid: int,
+        gone: Callable[[], bool],
+        who: str = "",
+        flags: int = 0,
     ) -> int:
         """As `open`, for a launcher: a wait is said on stderr."""
 
@@ -201,7 +207,7 @@ class Broker:
                 say(wait_line(name, wait, who, holder))
             return holder is not None
 
-        return self.open(name, wait, pid, Patience(gone, tell))
+        return self.open(name, wait, pid, Patience(gone, tell), flags)
 
     def holder(self, name: str) -> Holder | None:
         """Who has the port, as far as is known; None when nobody has, or the broker is silent."""
@@ -209,6 +215,10 @@ class Broker:
             return next((port.holder for port in self.ports() if port.name == name), None)
         except OSError:
             return None
+
+    def take_connection(self) -> Any:
+        """The last connection that answered, from now on the caller's."""
+        return self._spare.pop()
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -52,7 +52,7 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
     if 0 < (limit := os.sysconf("SC_OPEN_MAX")) < _FEW:
         what = f"only {limit} open files are allowed (ulimit -n); {_FEW} are needed"
         raise Failure(f"nothing was started: {what}")
-    if via == "pty":
+    if via == "pty" or job.yields:
         return _without_filter(job, via, "")
     scope = yama() if ptrace_scope is None else ptrace_scope
     if scope > 1:

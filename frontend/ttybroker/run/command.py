@@ -1,7 +1,7 @@
 """`ttybroker run` and the user half of `ttyrun`: the command line, and its errors.
 
-    [--via auto|notify|pty] [--wait SECONDS] [--hold] [--fd N PORT]... [--stdio PORT] [PORT...]
-    -- PROGRAM [ARGUMENT...]
+    [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--fd N PORT]... [--stdio PORT]
+    [PORT...] -- PROGRAM [ARGUMENT...]
 
 Parsed by hand, because argparse costs a quarter of the start-up time that there is.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ttybroker.run.broker import BrokerClient, Connect
 
 USAGE = (
-    "[--via auto|notify|pty] [--wait SECONDS] [--hold] [--fd N PORT]... [--stdio PORT] [PORT...] "
-    "-- PROGRAM [ARGUMENT...]"
+    "[--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--fd N PORT]... [--stdio PORT] "
+    "[PORT...] -- PROGRAM [ARGUMENT...]"
 )
 BAD_USAGE = 2
 _WITH_VALUE = ("--via", "--wait", "--fd", "--stdio")
@@ -50,6 +50,8 @@ broker's descriptor. Without a PORT that holds for all ports that the policy all
 
   --wait SECONDS  queue for a busy port, first come, first served
   --hold          take the ports that are named at the start, and keep them to the end
+  --yield         lend the port to your other programs when they ask, and have it again; the
+                  program does not notice, for it gets a pty, as with --via pty
   --fd N PORT     start the program with the port open as descriptor N
   --stdio PORT    start the program with the port as its standard input and output
   --via WAY       how opens are answered: auto, the default, takes what works best here;
@@ -67,6 +69,7 @@ class Request:
         self.via = "auto"
         self.wait: float | None = None
         self.hold = False
+        self.yields = False
         self.direct: list[tuple[tuple[int, ...], str]] = []
         self.ports: list[str] = []
         self.program: list[str] = []
@@ -109,6 +112,7 @@ def main(
             direct=request.direct,
             hold=request.hold,
             wait=request.wait,
+            yields=request.yields,
             env=env,
             before_exec=before_exec,
         )
@@ -150,6 +154,8 @@ def parse(argv: list[str]) -> Request:
     _check_twice(request)
     if request.hold and not (request.ports or request.direct):
         raise Usage("--hold: name the ports that it keeps, --hold ttyS0 for example")
+    if request.yields and (request.hold or request.direct or request.via == "notify"):
+        raise Usage("--yield: only a port that the program opens through a pty can be lent")
     return request
 
 
@@ -181,6 +187,9 @@ def _option(request: Request, word: str, words: list[str]) -> None:
     option, equals, value = word.partition("=")
     if word == "--hold":
         request.hold = True
+        return
+    if word == "--yield":
+        request.yields = True
         return
     if equals:
         words.append(value)

@@ -28,6 +28,7 @@ class LaunchJob:
     ports: names to broker, none for all that the user may use. direct: (descriptors, name)
     of the ports that the program finds open. hold: whether all these ports are kept from the start
     to the end. wait: seconds to queue for a busy port, or None.
+    yields: lend the ports to other programs of the user.
     before_exec: called last in the process that becomes the program.
     """
 
@@ -40,6 +41,7 @@ class LaunchJob:
         direct: Sequence[tuple[tuple[int, ...], str]] = (),
         hold: bool = False,
         wait: float | None = None,
+        yields: bool = False,
         env: Mapping[str, str] | None = None,
         before_exec: Callable[[], None] | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class LaunchJob:
         self.ports = tuple(ports)
         self.direct = tuple(direct)
         self.wait = wait
+        self.yields = yields
         self.env = our_environment() if env is None else dict(env)
         self.before_exec = before_exec
         # whose opens are answered: the ports that are named in any way

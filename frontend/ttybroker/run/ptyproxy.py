@@ -28,15 +28,20 @@ from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
+    from ttybroker.client import Client
+    from ttybroker.loan import Loan
+    from ttybroker.run.broker import Broker, Connect
     from ttybroker.run.job import LaunchJob
-    from ttybroker.wire import PortInfo
+    from ttybroker.wire import Holder, PortInfo
 
 LOST = (
     "bytes and speeds pass; parity, 7-bit characters, stop bits, flow control, modem lines and "
     "break do not work, and tcdrain() does not wait for the port"
 )
+
+DROPPED = "what the program writes while its port is lent is thrown away"
 
 _LOOK = 100  # milliseconds
 _CHUNK = 65536  # bytes that wait for one side at most, before the other is not read any more
@@ -61,7 +66,8 @@ def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
         hold_beside([fd for fd, _ in opened])
     for at, word in zip(replaced[::2], replaced[1::2], strict=True):
         job.argv[int(at)] = os.fsdecode(word)
-    say(f"copying through a pty{f' ({why})' if why else ''}: {LOST}")
+    lost = f"{LOST}; {DROPPED}" if job.yields else LOST
+    say(f"copying through a pty{f' ({why})' if why else ''}: {lost}")
     talk.close()
     exec_program(job, opened)
     raise AssertionError("not reached")
@@ -92,7 +98,7 @@ def _names_of(name: str, port: PortInfo | None, argv: list[str]) -> list[str]:
 
 def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
     """The proxy's whole life."""
-    from ttybroker.run.broker import Broker, program_of
+    from ttybroker.run.broker import Broker
     from ttybroker.run.kernel import outlive_signals
 
     leader = os.pidfd_open(program)
@@ -111,10 +117,7 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
         if not named_here and name not in job.held:
             continue
         named = named or named_here
-        who = program_of(program) if job.wait else ""
-        lines.append(
-            Line(broker.open_and_tell(name, job.wait, program, partial(_ended, leader), who))
-        )
+        lines.append(_line(job, broker, name, program, leader))
         words[1:] = [replace(word, paths, lines[-1].path) for word in words[1:]]
     if not named:
         reason = f"{why}; " if why else ""
@@ -126,6 +129,21 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
     talk.send(b"\0".join(b"%d\0%b" % (at, os.fsencode(word)) for at, word in changed))
     talk.close()
     copy(lines, leader)
+
+
+def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) -> Line:
+    """Open a port, and a pty for it. OSError."""
+    from ttybroker.run.broker import Broker, program_of
+    from ttybroker.wire import YIELD_USER
+
+    who = program_of(program) if job.wait else ""
+    gone = partial(_ended, leader)
+    if not job.yields:
+        return Line(broker.open_and_tell(name, job.wait, program, gone, who))
+    own = Broker(job.connect, job.connect())
+    line = Line(own.open_and_tell(name, job.wait, program, gone, who, YIELD_USER))
+    line.lends(own.take_connection(), job.connect, name)
+    return line
 
 
 def _ended(leader: int) -> bool:
@@ -161,15 +179,14 @@ class Line:
     """One port and its pty. Two buffers, one for each way; speeds follow the pty's."""
 
     def __init__(self, port: int) -> None:
-        self.port = port
+        self.port = port  # -1 while it is lent
+        self._loan: Loan | None = None
         self.master, self._slave = os.openpty()
         self.path = os.ttyname(self._slave)
-        # Bytes pass as they are (and those that wait already are not thrown away); nothing
-        # is echoed before the program has set its end up.
+        # Nothing is echoed before the program has set its end up.
         for fd in (self.port, self._slave):
-            tty.setraw(fd, termios.TCSANOW)
-        for fd in (self.port, self.master):
-            os.set_blocking(fd, False)
+            _make_raw(fd)
+        os.set_blocking(self.master, False)
         self._wanted = self._learn_speeds()
         self.to_port = b""
         self.to_program = b""
@@ -196,6 +213,36 @@ class Line:
             pass  # a speed that the port does not have, or one of the two has hung up
         return True
 
+    def lends(self, connection: Client, connect: Connect, name: str) -> None:
+        """Lend the port, which came through this connection, when it is asked for."""
+        from ttybroker.loan import Loan
+        from ttybroker.wire import YIELD_USER
+
+        new: Any = connect  # of the same kind
+        self._loan = Loan(connection, new, name, YIELD_USER, self._lend, self._take)
+
+    def _lend(self, _holder: Holder) -> None:
+        os.close(self.port)
+        self.port, self.to_port = -1, b""
+
+    def _take(self, port: int) -> None:
+        """Have the port again, with the speed that the program has by now."""
+        from ttybroker.loan import hung_up
+
+        if hung_up(port):  # the next news says why
+            os.close(port)
+            return
+        _make_raw(port)
+        self.port, self._wanted = port, (0, 0, 0)
+
+    def _hear(self) -> None:
+        """Hear what the broker says of the loan. A port that does not come back is closed."""
+        try:
+            if self._loan is not None:
+                self._loan.look()
+        except OSError:
+            self.port_open = False
+
     def let_go(self) -> None:
         """The program has ended: the pty ends with its last user, we are none any more."""
         os.close(self._slave)
@@ -209,11 +256,20 @@ class Line:
         program = (read if len(self.to_port) < _CHUNK else 0) | (
             select.POLLOUT if self.to_program else 0
         )
-        wanted = [(self.port, port)] if self.port_open else []
+        wanted = [(self.port, port)] if self.port_open and self.port >= 0 else []
+        if self._loan is not None:
+            wanted += [(fd, read) for fd in self._loan.wait_for()[0]]
         return wanted + ([(self.master, program)] if self.program_open and program else [])
 
     def turn(self) -> None:
         """Copy what can be copied now."""
+        self._hear()
+        if self.port < 0:
+            if self.program_open and self.to_program:
+                self.program_open, self.to_program = _write(self.master, self.to_program)
+            if self.program_open:
+                self.program_open, _ = _read(self.master)
+            return
         if self.port_open and self.program_open and len(self.to_program) < _CHUNK:
             self.port_open, data = _read(self.port)
             self.to_program += data
@@ -227,6 +283,8 @@ class Line:
 
     def done(self) -> bool:
         """Whether nothing is left to copy; what the port does not take in time is lost."""
+        if self.port < 0:
+            return not self.program_open or not self.port_open
         if self.program_open or not self.port_open:
             return not self.port_open
         self._deadline = self._deadline or time.monotonic() + _DRAIN
@@ -235,7 +293,16 @@ class Line:
     def close(self) -> None:
         """Give the port back; whoever still has the pty reads its end."""
         os.close(self.master)
-        os.close(self.port)
+        if self.port >= 0:
+            os.close(self.port)
+        if self._loan is not None:
+            self._loan.close()
+
+
+def _make_raw(fd: int) -> None:
+    """Let bytes pass as they are; those that wait already are not thrown away."""
+    tty.setraw(fd, termios.TCSANOW)
+    os.set_blocking(fd, False)
 
 
 def _read(fd: int) -> tuple[bool, bytes]:

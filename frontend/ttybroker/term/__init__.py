@@ -65,7 +65,7 @@ def _run(name: str, options: Options) -> int:
     _lean_socket()
     from ttybroker import client
     from ttybroker.errors import BrokerError
-    from ttybroker.lending import flags
+    from ttybroker.loan import flags
     from ttybroker.port import BrokeredSerial
     from ttybroker.term.acquire import Wait, acquire
     from ttybroker.term.console import Console

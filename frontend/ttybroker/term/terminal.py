@@ -19,7 +19,7 @@ import serial
 from serial.tools import miniterm
 
 import ttybroker
-from ttybroker import client, landlock, lending
+from ttybroker import client, landlock, loan
 from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError, WaitTimeout
 from ttybroker.holding import holding
 from ttybroker.say import say, show
@@ -91,7 +91,7 @@ class Terminal(miniterm.Miniterm):
         self._menu_active = False
         self._input_ended = False
         self._yields = options.yields
-        self._loan: lending.Loan | None = None
+        self._loan: loan.Loan | None = None
         self._last = time.monotonic()  # when something came or went
         self._unsent = bytearray()
 
@@ -299,12 +299,12 @@ class Terminal(miniterm.Miniterm):
 
     def has(self, broker: client.Client, *, yields: bool = True) -> None:
         """It has the port through this connection. yields: it was asked for so."""
-        wanted = lending.flags(self._yields)
+        wanted = loan.flags(self._yields)
         if not wanted:
             broker.close()
             return
         name = str(self.serial.port)
-        self._loan = lending.Loan(broker, None, name, wanted | KEEP, self._lend, self._take)
+        self._loan = loan.Loan(broker, client.connect, name, wanted | KEEP, self._lend, self._take)
         if not yields:
             self._loan.ask()
 
@@ -327,7 +327,7 @@ class Terminal(miniterm.Miniterm):
         self._notice(f"{self.serial.port}: lent, and comes back by itself: {holding(holder)}{ends}")
 
     def _take(self, descriptor: int) -> None:
-        if lending.hung_up(descriptor):  # the next news says why
+        if loan.hung_up(descriptor):  # the next news says why
             os.close(descriptor)
             return
         self.serial.adopt(descriptor)
@@ -366,7 +366,7 @@ class Terminal(miniterm.Miniterm):
         while True:
             self._pause()
             try:
-                flags = lending.flags(self._yields) | KEEP
+                flags = loan.flags(self._yields) | KEEP
                 descriptor, broker = acquire(name, _A_DAY, line, typed, endless=True, flags=flags)
                 self._have(descriptor, broker)
                 break
@@ -427,7 +427,7 @@ class Terminal(miniterm.Miniterm):
         with self.console:
             name = sys.stdin.readline().strip()
         if name and name != self.serial.port:
-            flags = lending.flags(self._yields) | KEEP
+            flags = loan.flags(self._yields) | KEEP
             descriptor, broker = acquire(name, None, Wait(name, quiet=True), flags=flags)
             self._forget_port()
             self.serial.port = None

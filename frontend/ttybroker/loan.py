@@ -1,0 +1,143 @@
+"""The connection of a session that yields: its port is lent, and comes back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+
+from ttybroker import client, wire
+from ttybroker.errors import BrokerError, BrokerUnavailable
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PAUSE = 0.5  # seconds until a port that is away, or a broker that is, is asked for again
+# A board that is flashed may come back as another device; a broker may be started again.
+_AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE)
+
+
+class Loan:
+    """The connection through which a session has a port and yields.
+
+    connect: makes another one, when the broker is started again. `lent` is who has the port
+    meanwhile. `look` calls `lend`, which has to let go of the port, and `take`, which gets its new
+    descriptor.
+    """
+
+    def __init__(
+        self,
+        connection: client.Client,
+        connect: Callable[[], client.Client],
+        name: str,
+        flags: int,
+        lend: Callable[[wire.Holder], None],
+        take: Callable[[int], None],
+    ) -> None:
+        self.lent: wire.Holder | None = None
+        self._connection: client.Client | None = connection
+        self._connect, self._name, self._flags = connect, name, flags
+        self._session = connection.session
+        self._again_at: float | None = None  # when to ask again
+        self._lend, self._take = lend, take
+        self._lost: BrokerError | None = None
+
+    def close(self) -> None:
+        """Yield no more, and claim nothing."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._again_at = None
+
+    def ask(self) -> None:
+        """Ask for one more descriptor, or for the port, at the next look."""
+        self._again_at = time.monotonic()
+
+    def wait_for(self) -> tuple[list[int], float | None]:
+        """Return what to wait for until `look` has something to do: descriptors that can be read,
+        and for how many seconds at most, None: without an end."""
+        left = None if self._again_at is None else max(self._again_at - time.monotonic(), 0.0)
+        return ([] if self._connection is None else [self._connection.fileno()]), left
+
+    def look(self) -> None:
+        """Do what the broker says, without waiting. Raises BrokerError when the port is lent and
+        does not come back."""
+        while True:
+            if self._lost is not None:
+                raise self._lost
+            if self._again_at is not None and self._again_at <= time.monotonic():
+                self._ask_again()
+            if self._connection is None or not _readable(self._connection.fileno()):
+                return
+            try:
+                self._hear(self._connection.news())
+            except client.BrokenOff:
+                self.close()
+                self._again_at = time.monotonic()
+            except BrokerError as error:
+                self._refused(error)
+
+    def _hear(self, news: wire.Lent | int | None) -> None:
+        if isinstance(news, wire.Lent):
+            self.lent = news.holder or wire.Holder()
+            self._lend(self.lent)
+        elif news is not None:
+            assert self._connection is not None
+            self._session = self._connection.session
+            if self.lent is None and self._connection.joined:  # it was here all the time
+                os.close(news)
+                return
+            self.lent = None
+            self._take(news)
+
+    def _ask_again(self) -> None:
+        """Ask for the port, or for one more descriptor of it: docs/protocol.md, "Hand-over"."""
+        self._again_at = None
+        wait = None if self.lent is None else wire.MAX_WAIT
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.ask_open(
+                self._name, wait=wait, flags=self._flags, session=self._session
+            )
+        except BrokerUnavailable:
+            self.close()
+            self._again_at = time.monotonic() + _PAUSE
+
+    def _refused(self, error: BrokerError) -> None:
+        """The port does not come back, or not yet. One that is here is so without yielding."""
+        if self.lent is None:
+            self.close()
+        elif error.errno in _AWAY:
+            pause = 0.0 if error.errno == errno.ESTALE else _PAUSE
+            self._again_at = time.monotonic() + pause
+            self._session = wire.NO_SESSION
+        else:
+            self.close()
+            self._lost = error
+
+
+def flags(yields: bool | str | None) -> int:
+    """Return the flag of `ttybroker.wire` for "user" (or True), "all", or "" (or False).
+
+    Raises ValueError.
+    """
+    known = {True: "user", False: "", None: "", "no": ""}
+    word = known.get(yields, yields)
+    if word not in ("user", "all", ""):
+        raise ValueError(f'yields is "user" or "all", not {yields!r}')
+    return {"user": wire.YIELD_USER, "all": wire.YIELD_ALL}.get(str(word), 0)
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def hung_up(descriptor: int) -> bool:
+    """Whether this descriptor is that of a port which was hung up."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
