@@ -290,7 +290,7 @@ class Leases:
                 case Refuse(OpenRequest() as request, refusal) if not request.client.gone:
                     self._answers.refuse(request.client, request.name, refusal, request.rule)
                 case Refuse(Ask(session=Session() as session)):
-                    self._tidy(session)
+                    self._sessions.tidy(session)
                 case Lend(_, OpenRequest() as request, asker, grace):
                     self._answers.record("lend", None, request.name, INFO, holder=request.holder,
                                          reason=f"asked for by {asker.holder}")  # fmt: skip
@@ -456,7 +456,8 @@ class Leases:
             self._copies.add(lease.key, lease.uid, watcher)
         if lease.session is not None:
             lease.session.leases -= 1
-            self._tidy(lease.session)
+            if not lease.ask.claim:
+                self._sessions.tidy(lease.session)
             if lease.left is not None and lease.session.connections:
                 self._left[lease.key] = lease.session, lease.left
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
@@ -473,11 +474,6 @@ class Leases:
             else:
                 _over(lease.ask)
         self._do(self.table.closed(lease.key, time.monotonic()))
-
-    def _tidy(self, session: Session) -> None:
-        """Forget the session if it is over; with a claim it is not."""
-        if all(ask.session is not session for _, ask in self.table.waiting()):
-            self._sessions.tidy(session)
 
     def _say_what_is_not_put_back(self, lease: Lease) -> None:
         for what in lease.not_put_back:
