@@ -316,6 +316,21 @@ def test_a_user_revokes_his_own_lease_and_not_anothers_claim(rig: Rig, one_port:
     monitor.say("end")
 
 
+def test_a_claim_is_judged_by_the_policy_as_it_is(rig: Rig) -> None:
+    rig.port("ttyS0")
+    daemon = rig.daemon()
+    monitor = yielder(rig, flags=wire.YIELD_ALL)
+    flasher = rig.holder(BOB)
+    assert monitor.hear() == ("lent", BOB)
+    rig.rules.insert(0, f'[[rule]]\nport = "ttyS0"\ndeny = [{ALICE}]\n')
+    rig.write_policy()
+    rig.reload(daemon)
+    assert monitor.hear() == ("refused", errno.EACCES)
+    assert row(rig).lent is None
+    flasher.say()
+    monitor.say("end")
+
+
 def test_the_time_limit_is_that_of_the_whole_chain(rig: Rig) -> None:
     rig.port("ttyS0", extra="max_lease = 2")
     daemon = rig.daemon()
