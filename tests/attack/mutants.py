@@ -36,6 +36,8 @@ DENIES_ALL = (
 FILES = "tests/unit/test_files.py"
 DROP_INS = f"{FILES}::test_a_drop_in_that_cannot_be_believed_is_a_bad_policy"
 JUDGE = "tests/unit/test_judge.py"
+WORDS = "tests/unit/test_words.py"
+DENIED_BY_WORDS = f"{WORDS}::test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name"
 EVERY_NAME = (
     "tests/real/test_judged.py"
     "::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
@@ -1832,6 +1834,30 @@ MUTANTS: tuple[Mutant, ...] = (
         "a plan that is too large to be read is not written",
         NEVER,
         (f"{PLAN}::test_a_policy_whose_plan_is_too_large_to_be_read_is_a_mistake",),
+    ),
+    Mutant(
+        "every-word-fits",
+        "an alias is a device that fits each of its words",
+        NEVER,
+        (f"{WORDS}::test_all_words_must_fit[usb=0403:6001 serial=A2-False]",),
+    ),
+    Mutant(
+        "one-device-fits",
+        "of two devices that fit none is meant",
+        NEVER,
+        (f"{WORDS}::test_two_devices_that_fit_are_named_and_neither_is_meant",),
+    ),
+    Mutant(
+        "words-of-the-very-node",
+        "what was looked at fits the words, and not what was there before",
+        NEVER,
+        (f"{WORDS}::test_another_device_that_comes_before_the_look_is_not_taken",),
+    ),
+    Mutant(
+        "deny-by-words",
+        "a device that is denied by words is denied by its other names",
+        NEVER,
+        (f"{DENIED_BY_WORDS}[two]", f"{DENIED_BY_WORDS}[no sysfs]"),
     ),
     Mutant(
         "check-every-name",

@@ -24,6 +24,8 @@ from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import wait_readable
 from ttybroker import BrokerError, NoSuchPort, NotPermitted, aio, client, open_fd
+from ttybrokerd.root import words
+from ttybrokerd.root.device import Devices
 
 pytestmark = pytest.mark.root
 
@@ -169,6 +171,26 @@ def test_an_alias_that_somebody_else_could_redirect_is_refused(rig: Rig) -> None
     (directory / "link").unlink()
     directory.rmdir()
     own.unlink()
+
+
+def test_a_confined_daemon_knows_a_device_by_what_sysfs_says(rig: Rig) -> None:
+    """Of a port that this machine has, if it has one; it is looked at, and not opened."""
+    names = Devices().names()
+    place = words.facts(names[0])["path"] if names else "nowhere"
+    rig.rules.append(
+        f'[[rule]]\nport = "uart"\npath = "{place}"\nallow = ["*"]\nconsole = true\n'
+        '[[rule]]\nport = "none"\nusb = "ffff:ffff"\nallow = ["*"]\n'
+    )
+    rig.daemon()
+    with client.connect(str(rig.socket)) as connection:
+        rows = {port.name: port for port in connection.ports()}
+    assert (rows["none"].state, rows["none"].device) == ("gone", "usb=ffff:ffff")
+    if names:
+        assert rows["uart"].device == f"/dev/{names[0]}"
+    else:
+        assert rows["uart"].state == "gone"
+    with pytest.raises(NoSuchPort, match="no device is usb=ffff:ffff; is it plugged in"):
+        open_fd("none", broker=str(rig.socket))
 
 
 # a device that does not open: the daemon reads a FIFO where the driver would keep it

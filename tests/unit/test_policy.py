@@ -48,9 +48,14 @@ def allowed(policy: Plan, name: str, uid: int = ALICE, gids: frozenset[int] = NO
 
 # what it says no to
 
-UNKNOWN_IN_RULE = "unknown key; known are allow, class, console, deny, device, max_lease, port"
+UNKNOWN_IN_RULE = (
+    "unknown key; known are allow, class, console, deny, device, driver, interface, max_lease, "
+    "path, port, serial, usb"
+)
 NOT_A_SUBJECT = 'is not "@group", "user", a uid or "*"'
 A_LIST = 'a list, such as ["@dialout", "alice", 1000]'
+PRINTABLE = "printable ASCII, with * and ?; a space is ?"
+WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
 GOOD = '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n'
 
 BAD: list[tuple[str, str]] = [
@@ -104,6 +109,37 @@ BAD: list[tuple[str, str]] = [
         '[[rule]]\nport = "gps"\ndevice = "/a"\ndeny = [1]\n'
         '[[rule]]\nport = "gps"\ndevice = "/b"\nallow = ["*"]\n',
         "p:7: device: gps already means /a",
+    ),
+    # words that say what it is
+    (WORDS + 'usb = "0403"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
+    (WORDS + 'usb = "0403:6001x"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
+    (WORDS + "usb.id = 1\n", "p:4: usb: a string"),
+    (WORDS + 'serial = ""\n', f"p:4: serial: {PRINTABLE}"),
+    (WORDS + 'serial = "A 1"\n', f"p:4: serial: {PRINTABLE}"),
+    (WORDS + 'path = "a\\n"\n', f"p:4: path: {PRINTABLE}"),
+    (WORDS + 'driver = "\u00e9"\n', f"p:4: driver: {PRINTABLE}"),
+    (WORDS + 'interface = "0"\n', "p:4: interface: a number from 0 to 255"),
+    (WORDS + "interface = 256\n", "p:4: interface: a number from 0 to 255"),
+    (WORDS + "interface = true\n", "p:4: interface: a number from 0 to 255"),
+    (
+        WORDS + 'serial = "A"\ndevice = "/d"\n',
+        "p:5: device: a path or words that say what it is, not both",
+    ),
+    (
+        WORDS + 'serial = "A"\nclass = "pty"\n',
+        "p:5: class: a pty has no words that say what it is",
+    ),
+    (
+        GOOD + 'usb = "0403:6001"\n',
+        "p:2: port: 'ttyS*' is no alias: letters, digits, - and _",
+    ),
+    (
+        GOOD.replace("*", "0", 1) + 'usb = "0403:6001"\n',
+        "p:2: port: ttyS0 is a kernel's name; words say what an alias means",
+    ),
+    (
+        WORDS + 'serial = "A"\n' + WORDS + 'serial = "B"\n',
+        "p:5: device: gps already means serial=A",
     ),
     # allow, deny
     ('[[rule]]\nport = "ttyS0"\n', "p:2: port: a rule has either allow or deny"),
@@ -178,8 +214,8 @@ BAD: list[tuple[str, str]] = [
         "p:6: console: true or false",
     ),
     ("# [[rule]]\n" + GOOD + "# console = 1\nconsole = 1\n", "p:6: console: true or false"),
-    (GOOD + "[rule.usb]\nid = 1\n", f"p:4: usb: {UNKNOWN_IN_RULE}"),
-    (GOOD + "usb.id = 1\n", f"p:4: usb: {UNKNOWN_IN_RULE}"),
+    (GOOD + "[rule.hub]\nid = 1\n", f"p:4: hub: {UNKNOWN_IN_RULE}"),
+    (GOOD + "hub.id = 1\n", f"p:4: hub: {UNKNOWN_IN_RULE}"),
 ]
 
 

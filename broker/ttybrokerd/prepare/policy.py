@@ -18,11 +18,13 @@ from typing import Any
 from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
-from ttybrokerd.root import portname
+from ttybrokerd.root import portname, words
 from ttybrokerd.root.plan import PolicyError
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
-RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class"}
+WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: root/words.py
+RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class", *WORDS}
+USB = r"[0-9a-f*?]{1,4}:[0-9a-f*?]{1,4}"
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
@@ -48,8 +50,8 @@ class Text(Value):
 
 
 class Rule(Value):
-    """One [[rule]], of the file `path`. `device` is set on aliases alone; `max_lease` is in
-    seconds."""
+    """One [[rule]], of the file `path`. `device` is set on aliases alone, a path or words;
+    `max_lease` is in seconds."""
 
     line: int
     port: str
@@ -198,7 +200,7 @@ class _Parser:
     def rule(self, table: dict[str, Any], number: int) -> Rule:
         self.check_keys(table, RULE_KEYS, number)
         port = self.string(table, "port", number)
-        device = self.string(table, "device", number) if "device" in table else None
+        device = self.device(table, number)
         self.check_port(port, device, number)
         if ("allow" in table) == ("deny" in table):
             raise self.error("port", number, "a rule has either allow or deny")
@@ -265,12 +267,42 @@ class _Parser:
         self.warnings.append(f"{error}; everybody is denied until it is known")
         return EVERYBODY  # guard: unknown-name-denies-all
 
+    def device(self, table: dict[str, Any], number: int) -> str | None:
+        """The path or the words that say what an alias means."""
+        given = [key for key in WORDS if key in table]
+        if not given:
+            device = self.string(table, "device", number) if "device" in table else None
+            if device is not None and (not device.startswith("/") or "\0" in device):
+                raise self.error("device", number, "an absolute path")
+            return device
+        if "device" in table:
+            raise self.error("device", number, "a path or words that say what it is, not both")
+        if table.get("class") == "pty":
+            raise self.error("class", number, "a pty has no words that say what it is")
+        return " ".join(f"{key}={self.word(table, key, number)}" for key in given)
+
+    def word(self, table: dict[str, Any], key: str, number: int) -> str:
+        if key == "interface":
+            value = table[key]
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
+                raise self.error(key, number, "a number from 0 to 255")
+            return str(value)
+        text = self.string(table, key, number)
+        if key == "usb":
+            text = text.lower()
+            if re.fullmatch(USB, text) is None:
+                raise self.error(key, number, 'vendor and product, such as "0403:6001"')
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            raise self.error(key, number, "printable ASCII, with * and ?; a space is ?")
+        return text
+
     def check_port(self, port: str, device: str | None, number: int) -> None:
         if device is not None:
             if not valid_name(port):
                 raise self.error("port", number, f"{port!r} is no alias: letters, digits, - and _")
-            if not device.startswith("/") or "\0" in device:
-                raise self.error("device", number, "an absolute path")
+            if words.are(device) and portname.split(port) is not None:
+                what = f"{port} is a kernel's name; words say what an alias means"
+                raise self.error("port", number, what)
         elif not _is_glob(port):
             raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
 

@@ -8,7 +8,7 @@ import stat
 import time
 
 from ttybroker.wire import Value, valid_name
-from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust
+from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust, words
 from ttybrokerd.root.debts import Debts
 from ttybrokerd.root.plan import Decision
 from ttybrokerd.root.refusal import Refusal, of_device
@@ -90,10 +90,12 @@ class Devices:
         directory: str = "/dev",
         drivers: str = "/proc/tty/drivers",
         consoles: str = "/sys/class/tty/console/active",
+        ttys: str = words.TTYS,
     ) -> None:
         self.directory = directory
         self._drivers_path = drivers
         self._consoles_path = consoles
+        self._ttys = ttys
         self._drivers = parse_drivers(_read(drivers))
         self.debts = Debts()
 
@@ -114,11 +116,14 @@ class Devices:
         """Return the node that `name` means. `alias` is the device that the policy gives it, if
         any.
 
-        An alias's links are followed, if only root can change them. Raises Refusal ENOENT if it
-        leads nowhere, EACCES if somebody else could redirect it.
+        An alias's links are followed, if only root can change them. Raises Refusal ENOENT if
+        it leads nowhere, EACCES if somebody else could redirect it, ENOTUNIQ if its words fit
+        more than one device.
         """
         if alias is None:
             return f"{self.directory}/{name}"
+        if words.are(alias):
+            return f"{self.directory}/{self._find(alias)}"
         try:
             return trust.resolve_device(alias)
         except trust.Untrusted as error:
@@ -129,7 +134,25 @@ class Devices:
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
         """Return where the nodes of a policy's aliases are now."""
-        return tuple(_where(path) for path in aliases.values())
+        return tuple(_where(path) for path in aliases.values() if not words.are(path))
+
+    def fits(self, kernel_name: str, wanted: str, unknown: bool = False) -> bool:
+        """Return whether the words are true of this port; `unknown` where sysfs does not say."""
+        try:
+            return words.fit(wanted, words.facts(kernel_name, self._ttys))
+        except OSError:
+            return unknown
+
+    def _find(self, wanted: str) -> str:
+        """Return the only port that fits the words."""
+        found = [name for name in self.names() if self.fits(name, wanted)]
+        if not found:
+            raise Refusal(errno.ENOENT, f"no device is {wanted}; is it plugged in?")
+        if len(found) > 1:  # guard: one-device-fits
+            what = f"ambiguous: {' and '.join(found)} are {wanted}"
+            advice = "the administrator must say more of it in the policy"
+            raise Refusal(errno.ENOTUNIQ, what, advice=advice)
+        return found[0]
 
     def look(self, target: Target) -> Seen:
         """Look at the node without opening the device: no driver notices, nothing blocks.
@@ -153,6 +176,7 @@ class Devices:
             status = os.fstat(node)
             kernel_name = target.name if target.pty else self._kernel_name(status.st_rdev, base)
             self._judge(target, kernel_name, status)
+            self._check_words(target, kernel_name)
         except BaseException:
             os.close(directory)  # guard: close-after-a-failed-look
             os.close(node)  # guard: close-after-a-failed-look
@@ -246,6 +270,15 @@ class Devices:
         except OSError:
             return base
         return link.rpartition("/")[2]
+
+    def _check_words(self, target: Target, kernel_name: str) -> None:
+        """By the number of the node that was looked at: since it was found by its words, another
+        device may have come in its place."""
+        wanted = target.alias
+        # guard: words-of-the-very-node
+        if wanted is not None and words.are(wanted) and not self.fits(kernel_name, wanted):
+            what = f"{target.path} is another device by now, and not {wanted}"
+            raise Refusal(errno.ENODEV, what, advice="ask again")
 
     def _judge(self, target: Target, kernel_name: str, status: os.stat_result) -> None:
         if not stat.S_ISCHR(status.st_mode):  # guard: character-device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from ttybroker import wire
-from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root import TYPE_CHECKING, words
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
@@ -74,7 +74,8 @@ class Judge:
         """
         decisions = [self.plan.decide(who.uid, who.groups, alias)
                      for alias, device in self._denying.items()
-                     if alias != target.name and self._leads_to(alias, device, target)]  # fmt: skip
+                     if alias != target.name
+                     and self._leads_to(alias, device, target, kernel_name)]  # fmt: skip
         if target.alias is not None and not target.pty:  # guard: deny-by-the-kernels-name
             decisions.append(self.plan.decide(who.uid, who.groups, kernel_name, kernels=True))
         for decision in decisions:
@@ -82,7 +83,9 @@ class Judge:
             if decision.rule is not None and not decision.rule.allows:
                 raise _refusal(decision, denied(decision))
 
-    def _leads_to(self, alias: str, device: str, target: Target) -> bool:
+    def _leads_to(self, alias: str, device: str, target: Target, kernel_name: str) -> bool:
+        if words.are(device):  # guard: deny-by-words
+            return not target.pty and self._devices.fits(kernel_name, device, unknown=True)
         try:
             return self._devices.path(alias, device) == target.path
         except Refusal:

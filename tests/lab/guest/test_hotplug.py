@@ -98,6 +98,34 @@ def test_unplug_between_look_and_open(broker: Service, adapters: Adapters, again
 
 
 @pytest.mark.systemd
+def test_an_alias_is_what_its_words_say(broker: Service, adapters: Adapters) -> None:
+    rule = 'usb = "0403:6001"\nserial = "WORD*"\ninterface = 0\ndriver = "ftdi_sio"'
+    broker.policy(f'[[rule]]\nport = "gps"\n{rule}\nallow = ["bob"]\n')
+
+    def ask(chat: Chat) -> None:
+        try:
+            descriptor = open_fd("gps")
+        except BrokerError as refusal:
+            chat.say(str(refusal))
+            return
+        chat.say(os.ttyname(descriptor))
+
+    def told() -> str:
+        return str(broker.child(BOB, ask).hear(PATIENT))
+
+    assert "no device is usb=0403:6001 serial=WORD*" in told()
+    assert adapters.plug(3, "OTHER") == "ttyUSB0"
+    assert adapters.plug(ADAPTER, "WORD1") == "ttyUSB1"
+    assert told() == "/dev/ttyUSB1"
+    until("the port to be free", lambda: not broker.held())
+    adapters.unplug(3)
+    assert adapters.plug(3, "WORD2") == "ttyUSB0"
+    assert "ambiguous: ttyUSB0 and ttyUSB1 are usb=0403:6001" in told()
+    adapters.unplug(ADAPTER)
+    until("the kernel to see that", lambda: not os.path.exists("/dev/ttyUSB1"))
+    assert told() == "/dev/ttyUSB0"
+
+
 def test_an_alias_is_one_adapter_whatever_its_number(broker: Service, adapters: Adapters) -> None:
     link = BY_ID.format("GPS1")
     broker.policy(f'[[rule]]\nport = "gps"\ndevice = "{link}"\nallow = ["bob"]\n')

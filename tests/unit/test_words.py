@@ -1,0 +1,237 @@
+"""What a device is, by sysfs: an alias whose rule says so, in directories of the tests' own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from ttybrokerd.root import words
+from ttybrokerd.root.device import Devices, Target
+from ttybrokerd.root.judge import Judge
+from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.refusal import Refusal
+from unit.helpers import plan_of
+
+pytestmark = pytest.mark.root
+
+FTDI = {"usb": "0403:6001", "serial": "A1", "interface": "0", "driver": "ftdi_sio"}
+PLACE = "pci0000:00/0000:00:14.0/usb1/1-{0}/1-{0}:1.{1}"
+
+
+class Machine:
+    """A /dev with nodes that nobody opens, and the sysfs that says what is behind them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.sys = base / "sys"
+        self.dev = base / "dev"
+        self.dev.mkdir()
+        (self.sys / "class/tty").mkdir(parents=True)
+        (base / "drivers").write_text(
+            "usbserial /dev/ttyUSB 188 0-511 serial\nacm /dev/ttyACM 166 0-255 serial\n"
+            "serial /dev/ttyS 4 64-95 serial\n"
+        )
+        (base / "consoles").write_text("tty0\n")
+        self.devices = Devices(
+            str(self.dev),
+            str(base / "drivers"),
+            str(base / "consoles"),
+            str(self.sys / "class/tty"),
+        )
+
+    def port(self, name: str, below: str, major: int, minor: int) -> Path:
+        """A node, and its directory in sysfs in which the device `below` is."""
+        os.mknod(self.dev / name, stat.S_IFCHR | 0o600, os.makedev(major, minor))
+        at = self.sys / "devices" / below
+        (at / "tty" / name).mkdir(parents=True)
+        (self.sys / "class/tty" / name).symlink_to(f"../../devices/{below}/tty/{name}")
+        return at
+
+    def driver(self, at: Path, bus: str, name: str) -> None:
+        """A device's driver."""
+        there = self.sys / f"bus/{bus}/drivers/{name}"
+        there.mkdir(parents=True, exist_ok=True)
+        (at / "driver").symlink_to(os.path.relpath(there, at))
+
+    def usb(self, at: Path, vendor: str, product: str, serial: str | None, interface: str) -> None:
+        """The device of the interface at this place."""
+        (at / "bInterfaceNumber").write_text(f"{interface}\n")
+        (at.parent / "idVendor").write_text(f"{vendor}\n")
+        (at.parent / "idProduct").write_text(f"{product}\n")
+        if serial is not None:
+            (at.parent / "serial").write_text(f"{serial}\n")
+
+    def ftdi(self, number: int, serial: str | None = "A1", interface: int = 0) -> Path:
+        """An adapter, as drivers/usb/serial makes one: its port has a directory of its own."""
+        place = PLACE.format(number, interface)
+        at = self.port(f"ttyUSB{number}", f"{place}/ttyUSB{number}", 188, number)
+        self.driver(at, "usb-serial", "ftdi_sio")
+        self.driver(at.parent, "usb", "ftdi_sio")
+        self.usb(at.parent, "0403", "6001", serial, f"{interface:02x}")
+        return at
+
+    def facts(self, name: str) -> dict[str, str]:
+        return words.facts(name, str(self.sys / "class/tty"))
+
+
+@pytest.fixture
+def machine(safe_dir: Path) -> Machine:
+    return Machine(safe_dir)
+
+
+# what sysfs says
+
+
+def test_an_adapter_of_the_usb_serial_drivers(machine: Machine) -> None:
+    machine.ftdi(3, serial="A1 B", interface=17)
+    assert machine.facts("ttyUSB3") == {
+        "usb": "0403:6001", "serial": "A1 B", "interface": "17", "driver": "ftdi_sio",
+        "path": PLACE.format(3, 17),
+    }  # fmt: skip
+
+
+def test_a_modem_of_cdc_acm_without_a_serial_number(machine: Machine) -> None:
+    at = machine.port("ttyACM0", PLACE.format(2, 1), 166, 0)
+    machine.driver(at, "usb", "cdc_acm")
+    machine.usb(at, "2341", "0043", None, "01")
+    assert machine.facts("ttyACM0") == {
+        "usb": "2341:0043", "serial": "", "interface": "1", "driver": "cdc_acm",
+        "path": PLACE.format(2, 1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("below", ["pnp0/00:00", "pnp0/00:00/00:00:0/00:00:0.0"])
+def test_a_uart_of_either_kernel(machine: Machine, below: str) -> None:
+    """Since Linux 6.5 it has a port of its own in between, with a driver called so."""
+    at = machine.port("ttyS0", below, 4, 64)
+    machine.driver(machine.sys / "devices/pnp0/00:00", "pnp", "serial")
+    if below != "pnp0/00:00":
+        machine.driver(at, "serial-base", "port")
+        machine.driver(at.parent, "serial-base", "ctrl")
+    assert machine.facts("ttyS0") == {"driver": "serial", "path": below}
+
+
+def test_what_sysfs_does_not_know(machine: Machine) -> None:
+    with pytest.raises(OSError):
+        machine.facts("ttyS0")
+    assert not machine.devices.fits("ttyS0", "driver=*")
+    assert machine.devices.fits("ttyS0", "driver=*", unknown=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        ("usb=0403:6001", True),
+        ("usb=0403:6001 serial=A1 interface=0 driver=ftdi_sio", True),
+        ("usb=0403:*", True),
+        ("serial=A?", True),
+        ("usb=0403:6001 serial=A2", False),
+        ("usb=0403:6002 serial=A1", False),
+        ("interface=1", False),
+        ("driver=cp210x", False),
+        ("path=pci*", False),  # nothing is known of it here
+        ("serial=A", False),
+    ],
+)
+def test_all_words_must_fit(wanted: str, fits: bool) -> None:
+    assert words.fit(wanted, FTDI) == fits
+
+
+# what an alias means
+
+WANTED = "usb=0403:6001 serial=A1"
+
+
+def refused(machine: Machine, wanted: str = WANTED) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        machine.devices.path("gps", wanted)
+    return caught.value
+
+
+def test_an_alias_means_the_device_that_fits_its_words(machine: Machine) -> None:
+    machine.ftdi(0, "B7")
+    machine.ftdi(4)
+    machine.port("ttyS0", "platform/serial8250", 4, 64)
+    assert machine.devices.path("gps", WANTED) == f"{machine.dev}/ttyUSB4"
+    assert machine.devices.path("x", f"path={PLACE.format(0, 0)}") == f"{machine.dev}/ttyUSB0"
+    missing = refused(machine, "serial=Z*")
+    assert (missing.number, missing.cause) == (
+        errno.ENOENT, "no device is serial=Z*; is it plugged in?"
+    )  # fmt: skip
+
+
+def test_two_devices_that_fit_are_named_and_neither_is_meant(machine: Machine) -> None:
+    machine.ftdi(4)
+    machine.ftdi(11)
+    both = refused(machine)
+    assert (both.number, both.cause) == (
+        errno.ENOTUNIQ, f"ambiguous: ttyUSB4 and ttyUSB11 are {WANTED}"
+    )  # fmt: skip
+    assert "the administrator must say more of it" in both.answer().message()
+
+
+def test_another_device_that_comes_before_the_look_is_not_taken(machine: Machine) -> None:
+    at = machine.ftdi(4)
+    path = machine.devices.path("gps", WANTED)
+    target = Target("gps", path, False, False, WANTED)
+    machine.devices.look(target).close()
+    (at.parent.parent / "serial").write_text("B7\n")
+    with pytest.raises(Refusal, match="is another device by now, and not usb=0403") as caught:
+        machine.devices.look(target)
+    assert caught.value.number == errno.ENODEV
+    machine.devices.look(target.replace(alias=None)).close()  # by its kernel's name it may be had
+
+
+def test_words_are_no_place_for_landlock(machine: Machine) -> None:
+    assert machine.devices.nodes({"gps": WANTED, "x": "/dev/x"}) == ("/dev/x",)
+
+
+# what a deny by words is about
+
+
+@pytest.mark.parametrize(
+    ("change", "denied"),
+    [
+        (lambda machine: None, True),
+        (lambda machine: machine.ftdi(11), True),  # two that fit are denied, both
+        (lambda machine: shutil.rmtree(machine.sys), True),  # nothing says what it is
+        (lambda machine: (machine.base / "sys/devices" / PLACE.format(4, 0)).parent.joinpath(
+            "serial").write_text("B7"), False),
+    ],
+    ids=["one", "two", "no sysfs", "another"],
+)  # fmt: skip
+def test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name(
+    machine: Machine, change: object, denied: bool
+) -> None:
+    machine.ftdi(4)
+    assert callable(change)
+    change(machine)
+    policy = f'[[rule]]\nport = "gps"\n{toml(WANTED)}\ndeny = ["*"]\n'
+    judge = Judge(plan_of(policy), machine.devices)
+    target = Target("ttyUSB4", f"{machine.dev}/ttyUSB4", False, False)
+    who = Identity(5, 5, frozenset(), 1)
+    if denied:
+        with pytest.raises(Refusal, match="rule gps"):
+            judge.check_other_names(who, target, "ttyUSB4")
+    else:
+        judge.check_other_names(who, target, "ttyUSB4")
+    judge.check_other_names(who, target.replace(pty=True), "ttyUSB4")
+
+
+def toml(wanted: str) -> str:
+    """The words as a rule has them."""
+    return "\n".join(f'{key} = "{glob}"' for key, glob in (w.split("=") for w in wanted.split(" ")))
+
+
+def test_a_rule_says_it_in_words_of_its_own() -> None:
+    text = 'usb = "0403:60A1"\npath = "p=1"\ninterface = 1\nserial = "A*"\ndriver = "ftdi_sio"'
+    policy = plan_of(f'[[rule]]\nport = "gps"\n{text}\nallow = ["*"]\n')
+    wanted = "usb=0403:60a1 serial=A* interface=1 driver=ftdi_sio path=p=1"
+    assert policy.aliases == {"gps": wanted}
+    assert words.are(wanted) and not words.are("/dev/ttyUSB0")
+    assert words.fit("path=p=1", {"path": "p=1"})
