@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="the ports you may use, and who has them")
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.add_argument("port", nargs="*", help="only these; default: all")
+    watch = "go on, and show it again when something changes; with --json a line each time"
+    listing.add_argument("--watch", action="store_true", help=watch)
     copies = "name every process that has the port open (root; others see their own)"
     about = listing.add_mutually_exclusive_group()
     about.add_argument("--copies", action="store_true", help=copies)
@@ -104,13 +106,20 @@ def _list(options: argparse.Namespace) -> int:
     if options.copies and not options.port:
         _say("--copies: of which port? write: ttybroker list PORT --copies")
         return USAGE
+    if options.copies and options.watch:
+        _say("--copies: cannot be watched; write: sudo watch ttybroker list PORT --copies")
+        return USAGE
     with client.connect() as broker:
-        ports, lines = _look(broker, tuple(options.port), options.details)
+        ports, lines = _look(broker, tuple(options.port), options.details and not options.watch)
         there = {port.name for port in ports}
         missing = [name for name in options.port if name not in there]
         if missing:
             known = [port.name for port in broker.ports()]
         pid = broker.status()[0] if options.copies else 0
+        if options.watch and not missing:
+            from ttybroker.watching import watch
+
+            watch(broker, tuple(options.port), details=options.details, as_json=options.json)
     if options.copies:
         _show_copies(ports, pid, options.json)
     elif ports or not missing:

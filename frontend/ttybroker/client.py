@@ -207,13 +207,62 @@ class Client:
             _checked(name)
         return self._until_answered(lambda _: self._ports(names, wire.DETAILS if details else 0))
 
+    def watch(
+        self, names: tuple[str, ...] = (), *, details: bool = False, again: float | None = None
+    ) -> Iterator[list[wire.PortInfo]]:
+        """Yield the same as `ports`, now and each time that something of it has changed, without
+        an end; the last one once more after `again` seconds without news. Raises BrokerError."""
+        for name in names:
+            _checked(name)
+        flags = wire.WATCH | (wire.DETAILS if details else 0)
+        asked = names if len(names) <= wire.MAX_NAMES else ()
+        budget = RetryBudget(None)
+        while True:
+            try:
+                self._check_version("--watch")
+                self._send(wire.List(0, flags, asked))
+                for ports in self._updates(again):
+                    budget = RetryBudget(None)
+                    yield [port for port in ports if not names or port.name in names]
+            except BrokenOff:
+                for pause in self.come_back(budget):
+                    time.sleep(pause)
+
+    def _updates(self, again: float | None) -> Iterator[list[wire.PortInfo]]:
+        """Each answer to a list that is watched, and the last one again as `watch` says."""
+        poll, ports = select.poll(), self._update()
+        poll.register(self._sock, select.POLLIN)
+        self._end = float("inf")
+        while True:
+            yield ports
+            if again is None or poll.poll(again * 1000):
+                ports = self._update()
+
+    def _update(self) -> list[wire.PortInfo]:
+        """One answer, in all its messages."""
+        found: list[wire.PortInfo] = []
+        while True:
+            reply, descriptor = self._receive()
+            if descriptor is not None:
+                os.close(descriptor)
+            if not isinstance(reply, wire.Ports):
+                raise _unexpected(reply)
+            found += reply.ports
+            if not reply.more:
+                return found
+
+    def _check_version(self, option: str) -> None:
+        """Raise BrokerError if the broker is too old for what an option of ours needs."""
+        if self._version == 1:
+            what = f"this broker is an older one, without {option}"
+            raise BrokerError(errno.EOPNOTSUPP, what)
+
     def _ports(self, names: tuple[str, ...], flags: int) -> list[wire.PortInfo]:
         found: list[wire.PortInfo] = []
         asked = names if len(names) <= wire.MAX_NAMES else ()
         while True:
-            if flags and self._version == 1:
-                what = "this broker is an older one, without --details"
-                raise BrokerError(errno.EOPNOTSUPP, what)
+            if flags:
+                self._check_version("--details")
             reply = self._answer(wire.List(len(found), flags, asked))
             if not isinstance(reply, wire.Ports) or (reply.more and not reply.ports):
                 raise _unexpected(reply)

@@ -56,7 +56,7 @@ _ttybroker()
 	run:--stdio) words=$(_ttybroker_ports) ;;
 	*)
 		case $command:$cur in
-		list:-*) words='--json --copies --details' ;;
+		list:-*) words='--json --copies --details --watch' ;;
 		run:-*) words='--via --wait --hold --yield --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --yield --take --reconnect --no-reconnect --linger --send --profile --log

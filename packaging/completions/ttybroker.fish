@@ -44,6 +44,7 @@ complete -c ttybroker -n __fish_is_first_arg -a revoke -d 'Take a port back from
 complete -c ttybroker -n __fish_is_first_arg -a demo -d 'See it work, on a pty'
 complete -c ttybroker -n '__ttybroker_in list check' -l json -d 'For programs'
 complete -c ttybroker -n '__ttybroker_in list' -l copies -d 'Name every process that has it open'
+complete -c ttybroker -n '__ttybroker_in list' -l watch -d 'Go on, and show changes'
 complete -c ttybroker -n '__ttybroker_in list' -l details -d 'With speed, modem lines, errors'
 complete -c ttybroker -n __fish_is_first_arg -l version -s V -d 'Show the version'
 complete -c ttybroker -n '__ttybroker_in term' -s b -l baud -x -a '9600 19200 38400 57600 115200 230400 460800 921600' -d 'Speed'

@@ -24,6 +24,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,19 @@ REFUSE = linux.refuse_descriptors
 DONT_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
+class NoFacts:
+    """Tells of no line, at once."""
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def look(self, _: object, then: Callable[[dict[int, Any]], None]) -> None:
+        then({})
+
+    def tick(self, _: float) -> None:
+        return None
+
+
 class Episode:
     """One broker from its first client to its last."""
 
@@ -113,6 +127,7 @@ class Episode:
         vars(connection_module)["time"] = self.clock
         vars(leases_module)["time"] = self.clock
         vars(holds_module)["time"] = self.clock
+        vars(leases_module)["Facts"] = NoFacts
         vars(port_module)["time"] = self.clock
         vars(table_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases,
                                   YIELDERS_PER_UID=LIMITS.yielders)  # fmt: skip
@@ -318,7 +333,7 @@ class Episode:
             request.flags |= self.dice.choice((wire.YIELD_USER, wire.YIELD_ALL))
         if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
             request.names = tuple(self.dice.sample((*NAMES, "other", "a/b"), 2))
-            request.flags = self.dice.choice((0, 0, wire.WATCH))
+            request.flags = self.dice.choice((0, 0, wire.DETAILS, wire.DETAILS | wire.WATCH))
         if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
             request.hold = self.dice.choice((1, 60_000, 86_400_001))
         return wire.encode_request(request, version)

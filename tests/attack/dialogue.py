@@ -163,7 +163,6 @@ class Dialogue:
             request.flags = self.dice.choice((0, wire.KEEP, wire.PROGRESS))
         if version == 2 and isinstance(request, wire.List) and self.dice.random() < 0.3:
             request.names = tuple(self.dice.sample((*RULES, "other", "a/b"), 2))
-            request.flags = self.dice.choice((0, 0, wire.WATCH))
         if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
             request.hold = 86_400_001
         return wire.encode_request(request, version)

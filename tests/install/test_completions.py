@@ -156,7 +156,7 @@ def test_commands_and_options(complete: Complete, daemon: Daemon) -> None:
     assert complete("ttybroker ") >= commands
     assert complete("ttybroker re") == {"revoke"}
     assert complete("ttybroker list --j") == {"--json"}
-    assert complete("ttybroker list --") >= {"--copies", "--details"}
+    assert complete("ttybroker list --") >= {"--copies", "--details", "--watch"}
     assert complete("ttybroker revoke --h") >= {"--hold"}
     for option in ("--user", "--broker", "--json"):
         assert complete(f"ttybroker check {option[:4]}") == {option}

@@ -227,7 +227,7 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         ([], 2, "required: COMMAND"),
         (["frobnicate"], 2, "frobnicate: no such command; see ttybroker --help"),
         (["lsit"], 2, "lsit: no such command; did you mean list?"),
-        (["list", "--watch"], 2, "unrecognized arguments: --watch"),
+        (["list", "ttyS0", "--copies", "--watch"], 2, "--copies: cannot be watched"),
         (["list", "--copies"], 2, "write: ttybroker list PORT --copies"),
         (["list", "ttyS00"], 1, "ttyS00: no port that you may use; did you mean ttyS0?"),
         (["term", "--wait", "never", "ttyS0"], 2, "must be a number of seconds"),

@@ -105,23 +105,6 @@ def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon)
     assert reply == wire.Refused(errno.EPROTO, "cut off: message too short")
 
 
-@pytest.mark.parametrize(
-    ("request_", "what"),
-    [
-        (wire.List(flags=wire.WATCH), "watching a list"),
-    ],
-)
-def test_what_is_not_served_is_refused_and_not_left_out(
-    rig: Rig, daemon: Daemon, request_: wire.Request, what: str
-) -> None:
-    asker = OldClient(rig)
-    asker.sock.send(wire.encode_request(request_))
-    reply = wire.decode_reply(asker.sock.recv(65536))
-    assert reply == wire.Refused(errno.EOPNOTSUPP, f"{what} is not served by this broker")
-    asker.sock.send(wire.encode_request(wire.Check("ttyS0")))  # and the connection lives on
-    assert isinstance(wire.decode_reply(asker.sock.recv(65536)), wire.Verdict)
-
-
 def test_a_label_is_shown_beside_the_holder(rig: Rig, daemon: Daemon) -> None:
     with client.connect(str(rig.socket)) as connection:
         descriptor = connection.open("ttyS0", label="night test")

@@ -120,11 +120,13 @@ class Connection:
         except OSError:  # guard: an-unheard-connection-ends
             self._ended(self, "")
 
-    def answer(self, reply: wire.Reply, descriptor: int | None = None) -> bool:
+    def answer(
+        self, reply: wire.Reply, descriptor: int | None = None, *, patient: bool = False
+    ) -> bool:
         """Send a reply to the request under way; return whether it was sent.
 
-        A client that does not read is cut off: it has one request at a time, so its buffer is
-        full on purpose.
+        A client that does not read is cut off, unless `patient`: it has one request at a time, so
+        its buffer is full on purpose.
         """
         if self.gone:
             return False
@@ -136,8 +138,9 @@ class Connection:
             data = wire.encode_reply(reply, self.version, self.asked)
             self.sock.sendmsg([data], rights, SEND)
         except BlockingIOError:
-            # guard: cut-off-a-stuck-reader
-            self._ended(self, "it does not read its answers")
+            if not patient:
+                # guard: cut-off-a-stuck-reader
+                self._ended(self, "it does not read its answers")
             return False
         except OSError:
             self._ended(self, "")

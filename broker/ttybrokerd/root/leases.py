@@ -81,6 +81,7 @@ class Leases:
         self._facts = Facts(workers)
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
+        self._nodes: tuple[int, Callable[[], None]] | None = None  # inotify watch, who listens
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_closes)
 
@@ -196,6 +197,17 @@ class Leases:
             then()
 
         self._facts.look(leases, found)
+
+    def hear_of_nodes(self, handler: Callable[[], None]) -> None:
+        """Call `handler` when devices come and go. Raises OSError."""
+        watch = linux.watch_names(self._inotify, self._devices.directory)
+        self._nodes = watch, handler
+
+    def deaf_to_nodes(self) -> None:
+        """Call it no more."""
+        if self._nodes is not None:
+            linux.unwatch(self._inotify, self._nodes[0])
+            self._nodes = None
 
     def fill_in(self, rows: list[Row]) -> None:
         """Put into the rows of a list what the table knows now."""
@@ -526,6 +538,8 @@ class Leases:
     def _on_closes(self) -> None:
         """Somebody closed a leased node: if it was the holder's last copy, the lease is over."""
         woken, overflow = linux.read_watches(self._inotify)
+        if self._nodes is not None and (overflow or self._nodes[0] in woken):
+            self._nodes[1]()
         leases = [self._watched[watch] for watch in woken if watch in self._watched]
         now = time.monotonic()
         for lease in list(self._all.values()) if overflow else leases:

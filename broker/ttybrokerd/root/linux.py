@@ -52,6 +52,10 @@ TIOCM_OUT1, TIOCM_LOOP = 0x2000, 0x8000  # asm-generic/termios.h
 M_ARENA_MAX = -8  # malloc.h, glibc
 
 # include/uapi/linux/inotify.h
+IN_ATTRIB = 0x4
+IN_MOVE = 0xC0
+IN_CREATE = 0x100
+IN_DELETE = 0x200
 IN_CLOSE_WRITE = 0x8
 IN_CLOSE_NOWRITE = 0x10
 IN_Q_OVERFLOW = 0x4000
@@ -179,6 +183,13 @@ def watch_closes(inotify_fd: int, descriptor: int) -> int:
     path = f"/proc/self/fd/{descriptor}".encode()
     mask = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
     return _check(_libc.inotify_add_watch(inotify_fd, path, mask), "inotify_add_watch")
+
+
+def watch_names(inotify_fd: int, directory: str) -> int:
+    """Watch a directory for names that are made, changed and removed; the watch's number."""
+    mask = IN_CREATE | IN_DELETE | IN_MOVE | IN_ATTRIB
+    watch = _libc.inotify_add_watch(inotify_fd, directory.encode(), mask)
+    return _check(watch, "inotify_add_watch")
 
 
 def unwatch(inotify_fd: int, watch: int) -> None:

@@ -21,6 +21,7 @@ from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session, Sessions
+from ttybrokerd.root.watches import Watches
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Requests:
         self._answers = answers
         self._workers = workers
         self._lists = Lists(self._begin_list)
+        self.watches = Watches(leases, judge, self._lists.ask)
 
     def serve(self, client: Connection, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
@@ -62,10 +64,11 @@ class Requests:
             self._judge.plan.look()
             if self._judge.plan.mistake and not isinstance(request, wire.Status):
                 raise mistaken(self._judge.plan)  # guard: mistake-refuses-all
-            _check_served(request)
             match request:
                 case wire.Open():
                     self._open(client, request)
+                case wire.List() if request.flags & wire.WATCH:
+                    self.watches.begin(client, request)
                 case wire.List():
                     self._lists.ask(client, request)
                 case wire.Revoke():
@@ -85,6 +88,7 @@ class Requests:
             self._leases.withdraw(client.request)
             client.request = None
         self._lists.withdraw(client)
+        self.watches.lost(client)
         for session in client.sessions:
             session.connections -= 1
             self._sessions.tidy(session)
@@ -127,7 +131,8 @@ class Requests:
         return session
 
     def _begin_list(self, client: Connection, request: wire.List) -> None:
-        who = client.identity
+        client.look_up_groups()  # for one that watches may do so for days
+        who, judged = client.identity, self._judge.version
         plan, leased, ghosts = self._judge.plan, self._leases.keys(), self._leases.ghosts()
         everything = self._judge.is_admin(who)
 
@@ -141,7 +146,7 @@ class Requests:
 
         self._workers.submit(
             lambda: _within_means(look),
-            lambda rows: self._listed(client, request, rows, everything),
+            lambda rows: self._listed(client, request, rows, everything, judged),
         )
 
     def _listed(
@@ -150,8 +155,10 @@ class Requests:
         request: wire.List,
         rows: list[report.Row] | Refusal,
         everything: bool,
+        judged: int,
     ) -> None:
         if isinstance(rows, Refusal):
+            self.watches.lost(client)
             self._answers.refuse(client, "", rows)
             self._lists.done(client.identity.uid)
             return
@@ -164,7 +171,9 @@ class Requests:
             ports = [row.port for row in asked]
             client.finish(report.part(ports, request.start, client.version))
 
-        if request.flags & wire.DETAILS:
+        if request.flags & wire.WATCH:
+            self.watches.renewed(client, asked, everything, judged)
+        elif request.flags & wire.DETAILS:
             self._leases.look_at(asked, client.identity.uid, everything, finish)
         else:
             finish()
@@ -225,16 +234,6 @@ class Requests:
             return self._devices.path(name, decision.device)
         except Refusal:
             return ""
-
-
-def _check_served(request: wire.Request) -> None:
-    """Raise Refusal EOPNOTSUPP for what the protocol has and this broker does not do."""
-    what = ""
-    match request:
-        case wire.List() if request.flags & wire.WATCH:
-            what = "watching a list"
-    if what:
-        raise Refusal(errno.EOPNOTSUPP, f"{what} is not served by this broker")
 
 
 def _mode(flags: int) -> int:

@@ -75,6 +75,7 @@ class Server:
             answers,
             self._workers,
         )
+        self._watches = requests.watches
         self._clients = Clients(
             self._loop, self._fold, requests.serve, requests.lost, self._judge.has_place
         )
@@ -196,7 +197,7 @@ class Server:
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
-        due = (self._leases.tick(), self._clients.tick(), self._fold.tick(),
+        due = (self._leases.tick(), self._watches.tick(), self._clients.tick(), self._fold.tick(),
                self._workers.retry, timeout)  # fmt: skip
         times = [seconds for seconds in due if seconds is not None]
         if self._workers.eager or self._clients.eager:

@@ -229,6 +229,7 @@ class Table:
 
     def __init__(self) -> None:
         self.ports: dict[int, Row] = {}
+        self.changes = 0  # so often something has changed that a list shows
         self._alarms: dict[int, float] = {}
         self._waiting = Counts()
         self._leases = Counts()
@@ -500,6 +501,7 @@ class Table:
             self._forget(key)
 
     def _forget(self, key: int) -> None:
+        self.changes += 1
         del self.ports[key]
         self._alarms.pop(key, None)
 
@@ -509,6 +511,7 @@ class Table:
             self._waiting.down(ask.uid)
 
     def _settle(self, key: int) -> None:
+        self.changes += 1
         alarm = self.ports[key].alarm()
         if alarm is None:
             self._alarms.pop(key, None)

@@ -1,0 +1,169 @@
+"""Lists that stay open: each is answered again when something has changed, ten times a second at
+most.
+
+What the table knows and which nodes there are comes by events. Nothing tells of what others lock:
+that is looked for every RENEW seconds, while somebody watches.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from ttybroker import wire
+from ttybrokerd.root import TYPE_CHECKING, report
+from ttybrokerd.root.connection import Connection
+from ttybrokerd.root.judge import Judge
+from ttybrokerd.root.leases import Leases
+from ttybrokerd.root.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PER_UID = 8
+PACE = 0.1  # seconds between two answers
+RENEW = 2.0  # seconds between two looks at all nodes and locks
+SETTLE = 0.1  # seconds from a change in /dev until udev(7) has made its links
+LINES = 1.0  # seconds between two looks at the lines
+
+
+class Watch:
+    """One list that stays open.
+
+    `rows`: what the last look at all ports found, None before the first, by the policy of version
+    `judged`; `renew_at`: when the next one is due, None while it is made. `seen`: the changes of
+    the table that the last answer has, and `sent` its ports; `due`: when the next one may be sent.
+    `lines_at`: when the lines are to be looked at.
+    """
+
+    __slots__ = ("client", "due", "everything", "judged", "lines_at", "renew_at", "request", "rows",
+                 "seen", "sent")  # fmt: skip
+
+    def __init__(self, client: Connection, request: wire.List) -> None:
+        self.client = client
+        self.request = request
+        self.rows: list[report.Row] | None = None
+        self.everything = False
+        self.judged = -1
+        self.renew_at: float | None = 0.0
+        self.seen = -1
+        self.sent: list[wire.PortInfo] | None = None
+        self.due = 0.0
+        self.lines_at: float | None = 0.0 if request.flags & wire.DETAILS else None
+
+
+class Watches:
+    """All of them. `renew` begins a look at all ports; `renewed` is to be called with the rows."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        judge: Judge,
+        renew: Callable[[Connection, wire.List], None],
+    ) -> None:
+        self._leases = leases
+        self._judge = judge
+        self._renew = renew
+        self._all: dict[Connection, Watch] = {}
+
+    def begin(self, client: Connection, request: wire.List) -> None:
+        """Keep this list open. Raises Refusal EDQUOT if its user has too many; OSError."""
+        uid = client.identity.uid
+        # guard: watches-per-user
+        if sum(watching.identity.uid == uid for watching in self._all) >= PER_UID:
+            what = f"{PER_UID} lists of yours are watched already; end some first"
+            raise Refusal(errno.EDQUOT, what)
+        if not self._all:
+            self._leases.hear_of_nodes(self._on_nodes)
+        self._all[client] = Watch(client, request)
+
+    def lost(self, client: Connection) -> None:
+        """Forget a client that is gone."""
+        if self._all.pop(client, None) is not None and not self._all:
+            self._leases.deaf_to_nodes()
+
+    def renewed(
+        self, client: Connection, rows: list[report.Row], everything: bool, judged: int
+    ) -> None:
+        """Go on with these rows, by the policy of version `judged`. `everything`: the client may
+        be told of all lines."""
+        watch = self._all.get(client)
+        if watch is not None:
+            watch.rows, watch.everything, watch.judged = rows, everything, judged
+            watch.renew_at, watch.seen = time.monotonic() + RENEW, -1
+            if watch.lines_at is not None:
+                watch.lines_at = 0.0
+
+    def tick(self) -> float | None:
+        """Do what is due; return the seconds until there may be more, if ever."""
+        if not self._all:
+            return None
+        now = time.monotonic()
+        for watch in list(self._all.values()):
+            self._tick(watch, now)
+        times = [when for watch in self._all.values() for when in self._alarms(watch)]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _tick(self, watch: Watch, now: float) -> None:
+        stale = watch.judged != self._judge.version
+        if watch.renew_at is not None and (stale or watch.renew_at <= now):
+            watch.renew_at = None
+            self._renew(watch.client, watch.request)
+        if watch.rows is None or stale:  # guard: watched-by-the-policy-in-force
+            return
+        if watch.lines_at is not None and watch.lines_at <= now:
+            watch.lines_at = now + LINES
+            uid = watch.client.identity.uid
+            self._leases.look_at(watch.rows, uid, watch.everything, lambda: self._looked(watch))
+        if watch.seen != self._leases.table.changes and watch.due <= now:  # guard: paced-watches
+            self._show(watch, now)
+
+    def _alarms(self, watch: Watch) -> list[float]:
+        changed = watch.rows is not None and watch.seen != self._leases.table.changes
+        times = [watch.renew_at, watch.due if changed else None]
+        if watch.rows is not None:
+            times.append(watch.lines_at)
+        return [when for when in times if when is not None]
+
+    def _looked(self, watch: Watch) -> None:
+        watch.seen = -1
+
+    def _show(self, watch: Watch, now: float) -> None:
+        """Answer, if that is another answer than the last one."""
+        assert watch.rows is not None
+        watch.seen, watch.due = self._leases.table.changes, now + PACE
+        ports = self._ports(watch, watch.rows)
+        if ports == watch.sent:
+            return
+        watch.sent = ports
+        if not self._send(watch.client, ports):
+            watch.seen, watch.sent = -1, None  # it gets the next one, when it has read these
+
+    def _ports(self, watch: Watch, rows: list[report.Row]) -> list[wire.PortInfo]:
+        """The rows, with what the table knows now."""
+        keys, uid = self._leases.keys(), watch.client.identity.uid
+        now = [row if row.rdev not in keys else row.replace(port=row.port.replace())
+               for row in rows]  # fmt: skip
+        self._leases.fill_in(now)
+        for row in now:
+            holder = row.port.holder
+            # guard: facts-of-the-holder-in-a-watch
+            if row.port.facts and (holder is None or not (watch.everything or holder.uid == uid)):
+                row.port = row.port.replace(facts=())
+        return [row.port for row in now]
+
+    def _send(self, client: Connection, ports: list[wire.PortInfo]) -> bool:
+        """Send all ports, in as many messages as they need; return whether they went out."""
+        start, more = 0, True
+        while more:
+            part = report.part(ports, start, client.version)
+            if not client.answer(part, patient=start == 0):
+                return False
+            start, more = start + len(part.ports), part.more and bool(part.ports)
+        return True
+
+    def _on_nodes(self) -> None:
+        soon = time.monotonic() + SETTLE
+        for watch in self._all.values():
+            if watch.renew_at is not None:
+                watch.renew_at = min(watch.renew_at, soon)

@@ -1,0 +1,55 @@
+"""`ttybroker list --watch`: the table drawn again at each change, or a line of JSON for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from ttybroker import listing
+from ttybroker.facts import Line
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from ttybroker.client import Client
+    from ttybroker.wire import PortInfo
+
+_AGAIN = 1.0  # seconds after which what has grown older is drawn again
+_AFRESH = "\x1b[H\x1b[J"  # ECMA-48: CUP, to the top; ED, and nothing below
+
+
+class Lines:
+    """The lines of ports, with what is new in each second."""
+
+    def __init__(self) -> None:
+        self._looks: dict[str, tuple[dict[int, int], float]] = {}
+        self._lines: dict[str, Line] = {}
+
+    def of(self, ports: list[PortInfo]) -> dict[str, Line]:
+        """Return the line of each port that has facts now, by its name."""
+        now, facts = time.monotonic(), {port.name: dict(port.facts) for port in ports}
+        for name, found in facts.items():
+            before, at = self._looks.get(name, (None, now))
+            if not found:
+                self._looks.pop(name, None)
+                self._lines.pop(name, None)
+            elif before is None or now - at >= _AGAIN / 2:
+                self._lines[name] = Line(found, before, now - at)
+                self._looks[name] = found, now
+        return {name: line for name, line in self._lines.items() if name in facts}
+
+
+def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: bool) -> None:
+    """Show the ports and go on until there is an error, or a signal."""
+    on_screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not as_json
+    lines, between = Lines(), ""
+    for ports in broker.watch(names, details=details, again=_AGAIN if on_screen else None):
+        known = lines.of(ports) if details else None
+        if as_json:
+            print(json.dumps([listing.record(port, known) for port in ports]))
+        else:
+            print(end=_AFRESH if on_screen else between)
+            listing.show(ports, known)
+            between = "\n"
+        sys.stdout.flush()

@@ -1,0 +1,204 @@
+"""Lists that stay open: when they are answered, and with what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ttybroker import wire
+from ttybrokerd.root import linux, watches
+from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.report import Row
+from ttybrokerd.root.watches import PACE, PER_UID, RENEW, SETTLE, Watches
+
+ALICE, BOB = 1001, 1002
+
+
+class Client:
+    """A connection, and what it was sent."""
+
+    version = 2
+    gone = False
+
+    def __init__(self, uid: int = ALICE) -> None:
+        self.identity = SimpleNamespace(uid=uid)
+        self.sent: list[wire.Ports] = []
+        self.reads = True
+
+    def answer(self, reply: wire.Ports, *, patient: bool = False) -> bool:
+        assert patient or reply.ports
+        if self.reads:
+            self.sent.append(reply)
+        return self.reads
+
+
+class Leases:
+    """A table with one port, number 7."""
+
+    def __init__(self) -> None:
+        self.table = SimpleNamespace(changes=0)
+        self.holder: wire.Holder | None = None
+        self.on_nodes: Callable[[], None] | None = None
+
+    def now(self, holder: int | None) -> None:
+        """Somebody has it, or nobody."""
+        self.holder = None if holder is None else wire.Holder(holder)
+        self.table.changes += 1
+
+    def keys(self) -> frozenset[int]:
+        return frozenset() if self.holder is None else frozenset({7})
+
+    def fill_in(self, rows: list[Row]) -> None:
+        for row in rows:
+            if self.holder is not None and row.rdev == 7:
+                row.port.state, row.port.holder = "busy", self.holder
+
+    def look_at(self, rows: list[Row], uid: int, everything: bool, then: Any) -> None:
+        for row in rows:
+            mine = self.holder is not None and (everything or self.holder.uid == uid)
+            row.port.facts = ((wire.SPEED, 9600),) if mine else ()
+        then()
+
+    def hear_of_nodes(self, handler: Callable[[], None]) -> None:
+        self.on_nodes = handler
+
+    def deaf_to_nodes(self) -> None:
+        self.on_nodes = None
+
+
+class Place:
+    """Watches, their clock, and the looks that were begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = 100.0
+        monkeypatch.setattr(watches, "time", SimpleNamespace(monotonic=lambda: self.clock))
+        self.leases, self.judge = Leases(), SimpleNamespace(version=1)
+        self.begun: list[Any] = []
+        self.watches = Watches(self.leases, self.judge, self._renew)  # type: ignore[arg-type]
+
+    def _renew(self, client: Any, _: wire.List) -> None:
+        self.begun.append(client)
+
+    def begin(self, client: Client, flags: int = wire.WATCH, everything: bool = False) -> None:
+        """Watch, and be told of the port for the first time."""
+        self.watches.begin(client, wire.List(0, flags))  # type: ignore[arg-type]
+        self.watches.tick()
+        self.renewed(client, everything=everything)
+        self.watches.tick()
+
+    def renewed(self, client: Client, *, judged: int = 1, everything: bool = False) -> None:
+        assert self.begun.pop() is client
+        rows = [Row(7, wire.PortInfo("ttyS0", "/dev/ttyS0", "free", "r"))]
+        self.watches.renewed(client, rows, everything, judged)  # type: ignore[arg-type]
+
+    def after(self, seconds: float) -> float | None:
+        self.clock += seconds
+        return self.watches.tick()
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(monkeypatch)
+
+
+def states(client: Client) -> list[str]:
+    return [port.state for reply in client.sent for port in reply.ports]
+
+
+def test_changes_are_told_at_a_pace_and_the_last_one_always(place: Place) -> None:
+    client = Client()
+    place.begin(client)
+    for number in range(5):
+        place.leases.now(None if number % 2 else ALICE)
+        left = place.after(0.01)
+        assert left == pytest.approx(PACE - 0.01 * (number + 1))
+    assert states(client) == ["free"]
+    place.after(PACE)
+    assert states(client) == ["free", "busy"]
+    assert place.after(PACE) is not None
+    assert len(client.sent) == 2  # nothing new
+
+
+def test_all_ports_are_looked_at_again_now_and_then_and_soon_after_a_change_of_nodes(
+    place: Place,
+) -> None:
+    client = Client()
+    place.begin(client)
+    left = place.after(0)
+    assert left == pytest.approx(RENEW)
+    place.after(RENEW)
+    place.after(RENEW)  # one look at a time
+    place.renewed(client)
+    assert place.leases.on_nodes is not None
+    place.leases.on_nodes()
+    place.after(SETTLE / 2)
+    assert place.begun == []
+    place.after(SETTLE)
+    place.renewed(client)
+    assert len(client.sent) == 1  # it says the same
+    place.watches.lost(client)  # type: ignore[arg-type]
+    assert place.leases.on_nodes is None and place.after(99) is None
+
+
+def test_by_another_policy_nothing_is_told_before_all_is_looked_at_again(place: Place) -> None:
+    client = Client()
+    place.begin(client)
+    place.judge.version = 2
+    place.leases.now(BOB)
+    place.after(PACE)
+    assert len(client.sent) == 1
+    place.renewed(client, judged=2)
+    place.after(0)
+    assert states(client) == ["free", "busy"]
+
+
+def test_who_does_not_read_gets_the_last_state_when_it_does(place: Place) -> None:
+    client = Client()
+    place.begin(client)
+    client.reads = False
+    place.leases.now(ALICE)
+    place.after(PACE)
+    place.leases.now(BOB)
+    place.after(PACE)
+    client.reads = True
+    place.after(PACE)
+    assert len(client.sent) == 2 and client.sent[-1].ports[0].holder == wire.Holder(BOB)
+
+
+def test_a_line_is_not_told_to_who_had_the_port_before(place: Place) -> None:
+    client, admin = Client(), Client(BOB)
+    place.leases.now(ALICE)
+    place.begin(client, wire.WATCH | wire.DETAILS)
+    place.begin(admin, wire.WATCH | wire.DETAILS, everything=True)
+    assert client.sent[-1].ports[0].facts and admin.sent[-1].ports[0].facts
+    place.leases.now(BOB)
+    place.after(PACE)
+    assert client.sent[-1].ports[0].holder == wire.Holder(BOB)
+    assert not client.sent[-1].ports[0].facts and admin.sent[-1].ports[0].facts
+
+
+def test_a_user_has_so_many(place: Place) -> None:
+    for _ in range(PER_UID):
+        place.begin(Client())
+    with pytest.raises(Refusal, match="end some first"):
+        place.begin(Client())
+    place.begin(Client(BOB))
+
+
+def test_a_directory_tells_of_its_names(tmp_path: Path) -> None:
+    inotify = linux.inotify()
+    watch = linux.watch_names(inotify, str(tmp_path))
+    node = tmp_path / "ttyUSB0"
+    for step in (node.touch, lambda: node.chmod(0o600), lambda: node.rename(tmp_path / "x"),
+                 (tmp_path / "x").unlink):  # fmt: skip
+        step()
+        assert linux.read_watches(inotify) == ({watch}, False)
+        assert linux.read_watches(inotify) == (set(), False)
+    with pytest.raises(FileNotFoundError):
+        linux.watch_names(inotify, str(tmp_path / "none"))
+    os.close(inotify)
