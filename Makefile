@@ -14,6 +14,10 @@ BUILD_NEEDS := $(INTERPRETER) $(INTERPRETER)-venv $(INTERPRETER)-dev gcc libc6-d
 TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools ckermit ser2net \
 	gpsd busybox-static python3-serial python3-seccomp tmux strace mandoc man-db bash-completion \
 	zsh fish systemd bubblewrap
+# More of them, and those of PyPI and npm: for `make matrix` alone.
+MATRIX_NEEDS := avrdude flashrom mbpoll libhamlib-utils gammu tcl expect \
+	libdevice-serialport-perl ruby php-cli erlang-base ppp
+SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
 
@@ -44,8 +48,9 @@ lab-clean:
 	$(AS_ROOT) rm -rf .lab
 
 # Writes docs/programs.md from a run; `make test` fails when they disagree.
-matrix: $(VENV)/ready $(VENV)/test-needs
-	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py --write-matrix
+matrix: $(VENV)/ready $(VENV)/test-needs $(VENV)/matrix/ready
+	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py tests/matrix/test_locks.py \
+		--write-matrix
 
 # All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest); with WRITE=1 what
 # they did goes into docs/attacks.md.
@@ -109,6 +114,22 @@ $(VENV)/ready: pyproject.toml
 $(VENV)/test-needs: Makefile | $(VENV)/ready
 	@echo "Debian packages for the tests: $(TEST_NEEDS)"
 	@packaging/apt-needs $(TEST_NEEDS)
+	@touch $@
+
+# pip's own versions are in the files; of npm's packages those that the named one asks for.
+$(VENV)/matrix/ready: Makefile tests/matrix/python.txt tests/matrix/labgrid.txt | $(VENV)/ready
+	@echo "Debian packages for the matrix: $(MATRIX_NEEDS)"
+	@packaging/apt-needs $(MATRIX_NEEDS)
+	@command -v npm >/dev/null || packaging/apt-needs nodejs npm
+	@for list in python labgrid; do \
+	    rm -rf $(VENV)/matrix/$$list && $(RUN) -m pip install --quiet --disable-pip-version-check \
+	        --no-deps --target $(VENV)/matrix/$$list -r tests/matrix/$$list.txt || exit 1; \
+	done
+	@for version in $(SERIALPORTS); do \
+	    npm install --silent --no-audit --no-fund --prefix $(VENV)/matrix/node$${version%%.*} \
+	        serialport@$$version || exit 1; \
+	done
+	@chmod -R go+rX $(VENV)/matrix
 	@touch $@
 
 $(VENV)/attack-needs: pyproject.toml | $(VENV)/ready

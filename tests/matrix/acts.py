@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matrix.programs import Program
 
 
+PATIENCE = 40  # seconds for a whole dialog; some ask often before they give up
+LISTEN = 0.05  # seconds between two looks whether it has ended
 NMEA = b"$GPRMC,123519,A,4807.038,N,01131.000,E,022.4,084.4,230394,003.1,W*6A\r\n"
 
 
@@ -33,7 +36,8 @@ class Act:
 
     def command(self, program: Program) -> list[str]:
         """The whole command line."""
-        return [*self.line, *shlex.split(program.command)]
+        command = program.command.replace("{programs}", str(self.stage.programs))
+        return [*self.line, *shlex.split(command)]
 
     def look_at_lock(self, program: Program, pid: int) -> None:
         """The lock names the program; it is the program's own file or else the broker's."""
@@ -119,6 +123,31 @@ def send_file(act: Act, program: Program) -> None:
         done = act.stage.run(*act.command(program), stdin=subprocess.DEVNULL)
         assert (done.status, done.err.strip()) == (0, "")
         assert far.result("file") == content
+
+
+def dialog(act: Act, program: Program) -> None:
+    """It asks what is at the far end, and is answered."""
+    process = act.stage.start(*act.command(program), stdin=subprocess.DEVNULL)
+    heard, asked = b"", False
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None:
+        assert time.monotonic() < end, f"no end; heard {heard!r}"
+        heard += act.stage.listen(LISTEN)
+        while met := next(filter(None, (answer(heard, *rule) for rule in program.dialog)), None):
+            if not asked:
+                act.look_at_lock(program, process.pid)
+            asked = True
+            reply, heard = met
+            act.stage.say(reply)
+    out, err = (part.decode(errors="replace") for part in process.communicate())
+    assert asked, f"heard only {heard!r}; {out}{err}"
+    assert (process.returncode, program.shows in out + err) == (program.status, True), out + err
+
+
+def answer(heard: bytes, pattern: bytes, reply: bytes) -> tuple[bytes, bytes] | None:
+    """The reply if this was asked first, and what was heard behind it."""
+    met = re.match(pattern, heard, re.DOTALL)
+    return None if met is None else (met.expand(reply), heard[met.end() :])
 
 
 def serve(act: Act, program: Program) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from matrix import acts
 from matrix.namespace import PORT
+from matrix.programs import PROGRAMS, Program
 from matrix.stage import Installation, Stage
-from matrix.table import LAUNCHERS, Found
+from matrix.table import ALL, LAUNCHERS, Found
 from matrix.terminal import Terminal
 from support.fixtures import rig
 from support.rig import Rig
@@ -20,6 +22,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-matrix", action="store_true", help="write what is found into docs/programs.md"
     )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All programs when the table is written, else those that `make test` installs. `locking` are
+    those that lock the port by flock(2)."""
+    programs = ALL if metafunc.config.getoption("--write-matrix", default=False) else PROGRAMS
+    locking = [program for program in programs if program.lock == "flock" and alone(program)]
+    for name, chosen in (("program", programs), ("locking", locking)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, chosen, ids=lambda program: program.name)
+
+
+def alone(program: Program) -> bool:
+    """Whether it is done with the port when it ends."""
+    return program.act in (acts.converse, acts.dialog)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from support.children import Chat
 from support.rig import Rig
 
 PORT = "ttyS7"
+INSTALLED = Path(__file__).parents[2] / ".venv" / "matrix"  # by `make matrix`
 NAMED, USER = 60202, "matrix"  # a user of /etc/passwd there
 CLONE_NEWNS = 0x20000  # linux/sched.h
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18  # linux/mount.h
@@ -55,6 +56,9 @@ class Namespace:
         self._build_dev(self._root / "dev")
         self._build_etc(self._root / "etc", self._root / "real-etc")
         mount(str(self._rig.locks), "/run/lock", MS_BIND)
+        if INSTALLED.exists():  # where every user can read it
+            (self._root / "programs").mkdir(0o755)
+            mount(str(INSTALLED), str(self._root / "programs"), MS_BIND)
         if self._ptrace_scope is not None:
             self._build_sys(Path("/proc/sys/kernel"))
         chat.say()

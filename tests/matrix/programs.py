@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
+from importlib.metadata import Distribution
 from typing import NamedTuple
 
 from matrix import acts
 from matrix.acts import Act
+from matrix.namespace import INSTALLED
 
 LCK = "LCK file"
 
@@ -23,7 +26,9 @@ class Since(NamedTuple):
 
 class Program(NamedTuple):
     """One row. `command` is what people type; `ready` is what it shows when it is up; `quit`
-    are tmux's names of the keys that leave it (and ?TEXT to be seen in between)."""
+    are tmux's names of the keys that leave it (and ?TEXT to be seen in between). `dialog` is what
+    the far end answers: patterns of what it hears, each with the reply; `shows` is in the output.
+    `package` is Debian's, or pip:NAME or npm:FOLDER of what `make matrix` installs."""
 
     name: str
     package: str
@@ -34,6 +39,8 @@ class Program(NamedTuple):
     status: int = 0
     act: Callable[[Act, Program], None] = acts.converse
     remarks: str = ""
+    dialog: tuple[tuple[bytes, bytes], ...] = ()
+    shows: str = ""
     since: tuple[Since, ...] = ()  # the oldest first
 
     def at(self, version: str) -> Program:
@@ -48,10 +55,18 @@ class Program(NamedTuple):
         return program
 
     def version(self) -> str:
-        """Upstream's version: without Debian's epoch and revision."""
+        """Upstream's version: without Debian's epoch and revision. "" if it is not there."""
+        kind, _, name = self.package.rpartition(":")
+        if kind == "pip":
+            places = [str(INSTALLED / folder) for folder in ("python", "labgrid")]
+            found = Distribution.discover(name=name, path=places)
+            return next((distribution.version for distribution in found), "")
+        if kind == "npm":
+            about = INSTALLED / name / "node_modules" / "serialport" / "package.json"
+            return str(json.loads(about.read_text())["version"]) if about.exists() else ""
         command = ["dpkg-query", "-W", "-f", "${Version}", self.package]
-        text = subprocess.run(command, capture_output=True, text=True).stdout
-        return text.rpartition(":")[2].rpartition("-")[0] or text
+        text = subprocess.run(command, capture_output=True, text=True).stdout.rpartition(":")[2]
+        return text.rpartition("-")[0] or text
 
 
 def _not_older(one: str, other: str) -> bool:

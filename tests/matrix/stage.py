@@ -95,6 +95,7 @@ class Stage:
         self.home = self.root / "home"
         self.home.mkdir()
         os.chmod(self.home, 0o777)
+        self.programs = self.root / "programs"
         self._namespace = Namespace(rig, self.root, self.far.path, ptrace_scope)
         self.started: list[subprocess.Popen[bytes]] = []
         self.locks = LockWatch(rig.locks)
@@ -160,6 +161,18 @@ class Stage:
                     raise
                 self._renew_near()
         return heard
+
+    def listen(self, seconds: float) -> bytes:
+        """What comes within this time."""
+        if not select.select([self.far.master], [], [], seconds)[0]:
+            return b""
+        try:
+            return os.read(self.far.master, 4096)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._renew_near()
+            return b""
 
     def heard_yet(self, text: bytes, timeout: float) -> bool:
         """Whether `text` comes within this time; what comes is thrown away."""

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from matrix.extras import EXTRAS
 from matrix.programs import PROGRAMS, ROWS, Program
 
 PAGE = Path(__file__).parents[2] / "docs" / "programs.md"
 BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
 LAUNCHERS = ("ttybroker run", "ttyrun")
+ALL = PROGRAMS + EXTRAS
 WORKS, FAILS = "works", "fails"
 _HEAD = ("program", "version", "lock it takes itself", "`ttybroker run`", "`ttyrun`", "remarks")
 
@@ -25,7 +27,7 @@ def row(program: Program, found: Found) -> list[str]:
 
 def table(found: Found) -> str:
     """The whole table, in Markdown."""
-    rows = [list(_HEAD), ["---"] * len(_HEAD), *(row(program, found) for program in PROGRAMS)]
+    rows = [list(_HEAD), ["---"] * len(_HEAD), *(row(program, found) for program in ALL)]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in rows)
 
 
@@ -45,7 +47,7 @@ def committed() -> dict[str, list[str]]:
     return {cells[0]: cells for cells in rows}
 
 
-def differences(found: Found, programs: Iterable[Program] = PROGRAMS) -> list[str]:
+def differences(found: Found, programs: Iterable[Program] = ALL) -> list[str]:
     """Where the page says something else than was found. Versions may differ, and with them the
     lock: they are those of the machine that wrote it."""
     rows = committed()
@@ -59,9 +61,9 @@ def differences(found: Found, programs: Iterable[Program] = PROGRAMS) -> list[st
 
 def _lock(program: Program, version: str) -> str:
     """What that version of it takes."""
-    row = next(row for row in ROWS if row.name == program.name)
+    row = next(row for row in ROWS + EXTRAS if row.name == program.name)
     return row.at(version).lock
 
 
 def _names() -> set[str]:
-    return {program.name for program in PROGRAMS}
+    return {program.name for program in ALL}

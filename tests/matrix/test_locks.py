@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from matrix.acts import Act, converse
+from matrix.acts import Act
 from matrix.namespace import PORT
-from matrix.programs import PROGRAMS, Program
+from matrix.programs import Program
 from matrix.stage import NAMELESS, NODE, Installation, Stage
 from matrix.terminal import Terminal
 from support.children import Chat
@@ -18,14 +18,18 @@ from ttybroker import client
 
 pytestmark = pytest.mark.root
 
-LOCKING = [program for program in PROGRAMS if program.lock == "flock" and program.quit]
-EACH = pytest.mark.parametrize("program", LOCKING, ids=lambda program: program.name)
 # As esptool opens it, with `exclusive`.
 EXCLUSIVE = f"""
 import serial
 with serial.Serial("{NODE}", 115200, exclusive=True) as port:
     port.write(b"hello")
 """
+
+# Has the port, and locks it, while another program runs.
+BESIDE = f"""
+import os, serial, sys
+port = serial.Serial("{NODE}", exclusive=True)
+sys.exit(os.spawnvp(os.P_WAIT, sys.argv[1], sys.argv[1:]))"""
 
 
 @pytest.fixture
@@ -57,11 +61,10 @@ def dead_copy(stage: Stage, run: list[str]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("dead_copy")
-@EACH
 def test_a_program_that_locks_works_beside_a_dead_copy(
-    stage: Stage, terminal: Terminal, run: list[str], program: Program
+    stage: Stage, terminal: Terminal, run: list[str], locking: Program
 ) -> None:
-    converse(Act(stage, terminal, run), program)
+    locking.act(Act(stage, terminal, run), locking)
 
 
 @pytest.mark.usefixtures("dead_copy")
@@ -88,18 +91,9 @@ two.write(b"again")"""
     stage.demand_free(2)
 
 
-@EACH
 def test_a_program_that_locks_works_beside_another_of_its_run(
-    stage: Stage, terminal: Terminal, line: list[str], program: Program
+    stage: Stage, terminal: Terminal, line: list[str], locking: Program
 ) -> None:
-    other = f'import os, serial, sys; port = serial.Serial("{NODE}", exclusive=True)'
-    script = f"{other}; port.write(b'up'); os.spawnvp(os.P_WAIT, sys.argv[1], sys.argv[1:])"
-    terminal.run(*line, "python3", "-c", script, *program.command.split())
-    stage.hear(b"up")
-    if program.ready:
-        terminal.see(program.ready)
-    terminal.write_until_heard("hello")
-    for keys in program.quit:
-        terminal.type(keys)
-    assert terminal.status() == 0
+    beside = [*line, "python3", "-c", BESIDE]
+    locking.act(Act(stage, terminal, beside), locking)
     stage.demand_free(2)

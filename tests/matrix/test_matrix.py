@@ -6,15 +6,14 @@ import pytest
 
 from matrix import table
 from matrix.acts import Act
-from matrix.programs import PROGRAMS, Program
+from matrix.programs import Program
 from matrix.stage import Stage
-from matrix.table import Found
+from matrix.table import ALL, Found
 from matrix.terminal import Terminal
 
 pytestmark = pytest.mark.root
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_program_works_and_leaves_nothing(
     stage: Stage,
     terminal: Terminal,
@@ -33,10 +32,10 @@ def test_readme_says_what_was_found(found: Found, pytestconfig: pytest.Config) -
     """Of what has run: of everything, unless only a part was asked for (-k)."""
     complete = [
         program
-        for program in PROGRAMS
+        for program in ALL
         if all((program.name, launcher) in found for launcher in table.LAUNCHERS)
     ]
     if pytestconfig.getoption("--write-matrix", default=False):
-        assert len(complete) == len(PROGRAMS), "the whole matrix must run to be written"
+        assert len(complete) == len(ALL), "the whole matrix must run to be written"
         table.write(found)
     assert not table.differences(found, complete), "make matrix"
