@@ -59,22 +59,25 @@ _pair_lock = allocate_lock()
 
 
 class BrokenOff(BrokerUnavailable):
-    """The broker ended before it answered; what a broken-off request was granted ended with it."""
+    """The broker ended before it answered. What it may have granted ended with it."""
 
 
 class OldBroker(BrokenOff):
-    """The broker speaks version 1 alone; it ended the connection and did nothing."""
+    """The broker speaks version 1 alone. It ended the connection and did nothing."""
 
 
 class RetryBudget:
-    """How often a request is asked again that was broken off."""
+    """How often a request that broke off is asked again."""
 
     def __init__(self, wait: float | None) -> None:
         self._end = time.monotonic() + wait if wait else None
         self._tries = 1
 
     def left(self) -> float | None:
-        """Return the rest of the wait in seconds, at least 0.001: 0 would mean "do not wait"."""
+        """Return the rest of the wait in seconds.
+
+        It is at least 0.001, because 0 would mean "do not wait".
+        """
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
     def another(self) -> bool:
@@ -84,8 +87,11 @@ class RetryBudget:
 
 
 class Client:
-    """A connection to the broker. Not for two threads at once: make one for each. With the path
-    of the broker's socket, it is made anew when the broker is started again."""
+    """A connection to the broker.
+
+    It is for one thread at a time: make one for each. If it was made by the path of the broker's
+    socket, it connects again when the broker is started again.
+    """
 
     def __init__(self, sock: socket.socket, path: str | None = None) -> None:
         self._sock = sock
@@ -107,15 +113,15 @@ class Client:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """End the connection; a request under way is withdrawn by that."""
+        """End the connection. This withdraws a request that is under way."""
         self._sock.close()
 
     def take_socket(self) -> socket.socket:
-        """The socket itself, from now on the caller's to close."""
+        """Return the socket itself. The caller closes it from now on."""
         return self._sock
 
     def time_left(self) -> float:
-        """Seconds until the answer to the request under way is not waited for any more."""
+        """Return the seconds after which it gives up on the answer to the request under way."""
         return max(self._end - time.monotonic(), 0.0)
 
     def open(
@@ -130,12 +136,14 @@ class Client:
     ) -> int:
         """Return an open descriptor of the port `name`: non-blocking, close-on-exec, the caller's.
 
-        wait: seconds to queue for a busy port; None: do not. pid: the process on whose behalf
-        (it is named in the lock file), one of the caller's own; 0: the caller. flags: READ and
-        others of ttybroker.wire. session: 16 bytes, of an earlier open to join. label: for whom,
-        at most 80 printable characters. What an older broker does not know of these is said by
-        `tell_why`. `self.session` is the session afterwards.
-        Raises BrokerError; ValueError for a pid, a wait or a label that cannot be.
+        wait: seconds to queue for a busy port; None: do not queue. pid: the process on whose
+        behalf, one of the caller's own; 0: the caller. The lock file names it. flags: READ and
+        others of ttybroker.wire. session: 16 bytes, those of an earlier open to join. label: for
+        whom, at most 80 printable characters.
+
+        An older broker may not know all of these. `tell_why` then says which. `self.session` is the
+        session afterwards. Raises BrokerError; ValueError for a pid, a wait or a label that cannot
+        be.
         """
 
         def ask(left: float | None) -> int:
@@ -172,8 +180,10 @@ class Client:
         return descriptor
 
     def take_answer(self) -> int | None:
-        """The next message of the second half; None if it only was the reason for a delay, which
-        `tell_why` was told."""
+        """Take the next message of the second half of `open`.
+
+        Returns None if it was only the reason for a delay, which `tell_why` was told.
+        """
         return self._granted(*self._receive())
 
     def _granted(self, reply: wire.Reply, descriptor: int | None) -> int | None:
@@ -198,10 +208,10 @@ class Client:
         return self._granted(reply, descriptor)
 
     def ports(self, names: tuple[str, ...] = (), *, details: bool = False) -> list[wire.PortInfo]:
-        """What the caller may use; for root and the policy's admins every port.
+        """Return what the caller may use; for root and the policy's admins every port.
 
-        names: only these, in the order of the whole list; none: all. details: with the facts of
-        the lines that the caller has, or of all for root and admins. Raises BrokerError.
+        names: only these, in the order of the whole list; none: all. details: with the facts of the
+        lines that the caller has, or of all for root and admins. Raises BrokerError.
         """
         for name in names:
             _checked(name)
@@ -271,11 +281,13 @@ class Client:
                 return [port for port in found if not names or port.name in names]
 
     def revoke(self, name: str, hold: float = 0) -> int:
-        """Take the port back from its holder; returns when it is free.
+        """Take the port back from its holder, and return when it is free.
 
-        hold: keep the holder's user from it for so many seconds from now on.
-        Returns how many waiting requests of the holder's user were withdrawn with it. Raises
-        BrokerError; if the broker ends meanwhile, too: asked again, the next holder might be hit.
+        hold: keep the holder's user from it for so many seconds from now on. Returns how many
+        waiting requests of the holder's user were withdrawn with it.
+
+        Raises BrokerError, also if the broker ends meanwhile. It is not asked again then: that
+        might hit the next holder.
         """
         request = wire.Revoke(_checked(name), _milliseconds(hold))
         try:
@@ -297,8 +309,10 @@ class Client:
     def check(
         self, name: str, *, uid: int | None = None, groups: tuple[int, ...] = ()
     ) -> wire.Verdict:
-        """What the policy says of `name` for the caller, or (for root and admins) for a user
-        with this uid and these groups. Raises BrokerError."""
+        """Return what the policy says of `name` for the caller.
+
+        Root and admins may ask for a user with this uid and these groups. Raises BrokerError.
+        """
         if len(groups) > wire.MAX_GROUPS:
             what = f"{name}: the user is in more than {wire.MAX_GROUPS} groups; ask as that user"
             raise BrokerError(errno.E2BIG, what)
@@ -313,8 +327,11 @@ class Client:
         return self._until_answered(ask)
 
     def status(self) -> tuple[int, wire.Running]:
-        """The broker's pid, by the kernel's word (SCM_CREDENTIALS, unix(7); 0 if it is in a pid
-        namespace that cannot be seen from here), and its own account. Raises BrokerError."""
+        """Return the broker's pid, and what it says of itself.
+
+        The pid is by the kernel's word (SCM_CREDENTIALS, unix(7)); 0 if the broker is in a pid
+        namespace that cannot be seen from here. Raises BrokerError.
+        """
         return self._until_answered(lambda _: self._status())
 
     def _status(self) -> tuple[int, wire.Running]:
@@ -327,15 +344,18 @@ class Client:
         return pid, reply
 
     def _have_signed(self, wanted: bool) -> None:
-        """Have the kernel put the sender's credentials beside each message, or no more."""
+        """Have the kernel put the sender's credentials beside each message, or stop that."""
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, wanted)
         except OSError as error:
             raise _unavailable(error) from None
 
     def come_back(self, budget: RetryBudget) -> Iterator[float]:
-        """Connect to the broker that follows the one that has ended. Yields the seconds to wait
-        between tries. Raises BrokerUnavailable when none comes, or enough is enough."""
+        """Connect to the broker that follows the one that has ended.
+
+        Yields the seconds to wait between tries. Raises BrokerUnavailable when none comes, or when
+        there were enough tries.
+        """
         if self._path is None or not budget.another():
             raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
         end = time.monotonic() + COMES_BACK
@@ -372,7 +392,7 @@ class Client:
             raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
 
     def _say_lost(self, request: wire.Open) -> None:
-        """Say once for a broker what it does not know of what the caller wants."""
+        """Say, once for each broker, what it does not know of what the caller wants."""
         path = self._path or ""
         said = _old.get(path, set())
         lost = _lost(request) - said
@@ -403,15 +423,18 @@ class Client:
         return reply
 
     def _receive_signed(self) -> tuple[wire.Reply, int]:
-        """A reply and the pid of its sender; there is no room for a descriptor beside it."""
+        """Return a reply and the pid of its sender. There is no room for a descriptor beside it."""
         data, ancillary, flags = self._take(_UCRED_SPACE)
         if data and (flags & _TRUNCATED or not ancillary):
             raise ProtocolError(errno.EPROTO, "the broker's answer is not signed, or too large")
         return self._read(data, flags), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def _receive(self) -> tuple[wire.Reply, int | None]:
-        """A reply and the descriptor beside it. MSG_CMSG_CLOEXEC, because socket.recv_fds()
-        ignores its flags and would let every child inherit the port."""
+        """Return a reply and the descriptor beside it.
+
+        With MSG_CMSG_CLOEXEC: socket.recv_fds() ignores its flags and would let every child inherit
+        the port.
+        """
         data, ancillary, flags = self._take(_RIGHTS_SPACE)
         descriptor = _descriptor(ancillary)
         try:
@@ -437,8 +460,11 @@ class Client:
             raise _unavailable(error) from None
 
     def _wait(self) -> None:
-        """Wait until there is something to read. Raises BrokerUnavailable when the broker has had
-        its time; the connection is closed then, for a late answer is none to the next question."""
+        """Wait until there is something to read.
+
+        Raises BrokerUnavailable when the broker has had its time. The connection is closed then,
+        because a late answer is none to the next question.
+        """
         if self._sock.fileno() < 0:  # closed: recvmsg(2) says so
             return
         poll = select.poll()
@@ -449,8 +475,10 @@ class Client:
                 raise _silent(self._path)
 
     def _read(self, data: bytes, flags: int) -> wire.Reply:
-        """The reply in a datagram, with nothing in it that a terminal would obey. A refusal is
-        raised."""
+        """Return the reply in a datagram, with nothing in it that a terminal would obey.
+
+        Raises a refusal.
+        """
         if not data:
             _old.pop(self._path or "", None)  # the next daemon may be a newer one
             raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY)
@@ -493,9 +521,11 @@ tell_why: Callable[[str], None] = _warn  # gets the reason when a port takes lon
 
 
 def connect(broker: Broker = None) -> Client:
-    """A connection to the broker: `broker` (a path, or a connected socket that stays the
-    caller's), else a further one to the backend of init_backend(), else $TTYBROKER_SOCKET,
-    else /run/ttybroker/socket.
+    """Connect to the broker.
+
+    `broker` is a path, or a connected socket that stays the caller's. If it is None, the broker is
+    the backend of init_backend(), else the one at $TTYBROKER_SOCKET, else the one at
+    /run/ttybroker/socket.
 
     Raises BrokerUnavailable.
     """
@@ -508,9 +538,10 @@ def connect(broker: Broker = None) -> Client:
 
 
 def _dial(path: str) -> socket.socket:
-    """A connection to the socket at `path`. Raises BrokerUnavailable.
+    """Connect to the socket at `path`. Raises BrokerUnavailable.
 
-    connect(2) waits while the listener's backlog is full: SO_SNDTIMEO, socket(7).
+    connect(2) waits while the listener's backlog is full, so it has a limit: SO_SNDTIMEO,
+    socket(7).
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -533,8 +564,9 @@ def adopt_pair(pair: int) -> None:
 
 
 def connection_for_child() -> socket.socket:
-    """A connection to the backend of init_backend() for a process that is about to be forked:
-    there, pass it as `broker=`. To the broker a connection is one process, the first to use it.
+    """Return a connection to the backend of init_backend(), for a process to be forked.
+
+    Pass it as `broker=` there. To the broker a connection is one process, the first to use it.
 
     Raises BrokerUnavailable without a backend.
     """
@@ -545,8 +577,10 @@ def connection_for_child() -> socket.socket:
 
 
 def _further_connection(pair: Client) -> Client:
-    """One of its own for every request, so that a thread that waits for a port keeps no other
-    thread from asking."""
+    """Return a connection for one request.
+
+    Each request has its own, so a thread that waits for a port keeps no other thread from asking.
+    """
     if os.getpid() != _pair_pid:
         what = f"the backend belongs to process {_pair_pid}, not to its forked child; use a daemon"
         raise BrokerUnavailable(errno.ECONNREFUSED, what)
@@ -571,8 +605,11 @@ def _milliseconds(wait: float | None) -> int:
 
 
 def _credentials() -> list[tuple[int, int, bytes]]:
-    """Who is asking, for a set-user-ID or set-group-ID program: the broker knows the effective
-    ids (SO_PEERCRED), and unasked the kernel would put the real ones beside a message."""
+    """Return the credentials to send, for a set-user-ID or set-group-ID program.
+
+    The broker knows the effective ids (SO_PEERCRED). Unasked, the kernel would put the real ones
+    beside a message.
+    """
     uid, gid = os.geteuid(), os.getegid()
     if (uid, gid) == (os.getuid(), os.getgid()):
         return []
@@ -606,8 +643,10 @@ def _lost(request: wire.Open) -> set[str]:
 
 
 def _mask(value: object) -> object:
-    """Replace what is not printable in every text of a message, in place: a program names itself,
-    and a socket may be anybody's. Returns the masked text of a text."""
+    """Replace what is not printable in every text of a message, in place.
+
+    A program names itself, and a socket may be anybody's. Returns the masked text of a text.
+    """
     if isinstance(value, str):
         if value.isprintable():
             return value

@@ -1,7 +1,7 @@
 """What a refusal looks like on the user side: one class a cause, `errno` always set.
 
-Every class is a `serial.SerialException` and so an OSError: code written for
-pyserial keeps working, code written for the broker can tell the causes apart.
+Every class is a `serial.SerialException` and so an OSError. Code that was written for pyserial goes
+on to work. Code that was written for the broker can tell the causes apart.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class BrokerError(SerialException):
-    """The broker, or the way to it, said no.
+    """The broker refused, or could not be reached.
 
-    `errno` is an errno(3) number; `str()` and `message` name the port, the cause and the next
-    step. `strerror` is what the broker said, which knows no user's name.
+    `errno` is an errno(3) number. `str()` and `message` name the port, the cause and the next step.
+    `strerror` is what the broker said. It has no user's name.
     """
 
     def __init__(self, number: int, message: str, holder: Holder | None = None) -> None:
@@ -41,9 +41,9 @@ class BrokerError(SerialException):
 
     @property
     def holder(self) -> Holder | None:
-        """Who has the port, as far as is known and the caller may know it.
+        """Who has the port, as far as that is known and the caller may know it.
 
-        The user's name is looked up when this is read: getpwuid(3) may take its time.
+        The user's name is looked up when this is read, and getpwuid(3) may take its time.
         """
         from ttybroker.users import named  # here, for most programs never ask
 
@@ -60,7 +60,7 @@ class BrokerError(SerialException):
 
     @property
     def advice(self) -> str:
-        """What the broker says to do next, for people; "" if it said no such thing."""
+        """What the broker says to do next, for people; "" if it said nothing of that."""
         return "" if self._refused is None else self._refused.advice
 
     def __str__(self) -> str:

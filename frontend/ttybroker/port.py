@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class BrokeredSerial(serial.Serial):
     """serial.Serial over a leased descriptor.
 
-    All of pyserial works as ever; `open()` asks the broker, so close() and open() again, the
-    `port` setter and `with` lease anew, and what was waiting to be read at open is not lost.
+    All of pyserial works as ever. `open()` asks the broker, and so do the `port` setter and `with`:
+    each of them leases anew. Input that was waiting at the open is not lost.
     """
 
     # pyserial's own, which its stubs leave out
@@ -40,8 +40,11 @@ class BrokeredSerial(serial.Serial):
         super().__init__(port, *positional, **settings)  # type: ignore[arg-type]
 
     def open(self) -> None:
-        """Lease the port and apply the settings. Raises BrokerError; serial.SerialException if
-        no name is set or the port is open; ValueError on settings the device refuses."""
+        """Lease the port and apply the settings.
+
+        Raises BrokerError; serial.SerialException if no name is set or the port is open; ValueError
+        on settings that the device refuses.
+        """
         name = self._name_to_open()
         with client.connect(self.broker) as connection:
             self.adopt(connection.open(name, wait=self.wait))
@@ -54,8 +57,10 @@ class BrokeredSerial(serial.Serial):
         return self._port
 
     def adopt(self, descriptor: int) -> None:
-        """Make `descriptor` this port's, as pyserial 3.5's own open() does after os.open();
-        but the input that is waiting already is kept, it may be what one came for."""
+        """Make `descriptor` this port's, as pyserial 3.5's own open() does after os.open().
+
+        Input that is waiting already is kept: it may be what one came for.
+        """
         self.fd: int | None = descriptor
         self.pipe_abort_read_r = self.pipe_abort_read_w = None
         self.pipe_abort_write_r = self.pipe_abort_write_w = None
@@ -101,12 +106,14 @@ def open_tty(
 ) -> BrokeredSerial:
     """Lease `port` (a name such as "ttyS0") and return it open, as a serial.Serial.
 
-    wait: seconds to queue while somebody else has it, first come first served; None: do not.
+    wait: seconds to queue while somebody else has it, first come first served; None: do not queue.
     yields: "user" (or True) lends the port to other programs of this user, "all" to everybody whom
-    the policy admits; then also on_lent and on_back: see lending.YieldingSerial, which it is.
-    broker: see ttybroker.client.connect. Everything else is pyserial's (timeout, parity, ...).
-    Raises a BrokerError: InvalidName, NoSuchPort, NotPermitted, PortBusy, WaitTimeout,
-    DeviceGone, BrokerUnavailable or ProtocolError; ValueError for settings that cannot be.
+    the policy admits. The port is then a lending.YieldingSerial, which also takes on_lent and
+    on_back. broker: see ttybroker.client.connect. Everything else is pyserial's (timeout, parity,
+    ...).
+
+    Raises a BrokerError: InvalidName, NoSuchPort, NotPermitted, PortBusy, WaitTimeout, DeviceGone,
+    BrokerUnavailable or ProtocolError. Raises ValueError for settings that cannot be.
     """
     if yields:
         from ttybroker.lending import YieldingSerial  # here, for most programs do not
@@ -117,10 +124,10 @@ def open_tty(
 
 
 def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
-    """Lease `port` and return its descriptor: a plain int, close-on-exec, non-blocking, and the
-    caller's to close. The lease ends when the last copy of it is closed, wherever that is.
+    """Lease `port` and return its descriptor.
 
-    Arguments and exceptions as of open_tty.
+    That is a plain int, close-on-exec, non-blocking, and the caller's to close. The lease ends when
+    the last copy of it is closed, wherever that is. Arguments and exceptions are those of open_tty.
     """
     with client.connect(broker) as connection:
         return connection.open(port, wait=wait)
