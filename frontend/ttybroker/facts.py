@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """A port's line at one look. `since` is the seconds from `before`, the facts of an earlier
-    look, if there was one."""
+    """A port's line at one look.
+
+    `before` is the facts of an earlier look, if there was one, `since` the seconds from then.
+    """
 
     def __init__(self, facts: Facts, before: Facts | None = None, since: float = 0) -> None:
         self._facts = facts

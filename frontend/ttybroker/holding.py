@@ -24,9 +24,9 @@ _A_DAY = 86400
 def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     """Return a clause like "alice has it with picocom (pid 42) since 22:50".
 
-    device: the port's path, to look in /proc for copies where the holder's process has ended;
-    broker: the broker's pid, whose own descriptor is none. May block as long as the name service
-    does.
+    device: the port's path. Where the holder's process has ended, /proc is searched for copies of
+    it. broker: the broker's pid, whose own descriptor is no copy. May block as long as the name
+    service does.
     """
     holder = named(holder)
     user = holder.user or ("somebody" if holder.uid is None else f"uid {holder.uid}")

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class YieldingSerial(BrokeredSerial):
     """BrokeredSerial on a port that other programs may borrow.
 
-    Each call looks first whether somebody asks for the port, in its thread; then `on_lent(port)` or
-    `on_back(port)` is called. While the port is lent `lent` is who has it, reads time out, writes
-    raise PortLent, and settings and lines are kept for later. The descriptor keeps its number; who
-    waits for it with select(2) or poll(2) wakes up when there is something to look at.
+    Each call first looks, in its own thread, whether somebody asks for the port. Then
+    `on_lent(port)` or `on_back(port)` is called. While the port is lent, `lent` is who has it,
+    reads time out, writes raise PortLent, and settings and lines are kept for later. The descriptor
+    keeps its number. A program that waits for it with select(2) or poll(2) wakes up when there is
+    something to look at.
     """
 
     # pyserial's own, which its stubs leave out
@@ -160,8 +161,11 @@ class YieldingSerial(BrokeredSerial):
         return loan.lent is not None
 
     def _lend(self, _holder: wire.Holder) -> None:
-        """Let go of the port. Its number stands for news of the broker from now on, which can be
-        waited for, but neither read nor written: epoll(7)."""
+        """Let go of the port.
+
+        Its number stands for news of the broker from now on. They can be waited for, but neither
+        read nor written: epoll(7).
+        """
         assert self._loan is not None
         with select.epoll() as stand_in:
             for descriptor in self._loan.wait_for()[0]:

@@ -17,8 +17,10 @@ NICE = 10
 
 
 def check(named: str | None) -> int:
-    """Judge the policy's text and its drop-ins', wherever they lie; the exit status. The machine's
-    own must be root's as well."""
+    """Judge the text of the policy and of its drop-ins, wherever they are. Return the exit status.
+
+    The machine's own policy must be root's as well.
+    """
     from ttybrokerd.prepare.hidden import hidden  # a start has no use for it
 
     path = plan.policy_path(named)
@@ -34,8 +36,11 @@ def check(named: str | None) -> int:
 
 
 def prepare(named: str | None, directory: str) -> int:
-    """Write the plan into the daemon's directory; the exit status. A bad policy leaves the plan
-    there as it is, and so does one that denies whom nobody knows here. Raises OSError."""
+    """Write the plan into the daemon's directory. Return the exit status.
+
+    A bad policy leaves the plan there as it is. So does one that denies somebody whom nobody knows
+    here. Raises OSError.
+    """
     os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
     path = plan.policy_path(named)
     made = make(path)
@@ -48,7 +53,10 @@ def prepare(named: str | None, directory: str) -> int:
 
 
 def prepared(path: str, directory: str, keep_it: bool) -> bytes:
-    """The plan for a daemon that starts; kept in the directory, if it is good and can be."""
+    """Return the plan for a daemon that starts.
+
+    It is kept in the directory, if it is good and can be kept.
+    """
     made = make(path, _last_names(path, directory))
     # guard: keep-whole-plans-only
     if keep_it and not made.mistakes and not made.policy.unknown:
@@ -69,8 +77,10 @@ def _last_names(path: str, directory: str) -> Mapping[str, Subjects]:
 
 
 def keep(path: str, data: bytes) -> None:
-    """Write a plan's file, whole or not at all. Raises OSError, also where others than root could
-    put another plan in its place."""
+    """Write a plan's file, whole or not at all.
+
+    Raises OSError, also where others than root could put another plan in its place.
+    """
     trust.resolve(os.path.dirname(path))  # guard: plan-directory
     temporary = f"{path}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

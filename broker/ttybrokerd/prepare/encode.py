@@ -13,7 +13,7 @@ from ttybrokerd.root import plan
 
 
 class Origin(Value):
-    """Of what, for what and when a plan was made: the fields of the same names in plan.Plan."""
+    """What a plan was made of, for what, and when: fields of plan.Plan."""
 
     elsewhere: bool
     made: float
@@ -24,7 +24,7 @@ class Origin(Value):
 
 
 def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
-    """The plan as one run of bytes. `number` is that of seccomp(2), `code` its program."""
+    """Return the plan as one run of bytes. `number` is that of seccomp(2), `code` its program."""
     stamps = [plan.STAMP.pack(*stamp) + _text(path) for path, stamp in origin.stamps.items()]
     body = b"".join(
         [
@@ -50,7 +50,7 @@ def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
 
 
 def written(denied: Mapping[str, Subjects]) -> str:
-    """Whom these names mean, for `read_names`: a line each, uids, gids and the name."""
+    """Return whom these names mean, for `read_names`: a line each of uids, gids and the name."""
     lines = []
     for name, whom in denied.items():
         numbers = (",".join(map(str, sorted(some))) for some in (whom.uids, whom.gids))

@@ -1,8 +1,8 @@
 """The policy's files: the one that is named, its drop-ins, and what may be believed of them.
 
 Drop-ins come with devices or with a configuration of many machines. Their order and precedence are
-systemd's, systemd.unit(5): by file name, whatever the directory; of two with one name that in the
-first directory counts; a link to /dev/null there takes the other away.
+those of systemd.unit(5). They are sorted by file name, whatever the directory. Of two with one
+name, that in the first directory counts. A link to /dev/null there takes the other away.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COPY_IT = "copy the file, or mask the name by a link to /dev/null"
 
 
 class Stamps(dict[str, tuple[int, ...]]):
-    """What each path was before it was read, so that a change during that is one as well."""
+    """What each path was before it was read. So a change while it is read is seen as one, too."""
 
     def take(self, path: str) -> None:
         """Note how this path is now, if it was not noted before."""
@@ -35,12 +35,14 @@ class Stamps(dict[str, tuple[int, ...]]):
             self[path] = plan.stamp(path, plan.PLACE if directory else plan.FILE)
 
     def take_listing(self, directory: str) -> None:
-        """Note how a directory is now with all that is in it, also that it is not there."""
+        """Note how a directory is now with all that is in it, or that it is not there."""
         self[directory] = plan.stamp(directory, plan.FILE)
 
     def was_read(self, path: str, data: bytes) -> None:
-        """Note the checksum of what was read, if the file or directory is so young that another
-        change might leave its times as they are."""
+        """Note the checksum of what was read, if the file or directory is very young.
+
+        Another change might leave the times of such a one as they are.
+        """
         kind, *values, _ = self[path]
         # guard: young-text
         if kind == plan.FILE and time.time_ns() - max(values[3], values[4]) < YOUNG:
@@ -57,10 +59,10 @@ def directories(path: str) -> list[str]:
 
 
 def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False) -> list[Text]:
-    """The texts of the policy at `path`, in the order of their rules. What they are read from is
-    stamped; what is wrong with a file is added to the mistakes.
+    """Return the texts of the policy at `path`, in the order of their rules.
 
-    A draft may be anybody's, and anywhere.
+    What they are read from is stamped. What is wrong with a file is added to the mistakes. A draft
+    may be anybody's, and anywhere.
     """
     texts = list[Text]()
     try:
@@ -94,7 +96,7 @@ def read_draft(path: str) -> bytes:
 
 
 def why_untrusted(path: str) -> str:
-    """Why the daemon would not read a policy there, and where to put it; "" if it would."""
+    """Return why the daemon would not read a policy there, and where to put it; "" if it would."""
     _, why = _way(path, Stamps())
     return why and f"{why}; {INSTALL}"
 
@@ -145,7 +147,10 @@ def _listed(directory: str, stamps: Stamps, draft: bool) -> list[str]:
 
 
 def _drop_in(file: str, stamps: Stamps, draft: bool) -> bytes | None:
-    """A drop-in's text; None if it is a link that takes the name away. Raises PolicyError."""
+    """Return a drop-in's text, None if it is a link that takes the name away.
+
+    Raises PolicyError.
+    """
     _, why = _way(file, stamps)
     if why and not draft:  # guard: trusted-drop-in
         raise PolicyError(f"{why}; {DROP_IN}")
@@ -161,8 +166,11 @@ def _drop_in(file: str, stamps: Stamps, draft: bool) -> bytes | None:
 
 
 def _way(path: str, stamps: Stamps) -> tuple[str, str]:
-    """`path` with its links followed, and why others than root could change what it leads to, ""
-    if they could not. Every component is stamped."""
+    """Return `path` with its links followed, and why others than root could change what it leads
+    to.
+
+    "" if they could not. Every component is stamped.
+    """
     way, resolved, why = list[str](), path, ""
     try:
         resolved = trust.resolve(path, way)

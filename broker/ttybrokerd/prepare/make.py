@@ -20,8 +20,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Made(Value):
-    """A plan, and what people are to be told of it. With mistakes it has no rules; also of one
-    that has rules `policy.unknown` may be mistakes."""
+    """A plan, and what people are to be told of it.
+
+    With mistakes it has no rules. With rules, `policy.unknown` may be mistakes.
+    """
 
     data: bytes
     mistakes: tuple[str, ...]
@@ -29,10 +31,10 @@ class Made(Value):
 
 
 def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
-    """The plan for the policy at `path`. A policy that is bad, or at a place that others could
-    change, gives a plan with that mistake and no rules. `last` as in policy.parse.
+    """Make the plan for the policy at `path`.
 
-    Raises filter.NoFilter.
+    A policy that is bad, or that others could change, gives a plan with that mistake and no rules.
+    `last` is as in policy.parse. Raises filter.NoFilter.
     """
     stamps, names = Stamps(), accounts.Accounts()
     people = [os.path.realpath(file) for file in accounts.FILES]
@@ -71,7 +73,10 @@ def judge(
     *,
     draft: bool = False,
 ) -> tuple[Policy, tuple[str, ...]]:
-    """The policy at `path` with its drop-ins, which is empty if there are mistakes; and those."""
+    """Return the policy at `path` with its drop-ins, and its mistakes.
+
+    With mistakes the policy is empty.
+    """
     mistakes = list[str]()
     texts = files.read(path, stamps, mistakes, draft=draft)
     if not mistakes:
@@ -89,8 +94,10 @@ def _own_files() -> list[str]:
 
 
 def _libraries() -> list[str]:
-    """The interpreter and the libraries whose system calls the filter is for, as they are
-    loaded here: proc_pid_maps(5)."""
+    """Return the interpreter and the libraries that the filter is for: proc_pid_maps(5).
+
+    They are those that are loaded here.
+    """
     lines = linux.read_file("/proc/self/maps").decode("utf-8", "surrogateescape").splitlines()
     loaded = {line.partition("/")[2] for line in lines}
     found = {f"/{path}" for path in loaded if os.path.basename(path).startswith(LIBRARIES)}

@@ -29,8 +29,10 @@ AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
 class Subjects(Value):
-    """Whom an `allow`, a `deny` or `admins` names. `unknown`: everybody, because a name in a `deny`
-    is nobody's here."""
+    """Whom an `allow`, a `deny` or `admins` names.
+
+    `unknown`: it is everybody, because a name in a `deny` is nobody's here.
+    """
 
     everybody: bool
     uids: frozenset[int]
@@ -72,9 +74,9 @@ class Rule(Value):
 class Policy(Value):
     """A whole, checked policy.
 
-    `warnings` are for people: names that nobody has here. `unknown` are those of them that a `deny`
-    names, as mistakes: such a policy is good for a start, where a `deny` that cannot be right
-    refuses everybody, and is refused at a reload. `denied` is whom the others are, by name.
+    `warnings` are for people: names that nobody has here. `unknown` are those names in a `deny`, as
+    mistakes. A policy with such a mistake is good for a start, where that `deny` refuses everybody.
+    A reload refuses it. `denied` is whom the other names mean, by name.
     """
 
     rules: tuple[Rule, ...]
@@ -93,8 +95,11 @@ NO_POLICY = Policy((), NOBODY, {}, ())
 def parse(
     texts: Iterable[Text], accounts: Accounts, last: Mapping[str, Subjects] = NAMES
 ) -> Policy:
-    """The policy of these texts, whose rules come in this order. `last` is whom names in a `deny`
-    meant when they were last known. Raises PolicyError with every mistake, one a rule at most."""
+    """Return the policy of these texts, whose rules come in this order.
+
+    `last` is whom names in a `deny` meant when they were last known. Raises PolicyError with every
+    mistake, at most one for each rule.
+    """
     parsers, mistakes = list[_Parser](), list[str]()
     for text in texts:
         try:
@@ -116,7 +121,7 @@ def parse(
 
 
 def _aliases(parsers: list[_Parser], mistakes: list[str]) -> dict[str, str]:
-    """The device of each alias; what is wrong with them is added to the mistakes."""
+    """Return the device of each alias. What is wrong with them is added to the mistakes."""
     found: dict[str, str] = {}
     rules = [
         (parser, number, rule) for parser in parsers for number, rule in enumerate(parser.rules)
@@ -255,7 +260,7 @@ class _Parser:
         return whom
 
     def nobodys(self, name: str, key: str, number: int | None) -> Subjects:
-        """Whom a name means that nobody has here, or that the name service does not tell."""
+        """Return whom a name means that nobody has here, or that the name service does not tell."""
         error = str(self.error(key, number, f"no such user or group: {name.removeprefix('@')!r}"))
         if key != "deny":
             self.warnings.append(f"{error} (ignored)")
@@ -341,8 +346,10 @@ class _Parser:
                 raise self.error(key, number, what)
 
     def error(self, key: str, rule: int | None, what: str) -> PolicyError:
-        """A mistake at a key of this rule, or above all rules; if the key is not there, at the
-        line of the rule."""
+        """Make a mistake at a key of this rule, or above all rules.
+
+        If the key is not there, the mistake is at the line of the rule.
+        """
         which = "" if rule is None or self.lines.exact else f" (rule {rule + 1})"
         return PolicyError(f"{self.path}:{self.lines.key(key, rule)}: {key}: {what}{which}")
 

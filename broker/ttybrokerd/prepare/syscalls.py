@@ -1,9 +1,9 @@
 """The system calls that the confined root side makes, each with the reason: plain data.
 
-The list is what the tests were seen to call, and one of them fails when an entry is called no
-more; those that a test cannot bring about are marked `unseen`, and the reason says who does. What
-only some versions of Python or the C library call says which: `since`, and `until` for the first
-that does not.
+The list is what the tests were seen to call. A test fails when an entry is called no more. An entry
+that a test cannot bring about is marked `unseen`, and its reason says who makes the call. A call
+that only some versions of Python or the C library make says which: `since`, and `until` for the
+first that does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a leased port's line is like, asked by the guard: not a byte passes through the broker.
+"""What a leased port's line is like. The guard is asked, so no byte passes through the broker.
 
-A device may take its time to answer, so a worker asks it, one at a time for each device. Who
-listed is answered after PATIENCE, with what has come by then.
+A device may take its time to answer, so a worker asks it, one at a time for each device. A list is
+answered after PATIENCE with what has come by then.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Facts:
         self._asked: list[Asked] = []
 
     def look(self, leases: list[Lease], then: Callable[[dict[int, Found]], None]) -> None:
-        """Ask the lines of these leases, which are held; `then` gets the facts by device number.
+        """Ask for the lines of these leases, which are held. `then` gets the facts by device
+        number.
 
         A device that does not answer in time, or that still keeps an earlier look, has none.
         """
@@ -108,7 +109,7 @@ def _read(tty: int) -> Found:
 
 
 def _told(tty: int, number: int, size: int) -> bytes | None:
-    """What the device says; None if it has no such thing, or does not say."""
+    """Return what the device says, None if it has no such thing or does not say."""
     try:
         return fcntl.ioctl(tty, number, bytes(size))
     except OSError:
@@ -127,8 +128,10 @@ def of_lines(data: bytes) -> Found:
 
 
 def of_counters(data: bytes) -> Found:
-    """The facts of a struct serial_icounter_struct. A counter that has wrapped around is negative
-    there."""
+    """Return the facts of a struct serial_icounter_struct.
+
+    A counter that has wrapped around is negative there.
+    """
     numbers = _COUNTERS.unpack(data)[4:11]  # behind those of the modem lines
     kinds = (wire.RECEIVED, wire.SENT, wire.FRAME, wire.OVERRUN, wire.PARITY, wire.BREAK,
              wire.BUFFER_OVERRUN)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Whom a port is kept from, after it was taken back from him: `ttybroker revoke --hold`.
+"""Whom a port is kept from after it was taken back from him: `ttybroker revoke --hold`.
 
-In memory alone: a broker that is started again knows of none.
+It is in memory alone. A broker that is started again knows of none.
 """
 
 from __future__ import annotations

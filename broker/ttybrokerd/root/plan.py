@@ -66,8 +66,11 @@ class BadPlan(ValueError):
 
 
 class Rule(Value):
-    """What a rule permits. `line` is that of its [[rule]] in the drop-in `file`, or in the policy
-    where that is ""; `max_lease` is in seconds."""
+    """What a rule permits.
+
+    `line` is that of its [[rule]] in the drop-in `file`, or in the policy where that is "".
+    `max_lease` is in seconds.
+    """
 
     line: int
     file: str
@@ -199,8 +202,10 @@ class Plan:
         self._looked = 0.0
 
     def look(self) -> None:
-        """Raise Mended if the plan lacks something that a new one may have, and it `ends`; look
-        once a second at most."""
+        """Raise Mended if the plan lacks something that a new one may have, and it `ends`.
+
+        It looks once a second at most.
+        """
         now = time.monotonic()
         if self.lacks and self.ends and now - self._looked >= LOOK_AGAIN:
             self._looked = now
@@ -210,8 +215,11 @@ class Plan:
     def decide(
         self, uid: int, gids: frozenset[int], name: str, *, kernels: bool = False
     ) -> Decision:
-        """May this caller use this (valid) name? The first rule that applies decides. `kernels`:
-        the name is the kernel's, also where it is an alias of something as well."""
+        """Return whether this caller may use this (valid) name. The first rule that applies
+        decides.
+
+        `kernels`: the name is the kernel's, also where it is an alias of something as well.
+        """
         device = None if kernels else self.aliases.get(name)
         places = self._matching(name, device)
         first, port = NONE, ""
@@ -250,8 +258,10 @@ class Plan:
         return any(first != NONE and self.rules[first][2] & ALLOWS for first in firsts)
 
     def _matching(self, name: str, device: str | None) -> list[Place]:
-        """The ports of rules that this name matches. An alias is its own name: globs are over
-        kernel names."""
+        """Return the ports of rules that this name matches.
+
+        An alias matches only itself, because globs are over kernel names.
+        """
         if device is None and portname.split(name) is None:
             return []
         exact = self.places.get(name) if device or name not in self.aliases else None
@@ -387,17 +397,20 @@ class _Reader:
 
 
 def policy_path(named: str | None) -> str:
-    """The policy: `named`; without that /etc/ttybroker/policy.toml, or as shipped."""
+    """Return the policy's path: `named`, else /etc/ttybroker/policy.toml, else the shipped one."""
     return named or (POLICY if os.path.lexists(POLICY) else SHIPPED)
 
 
 def kept_at(directory: str, policy: str) -> str:
-    """Where the plan for this policy is kept; the plan tells if two have the same checksum."""
+    """Return where the plan for this policy is kept.
+
+    If two policies have the same checksum, the plan tells.
+    """
     return f"{directory}/plan.{crc32(os.fsencode(policy)):08x}"
 
 
 def made_for() -> str:
-    """What a plan made by this process is good for; its libraries are among the stamps."""
+    """Return what a plan of this process is good for. Its libraries are among the stamps."""
     system = os.uname()
     mode = "development" if sys.flags.dev_mode else "production"
     return f"{VERSION} {mode} {system.release} {system.machine} {sys.executable} {sys.version}"
@@ -409,9 +422,10 @@ def listing(names: list[str]) -> bytes:
 
 
 def stamp(path: str, kind: int) -> tuple[int, ...]:
-    """What STAMP holds of this path now; ABSENT if nothing is there, or cannot be looked at.
+    """Return what STAMP holds of this path now.
 
-    Raises OSError if it cannot be read, for a TEXT.
+    ABSENT if nothing is there, or if it cannot be looked at. Raises OSError if it cannot be read,
+    for a TEXT.
     """
     try:
         status = os.lstat(path)
@@ -427,9 +441,9 @@ def stamp(path: str, kind: int) -> tuple[int, ...]:
 
 
 def changed(plan: Plan, *, texts: bool) -> str | None:
-    """The first path that is not as it was when the plan was made, None if all are.
+    """Return the first path that is not as it was when the plan was made, None if all are.
 
-    Without `texts` no file is read: a confined process may look at files it cannot read.
+    Without `texts` no file is read: a confined process may look at files that it cannot read.
     """
     for path, was in plan.stamps:
         kind = was[0] or PLACE
@@ -445,9 +459,9 @@ def changed(plan: Plan, *, texts: bool) -> str | None:
 
 
 def why_stale(plan: Plan, policy: str, system: str, *, texts: bool) -> str | None:
-    """Why this plan is not the one for this policy on this `system`; None if it is.
+    """Return why this plan is not the one for this policy on this `system`, None if it is.
 
-    `texts` as in `changed`.
+    `texts` is as in `changed`.
     """
     if plan.policy != policy:
         return f"it was made for {plan.policy}"

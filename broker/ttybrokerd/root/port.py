@@ -45,12 +45,14 @@ def acquire(
     mode: int = os.O_RDWR,
     resumed: Settings | None = None,
 ) -> tuple[Lease, int] | Refusal:
-    """Lock the port for the process `pid` and open it; `mode` as Devices.open().
+    """Lock the port for the process `pid` and open it. `mode` is as in Devices.open().
 
-    `resumed` are the settings that the session left when it had the port last, to be set again.
-    `ghosts` are the users of hung-up holders who still keep a dead descriptor, and with it maybe
-    an flock, which then means nothing. Returns the lease, filled in, and the holder's descriptor;
-    or a Refusal, with nothing left behind, if any step fails. Closes `seen`.
+    `resumed` are the settings that the session left when it had the port last. They are set again.
+    `ghosts` are the users of hung-up holders who still keep a dead descriptor. Such a descriptor
+    may have an flock, which means nothing then.
+
+    Returns the lease, filled in, and the holder's descriptor. If any step fails, returns a Refusal,
+    with nothing left behind. Closes `seen`.
     """
     locks = others.files
     holder = -1
@@ -96,7 +98,7 @@ def acquire(
 
 
 def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
-    """End what a holder may have whose broker is gone, and who undid its locks.
+    """Hang up a port whose holder may live on without its locks, and whose broker is gone.
 
     Raises Refusal EBUSY if an outsider has the port: it is left alone.
     """
@@ -115,11 +117,13 @@ def release(
     """End the lease on the device, and leave it as it was found.
 
     With `closed` the holder has closed it. Then unsent output is let out, the settings are put
-    back, and the port is hung up, for the holder may have made a second descriptor through
+    back, and the port is hung up, because the holder may have made a second descriptor through
     /dev/tty. In all other cases, and if the settings do not stay put back, that is done on a new
-    description after the hang-up. With `lent` output has LENT_DRAIN, and the settings that the
-    session had are kept for it also where it has not closed the port. Whichever step fails, the
-    others are taken. Returns as Lease.close().
+    description after the hang-up.
+
+    With `lent`, output has LENT_DRAIN to go out. The settings that the session had are kept for it,
+    also where it has not closed the port. Whichever step fails, the others are taken. Returns as
+    Lease.close().
     """
     guard, alive = lease.guard, True
     try:
@@ -150,8 +154,8 @@ def release(
 def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal:
     """Open a leased port once more, for the session that has it.
 
-    Returns a descriptor of an open file description of its own: the lease lasts until the last of
-    them is closed. Or a Refusal, with nothing left behind. Closes `seen`.
+    Returns a descriptor of an open file description of its own. The lease lasts until the last of
+    them is closed. On a failure, returns a Refusal, with nothing left behind. Closes `seen`.
     """
     holder = -1
     try:
@@ -172,8 +176,11 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
 
 
 def _share(holder: int) -> None:
-    """Lock one of several descriptions: an outsider's exclusive lock is refused until the last is
-    closed. Where a program of the session has locked another of them for itself, that holds."""
+    """Lock one of several descriptions, shared.
+
+    An outsider's exclusive lock is refused until the last is closed. If a program of the session
+    has locked another of them for itself, that lock holds.
+    """
     try:
         fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -181,7 +188,7 @@ def _share(holder: int) -> None:
 
 
 def _let_out(lease: Lease, limit: float) -> None:
-    """Let output drain, for so many seconds at most. Where that fails the next step will, too."""
+    """Let output drain, for so many seconds at most. If it fails, so will the next step."""
     try:
         if lease.target.pty:  # a kernel worker carries it to the far end: tty_buffer.c
             time.sleep(PTY_SETTLE)
@@ -273,7 +280,7 @@ def _login(lease: Lease, others: Others) -> bool:
 
 
 def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
-    """Whoever set TIOCEXCL has the port, whatever dead copies there are. Raises Refusal EBUSY."""
+    """Raise Refusal EBUSY if TIOCEXCL is set: whoever set it has the port, dead copies or not."""
     if linux.is_exclusive(descriptor):  # guard: exclusive-port-is-busy
         takers = others.takers(seen)
         known = takers and not excused(takers, ghosts)
@@ -283,8 +290,8 @@ def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozen
 def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], dead: bool) -> None:
     """Take the flock, unless a dead copy has it, if there is one (`dead`).
 
-    Raises Refusal EBUSY if somebody else has it. Who just had it may be gone when it is asked who
-    that is: then it is tried once more.
+    Raises Refusal EBUSY if somebody else has it. The one who had it may be gone by the time it is
+    asked who that is. Then it is tried once more.
     """
     for _ in range(2):
         try:
@@ -300,7 +307,7 @@ def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], 
 
 
 def _takes(step: Callable[..., object], *arguments: object) -> bool:
-    """Take a step that may fail, of which the next ones do not depend; return whether it went."""
+    """Take a step that may fail and on which no other depends. Return whether it worked."""
     try:
         step(*arguments)
     except (OSError, termios.error):

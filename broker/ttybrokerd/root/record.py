@@ -1,8 +1,8 @@
 """A lease in bytes, for the next broker: what of it no descriptor tells.
 
-Values in, bytes out, and back; docs/protocol.md has the form. What is written is version 2.
-Version 1, of commit 7778755, is read too. Whatever is not exactly a record raises `NoRecord`,
-and nothing else does.
+Values in, bytes out, and back; docs/protocol.md has the form. Version 2 is written. Version 1, of
+commit 7778755, is read too. Whatever is not exactly a record raises `NoRecord`, and nothing else
+does.
 """
 
 from __future__ import annotations
@@ -156,8 +156,11 @@ def _check(record: Record, expires: float) -> None:
 
 
 def _of_tcgetattr(data: bytes) -> Settings:
-    """The settings of a record of version 1, which are those of tcgetattr(3). Its speeds are
-    codes, from glibc 2.42 on bits a second. Of a free speed it has but the code that says so."""
+    """Return the settings of a record of version 1, which are those of tcgetattr(3).
+
+    Its speeds are codes, and from glibc 2.42 on bits a second. Of a free speed it has only the code
+    that says so.
+    """
     iflag, oflag, cflag, lflag, ispeed, ospeed, characters = _TERMIOS.unpack(data)
     into, out = _code(ispeed), _code(ospeed)
     bits = out[0] | (into[0] << 16 if into != out else 0)

@@ -17,7 +17,7 @@ _REFUSED, _CANNOT = b"!", b"?"  # first bytes of a message that is no answer
 
 
 class CannotWork(Exception):
-    """This way of answering opens does not work here; `str()` is the reason."""
+    """This way of answering opens does not work here. `str()` is the reason."""
 
 
 class Talk:
@@ -32,7 +32,8 @@ class Talk:
 
     @staticmethod
     def pair() -> tuple[Talk, Talk]:
-        """Both ends. None of their descriptors is a standard one, though those may be closed."""
+        """Return both ends. None of their descriptors is a standard one, though those may be
+        closed."""
         (one_reads, other_writes), (other_reads, one_writes) = _pipe(), _pipe()
         return Talk(one_reads, one_writes), Talk(other_reads, other_writes)
 
@@ -56,8 +57,10 @@ class Talk:
         return None if head is None else self._read(int.from_bytes(head, "little"))
 
     def answer(self) -> bytes:
-        """The next message. Raises Failure when it refuses or none comes, CannotWork when it
-        declines."""
+        """Return the next message.
+
+        Raises Failure when the other refuses or ends, CannotWork when it declines.
+        """
         message = self.receive()
         if message is None:
             raise Failure("the supervisor ended before the program began; please report this")
@@ -99,10 +102,12 @@ def _pipe() -> tuple[int, int]:
 
 
 def start_aside(work: Callable[[Talk], None]) -> Talk:
-    """Run `work` in a process of its own session that is not our child; our end of a talk with it.
+    """Run `work` in a process of its own session that is not our child. Return our end of a talk
+    with it.
 
-    Forked twice, so that the program we become has no child it does not know of. What the
-    program would inherit, that process does not keep: a pipe of the caller's would never end.
+    It is forked twice, so that the program that we become has no child it does not know of. That
+    process does not keep what the program inherits: the other end of a caller's pipe would wait for
+    it for ever.
     """
     mine, its = Talk.pair()
     middle = os.fork()
@@ -122,7 +127,10 @@ def start_aside(work: Callable[[Talk], None]) -> Talk:
 
 
 def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
-    """`work(talk)`, then end this process. An error before the program started is told there."""
+    """Do `work(talk)`, then end this process.
+
+    An error before the program started goes through the talk.
+    """
     try:
         drop_inherited()
         os.chdir("/")
@@ -141,8 +149,10 @@ def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
 
 
 def drop_inherited() -> None:
-    """Close the descriptors that are the program's: those it would inherit. Ours are marked
-    close-on-exec, all of them. 2 stays, for complaints."""
+    """Close the descriptors that the program inherits.
+
+    All of ours are marked close-on-exec. 2 stays, for complaints.
+    """
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -177,9 +187,11 @@ def reap(child: int) -> None:
 
 
 def take_fds(talk: Talk, process: int) -> list[int]:
-    """Copies of the descriptors that the process with this pidfd names: its listener, when it has
-    installed the filter, and the ports that it has opened. None at all when it ended first. It
-    waits for an answer."""
+    """Return copies of the descriptors that the process with this pidfd names.
+
+    These are its listener, when it has installed the filter, and the ports that it has opened.
+    There are none if it ended first. It waits for an answer.
+    """
     from ttybroker.run.kernel import take_fd
 
     numbers = talk.receive()

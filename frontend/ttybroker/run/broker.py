@@ -1,7 +1,7 @@
-"""The broker, as the processes beside a program ask it: several questions at once, and waits
-that can be broken off.
+"""The broker, as the processes beside a program ask it.
 
-Every open of a port by a launched program goes through `Broker.open`.
+They ask several questions at once, and waits can be broken off. Every open of a port by a launched
+program goes through `Broker.open`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,11 @@ class Interrupted(Exception):
 
 
 class Patience:
-    """What is done while a request waits. gone: whether the caller has given up. tell: called
-    after a moment, and again until it says that it has told who has the port."""
+    """What is done while a request waits.
+
+    gone: whether the caller has given up. tell: called after a moment, and again until it says that
+    it has told who has the port.
+    """
 
     def __init__(self, gone: Callable[[], bool], tell: Callable[[], bool]) -> None:
         self._gone = gone
@@ -82,8 +85,10 @@ class Patience:
 
 
 class Turn:
-    """Lets one thread at a time ask for a port; the others wait, first come, first served. They
-    join what it is granted, and the broker has one request waiting, not a thousand."""
+    """Lets one thread at a time ask for a port. The others wait, first come, first served.
+
+    They join what it is granted. So the broker has one request that waits, not a thousand.
+    """
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
@@ -125,7 +130,7 @@ class Turn:
 
 
 class Broker:
-    """Asks on as many connections as there are questions at a time. For several threads."""
+    """Asks for several threads, on as many connections as there are questions at a time."""
 
     def __init__(self, connect: Connect, first: BrokerClient) -> None:
         self._connect = connect
@@ -146,11 +151,12 @@ class Broker:
     def open(
         self, name: str, wait: float | None, pid: int, patience: Patience, flags: int = 0
     ) -> int:
-        """An open descriptor of the port, the caller's own. What this run has already it joins.
+        """Return an open descriptor of the port, the caller's own. It joins what this run has
+        already.
 
-        wait: seconds to queue for a busy port, or None. pid: the process that will have it; the
+        wait: seconds to queue for a busy port, or None. pid: the process that will have it. The
         broker is told only where it counts processes as we do. flags: READ and others of
-        `ttybroker.wire`. Raises OSError, or Interrupted, by which the request is withdrawn.
+        `ttybroker.wire`. Raises OSError, or Interrupted, which withdraws the request.
         """
         end = time.monotonic() + (wait or 0)
         turn = self._turns.setdefault(name, Turn())
@@ -210,7 +216,10 @@ class Broker:
         return self.open(name, wait, pid, Patience(gone, tell), flags)
 
     def holder(self, name: str) -> Holder | None:
-        """Who has the port, as far as is known; None when nobody has, or the broker is silent."""
+        """Return who has the port, as far as is known.
+
+        None when nobody has it, or the broker is silent.
+        """
         try:
             return next((port.holder for port in self.ports() if port.name == name), None)
         except OSError:
@@ -296,7 +305,8 @@ def _sees_our_pids(client: BrokerClient) -> bool:
 
 
 def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortInfo]]:
-    """The broker and its list of ports. Raises OSError when one of `wanted` would be refused."""
+    """Return the broker and its list of ports. Raises OSError when one of `wanted` would be
+    refused."""
     client = connect()
     for name in wanted:
         verdict = client.check(name)
@@ -307,15 +317,17 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
 
 
 def line_of(error: OSError) -> str:
-    """What to show: a BrokerError's own words, a plain OSError's without the number."""
+    """Return what to show: a BrokerError's own words, a plain OSError's without the number."""
     return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
 
 
 def open_for_itself(
     connect: Connect, names: list[str], wait: float | None
 ) -> tuple[list[int], bytes]:
-    """Descriptors of these ports, for the process that asks, which is their holder; and the
-    session that has them. OSError."""
+    """Return descriptors of these ports for the process that asks, and the session that has them.
+
+    The process is their holder. Raises OSError.
+    """
     broker = Broker(connect, connect())
     opened: list[int] = []
     try:

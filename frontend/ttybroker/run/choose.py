@@ -42,7 +42,7 @@ _TRACERS = frozenset(
 
 
 def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None) -> int:
-    """Run the job; comes back with an exit status only where a launcher has to stay.
+    """Run the job. It returns an exit status only where a launcher has to stay.
 
     via: "notify" for the listener alone, or "pty". ptrace_scope: Yama's setting, read when None.
     Raises Failure when the program was not started.
@@ -77,7 +77,10 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
 
 
 def _without_filter(job: LaunchJob, via: str, why_not: str) -> int:
-    """A program whose ports are all open when it starts needs no more; others get a pty."""
+    """Start a program without a filter.
+
+    If all of its ports are open when it starts, it needs no more. Others get a pty.
+    """
     if job.direct and not job.ports:
         from ttybroker.run.become import exec_program, open_ports
 
@@ -105,8 +108,11 @@ def _end_by_ctrl_c() -> None:
 
 
 def _show_memory() -> None:
-    """After a set-user-ID exec a process hides its memory. The privilege is gone, so this one is
-    no more than its user's others, and the supervisor has to read the arguments of its calls."""
+    """Let this process's memory be read again, which a set-user-ID exec hides.
+
+    The privilege is gone, so this process is no more than its user's others. The supervisor has to
+    read the arguments of its calls.
+    """
     if prctl(PR_GET_DUMPABLE, 0) != 1:
         prctl(PR_SET_DUMPABLE, 1)
 
@@ -115,7 +121,10 @@ def _show_memory() -> None:
 
 
 def yama() -> int:
-    """Yama's ptrace_scope; 0 where there is no Yama, or for root, whom it does not hold."""
+    """Return Yama's ptrace_scope.
+
+    0 where there is no Yama, and for root, who is not bound by it.
+    """
     if os.geteuid() == 0:
         return 0
     try:
@@ -137,7 +146,7 @@ def obstacle(program: str) -> str:
 
 
 def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
-    """What about the file forbids a filter and a supervisor; "" when nothing does."""
+    """Return what about the file forbids a filter and a supervisor, "" if nothing does."""
     if not os.access(program, os.R_OK):
         return f"{program} is not readable, so its opens cannot be answered"
     info = os.stat(program)
@@ -153,7 +162,7 @@ def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
 
 
 def _elf_of(program: str, depth: int) -> tuple[int, int] | None:
-    """(class, machine) of the file that really runs, elf(5); None for a plain script."""
+    """Return (class, machine) of the file that really runs, elf(5); None for a plain script."""
     try:
         with open(program, "rb", buffering=0) as file:
             head = file.read(256)

@@ -84,12 +84,14 @@ def main(
     connect: Connect | None = None,
     command: str = "ttybroker run",
 ) -> int:
-    """Run the program of `argv` (without our own name); returns an exit status only if it
-    could not start, or where a launcher has to stay and wait for it.
+    """Run the program of `argv`, which is without our own name.
 
-    broker: as for `ttybroker.client.connect`; connect: instead of that. env: the program's,
-    else ours. before_exec: called last in the process that becomes the program. command: what
-    the user typed, to speak under that name.
+    Returns an exit status only if the program could not start, or where a launcher has to wait for
+    it.
+
+    broker: as for `ttybroker.client.connect`; connect: instead of that. env: the program's, else
+    ours. before_exec: called last in the process that becomes the program. command: what the user
+    typed; our lines begin with it.
     """
 
     def connect_late() -> BrokerClient:
@@ -165,7 +167,7 @@ def _wants_help(argv: list[str]) -> bool:
 
 
 def _no_dashes(argv: list[str]) -> Usage:
-    """What to write instead: the first word that is an installed program begins the program's."""
+    """Return what to write instead: the first word that is an installed program is the program."""
     path = os.environ.get("PATH", DEFAULT_PATH)
     for at, word in enumerate(argv):
         is_value = at > 0 and argv[at - 1] in _WITH_VALUE

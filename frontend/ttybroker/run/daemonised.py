@@ -28,8 +28,10 @@ _ANY_TRACER = 2**64 - 1  # PR_SET_PTRACER_ANY
 
 
 class Daemonised:
-    """A supervisor that has been started and is getting ready. trace: whether it shall trace;
-    scope: Yama's setting."""
+    """A supervisor that has been started and is getting ready.
+
+    trace: whether it is to trace. scope: Yama's setting.
+    """
 
     def __init__(self, job: LaunchJob, *, trace: bool, scope: int) -> None:
         self._job = job
@@ -42,8 +44,10 @@ class Daemonised:
         self._talk.close()
 
     def become_program(self) -> None:
-        """Become the program under this supervisor: does not return. Raises Failure, or
-        CannotWork when the supervisor may not look into this process."""
+        """Become the program under this supervisor; does not return.
+
+        Raises Failure, or CannotWork when the supervisor may not look into this process.
+        """
         self._talk.answer()
         # Before it traces this process: a wait for a port is then interrupted as any other.
         opened = open_ports(self._job, self._job.at_start)
@@ -112,8 +116,11 @@ def _supervise(job: LaunchJob, launcher: int, trace: bool, talk: Talk) -> None:
 
 
 def watch(listener: int, leader: int) -> None:
-    """Wait until no process has the filter any more; let go of the terminal when the program
-    (its pidfd is `leader`) has ended, perhaps not its children."""
+    """Wait until no process has the filter any more.
+
+    Let go of the terminal when the program has ended (its pidfd is `leader`), though its children
+    may not have.
+    """
     import select
 
     poll = select.poll()

@@ -33,7 +33,7 @@ class Held:
                 start_new_thread(self._until_hung_up, (name, os.dup(fd)))
 
     def _until_hung_up(self, name: str, fd: int) -> None:
-        """Let go then: a dead descriptor would be in the way of the next holder."""
+        """Let go when the port is hung up: a dead descriptor would be in the next holder's way."""
         poll = select.poll()
         poll.register(fd, 0)
         poll.poll()
@@ -42,8 +42,10 @@ class Held:
 
 
 def hold_beside(fds: list[int]) -> None:
-    """Keep these descriptors until this process, or what it becomes, has ended: in a process
-    aside, for there is no supervisor. OSError."""
+    """Keep these descriptors until this process, or what it becomes, has ended.
+
+    A process aside keeps them, because there is no supervisor. Raises OSError.
+    """
     from ttybroker.run.aside import Talk, leave_terminal, start_aside
     from ttybroker.run.kernel import outlive_signals
 

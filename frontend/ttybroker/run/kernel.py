@@ -1,7 +1,7 @@
-"""System calls that the standard library lacks or makes dear, by ctypes.
+"""System calls that the standard library lacks, or that it makes slow to load. By ctypes.
 
-ctypes rather than `socket` and `signal`: those two load `enum`, 6 ms of a start that has 30.
-Every failing call raises OSError with its errno.
+`socket` and `signal` load `enum`, which is 6 ms of a start that has 30. Every failing call raises
+OSError with its errno.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def prctl(option: int, value: int) -> int:
 
 
 def set_signal(number: int, action: int) -> None:
-    """signal(2) with SIG_DFL or SIG_IGN. Python's own table does not hear of it."""
+    """Call signal(2) with SIG_DFL or SIG_IGN. Python's own table does not hear of it."""
     libc.signal(number, action)
 
 
 def signal_action(number: int) -> int:
-    """SIG_DFL, SIG_IGN, or the address of a handler: what signal(2) was told."""
+    """Return SIG_DFL, SIG_IGN, or the address of a handler: what signal(2) was told."""
     action: int | None = libc.signal(number, SIG_IGN)
     libc.signal(number, action or SIG_DFL)
     return action or SIG_DFL
@@ -113,9 +113,12 @@ class _EpollSlot(ctypes.Structure):
 
 
 def is_in_set(pid: int, number: int, owner: int, epoll: int, entry: int, nth: int) -> bool:
-    """Whether descriptor `number` of thread `pid` is the same open file description as an entry of
-    the epoll set that process `owner` has as descriptor `epoll`: the `nth` entry (from 0) that was
-    added under the number `entry`. False when that cannot be told. kcmp(2)."""
+    """Return whether a descriptor is the same open file description as an entry of an epoll set.
+
+    It is descriptor `number` of thread `pid`. The set is descriptor `epoll` of process `owner`. Of
+    the entries that were added under the number `entry` it is the `nth`, from 0. False when that
+    cannot be told. kcmp(2).
+    """
     slot = _EpollSlot(epoll, entry, nth)
     result: int = libc.syscall(
         ctypes.c_long(_KCMP),
@@ -129,8 +132,11 @@ def is_in_set(pid: int, number: int, owner: int, epoll: int, entry: int, nth: in
 
 
 def open_cached(path: str, *, follow: bool) -> int:
-    """An O_PATH descriptor of `path`, if the kernel knows the way without asking a disk or a
-    server: RESOLVE_CACHED. BlockingIOError if not, as on kernels before 5.12."""
+    """Return an O_PATH descriptor of `path`, if the kernel knows the way to it.
+
+    RESOLVE_CACHED: it asks no disk and no server. Raises BlockingIOError if it would have to, and
+    on kernels before 5.12.
+    """
     try:
         return _openat2(_AT_FDCWD, path, 0 if follow else os.O_NOFOLLOW, _RESOLVE_CACHED)
     except OSError as error:
@@ -185,8 +191,11 @@ class _Ucred(ctypes.Structure):
 
 
 def peer_pid(sock: int) -> int:
-    """The pid that SO_PEERCRED gives for a connected socket; 0 when that process is in no pid
-    namespace that is visible from here, or the descriptor is no socket."""
+    """Return the pid that SO_PEERCRED gives for a connected socket.
+
+    0 when that process is in no pid namespace that is visible from here, or the descriptor is no
+    socket.
+    """
     peer = _Ucred()
     size = ctypes.c_uint(ctypes.sizeof(peer))
     if libc.getsockopt(sock, _SOL_SOCKET, _SO_PEERCRED, ctypes.byref(peer), ctypes.byref(size)):

@@ -27,8 +27,10 @@ class Leased:
             pass  # no more watches for this user: its locks are then the kernel's to answer
 
     def has(self, pid: int, number: int) -> bool:
-        """Whether descriptor `number` of thread `pid` is of one of them. False, too, where the
-        kernel has no kcmp(2) or may not be asked."""
+        """Return whether descriptor `number` of thread `pid` is one of them.
+
+        False, too, where the kernel has no kcmp(2) or may not be asked.
+        """
         seen: dict[int, int] = {}
         for entry in self._entries():
             nth = seen[entry] = seen.get(entry, -1) + 1
@@ -37,8 +39,11 @@ class Leased:
         return False
 
     def _entries(self) -> list[int]:
-        """The numbers under which they were added, in the kernel's order: proc_pid_fdinfo(5).
-        A number may be there more than once, for it was used again."""
+        """Return the numbers under which they were added, in the kernel's order:
+        proc_pid_fdinfo(5).
+
+        A number that was used again is there more than once.
+        """
         with open(f"/proc/self/fdinfo/{self._set.fileno()}", "rb") as file:
             lines = [line.split() for line in file.read().splitlines()]
         return [int(words[1]) for words in lines if words[0] == b"tfd:"]

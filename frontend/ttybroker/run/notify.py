@@ -71,7 +71,7 @@ MARK = 0x74747962
 
 
 class Unsupported(OSError):
-    """This kernel or machine cannot do it; `str()` says what is missing. errno is ENOSYS."""
+    """This kernel or machine cannot do it. `str()` says what is missing. errno is ENOSYS."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(errno.ENOSYS, reason)
@@ -349,8 +349,10 @@ def install(*, plain: int = PLAIN_INHERITED, traced: bool = False) -> int:
 
 
 def check_kernel() -> None:
-    """Raise Unsupported with the reason where the kernel cannot do what `supervise` needs, as
-    far as can be seen without a filter."""
+    """Raise Unsupported with the reason where the kernel cannot do what `supervise` needs.
+
+    Only what can be seen without a filter is looked at.
+    """
     number, _ = machine()
     if _kernel() < (5, 9):
         raise Unsupported("the kernel cannot pass descriptors to a caller (Linux 5.9 can)")
@@ -365,9 +367,10 @@ def check_kernel() -> None:
 
 
 def try_here() -> None:
-    """Try all that `supervise` needs. Filters this very process: for a child that then ends.
+    """Try all that `supervise` needs.
 
-    Raises Unsupported or OSError with the reason.
+    It filters this very process, so call it in a child that then ends. Raises Unsupported or
+    OSError with the reason.
     """
     check_kernel()
     listener = install()
@@ -422,7 +425,7 @@ def is_deserted(listener: int) -> bool:
 
 
 def is_waiting(listener: int, call: int) -> bool:
-    """Whether the call still waits, so that what was read about its thread was its own."""
+    """Return whether the call still waits. Then what was read about its thread was its own."""
     try:
         ioctl(listener, IOCTL_ID_VALID, struct.pack("=Q", call))
     except OSError:
@@ -431,12 +434,12 @@ def is_waiting(listener: int, call: int) -> bool:
 
 
 def let_go_on(listener: int, call: int) -> None:
-    """The kernel carries the call out, with the rights of its caller."""
+    """Have the kernel carry the call out, with the rights of its caller."""
     _send(listener, call, 0, 0, NOTIF_FLAG_CONTINUE)
 
 
 def give_value(listener: int, call: int, value: int) -> None:
-    """The call returns `value`."""
+    """Have the call return `value`."""
     _send(listener, call, value, 0, 0)
 
 
@@ -455,12 +458,14 @@ def _send(listener: int, call: int, value: int, error: int, flags: int) -> None:
 
 
 def put_fd(listener: int, call: int, fd: int, *, cloexec: bool) -> bool:
-    """The call returns `fd`, which is the program's alone from then on: it is closed here in
-    any case. False when the caller is gone. OSError EMFILE: the caller's table is full.
+    """Have the call return `fd`, which is the program's alone from then on.
 
-    Ours is closed before the call returns, because a program may close its port and open it
-    again at once, and would find us in its way. That takes two steps, between which only a
-    kernel with WAIT_KILLABLE_RECV keeps signals out; on an older one it is done after.
+    It is closed here in any case. Returns False when the caller is gone. Raises OSError EMFILE when
+    the caller's table is full.
+
+    Ours is closed before the call returns: a program may close its port and open it again at once,
+    and would find us in its way. That takes two steps. Only a kernel with WAIT_KILLABLE_RECV keeps
+    signals out between them. On an older one it is closed after the call.
     """
     newfd_flags = os.O_CLOEXEC if cloexec else 0
     put = _put_in_two_steps if _TWO_STEPS else _put_in_one_step

@@ -1,12 +1,12 @@
 """The fallback: a pty for each port, and every byte copied between the two.
 
-For kernels without seccomp notification and programs nobody may look into. The program
-is started with the pty's path where its arguments name the port, so its arguments have
-to. It keeps the launcher's pid here, too: the proxy is a daemonised process aside.
+It is for kernels without seccomp notification, and for programs that nobody may look into. The
+program is started with the pty's path where its arguments name the port, so they have to name it.
+The program keeps the launcher's pid here, too: the proxy is a daemonised process aside.
 
-A pty carries bytes and a speed, and no more: what the program sets beyond that reaches
-only the pty (`LOST`). The speed is looked at before each write to the port, and
-every `_LOOK` milliseconds for programs that only read.
+A pty carries bytes and a speed, and no more. What the program sets beyond that reaches only the pty
+(`LOST`). The speed is looked at before each write to the port, and every `_LOOK` milliseconds for
+programs that only read.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ _SPEED_BITS = 0o010017 | 0o010017 << 16  # CBAUD, CIBAUD of cflag
 
 
 def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
-    """Become the program, with ptys for the ports it names; `why` notification is not used,
-    "" when nobody wanted it. Raises Failure when it names none, or one is refused."""
+    """Become the program, with ptys for the ports that it names.
+
+    `why`: why notification is not used, "" when nobody wanted it. Raises Failure when the program
+    names no port, or one is refused.
+    """
     launcher = os.getpid()
     talk = start_aside(lambda its: _proxy(job, launcher, why, its))
     replaced = talk.answer().split(b"\0")
@@ -74,9 +77,11 @@ def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
 
 
 def replace(word: str, paths: list[str], pty: str) -> str:
-    """An argument with every mention of the port replaced: alone, after = or :, or before a
-    comma, as `-D/dev/ttyS0`, `--port=/dev/ttyS0` and `/dev/ttyS0,b9600` have it, and in a
-    shell's script."""
+    """Return an argument with every mention of the port replaced.
+
+    A mention is alone, after = or :, or before a comma: `-D/dev/ttyS0`, `--port=/dev/ttyS0` and
+    `/dev/ttyS0,b9600`. A shell's script has mentions, too.
+    """
     if word in paths:
         return pty
     for path in dict.fromkeys(paths):
@@ -90,7 +95,7 @@ def replace(word: str, paths: list[str], pty: str) -> str:
 
 
 def _names_of(name: str, port: PortInfo | None, argv: list[str]) -> list[str]:
-    """Every way in which these arguments name the port, links included."""
+    """Return every way in which these arguments name the port, links included."""
     device = port.device if port and port.device else f"/dev/{name}"
     links = [word for word in argv if "/" in word and os.path.realpath(word) == device]
     return [f"/dev/{name}", name, device, *links]
@@ -154,7 +159,7 @@ def _ended(leader: int) -> bool:
 
 
 def _every_name(ports: dict[str, PortInfo], words: list[str]) -> list[str]:
-    """The ports of the policy, and the serial ports that the arguments name besides."""
+    """Return the ports of the policy, and the serial ports that the arguments name besides."""
     named = [word[5:] for word in words if word.startswith("/dev/") and is_serial_name(word[5:])]
     return [*ports, *(name for name in named if name not in ports)]
 
@@ -194,14 +199,17 @@ class Line:
         self._deadline = 0.0
 
     def _learn_speeds(self) -> tuple[int, int, int]:
-        """At first it is the pty that takes over the speeds, from the port; those."""
+        """Take over the speeds from the port, and return them. Later on the pty's count."""
         speeds = _speeds(self.port)
         _set_speeds(self._slave, speeds)
         return speeds
 
     def follow_speed(self) -> bool:
-        """Give the port the pty's speed; False while bytes of the old speed are still leaving
-        it. Never waits for them: behind XOFF they would hold us for good."""
+        """Give the port the pty's speed.
+
+        Returns False while bytes of the old speed are still leaving it. It never waits for them:
+        behind XOFF they would hold us for good.
+        """
         try:
             speeds = _speeds(self.master)
             if speeds != self._wanted:
@@ -244,7 +252,8 @@ class Line:
             self.port_open = False
 
     def let_go(self) -> None:
-        """The program has ended: the pty ends with its last user, we are none any more."""
+        """Note that the program has ended. The pty ends with its last user, and we are none any
+        more."""
         os.close(self._slave)
 
     def wanted(self) -> list[tuple[int, int]]:
@@ -327,8 +336,10 @@ def _write(fd: int, data: bytes) -> tuple[bool, bytes]:
 
 
 def copy(lines: list[Line], leader: int) -> None:
-    """Copy until the program `leader` and all that have its ptys open are gone. A port that is
-    taken away closes its pty: the program reads the end, as from the port itself."""
+    """Copy until the program `leader` and all that have its ptys open are gone.
+
+    A port that is taken away closes its pty. The program reads the end, as from the port itself.
+    """
     running = True
     while lines:
         poll = select.poll()

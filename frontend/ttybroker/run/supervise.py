@@ -50,7 +50,7 @@ _ORDINARY = (errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV, errno.EIO, e
 
 
 class Complaints:
-    """One line on stderr for each cause a port was refused for, not for every retry."""
+    """One line on stderr for each cause for which a port was refused, not for every retry."""
 
     def __init__(self) -> None:
         self._said: set[tuple[str, int]] = set()
@@ -94,8 +94,8 @@ class Supervisor:
             start_new_thread(self._work, ())
 
     def take_over(self, names: list[str], fds: list[int]) -> None:
-        """Take copies of the ports that the launcher has opened for the program, to hold them or
-        to know them."""
+        """Take copies of the ports that the launcher has opened for the program, to hold or to know
+        them."""
         for name, fd in zip(names, fds, strict=True):
             self.leased.add(fd)
             self._held.keep(name, fd)
@@ -116,9 +116,11 @@ class Supervisor:
                 self._idle -= 1
 
     def _work(self) -> None:
-        """One thread's life. Following a path can block (a dead file server, one that the
-        program itself runs), and the broker can take its time: somebody else has to wait in
-        the kernel before that."""
+        """Live the life of one thread.
+
+        Following a path can block, on a dead file server or one that the program itself runs. The
+        broker can take its time. Before either, another thread has to wait in the kernel.
+        """
         memory = Memory()
         while True:
             try:
@@ -189,22 +191,24 @@ class Supervisor:
         self._open(call, name, flags)
 
     def _allow(self, call: notify.Notification, mode: int) -> None:
-        """access(2) for reading and writing; no device can be executed."""
+        """Answer access(2) for reading and writing. No device can be executed."""
         if mode & os.X_OK:
             notify.refuse(self._listener, call.id, errno.EACCES)
         else:
             notify.give_value(self._listener, call.id, 0)
 
     def _answer_lock(self, call: notify.Notification) -> None:
-        """flock(2) that does not wait: the lease of the port is the lock."""
+        """Answer an flock(2) that does not wait: the lease of the port is the lock."""
         if self.leased.has(call.pid, call.args[0] & 0xFFFFFFFF):
             notify.give_value(self._listener, call.id, 0)
         else:
             notify.let_go_on(self._listener, call.id)
 
     def _copy(self, call: notify.Notification, number: int, flags: int) -> None:
-        """/dev/fd/N of a port that the process has open: the same open file description, for a
-        new one would be a second open of the port."""
+        """Answer the open of /dev/fd/N of a port that the process has open.
+
+        The answer is the same open file description. A new one would be a second open of the port.
+        """
         process = os.pidfd_open(target.process_of(call.pid))
         try:
             fd = take_fd(process, number)
@@ -245,15 +249,18 @@ class Supervisor:
         notify.refuse(self._listener, call.id, number)
 
     def _interrupt(self, call: notify.Notification) -> None:
-        """End the call as a driver ends an open that a signal interrupts: it is restarted after
-        a handler with SA_RESTART or a stop, and fails with EINTR after any other handler."""
+        """End the call as a driver ends an open that a signal interrupts.
+
+        It is restarted after a handler with SA_RESTART or a stop. It fails with EINTR after any
+        other handler.
+        """
         pending = Pending(call.pid)
         notify.refuse(
             self._listener, call.id, notify.ERESTARTSYS if pending.is_ours else errno.EINTR
         )
 
     def _patience(self, call: notify.Notification, name: str, pid: int) -> Patience:
-        """What ends the wait of a call: it is over, or a signal waits for its thread."""
+        """Return what ends the wait of a call: it is over, or a signal waits for its thread."""
 
         def gone() -> bool:
             return not notify.is_waiting(self._listener, call.id) or Pending(call.pid).any
@@ -273,8 +280,11 @@ class Supervisor:
 def read_request(
     pid: int, kind: int, args: list[int], memory: Memory
 ) -> tuple[int, str, int, int] | None:
-    """(dirfd, path, flags or mode, RESOLVE_ flags) of a call; None when it cannot be the open of
-    a port. Raises PermissionError where the process's memory may not be read."""
+    """Return (dirfd, path, flags or mode, RESOLVE_ flags) of a call.
+
+    None when the call cannot be the open of a port. Raises PermissionError where the process's
+    memory may not be read.
+    """
     if kind in (notify.OPEN, notify.CREAT, notify.ACCESS):
         dirfd, address = target.AT_FDCWD, args[0]
         flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC if kind == notify.CREAT else args[1]
@@ -296,8 +306,10 @@ def read_request(
 
 
 def _wire_flags(flags: int) -> int:
-    """The flags of open(2) that the broker is asked for; reading and writing is 0, for an older
-    one knows nothing else."""
+    """Return the flags of open(2) that the broker is asked for.
+
+    Reading and writing is 0, because an older broker knows nothing else.
+    """
     access = {os.O_RDONLY: READ, os.O_WRONLY: WRITE}.get(flags & os.O_ACCMODE, 0)
     if flags & os.O_APPEND:
         access |= APPEND

@@ -1,17 +1,17 @@
 """The tracer: looks at each open before the kernel does, and lets go on what is no port.
 
-A notification can be interrupted by any signal as long as the supervisor has not received it
-(seccomp_unotify(2)), and the program would see EINTR from the open of a plain file. A stop for
-a tracer (RET_TRACE) cannot. So the tracer decides, and only a call that means a port is sent on:
-it puts notify.MARK into the unused upper half of an int argument, and the filter, which the
-kernel runs again after the stop, notifies the listener. When the call has ended the register is
-put back.
+Any signal can interrupt a notification that the supervisor has not received (seccomp_unotify(2)).
+The program would then see EINTR from the open of a plain file. A stop for a tracer (RET_TRACE)
+cannot be interrupted. So the tracer decides, and only a call that means a port is sent on. The
+tracer puts notify.MARK into the unused upper half of an int argument. The kernel runs the filter
+again after the stop, and the filter then notifies the listener. When the call has ended the
+register is put back.
 
-The tracer attaches to the launcher before that has its filter (PTRACE_SEIZE); what the program
-starts is attached by the kernel. It never waits: where the way of a path may lead over a dead
-file server, a thread follows it, and the process stays stopped meanwhile. The price: strace, gdb
-and the like cannot trace inside, which one line says; started as the program itself they get the
-listener alone (`choose`).
+The tracer attaches to the launcher before that has its filter (PTRACE_SEIZE). The kernel attaches
+what the program starts. The tracer never waits: where a path may lead over a dead file server, a
+thread follows it, and the process stays stopped meanwhile. The price is that strace, gdb and the
+like cannot trace inside. One line says so. Started as the program itself they get the listener
+alone (`choose`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _NO_STRACE = (
 
 
 def seize(pid: int) -> bool:
-    """Begin to trace this process and all that it starts; whether that is allowed here."""
+    """Begin to trace this process and all that it starts. Return whether that is allowed here."""
     if libc.ptrace(_SEIZE, pid, None, _OPTIONS) != 0:
         return False
     return _has_syscall_info(pid)
@@ -82,7 +82,10 @@ def serve_until_readable(fd: int) -> None:
 
 
 def _has_syscall_info(pid: int) -> bool:
-    """PTRACE_GET_SYSCALL_INFO came with 5.3. ESRCH: known, and the process is not stopped."""
+    """Return whether the kernel has PTRACE_GET_SYSCALL_INFO (5.3).
+
+    ESRCH means that it is known, and that the process is not stopped.
+    """
     buffer = ctypes.create_string_buffer(_INFO.size)
     if libc.ptrace(_GET_SYSCALL_INFO, pid, _INFO.size, ctypes.addressof(buffer)) >= 0:
         return True
@@ -92,7 +95,8 @@ def _has_syscall_info(pid: int) -> bool:
 class Tracer:
     """Serves the stops of the processes that the main thread of this process traces.
 
-    `leader` is the program's pid. For the main thread: ptrace(2) is a thread's, not a process's.
+    `leader` is the program's pid. It is for the main thread, because a tracer is a thread:
+    ptrace(2).
     """
 
     def __init__(self, supervisor: Supervisor, leader: int) -> None:
@@ -213,7 +217,7 @@ class Tracer:
         return ours
 
     def _on_watch(self, pid: int, args: list[int]) -> None:
-        """inotify_add_watch(2) needs the right to read the node, which nobody has here."""
+        """Complain of inotify_add_watch(2) on a port: it needs the right to read the node."""
         try:
             path = target.read_path(pid, args[1], self._memory)
             name = None if path is None else self._finder.by_name(path)
@@ -247,7 +251,7 @@ class Tracer:
 
 
 def _ptrace(request: int, pid: int, data: int) -> None:
-    """ptrace(2) on a stopped thread; one that was killed meanwhile is no error."""
+    """Call ptrace(2) on a stopped thread. One that was killed meanwhile is no error."""
     if libc.ptrace(request, pid, None, data) < 0 and ctypes.get_errno() != errno.ESRCH:
         raise fail("ptrace")
 

@@ -3,14 +3,16 @@
     shell ---- launcher -- supervisor -- program -- its children
                                   `----- daemons the program left behind
 
-PR_SET_PTRACER would do for the program itself, but children do not inherit it. So the
-supervisor is the parent, and a subreaper: what the program's daemons lose their parent
-to, and so their ancestor still. The program is in the launcher's process group and gets
-what the terminal sends; the launcher stands for it before the shell: it forwards what
-others send to it, stops when the program stops, and ends as the program ended.
+PR_SET_PTRACER would do for the program itself, but children do not inherit it. So the supervisor is
+the program's parent. It is also a subreaper: the program's daemons become its children, and it
+stays their ancestor.
 
-The supervisor killed: the program goes on, and the launcher waits for it, but cannot know
-how it ended. The launcher killed: the program is killed too, as if it were the launcher.
+The program is in the launcher's process group, and gets what the terminal sends. Before the shell
+the launcher stands for the program. It forwards what others send to it, stops when the program
+stops, and ends as the program ended.
+
+If the supervisor is killed, the program goes on. The launcher waits for it, but cannot know how it
+ended. If the launcher is killed, the program is killed too, as if it were the launcher.
 """
 
 from __future__ import annotations
@@ -44,9 +46,9 @@ _AGAIN = 0.1  # seconds between two looks for the end of a program whose supervi
 
 
 def launch_in_tree(job: LaunchJob) -> int:
-    """Run the job with its supervisor in between; the program's exit status.
+    """Run the job with its supervisor in between. Return the program's exit status.
 
-    Ends this process by the same signal when the program ended by one. Raises Failure.
+    Ends this process by the same signal when a signal ended the program. Raises Failure.
     """
     watched = signal.valid_signals() - _OURS
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
@@ -71,7 +73,7 @@ def launch_in_tree(job: LaunchJob) -> int:
 
 
 def _stand_for(program: int, talk: Talk, watched: Iterable[int]) -> int:
-    """Be the program before the shell until it ends; its wait status."""
+    """Stand for the program before the shell until it ends. Return its wait status."""
     while True:
         info = signal.sigwaitinfo(watched)
         if info.si_signo != signal.SIGCHLD:
@@ -86,14 +88,14 @@ def _stand_for(program: int, talk: Talk, watched: Iterable[int]) -> int:
 
 
 def _word(talk: Talk) -> bytes | None:
-    """What the supervisor says; None when nothing, b"" when it is dead."""
+    """Return what the supervisor says, None if nothing, b"" if it is dead."""
     poll = select.poll()
     poll.register(talk.fileno(), select.POLLIN)
     return (talk.receive() or b"") if poll.poll(0) else None
 
 
 def _forward(program: int, info: signal.struct_siginfo) -> None:
-    """What somebody sent to us is meant for the program; what the terminal sent it has."""
+    """Forward a signal that somebody sent to us. The program has those of the terminal itself."""
     if info.si_code != _SI_KERNEL:
         try:
             signal.pidfd_send_signal(program, info.si_signo)
@@ -102,7 +104,7 @@ def _forward(program: int, info: signal.struct_siginfo) -> None:
 
 
 def _without_supervisor(program: int, watched: Iterable[int]) -> int:
-    """Wait for the end of a program that is nobody's child any more; its status is unknown."""
+    """Wait for the end of a program that is nobody's child any more. Its status is unknown."""
     poll = select.poll()
     poll.register(program, select.POLLIN)
     while not poll.poll(0):
@@ -113,7 +115,7 @@ def _without_supervisor(program: int, watched: Iterable[int]) -> int:
 
 
 def _end_by(number: int) -> None:
-    """End this process by this signal, without a core of ours. Comes back if that cannot be."""
+    """End this process by this signal, without a core of ours. Return if that cannot be."""
     prctl(PR_SET_DUMPABLE, 0)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
@@ -125,7 +127,7 @@ def _end_by(number: int) -> None:
 
 
 def _supervisor(job: LaunchJob, launcher: int, talk: Talk, mask: set[int]) -> None:
-    """The whole life of the process between launcher and program: does not return."""
+    """Live the whole life of the process between launcher and program; does not return."""
     try:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         ours, its = Talk.pair()
@@ -211,7 +213,7 @@ def _supervise(
 
 
 def _reap(children: int, program: int, talk: Talk, launcher: int) -> bool:
-    """Collect what ended and tell the launcher about the program; whether that has ended."""
+    """Collect what ended, and tell the launcher of the program. Return whether that ended."""
     try:
         os.read(children, 4096)
     except BlockingIOError:

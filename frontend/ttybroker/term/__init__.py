@@ -32,8 +32,11 @@ class Ended(BaseException):
 
 
 def main(arguments: list[str]) -> int:
-    """Run the terminal. Exit status: 0 left by its user, 1 refused or ended otherwise, 2 usage;
-    a signal ends the process as that signal."""
+    """Run the terminal.
+
+    Exit status: 0 left by its user, 1 refused or ended otherwise, 2 usage. A signal ends the
+    process as that signal.
+    """
     name = ""
     try:
         _catch_signals()
@@ -154,8 +157,11 @@ def _open_log(name: str, options: Options) -> Log | None:
 
 
 def _refusal(error: BrokerError, name: str) -> str:
-    """The broker's no, with a similar name where it knows none, and our own words for a busy
-    port: its advice is also for programs."""
+    """Return the line for the broker's no.
+
+    A name that the broker does not know gets a similar one. A busy port gets our own words, because
+    the broker's advice is also for programs.
+    """
     from ttybroker import client
     from ttybroker.errors import BrokerError as Error
     from ttybroker.holding import holding

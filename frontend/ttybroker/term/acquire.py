@@ -34,7 +34,7 @@ class Wait:
             self._holder = holding(error.holder)
 
     def look(self) -> None:
-        """Ask the broker again for the holder, by a connection of its own; while it is shown."""
+        """While the line is shown, ask the broker for the holder, by a connection of its own."""
         if not self._shown:
             return
         try:
@@ -129,7 +129,7 @@ def _ask(
 
 
 def _readable(broker: client.Client, typed: Callable[[], None] | None) -> bool:
-    """Wait for the answer, at most until it is time to look again; whether it is there."""
+    """Wait for the answer, at most until it is time to look again. Return whether it is there."""
     if not broker.time_left():
         return True
     poll = select.poll()

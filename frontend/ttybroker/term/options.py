@@ -33,8 +33,11 @@ class Usage(Exception):
 
 
 class Options:
-    """What was asked for; see the table below. port: None if none was named. log: "" for a name
-    that is made up. reconnect: None for what fits."""
+    """What was asked for; see the table below.
+
+    port: None if none was named. log: "" for a name that is made up. reconnect: None where nobody
+    said.
+    """
 
     def __init__(self) -> None:
         self.port: str | None = None
@@ -68,7 +71,7 @@ class Options:
 class Option:
     """One option: how it is written, what it needs, and what it means.
 
-    read: makes the value of a text, raises ValueError with what is right; None: a switch, which
+    read: makes the value of a text, and raises ValueError with what is right. None: a switch, which
     --no-NAME takes back. short: a letter. also: other spellings, and what they set.
     """
 
@@ -318,7 +321,7 @@ def _long(options: Options, name: str, words: list[str]) -> None:
 
 
 def _short(options: Options, letters: str, words: list[str]) -> None:
-    """Letters of switches may stand together; the rest behind another letter is its value."""
+    """Read letters: those of switches may stand together. The rest behind another is its value."""
     while letters:
         letter, letters = letters[0], letters[1:]
         option = _BY_LETTER.get(letter)

@@ -1,9 +1,9 @@
 """miniterm without its threads: one loop copies both ways, and sees every end of it.
 
-Whoever is at the other end of the line feeds this process bytes. It holds all that it needs when
-`restrict` is called, and gives up the file system: landlock(7). To ask for the port again it
-connects to the broker's socket by its path, which Landlock does not restrict (before ABI 9, and
-there only if asked to; ttybroker.landlock.KNOWN is older).
+Whoever is at the other end of the line feeds this process bytes. When it holds all that it needs it
+gives up the file system by `restrict`: landlock(7). To ask for the port again it connects to the
+broker's socket by its path. Landlock does not restrict that before ABI 9, and then only if it is
+asked to (ttybroker.landlock.KNOWN is older).
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Terminal(miniterm.Miniterm):
         self._queue(plain)
 
     def _take_input(self) -> None:
-        """What somebody's program writes to us: data, in which no key means anything."""
+        """Take what somebody's program writes to us: data, in which no key means anything."""
         data = self.console.data()
         self._last = time.monotonic()
         if not data:
