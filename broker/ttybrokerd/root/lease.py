@@ -1,8 +1,8 @@
 """A lease: one port, its holder, and all that the broker keeps of it while it lasts.
 
-The device is opened twice. The holder's descriptor is passed on and closed here. The guard's is
-never read or written and stays as long as the lease: with it the holder's close cannot block, an
-unplug shows as a hang-up on it, and taking the port back needs no new open.
+The device is opened twice. The holder's descriptor is passed on, and closed here. The guard's
+descriptor is never read or written, and stays as long as the lease. With it the holder's close
+cannot block, an unplug shows as a hang-up, and taking the port back needs no new open.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ class Lease:
     def hangup_fd(self) -> int:
         """The descriptor that can be read when the port is hung up, whatever the discipline.
 
-        Where one without poll is attached, as it may be when a broker is started again, an epoll
-        set never hears of a hang-up by what is added to it then, as the guard is. The watcher's
-        first entry was made before the holder could attach any.
+        A discipline without poll may be attached, when a broker is started again. What is added to
+        an epoll set then, as the guard is, never shows a hang-up. The watcher's first entry was
+        made before the holder could attach any.
         """
         assert self.watcher is not None
         return self.watcher.fileno()
@@ -140,15 +140,18 @@ class Lease:
     def listen(self, descriptor: int, pid: int) -> None:
         """Have the kernel tell of closes, and of the end of the process `pid` (0: unknown).
 
-        `descriptor` is the broker's own copy of the holder's: while it is open nothing can be
+        `descriptor` is the broker's own copy of the holder's. While it is open nothing can be
         missed. Blocks on no device. Raises OSError when the kernel is out of watches: inotify(7).
         """
         self.watch = linux.watch_closes(self._inotify, descriptor)
         self.exit_fd = _exit_fd(pid)
 
     def listen_again(self) -> None:
-        """Do the same for an adopted lease, which has its pidfd. The watch is on the guard's
-        node, which is the holder's. `held` tells what was missed before that."""
+        """Do the same for an adopted lease, which has its pidfd.
+
+        The watch is on the guard's node, which is the holder's. `held` tells what was missed
+        before.
+        """
         self.watch = linux.watch_closes(self._inotify, self.guard)
 
     def held(self) -> bool:
@@ -159,8 +162,8 @@ class Lease:
     def lock_again(self) -> None:
         """Make sure of the lock that an earlier broker took.
 
-        It names the holder's process or, if that has ended, the earlier broker, which signed for
-        it. Then this broker signs. Raises Refusal as LockFiles.take().
+        It names the holder's process. If that has ended, it names the earlier broker, which signed
+        for it, and this broker signs instead. Raises Refusal as LockFiles.take().
         """
         lives = self.exit_fd >= 0 and not linux.ended(self.exit_fd)
         signer = self.pid if lives else os.getpid()
@@ -173,8 +176,11 @@ class Lease:
         self.lock_pid = signer
 
     def sign(self, pid: int) -> None:
-        """Put `pid` (the broker's) into the lock: the holder's process has ended, but a copy of
-        its descriptor lives on. Raises Refusal as LockFiles.take()."""
+        """Put `pid` (the broker's) into the lock.
+
+        The holder's process has ended, but a copy of its descriptor lives on. Raises Refusal as
+        LockFiles.take().
+        """
         if self.lock_pid is not None and self.lock_pid != pid:
             self._locks.reassign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
@@ -184,7 +190,7 @@ class Lease:
         self._locks.confirm(self.lock_name)
 
     def close(self) -> select.epoll | None:
-        """Let go of everything.
+        """Close all that the lease is made of.
 
         Returns the watcher of a holder that was hung up and still keeps its descriptor.
         """

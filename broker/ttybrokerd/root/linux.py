@@ -1,12 +1,12 @@
-"""The Linux that Python does not have: constants by header, one thin function a call.
+"""The Linux that Python does not have: constants by header, one thin function for each call.
 
-Everything here is a fact of the kernel's interface; no decision is made in this file.
+Everything here is a fact of the kernel's interface. No decision is made in this file.
 
 Private modules of CPython are imported for `socket` and `signal` here, and for threads and their
 queue in workers.py. The public ones of the same names bring enum, which is never used here.
-Measured with Debian's Python 3.11, CPU time of the start and private memory: socket 6 ms and
-0.9 MB; signal 4 ms and 0.7 MB; threading 3 ms and 0.7 MB; queue 4 ms and 0.7 MB; all of them
-together 8 ms and 0.7 MB, where a bare interpreter takes 10 ms.
+Measured with Debian's Python 3.11, CPU time of the start and private memory: socket 6 ms and 0.9
+MB; signal 4 ms and 0.7 MB; threading 3 ms and 0.7 MB; queue 4 ms and 0.7 MB; all of them together 8
+ms and 0.7 MB, where a bare interpreter takes 10 ms.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class FilterProgram(ctypes.Structure):
 
 
 def seccomp(number: int, flags: int, code: bytes) -> None:
-    """seccomp(2), which has that number on this machine: filter the system calls by `code`."""
+    """Filter the system calls by `code`. seccomp(2) has the number `number` on this machine."""
     program = FilterProgram(len(code) // 8, code)
     operation = ctypes.c_long(SECCOMP_SET_MODE_FILTER)
     result = _libc.syscall(
@@ -111,8 +111,10 @@ def seccomp(number: int, flags: int, code: bytes) -> None:
 
 
 def read_file(path: str, most: int | None = None) -> bytes:
-    """The whole of a small file of /proc or /sys, or `most` bytes of any. (Not open(): the backend
-    would run, and so have for itself, all of Python's text and buffer machinery for some numbers.)
+    """Return the whole of a small file of /proc or /sys, or `most` bytes of any.
+
+    Not by open(): the backend would run, and so have for itself, all of Python's text and buffer
+    machinery for some numbers.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -122,7 +124,7 @@ def read_file(path: str, most: int | None = None) -> bytes:
 
 
 def read_start(path: str, most: int) -> bytes:
-    """What one read(2) gives of a file of /proc: enough for one of a line or two."""
+    """Return what one read(2) gives of a file of /proc: enough for a file of a line or two."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, most)
@@ -131,7 +133,7 @@ def read_start(path: str, most: int) -> bytes:
 
 
 def reap(child: int) -> None:
-    """Wait for the end of a child; where SIGCHLD is ignored the kernel has reaped it by then."""
+    """Wait for the end of a child. Where SIGCHLD is ignored, the kernel has reaped it by then."""
     try:
         os.waitpid(child, 0)
     except ChildProcessError:
@@ -139,7 +141,7 @@ def reap(child: int) -> None:
 
 
 def read_all(descriptor: int, most: int | None = None) -> bytes:
-    """What can be read until its end, or until there are `most` bytes."""
+    """Return what can be read until its end, or until there are `most` bytes."""
     parts, left = [], sys.maxsize if most is None else most
     while part := os.read(descriptor, min(left, 65536)):
         parts.append(part)
@@ -148,7 +150,7 @@ def read_all(descriptor: int, most: int | None = None) -> bytes:
 
 
 def set_securebits(bits: int) -> None:
-    """What uid 0 means to this thread: capabilities(7), needs CAP_SETPCAP."""
+    """Set what uid 0 means to this thread: capabilities(7). Needs CAP_SETPCAP."""
     _check(_libc.prctl(PR_SET_SECUREBITS, bits, 0, 0, 0), "securebits")
 
 
@@ -158,14 +160,16 @@ def get_securebits() -> int:
 
 
 def clear_ambient() -> None:
-    """No capability goes with what this thread executes: capabilities(7)."""
+    """Have no capability go with what this thread executes: capabilities(7)."""
     _check(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient capabilities")
 
 
 def one_arena() -> None:
-    """Have all threads share one heap: mallopt(3), M_ARENA_MAX; malloc.h. A thread for each port
-    that is put in order at a time would get one of its own, up to eight a processor, and none is
-    ever given back. Without effect where the C library has no such thing."""
+    """Have all threads share one heap: mallopt(3), M_ARENA_MAX; malloc.h.
+
+    A thread for each port that is put in order would get a heap of its own, up to eight for each
+    processor. None is ever given back. This has no effect where the C library has no such thing.
+    """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_ARENA_MAX, 1)
 
@@ -176,7 +180,7 @@ def inotify() -> int:
 
 
 def watch_closes(inotify_fd: int, descriptor: int) -> int:
-    """Watch the node behind `descriptor` for closes; the watch's number.
+    """Watch the node behind `descriptor` for closes. Return the watch's number.
 
     By /proc/self/fd and not by path, so that it is the inode that was opened.
     """
@@ -193,13 +197,15 @@ def watch_names(inotify_fd: int, directory: str) -> int:
 
 
 def unwatch(inotify_fd: int, watch: int) -> None:
-    """End a watch; one that the kernel has ended already (node deleted) is no error."""
+    """End a watch. One that the kernel has ended already (node deleted) is no error."""
     _libc.inotify_rm_watch(inotify_fd, watch)
 
 
 def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
-    """The watches with news, and whether the queue overflowed (or cannot be read) so that all
-    must be looked at."""
+    """Return the watches with news, and whether all must be looked at.
+
+    That is so if the queue overflowed, or cannot be read.
+    """
     try:
         data = os.read(inotify_fd, 65536)
     except BlockingIOError:
@@ -218,7 +224,10 @@ def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
 
 
 def accept(listener: socket.socket) -> socket.socket:
-    """The next connection, a blocking socket: accept4(2). socket.accept() is in its other half."""
+    """Return the next connection, a blocking socket: accept4(2).
+
+    socket.accept() is in the public module.
+    """
     descriptor: int = listener._accept()[0]  # type: ignore[attr-defined]
     try:
         kind = (listener.family, listener.type, listener.proto)  # or it would ask the kernel
@@ -273,9 +282,11 @@ def message_credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, i
 
 
 def refuse_descriptors(sock: socket.socket) -> None:
-    """Have the kernel tell a peer who sends descriptors EPERM, where it can (Linux 6.16): else
-    they lie in the queue until it is read, and one of them may be the connection itself, which
-    then outlives all its processes. Sockets accepted later are so too."""
+    """Have a peer who sends descriptors get EPERM, where the kernel can do that (Linux 6.16).
+
+    Elsewhere the descriptors lie in the queue until it is read. One of them may be the connection
+    itself, which then outlives all its processes. Sockets that are accepted later are so too.
+    """
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)  # guard: no-descriptors-to-the-broker
     except OSError as error:
@@ -294,8 +305,10 @@ def unsent(tty: int) -> int:
 
 
 def transmitting(tty: int) -> bool:
-    """Whether bytes that have left the queue are still in the chip; False where the driver
-    cannot tell (USB, ptys)."""
+    """Return whether bytes that have left the queue are still in the chip.
+
+    False where the driver cannot tell (USB, ptys).
+    """
     try:
         state = _INT.unpack(fcntl.ioctl(tty, TIOCSERGETLSR, bytes(_INT.size)))[0]
     except OSError:
@@ -304,8 +317,11 @@ def transmitting(tty: int) -> bool:
 
 
 def weak_reference(descriptor: int) -> select.epoll:
-    """An epoll set that lists the open file description of `descriptor` until its last copy
-    anywhere is closed: epoll(7), questions 6; fs/eventpoll.c, eventpoll_release()."""
+    """Return an epoll set that lists the open file description of `descriptor`.
+
+    It does so until the last copy anywhere is closed: epoll(7), questions 6; fs/eventpoll.c,
+    eventpoll_release().
+    """
     watcher = select.epoll()
     try:
         watcher.register(descriptor, 0)
@@ -316,8 +332,10 @@ def weak_reference(descriptor: int) -> select.epoll:
 
 
 def still_open(watcher: select.epoll) -> bool:
-    """Whether any copy of the description given to `weak_reference` is open anywhere; also if
-    that cannot be told just now, for want of descriptors or memory."""
+    """Return whether any copy of the description given to `weak_reference` is open anywhere.
+
+    True, too, if that cannot be told just now, for want of descriptors or memory.
+    """
     try:
         return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
     except OSError:  # guard: unreadable-description
@@ -325,8 +343,10 @@ def still_open(watcher: select.epoll) -> bool:
 
 
 def hung_up(tty: int) -> bool:
-    """Whether the terminal of this descriptor was hung up: tty_io.c, hung_up_tty_poll(). No if
-    that cannot be told just now, for want of memory."""
+    """Return whether the terminal of this descriptor was hung up: tty_io.c, hung_up_tty_poll().
+
+    False if that cannot be told just now, for want of memory.
+    """
     poll = select.poll()
     poll.register(tty, 0)
     try:

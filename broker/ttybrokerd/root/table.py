@@ -63,15 +63,16 @@ class State:
 
 
 class Ask:
-    """One request for a port. `patient` is whether it asked to wait for a busy port; on the
-    caller's clock, in seconds, it waits in the queue until `deadline`, and for a port that is
-    being opened for it until `opens_by`: the wait is for others, not for the device. At `tell`
-    it is told so, once.
+    """One request for a port. Times are in seconds of the caller's clock.
+
+    `patient`: it asked to wait for a busy port. `deadline`: when it gives up waiting for other
+    holders. `opens_by`: when it gives up on a device that does not open. `tell`: when to tell it,
+    once, that the device is slow.
 
     `yields` is YIELD_USER, YIELD_ALL or 0. `keep`: it asks nobody to yield. `claim`: it has lent
     the port and waits to have it back. `ends`: when the time is over of the leases that began with
     its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
-    client is gone, or has not come back to this broker yet; its claim is void when its turn comes.
+    client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
     """
 
     __slots__ = ("absent", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
@@ -184,7 +185,7 @@ class Row:
         return next(places, len(self.queue))
 
     def comes_free(self, ask: Ask) -> bool:
-        """Whether this request has the port next, and that is a matter of a moment."""
+        """Return whether this request has the port next, in a moment."""
         if self.state in (State.OPENING, State.HELD) and self.grace is None:
             return self.current.yields_to(ask)
         return self.state in (State.HELD, State.CLOSING) and self.place(ask) == 0
@@ -192,8 +193,8 @@ class Row:
     def line_up(self) -> None:
         """Let users take turns: each user's first request, then each one's second, and so on.
 
-        Between users with equally many in front, who stood first stays first. A claim stays where
-        it is, between those before it and those behind it.
+        Between users with equally many in front, the first to stand there stays first. A claim
+        stays where it is, between those before it and those behind it.
         """
         claims, before = 0, dict[int, int]()
         turns: dict[Ask, tuple[int, int]] = {}
@@ -206,7 +207,7 @@ class Row:
         self.queue.sort(key=turns.__getitem__)  # guard: users-take-turns
 
     def to_the_back(self) -> None:
-        """Put the claims behind those who wait: the time of all that they lent is over."""
+        """Put the claims behind those who wait. The time of all that they lent is over."""
         claims = [one for one in self.queue if one.claim]
         for one in claims:
             one.ends = NEVER
@@ -235,8 +236,11 @@ class Table:
         self._leases = Counts()
 
     def ask(self, key: int, ask: Ask, ghosts: int = 0) -> list[Effect]:
-        """Somebody wants the port. `ghosts` counts the revoked descriptions that this user
-        still keeps open: they cost a descriptor here as a lease does."""
+        """Deal with a request for the port.
+
+        `ghosts` counts the revoked descriptions that this user still keeps open. Each costs a
+        descriptor here, as a lease does.
+        """
         refusal = self._over_limit(ask, ghosts) or self._unavailable(key, ask)
         if refusal is not None:
             return [Refuse(ask, refusal)]
@@ -269,8 +273,11 @@ class Table:
         return effects
 
     def adopt(self, key: int, ask: Ask, expires: float | None, claims: Sequence[Ask] = ()) -> None:
-        """`ask` has the port already, from a broker that is no more: before anybody asks here.
-        It may be one more than would be granted now. `claims` are those who lent it."""
+        """Take `ask` for the holder: it has the port already, from a broker that is no more.
+
+        Call it before anybody asks here. There may be one more than would be granted now. `claims`
+        are those who lent the port.
+        """
         assert key not in self.ports
         port = self.ports[key] = Row(ask)
         port.state = State.HELD
@@ -285,7 +292,8 @@ class Table:
         self._settle(key)
 
     def renew(self, key: int, old: Ask, ask: Ask, now: float) -> list[Effect]:
-        """`ask` takes the place of an earlier one of its session: what that had or claimed."""
+        """Put `ask` in the place of an earlier request of its session, with what that had or
+        claimed."""
         port = self.ports[key]
         ask.ends, ask.hung = old.ends, old.hung
         if old.claim:
@@ -318,7 +326,7 @@ class Table:
         return told + self._next(key, now)
 
     def end(self, key: int, reason: str) -> list[Effect]:
-        """The lease is over, whatever the reason; the first one counts."""
+        """Note that the lease is over. The first reason counts."""
         port = self.ports.get(key)
         if port is None or port.state is not State.HELD:
             return []
@@ -335,7 +343,10 @@ class Table:
         return self._next(key, now)
 
     def withdraw(self, key: int, ask: Ask) -> list[Effect]:
-        """The asker went away. What it holds ends by the kernel's word, what it claims at once."""
+        """Note that the asker went away.
+
+        What it holds ends by the kernel's word. What it claims ends at once.
+        """
         port = self.ports.get(key)
         if port is None:
             return []
@@ -430,8 +441,11 @@ class Table:
         return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=now_busy.advice)
 
     def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
-        """Why this request cannot even wait, if so. A port that is only being put in order
-        after its last lease is worth waiting for by anybody: it is free for who asks now."""
+        """Return why this request cannot even wait, if so.
+
+        Anybody may wait for a port that is only being put in order after its last lease: it is free
+        for the next.
+        """
         port = self.ports.get(key)
         if port is None or ask.patient or port.comes_free(ask):
             return None
@@ -471,7 +485,7 @@ class Table:
         return sum(one.yields != 0 and one.uid == uid for one in asks)
 
     def _next(self, key: int, now: float) -> list[Effect]:
-        """The port is nobody's: open it for the head of the queue, or forget it."""
+        """Open the port for the head of the queue, or forget it: it is nobody's."""
         port = self.ports[key]
         port.retry = port.outsider = None
         effects: list[Effect] = []
