@@ -35,9 +35,9 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 DRAINS = """
 from ttybrokerd.root import port
 let_go = port.release
-def release(held, devices, others, drain):
+def release(held, *how):
     held.target = held.target.replace(pty=False)
-    return let_go(held, devices, others, drain)
+    return let_go(held, *how)
 port.release = release
 """
 # Standard error is a socket, as under some supervisors.
