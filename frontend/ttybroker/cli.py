@@ -182,7 +182,7 @@ def _revoke(options: argparse.Namespace) -> int:
 
     port, hold = options.port, options.hold
     if not 0 <= hold <= MAX_WAIT:
-        _say("--hold: it is a number of seconds, 30 for example")
+        _say("--hold: must be a number of seconds, such as 30")
         return USAGE
     with client.connect() as broker:
         try:

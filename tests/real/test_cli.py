@@ -234,7 +234,7 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         (["term"], 2, "which port? see: ttybroker list"),
         (["term", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["revoke", "../etc"], 1, "not a port's name"),
-        (["revoke", "--hold", "-1", "ttyS0"], 2, "it is a number of seconds"),
+        (["revoke", "--hold", "-1", "ttyS0"], 2, "must be a number of seconds"),
         (["revoke", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["check", "ttyS9"], 1, ""),
         (["check", "--user", "²", "ttyS0"], 2, "no such user: ²"),

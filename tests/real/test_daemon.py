@@ -326,7 +326,7 @@ def test_a_policy_that_others_may_change_permits_nothing(rig: Rig) -> None:
 def test_a_bad_policy_is_served_as_its_mistake(rig: Rig) -> None:
     rig.port("ttyS0")
     rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["*"]\nconsole = 1\n')
-    serves_the_mistake(rig, "policy.toml:4: console: true or false")
+    serves_the_mistake(rig, "policy.toml:4: console: must be true or false")
 
 
 def test_a_deny_of_a_name_that_nobody_knows_denies_everybody_that_port_alone(rig: Rig) -> None:
@@ -366,7 +366,7 @@ def test_a_drop_in_is_taken_by_a_reload_and_a_bad_one_changes_nothing(rig: Rig) 
             as_user(BOB, (), lambda: take(rig, "gps"))
         gps.write_text(PTY.format("gps", pty.path, f"deny = [{ALICE}]\nconsole = 1"))
         done = rig.prepare()
-        assert (done.returncode, done.stderr) == (1, f"{gps}:6: console: true or false\n")
+        assert (done.returncode, done.stderr) == (1, f"{gps}:6: console: must be true or false\n")
         as_user(ALICE, (), lambda: take(rig, "gps"))
         gps.write_text(PTY.format("gps", pty.path, f"deny = [{ALICE}]"))
         rig.reload(daemon)
@@ -434,7 +434,7 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
     rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["@dialout"]\nmax_lease = "soon"\n')
     done = command(action, *rig.arguments[:4])
     assert done.returncode == 1
-    assert done.stderr == f"{rig.policy}:4: max_lease: a number of seconds\n"
+    assert done.stderr == f"{rig.policy}:4: max_lease: must be a number of seconds\n"
     rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["@dialout", "no-such-user"]\n')
     done = command(action, *rig.arguments[:4])
     assert done.returncode == 0 and ("good" in done.stdout) == (action == "--check")

@@ -341,7 +341,7 @@ PTY = '[[rule]]\nport = "{}"\ndevice = "{}"\nclass = "pty"\n{}\n'
 BETWEEN: dict[str, tuple[tuple[str, ...], str]] = {
     "denied": (("slow0 {slow} deny",), "rule slow0 (line "),
     "denied by another name": (("b {slow} deny", "slow0 {slow} allow"), "rule b (line "),
-    "another device": (("slow0 {other} allow",), "the policy says another thing of it now"),
+    "another device": (("slow0 {other} allow",), "the policy says something else of it now"),
     "another's denied": (("b {other} deny", "slow0 {slow} allow"), ""),
 }
 

@@ -576,7 +576,7 @@ def test_a_bad_policy_gives_a_plan_that_says_so_and_leaves_the_old_one(policy: P
     directory = str(policy.parent.parent)
     assert command.prepare(str(policy), directory) == 1
     plan = start.plan_for(str(policy), directory, keep=True, warn=pytest.fail)
-    assert plan.mistake == f"{policy}:4: console: true or false"
+    assert plan.mistake == f"{policy}:4: console: must be true or false"
     assert (plan.rules, plan.aliases) == ([], {})
     assert plan.filter
     assert not plan.decide(0, frozenset({0}), "ttyS0").allowed

@@ -53,7 +53,7 @@ UNKNOWN_IN_RULE = (
     "path, port, serial, usb"
 )
 NOT_A_SUBJECT = 'is not "@group", "user", a uid or "*"'
-A_LIST = 'a list, such as ["@dialout", "alice", 1000]'
+A_LIST = 'must be a list, such as ["@dialout", "alice", 1000]'
 PRINTABLE = "printable ASCII, with * and ?; a space is ?"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
 GOOD = '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n'
@@ -70,7 +70,7 @@ BAD: list[tuple[str, str]] = [
     # port
     ('[[rule]]\nallow = ["*"]\n', "p:1: port: missing"),
     (GOOD + '[[rule]]\ndeny = ["*"]\n', "p:4: port: missing"),
-    ('[[rule]]\nport = 7\nallow = ["*"]\n', "p:2: port: a string"),
+    ('[[rule]]\nport = 7\nallow = ["*"]\n', "p:2: port: must be a string"),
     (
         '[[rule]]\nport = ""\nallow = ["*"]\n',
         "p:2: port: '' is neither a name nor a glob over names",
@@ -98,13 +98,13 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         '[[rule]]\nport = "gps"\ndevice = "ttyS0"\nallow = ["*"]\n',
-        "p:3: device: an absolute path",
+        "p:3: device: must be an absolute path",
     ),
     (
         '[[rule]]\nport = "gps"\ndevice = "/dev/a\\u0000b"\nallow = ["*"]\n',
-        "p:3: device: an absolute path",
+        "p:3: device: must be an absolute path",
     ),
-    ('[[rule]]\nport = "gps"\ndevice = ["/d"]\nallow = ["*"]\n', "p:3: device: a string"),
+    ('[[rule]]\nport = "gps"\ndevice = ["/d"]\nallow = ["*"]\n', "p:3: device: must be a string"),
     (
         '[[rule]]\nport = "gps"\ndevice = "/a"\ndeny = [1]\n'
         '[[rule]]\nport = "gps"\ndevice = "/b"\nallow = ["*"]\n',
@@ -113,7 +113,7 @@ BAD: list[tuple[str, str]] = [
     # words that say what it is
     (WORDS + 'usb = "0403"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
     (WORDS + 'usb = "0403:6001x"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
-    (WORDS + "usb.id = 1\n", "p:4: usb: a string"),
+    (WORDS + "usb.id = 1\n", "p:4: usb: must be a string"),
     (WORDS + 'serial = ""\n', f"p:4: serial: {PRINTABLE}"),
     (WORDS + 'serial = "A 1"\n', f"p:4: serial: {PRINTABLE}"),
     (WORDS + 'path = "a\\n"\n', f"p:4: path: {PRINTABLE}"),
@@ -174,27 +174,27 @@ BAD: list[tuple[str, str]] = [
         "p:3: allow: a uid is a number from 0 to 4294967294",
     ),
     # the rest
-    (GOOD + 'max_lease = "1h"\n', "p:4: max_lease: a number of seconds"),
-    (GOOD + "max_lease = true\n", "p:4: max_lease: a number of seconds"),
-    (GOOD + "max_lease = 0\n", "p:4: max_lease: a number of seconds above 0"),
-    (GOOD + "max_lease = -5\n", "p:4: max_lease: a number of seconds above 0"),
-    (GOOD + "max_lease = nan\n", "p:4: max_lease: a number of seconds above 0"),
-    (GOOD + "max_lease = inf\n", "p:4: max_lease: a number of seconds above 0"),
-    (GOOD + f"max_lease = 0x{'f' * 5000}\n", "p:4: max_lease: a number of seconds above 0"),
-    (GOOD + "console = 1\n", "p:4: console: true or false"),
+    (GOOD + 'max_lease = "1h"\n', "p:4: max_lease: must be a number of seconds"),
+    (GOOD + "max_lease = true\n", "p:4: max_lease: must be a number of seconds"),
+    (GOOD + "max_lease = 0\n", "p:4: max_lease: must be a number of seconds above 0"),
+    (GOOD + "max_lease = -5\n", "p:4: max_lease: must be a number of seconds above 0"),
+    (GOOD + "max_lease = nan\n", "p:4: max_lease: must be a number of seconds above 0"),
+    (GOOD + "max_lease = inf\n", "p:4: max_lease: must be a number of seconds above 0"),
+    (GOOD + f"max_lease = 0x{'f' * 5000}\n", "p:4: max_lease: must be a number of seconds above 0"),
+    (GOOD + "console = 1\n", "p:4: console: must be true or false"),
     (GOOD + 'class = "usb"\n', 'p:4: class: the classes are "serial" and "pty"'),
     (GOOD + 'class = ["pty"]\n', 'p:4: class: the classes are "serial" and "pty"'),
     (GOOD + "\nbaud = 9600\n", f"p:5: baud: {UNKNOWN_IN_RULE}"),
     (GOOD + GOOD + 'admins = ["@adm"]\n', f"p:7: admins: {UNKNOWN_IN_RULE}"),
     (GOOD + 'Port = "x"\n', f"p:4: Port: {UNKNOWN_IN_RULE}"),
     # lines are TOML's lines
-    ("# a\u2028b\x85c\n" + GOOD + "console = 1\n", "p:5: console: true or false"),
-    (GOOD.replace("\n", "\r\n") + "console = 1\r\n", "p:4: console: true or false"),
+    ("# a\u2028b\x85c\n" + GOOD + "console = 1\n", "p:5: console: must be true or false"),
+    (GOOD.replace("\n", "\r\n") + "console = 1\r\n", "p:4: console: must be true or false"),
     # keys in other clothes
-    (GOOD + '  "console"  =  1\n', "p:4: console: true or false"),
+    (GOOD + '  "console"  =  1\n', "p:4: console: must be true or false"),
     (
         'rule = [{port = "ttyS0", allow = ["*"], console = 1}]\n',
-        "p:1: console: true or false (rule 1)",
+        "p:1: console: must be true or false (rule 1)",
     ),
     (
         '\nrule = [{port = "a", allow = []}]',
@@ -207,13 +207,13 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         "admins = ['''\n[[rule]]\nconsole = 1\n''']\n" + GOOD + "console = 1\n",
-        "p:8: console: true or false",
+        "p:8: console: must be true or false",
     ),
     (
         '[[rule]]\nport = "ttyS0"\nallow = [\n"""\nconsole = 1"""]\nconsole = 1\n',
-        "p:6: console: true or false",
+        "p:6: console: must be true or false",
     ),
-    ("# [[rule]]\n" + GOOD + "# console = 1\nconsole = 1\n", "p:6: console: true or false"),
+    ("# [[rule]]\n" + GOOD + "# console = 1\nconsole = 1\n", "p:6: console: must be true or false"),
     (GOOD + "[rule.hub]\nid = 1\n", f"p:4: hub: {UNKNOWN_IN_RULE}"),
     (GOOD + "hub.id = 1\n", f"p:4: hub: {UNKNOWN_IN_RULE}"),
 ]
@@ -244,7 +244,7 @@ def test_each_bad_rule_is_told_of_and_not_the_first_alone() -> None:
     with pytest.raises(PolicyError) as caught:
         read(GOOD + "console = 1\n" + GOOD + GOOD + "baud = 1\n", "p")
     assert caught.value.mistakes == (
-        "p:4: console: true or false",
+        "p:4: console: must be true or false",
         f"p:11: baud: {UNKNOWN_IN_RULE}",
     )
 
@@ -493,7 +493,7 @@ def test_a_policy_is_read_from_a_file_and_blamed_by_its_name(safe_dir: Path) -> 
     path.write_text(GOOD)
     assert mistakes(path) == ()
     path.write_text(GOOD + "console = 1\n")
-    assert mistakes(path) == (f"{path}:4: console: true or false",)
+    assert mistakes(path) == (f"{path}:4: console: must be true or false",)
 
 
 @root

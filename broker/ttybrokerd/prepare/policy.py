@@ -225,7 +225,7 @@ class _Parser:
     def subjects(self, table: dict[str, Any], key: str, number: int | None) -> Subjects:
         value = table[key]
         if not isinstance(value, list):
-            raise self.error(key, number, 'a list, such as ["@dialout", "alice", 1000]')
+            raise self.error(key, number, 'must be a list, such as ["@dialout", "alice", 1000]')
         return _union([self.subject(item, key, number) for item in value])
 
     def subject(self, item: object, key: str, number: int | None) -> Subjects:
@@ -278,7 +278,7 @@ class _Parser:
         if not given:
             device = self.string(table, "device", number) if "device" in table else None
             if device is not None and (not device.startswith("/") or "\0" in device):
-                raise self.error("device", number, "an absolute path")
+                raise self.error("device", number, "must be an absolute path")
             return device
         if "device" in table:
             raise self.error("device", number, "a path or words that say what it is, not both")
@@ -316,15 +316,15 @@ class _Parser:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error("max_lease", number, "a number of seconds")
+            raise self.error("max_lease", number, "must be a number of seconds")
         if not 0 < value <= MAX_SECONDS:
-            raise self.error("max_lease", number, "a number of seconds above 0")
+            raise self.error("max_lease", number, "must be a number of seconds above 0")
         return float(value)
 
     def flag(self, table: dict[str, Any], key: str, number: int) -> bool:
         value = table.get(key, False)
         if not isinstance(value, bool):
-            raise self.error(key, number, "true or false")
+            raise self.error(key, number, "must be true or false")
         return value
 
     def is_pty(self, table: dict[str, Any], number: int) -> bool:
@@ -336,7 +336,7 @@ class _Parser:
     def string(self, table: dict[str, Any], key: str, number: int) -> str:
         value = table.get(key)
         if not isinstance(value, str):
-            raise self.error(key, number, "missing" if value is None else "a string")
+            raise self.error(key, number, "missing" if value is None else "must be a string")
         return value
 
     def check_keys(self, table: dict[str, Any], known: set[str], number: int | None) -> None:

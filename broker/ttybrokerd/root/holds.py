@@ -39,4 +39,4 @@ class Holds:
         until, seconds = self._all.get((device, uid), (0.0, 0.0))
         if until > time.monotonic():  # guard: kept-off
             what = f"busy: it was taken back, and is kept from you for {seconds:g} s after that"
-            raise Refusal(errno.EBUSY, what, advice="ask again when they are over")
+            raise Refusal(errno.EBUSY, what, advice="ask again later")

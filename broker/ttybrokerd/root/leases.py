@@ -248,7 +248,7 @@ class Leases:
         lease.rule, now, was = request.rule, request.target, lease.target
         # guard: same-device-by-the-new-policy
         if (now.alias, now.pty, now.console) != (was.alias, was.pty, was.console):
-            return Refusal(errno.ENODEV, "the policy says another thing of it now; ask again")
+            return Refusal(errno.ENODEV, "the policy says something else of it now; ask again")
         try:
             # guard: every-name-by-the-new-policy
             self._judge.check_other_names(request.client.identity, was, lease.lock_name)

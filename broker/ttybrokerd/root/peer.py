@@ -66,7 +66,7 @@ def acts_for(caller: Identity, pid: int) -> Holder:
     Raises Refusal EACCES otherwise.
     """
     if not owns(caller.uid, pid):  # guard: owner-of-the-named-process
-        raise Refusal(errno.EACCES, f"process {pid} is not yours to ask for, or has ended")
+        raise Refusal(errno.EACCES, f"process {pid} does not exist, or belongs to another user")
     return Holder(caller.uid, "", pid, processes.program(pid))
 
 

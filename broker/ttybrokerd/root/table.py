@@ -424,7 +424,7 @@ class Table:
         ask, hung = port.current, port.current.hung + 1
         effects: list[Effect] = []
         if hung == HANG_UPS and ask.claim:  # guard: bounded-hang-ups
-            what = f"it was hung up {HANG_UPS} times in a row, for it did not let go in time"
+            what = f"it was hung up {HANG_UPS} times in a row, because it did not let go in time"
             effects = self.refuse(key, ask, Refusal(errno.EDQUOT, what, advice="ask again"))
         effects += self.end(key, LENT)
         ask.hung = hung
@@ -471,7 +471,7 @@ class Table:
             what = f"you have or wait for {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
         if ask.yields and self._yielders(ask.uid) >= YIELDERS_PER_UID:  # guard: yielders-per-user
-            what = f"{YIELDERS_PER_UID} sessions of yours yield already; end some first"
+            what = f"{YIELDERS_PER_UID} of your sessions yield already; end some first"
             return Refusal(errno.EDQUOT, what)
         return None
 

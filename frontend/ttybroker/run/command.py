@@ -237,7 +237,7 @@ def _port(word: str) -> str:
     if valid_name(word):
         return word
     name = word.rpartition("/")[2]
-    hint = f"write {name}" if valid_name(name) else "it is letters, digits, - and _"
+    hint = f"write {name}" if valid_name(name) else "a name has letters, digits, - and _"
     raise Usage(f"{word}: not the name of a port; {hint}")
 
 
