@@ -126,7 +126,7 @@ def flags(yields: bool | str | None) -> int:
     known = {True: "user", False: "", None: "", "no": ""}
     word = known.get(yields, yields)
     if word not in ("user", "all", ""):
-        raise ValueError(f'yields is "user" or "all", not {yields!r}')
+        raise ValueError(f'yields must be "user" or "all", not {yields!r}')
     return {"user": wire.YIELD_USER, "all": wire.YIELD_ALL}.get(str(word), 0)
 
 
