@@ -19,7 +19,7 @@ from support.processes import ROOT
 from support.rig import Rig
 from support.users import NOBODY
 from support.waiting import TIMEOUT
-from ttybroker import aio, errors, wire
+from ttybroker import aio, client, errors, lending, port, wire
 from ttybrokerd import backend
 from ttybrokerd.root.log import Log
 
@@ -95,3 +95,14 @@ def test_the_page_has_every_class_of_error_with_its_errno() -> None:
     for number, kind in errors.BY_ERRNO.items():
         of_class.setdefault(kind.__name__, []).append(errno.errorcode[number])
     assert rows == {name: ", ".join(numbers) for name, numbers in of_class.items()}
+
+
+def test_what_make_docs_shows_has_a_docstring() -> None:
+    shown: list[object] = [getattr(ttybroker, name) for name in ttybroker.__all__]
+    shown += [aio.open_fd, aio.open_tty, backend.init_backend, client.connect]
+    shown.append(client.connection_for_child)
+    for kind in (client.Client, port.BrokeredSerial, lending.YieldingSerial):
+        shown += [found for name, found in vars(kind).items()
+                  if inspect.isfunction(found) and not name.startswith("_")
+                  and found.__qualname__.startswith(kind.__name__)]  # fmt: skip
+    assert [found for found in shown if not inspect.getdoc(found)] == []
