@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _TITLES = ("PORT", "STATE", "HOLDER", "SINCE", "DEVICE", "DESCRIPTION")
 _COPIES = ("PORT", "USER", "PID", "PROGRAM", "DESCRIPTORS")
+_COPIES_SHOWN = 3
 _BOLD = "1"
 # ISO 6429, "select graphic rendition"; every other state is somebody else's: red
 _COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
@@ -32,7 +33,7 @@ def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
     if not ports:
         print("no ports: the policy allows you none, or none is there")
         return
-    below = {name: line.words() for name, line in (lines or {}).items()}
+    below = {port.name: _below(port, lines or {}) for port in ports}
     rows = [_row(port) for port in ports]
     _table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
 
@@ -76,20 +77,31 @@ def _table(
     titles: tuple[str, ...],
     rows: list[tuple[str, ...]],
     styles: Callable[[tuple[str, ...]], tuple[str, ...]],
-    below: dict[str, str] | None = None,
+    below: dict[str, list[str]] | None = None,
 ) -> None:
     """Print rows below their titles. `styles` says in which the first cells of a row are.
-    `below`: by a row's first cell, the line that follows it."""
+    `below`: by a row's first cell, the lines that follow it."""
     widths = [max(map(len, column)) + _GAP for column in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
     encoding = sys.stdout.encoding or "utf-8"
     for row in (titles, *rows):
         drawn = (_BOLD,) * 2 if row is titles else styles(row)
         lines = [_line(row, widths, room, drawn if colour else ())]
-        if below and (more := below.get(row[0])):
+        for more in (below or {}).get(row[0], ()):
             lines.append(_line((f"{' ' * _GAP}{more}",), [0], room, ()))
         for line in lines:
             print(line.encode(encoding, "replace").decode(encoding))
+
+
+def _below(port: PortInfo, lines: dict[str, Line]) -> list[str]:
+    """What is said below a port: what its line is like, and who keeps a copy."""
+    line = lines.get(port.name)
+    told = [] if line is None else [line.words()]
+    for copy in port.copies[:_COPIES_SHOWN]:
+        told += _masked(f"an ended lease's copy, still open: {_holder(copy)}")
+    if len(port.copies) > _COPIES_SHOWN:
+        told.append(f"and {len(port.copies) - _COPIES_SHOWN} more of such copies")
+    return [text for text in told if text]
 
 
 def _row(port: PortInfo) -> tuple[str, ...]:
@@ -192,8 +204,9 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "description": describe(port.device) or None,
         "rule": port.rule or None,
         "waiting": port.waiting,
-        "holder": _fields(port.holder),
-        "lent": _fields(port.lent),
+        "holder": None if port.holder is None else _fields(port.holder),
+        "lent": None if port.lent is None else _fields(port.lent),
+        "copies": [_fields(copy) for copy in port.copies],
     }
     if lines is not None:
         line = lines.get(port.name)
@@ -201,9 +214,7 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
     return known
 
 
-def _fields(holder: Holder | None) -> dict[str, object] | None:
-    if holder is None:
-        return None
+def _fields(holder: Holder) -> dict[str, object]:
     return {
         "uid": holder.uid,
         "user": named(holder).user or None,

@@ -274,6 +274,23 @@ def test_one_port_is_listed_alone(rig: Rig, daemon: Daemon) -> None:
     assert (both.returncode, both.stderr) == (1, "ttybroker: nope: no port that you may use\n")
 
 
+def test_whose_lease_left_a_copy_is_told_while_it_is_open(rig: Rig, daemon: Daemon) -> None:
+    ghost = rig.holder(ALICE)
+    command(rig, "revoke", "ttyS0")
+    holder = rig.holder(BOB)
+    lines = command(rig, "list", "ttyS0").stdout.splitlines()
+    assert re.match(rf"ttyS0 +busy +uid {BOB} ", lines[1])
+    told = rf"  an ended lease's copy, still open: uid {ALICE} \S+ \({ghost.pid}\)"
+    assert re.fullmatch(told, lines[2]), lines
+    (row,) = json.loads(command(rig, "list", "ttyS0", "--json").stdout)
+    assert [copy["pid"] for copy in row["copies"]] == [ghost.pid]
+    assert row["holder"]["pid"] == holder.pid
+    ghost.say()
+    ghost.result()
+    (row,) = json.loads(command(rig, "list", "ttyS0", "--json").stdout)
+    assert row["copies"] == []
+
+
 def test_root_is_told_who_has_a_port_open_also_a_dead_copy(rig: Rig, daemon: Daemon) -> None:
     ghost = rig.holder(ALICE)
     command(rig, "revoke", "ttyS0")

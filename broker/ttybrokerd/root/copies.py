@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import select
 
+from ttybroker.wire import Holder
 from ttybrokerd.root import linux
 
 
 class DeadCopies:
-    """All that are known, each with its device, its user, and the epoll set that lists it."""
+    """All that are known, each with its device, its user, the holder that it was leased to, and the
+    epoll set that lists it."""
 
     def __init__(self) -> None:
-        self._all: list[tuple[int, int, select.epoll]] = []
+        self._all: list[tuple[int, int, Holder, select.epoll]] = []
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, device: int, uid: int, watcher: select.epoll) -> None:
+    def add(self, device: int, uid: int, holder: Holder, watcher: select.epoll) -> None:
         """Remember one more, until it is closed."""
-        self._all.append((device, uid, watcher))
+        self._all.append((device, uid, holder, watcher))
 
     def of(self, uid: int) -> int:
         """Return how many this user still keeps open."""
         self._forget()
-        return sum(owner == uid for _, owner, _ in self._all)
+        return sum(owner == uid for _, owner, _, _ in self._all)
 
     def users(self) -> dict[int, frozenset[int]]:
         """Return by device which users still keep a copy of it."""
         self._forget()
         found: dict[int, frozenset[int]] = {}
-        for device, uid, _ in self._all:
+        for device, uid, _, _ in self._all:
             found[device] = found.get(device, frozenset()) | {uid}
+        return found
+
+    def holders(self) -> dict[int, tuple[Holder, ...]]:
+        """Return by device to whom the copies of it that are still open were leased."""
+        self._forget()
+        found: dict[int, tuple[Holder, ...]] = {}
+        for device, _, holder, _ in self._all:
+            found[device] = (*found.get(device, ()), holder)
         return found
 
     def _forget(self) -> None:
         """Forget those that are closed."""
         for copy in list(self._all):
-            if not linux.still_open(copy[2]):
-                copy[2].close()
+            if not linux.still_open(copy[3]):
+                copy[3].close()
                 self._all.remove(copy)

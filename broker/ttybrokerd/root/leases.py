@@ -182,6 +182,10 @@ class Leases:
         """Return by device which users' revoked holders still keep a descriptor of it."""
         return self._copies.users()
 
+    def copies(self) -> dict[int, tuple[wire.Holder, ...]]:
+        """Return by device the revoked holders whose descriptors of it are still open."""
+        return self._copies.holders()
+
     def look_at(
         self, rows: list[Row], uid: int, everything: bool, then: Callable[[], None]
     ) -> None:
@@ -465,7 +469,7 @@ class Leases:
         if lease.watch is not None:
             self._watched.pop(lease.watch, None)
         if watcher is not None:
-            self._copies.add(lease.key, lease.uid, watcher)
+            self._copies.add(lease.key, lease.uid, lease.holder, watcher)
         if lease.session is not None:
             lease.session.leases -= 1
             if not lease.ask.claim:

@@ -27,14 +27,14 @@ def rows(
     devices: Devices,
     policy: Plan,
     others: Others,
-    ghosts: dict[int, frozenset[int]],
+    copies: dict[int, tuple[wire.Holder, ...]],
     ours: frozenset[int],
     allowed: Callable[[str], Decision],
     everything: bool,
 ) -> list[Row]:
     """One row a port that the caller may use (or each one, if `everything`), aliases first.
-    The devices `ours` are in the table: their locks are no outsider's. `ghosts` says, by device,
-    which users may keep a dead copy of it.
+    The devices `ours` are in the table: their locks are no outsider's. `copies` says, by device,
+    which revoked holders keep a dead copy of it.
 
     Looks at nodes and lock files, opens no device. May be slow: not for the loop.
     """
@@ -43,7 +43,7 @@ def rows(
     for name in [*policy.aliases, *_kernel_names(devices, policy)]:
         decision = allowed(name)
         if decision.allowed or (everything and decision.known):  # guard: list-own-ports
-            found.append(_row(devices, policy, others, ghosts, ours, name, decision))
+            found.append(_row(devices, policy, others, copies, ours, name, decision))
     return found
 
 
@@ -64,7 +64,7 @@ def _row(
     devices: Devices,
     policy: Plan,
     others: Others,
-    ghosts: dict[int, frozenset[int]],
+    copies: dict[int, tuple[wire.Holder, ...]],
     ours: frozenset[int],
     name: str,
     decision: Decision,
@@ -80,10 +80,11 @@ def _row(
         path = decision.device or devices.path(name, None)
         return Row(None, wire.PortInfo(name, path, state, rule))
     try:
-        nobody: frozenset[int] = frozenset()
-        outside = seen.rdev not in ours
-        holder = others.holder(seen, ghosts.get(seen.rdev, nobody)) if outside else None
+        kept = copies.get(seen.rdev, ())
+        users = frozenset(copy.uid for copy in kept if copy.uid is not None)
+        holder = others.holder(seen, users) if seen.rdev not in ours else None
     finally:
         seen.close()
     state = "free" if holder is None else "busy"
-    return Row(seen.rdev, wire.PortInfo(name, seen.target.path, state, rule, 0, holder))
+    port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
+    return Row(seen.rdev, port)

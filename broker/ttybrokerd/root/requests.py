@@ -133,7 +133,7 @@ class Requests:
     def _begin_list(self, client: Connection, request: wire.List) -> None:
         client.look_up_groups()  # for one that watches may do so for days
         who, judged = client.identity, self._judge.version
-        plan, leased, ghosts = self._judge.plan, self._leases.keys(), self._leases.ghosts()
+        plan, leased, copies = self._judge.plan, self._leases.keys(), self._leases.copies()
         everything = self._judge.is_admin(who)
 
         def look() -> list[report.Row]:
@@ -141,7 +141,7 @@ class Requests:
                 return plan.decide(who.uid, who.groups, name)
 
             return report.rows(
-                self._devices, plan, self._others, ghosts, leased, decide, everything
+                self._devices, plan, self._others, copies, leased, decide, everything
             )
 
         self._workers.submit(
