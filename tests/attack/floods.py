@@ -16,6 +16,7 @@ from ttybroker import wire
 
 CONNECTIONS = 250
 UNDER_WAY = 2  # requests on each
+WATCH = wire.encode_request(wire.List(flags=wire.WATCH | wire.DETAILS))
 CHECK = wire.encode_request(wire.Check("ttyS0"))
 SEQPACKET_NOW = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
 AGAIN = 20  # connects between two looks whether it is to end
@@ -23,9 +24,11 @@ AGAIN = 20  # connects between two looks whether it is to end
 Flood = Callable[[Rig, Chat], int]
 
 
-def busy(*messages: bytes, connections: int = CONNECTIONS, connects: int = 0) -> Flood:
+def busy(
+    *messages: bytes, connections: int = CONNECTIONS, connects: int = 0, under_way: int = UNDER_WAY
+) -> Flood:
     """Keep so many connections busy with these messages, in turn, and make `connects` more, each
-    time that some are answered; what is granted is closed at once."""
+    time that some are answered; what is granted is closed at once, and what goes on is read."""
 
     def flood(rig: Rig, chat: Chat) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
@@ -35,7 +38,7 @@ def busy(*messages: bytes, connections: int = CONNECTIONS, connects: int = 0) ->
             sock = connect(rig)
             socks[sock.fileno()] = sock, message
             poll.register(sock, select.EPOLLIN)
-            for _ in range(UNDER_WAY if message else 0):
+            for _ in range(under_way if message else 0):
                 sock.send(message)
         poll.register(chat.sock, select.EPOLLIN)
         chat.say()
@@ -51,7 +54,8 @@ def busy(*messages: bytes, connections: int = CONNECTIONS, connects: int = 0) ->
                     os.close(descriptor)
                 if data and message:
                     done += 1
-                    sock.send(message)
+                    if message != WATCH or data[1] == wire.REFUSED:
+                        sock.send(message)
                 else:
                     poll.unregister(number)
                     sock.close()
@@ -75,6 +79,7 @@ FLOODS: dict[str, Flood] = {
     "open": busy(OPEN),
     "refused": busy(REFUSED),
     "silent": busy(b""),
+    "watch": busy(WATCH, under_way=1),
     "connect": busy(b"", connections=1, connects=AGAIN),
     "all": busy(LIST, CHECK, OPEN, REFUSED, b"", connects=AGAIN),
 }
