@@ -24,7 +24,11 @@ from support.screen import Screen
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
 from ttybroker import BrokerError, cli, client, open_fd, wire
+from ttybrokerd.prepare.make import make
 from ttybrokerd.root.device import Devices, Target
+from ttybrokerd.root.judge import Judge
+from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.plan import decode
 from ttybrokerd.root.refusal import Refusal, busy
 
 pytestmark = pytest.mark.root
@@ -245,6 +249,48 @@ def a_copy_that_is_left(rig: Rig) -> str:
     Orphan(copy).wait()
     told = re.sub(r"since \d\d:\d\d", "since 14:03", told).replace(f"uid {ALICE}", "alice")
     return told.replace(f"(pid {copy})", "(pid 4712)")
+
+
+@provoke
+def a_program_that_has_its_port_again(rig: Rig) -> str:
+    rig.port("ttyS0")
+    rig.daemon()
+    rig.holder(ALICE)
+
+    def comes_back(chat: Chat) -> None:
+        with client.connect(str(rig.socket)) as connection:
+            chat.say()
+            descriptor = None
+            while descriptor is None:
+                with contextlib.suppress(BrokerError):
+                    descriptor = connection.open("ttyS0")
+            chat.hear()
+
+    rig.child(ALICE, comes_back).hear()
+    told = typed(rig, "revoke", "ttyS0", uid=0)
+    told = re.sub(rf"uid {ALICE} has it with .* \(pid \d+\)",
+                  "alice has it with picocom (pid 4711)", told)  # fmt: skip
+    return re.sub(r"since \d\d:\d\d", "since 14:03", told)
+
+
+@provoke
+def a_port_that_is_kept_from_you(rig: Rig) -> str:
+    rig.port("ttyS0")
+    rig.daemon()
+    rig.holder(BOB)
+    with client.connect(str(rig.socket)) as connection:
+        connection.revoke("ttyS0", hold=60)
+    return refused(rig)
+
+
+@provoke
+def a_time_limit_without_the_daemon(rig: Rig) -> str:
+    rig.port("ttyS0", extra="max_lease = 60")
+    rig.write_policy()
+    judge = Judge(decode(make(str(rig.policy)).data), Devices(), alone=True)
+    with pytest.raises(Refusal) as caught:
+        judge.allowed(Identity(BOB, BOB, frozenset(), 0), "ttyS0")
+    return caught.value.answer().message("ttyS0")
 
 
 @provoke
