@@ -15,6 +15,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,16 +129,30 @@ class FakeClient:
         self._mine.close()
 
 
+def be_late() -> None:
+    """Have the launcher look at the program when that had time to end."""
+    look, launcher = os.pidfd_open, os.getpid()
+
+    def look_late(pid: int) -> int:
+        if os.getpid() == launcher:
+            time.sleep(0.3)
+        return look(pid)
+
+    os.pidfd_open = look_late  # type: ignore[assignment]
+
+
 def main() -> int:
     """`fake_broker.py DIRECTORY ARGUMENTS...`: `ttybroker run ARGUMENTS...` on that broker.
 
-    $TEST_PTRACE_SCOPE pretends that Yama says so; $TEST_VIA is a --via."""
+    $TEST_PTRACE_SCOPE pretends that Yama says so; $TEST_VIA is a --via; $TEST_LATE: `be_late`."""
     from ttybroker.run import choose
     from ttybroker.run import main as run
 
     directory = sys.argv[1]
     via = os.environ.pop("TEST_VIA", None)
     scope = os.environ.pop("TEST_PTRACE_SCOPE", None)
+    if os.environ.pop("TEST_LATE", None):
+        be_late()
     if scope is not None:
         choose.yama = lambda: int(scope)  # type: ignore[assignment]
     how = ["--via", via] if via else []

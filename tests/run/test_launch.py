@@ -460,6 +460,10 @@ def _started_in_tree(rig: Rig, script: str) -> tuple[subprocess.Popen[bytes], in
     return process, int(process.stdout.readline())
 
 
+def test_tree_knows_the_status_of_a_program_that_ends_before_it_looks(rig: Rig) -> None:
+    assert sh(rig, "exit 3", env={**TREE, "TEST_LATE": "1"}) == (3, "", "")
+
+
 def test_tree_forwards_signals_to_the_program(rig: Rig) -> None:
     process, program = _started_in_tree(rig, "trap 'exit 9' USR1; READY; while :; do read x; done")
     assert program != process.pid

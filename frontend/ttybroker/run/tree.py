@@ -60,6 +60,7 @@ def launch_in_tree(job: LaunchJob) -> int:
     theirs.close()
     drop_inherited()  # they are the program's, and it must be able to close them
     program = os.pidfd_open(int(mine.answer()))
+    mine.send(b"known")  # before that it must not end: its number would be nobody's
     status = _stand_for(program, mine, watched)
     os.close(program)
     mine.close()
@@ -178,6 +179,8 @@ def _supervise(
     broker, ports = reach(job.connect, job.brokered)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - {signal.SIGCHLD})
     talk.send(b"%d" % program)
+    if talk.receive() is None:
+        return
     ours.send(b"+")
     broker.session = ours.receive() or broker.session
     handle = os.pidfd_open(program)
