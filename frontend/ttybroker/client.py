@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
 import struct
 import sys
 import time
@@ -20,12 +19,19 @@ from ttybroker.errors import (
     ProtocolError,
 )
 
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    T = TypeVar("T")
+else:
+    import _socket as socket  # what `socket` has besides is enums, which cost more than all of ours
+
 VARIABLE = "TTYBROKER_SOCKET"
 MAX_PID = 0x7FFFFFFF  # pid_t
-# plain numbers, because an operation on socket's enum flags is slow
-_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
-_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
-_TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+_TRUNCATED = socket.MSG_CTRUNC | socket.MSG_TRUNC
 _WENT_AWAY = "the broker went away; is it running?"
 # How long an answer may take, in seconds. The broker gives a device that does not open 40, beside
 # the caller's own wait (root/lease.py, OPEN_LIMIT), and a port taken back is put in order first.
@@ -41,13 +47,6 @@ _RIGHTS_SPACE = socket.CMSG_LEN(4)  # room for one descriptor; CMSG_SPACE(4) has
 TRIES = 5
 COMES_BACK = 2.0  # seconds until somebody listens again; behind systemd's socket there always is
 PAUSE = 0.05  # seconds between looks
-
-TYPE_CHECKING = False  # typing costs every start 5 ms
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import TypeVar
-
-    T = TypeVar("T")
 
 Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
 
@@ -407,7 +406,7 @@ class Client:
         self._end = time.monotonic() + (ANSWER_LIMIT if limit is None else limit)
         data = wire.encode_request(request, self._version)
         try:
-            self._sock.sendmsg([data], _credentials(), _NO_SIGNAL)
+            self._sock.sendmsg([data], _credentials(), socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionError):
             pass  # its last word may still be there to read
         except OSError as error:
@@ -449,9 +448,9 @@ class Client:
         try:
             self._wait()
             try:
-                return self._sock.recvmsg(wire.MAX_REPLY, room, _CLOSE_ON_EXEC)[:3]
+                return self._sock.recvmsg(wire.MAX_REPLY, room, socket.MSG_CMSG_CLOEXEC)[:3]
             except ConnectionResetError:  # cut off while we sent; told once, then its last word
-                return self._sock.recvmsg(wire.MAX_REPLY, room, _CLOSE_ON_EXEC)[:3]
+                return self._sock.recvmsg(wire.MAX_REPLY, room, socket.MSG_CMSG_CLOEXEC)[:3]
         except ConnectionError:
             raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY) from None
         except BrokerError:
@@ -530,7 +529,7 @@ def connect(broker: Broker = None) -> Client:
     Raises BrokerUnavailable.
     """
     if isinstance(broker, socket.socket):
-        return Client(broker.dup())
+        return Client(socket.socket(fileno=os.dup(broker.fileno())))
     if broker is None and _pair is not None:
         return _further_connection(_pair)
     path = broker or os.environ.get(VARIABLE) or wire.SOCKET
@@ -573,7 +572,9 @@ def connection_for_child() -> socket.socket:
     if _pair is None:
         what = "there is no backend of init_backend() in this process"
         raise BrokerUnavailable(errno.ECONNREFUSED, what)
-    return _further_connection(_pair).take_socket()
+    from socket import socket as whole  # it is the caller's, with all its methods
+
+    return whole(fileno=_further_connection(_pair).take_socket().detach())
 
 
 def _further_connection(pair: Client) -> Client:

@@ -1,22 +1,28 @@
 """What a refusal looks like on the user side: one class a cause, `errno` always set.
 
 Every class is a `serial.SerialException` and so an OSError. Code that was written for pyserial goes
-on to work. Code that was written for the broker can tell the causes apart.
+on to work. Code that was written for the broker can tell the causes apart. Where pyserial is not
+there, it is an OSError only.
 """
 
 from __future__ import annotations
 
 import errno
 
-from serial import SerialException
-
+from ttybroker import lean
 from ttybroker.wire import Refused
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from typing import Self
 
+    from serial import SerialException
+
     from ttybroker.wire import Holder
+elif lean.without_pyserial:
+    SerialException = OSError
+else:
+    from serial import SerialException
 
 
 class BrokerError(SerialException):

@@ -78,9 +78,6 @@ class Kept:
 def give_children_connections() -> None:
     """To the backend a connection is one process (SCM_CREDENTIALS), and who asks it may be a
     child: the supervisor is one. So every child finds one of its own, made before it was."""
-    from ttybroker.run import lean
-
-    lean.stand_in()
     from ttybroker import client
 
     spare: list[client.Client] = []

@@ -67,7 +67,6 @@ def real(own: Launcher) -> Launcher:
         ("ttybroker", "__init__", ""),
         ("ttybroker", "client", "Client = None\n"),
         ("ttybroker/run", "__init__", RUN),
-        ("ttybroker/run", "lean", "stand_in = lambda: None\n"),
     ):
         (own.code / package).mkdir(mode=0o755, exist_ok=True)
         (own.code / package / f"{module}.py").write_text(text)

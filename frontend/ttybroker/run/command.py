@@ -95,9 +95,13 @@ def main(
     """
 
     def connect_late() -> BrokerClient:
-        from ttybroker.run.lean import connect
+        from ttybroker import lean
 
-        return connect(broker)
+        lean.without_pyserial = True
+        from ttybroker import client
+
+        client.tell_why = say
+        return client.connect(broker)
 
     from ttybroker.run.choose import launch
 

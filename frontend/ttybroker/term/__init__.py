@@ -65,7 +65,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(name: str, options: Options) -> int:
-    _lean_socket()
     from ttybroker import client
     from ttybroker.errors import BrokerError
     from ttybroker.loan import flags
@@ -132,16 +131,6 @@ def _sender(path: str | None) -> Sender | None:
     from ttybroker.term.send import Sender
 
     return Sender(path)
-
-
-def _lean_socket() -> None:
-    """Let `_socket` stand in for `socket`, whose rest is enums for its constants: 2 ms."""
-    import sys
-
-    if "socket" not in sys.modules:
-        import _socket
-
-        sys.modules["socket"] = _socket
 
 
 def _open_log(name: str, options: Options) -> Log | None:
