@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,28 @@ def test_the_port_is_taken_at_the_start_and_kept_to_the_end(
     process.communicate(b"\n", timeout=LIMIT)
     for pid in beside:
         wait_for_end(pid)
+
+
+@LAYOUTS
+@HOW
+def test_what_ends_a_service_does_not_let_the_port_go_before_the_program(
+    rig: Rig, env: dict[str, str], how: tuple[str, ...]
+) -> None:
+    script = "echo began; read line"
+    process = rig.start("--hold", *how, "--", "sh", "-c", script, "/dev/ttyS7", env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"began\n"
+    (beside,) = {pid for pid in holders(rig) if b"fake_broker" in words(pid)}
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        os.kill(beside, number)
+    process.communicate(b"\n", timeout=LIMIT)
+    assert process.returncode == 0
+    wait_for_end(beside)
+
+
+def words(pid: int) -> bytes:
+    """The command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @pytest.mark.parametrize("env", [{"TEST_VIA": "auto"}, {"TEST_VIA": "notify"}])
