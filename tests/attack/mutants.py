@@ -1890,6 +1890,26 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{DENIED_BY_WORDS}[two]", f"{DENIED_BY_WORDS}[no sysfs]"),
     ),
     Mutant(
+        "words-of-a-rule",
+        "a rule with words is about the devices that fit",
+        "return found",
+        (f"{WORDS}::test_a_rule_with_words_is_about_the_devices_that_fit",),
+    ),
+    Mutant(
+        "unknown-is-denied",
+        "a denial by words holds where nothing says what the device is",
+        "return [place for place in places if not place.words]",
+        (
+            f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",
+        ),
+    ),
+    Mutant(
+        "rule-of-the-very-node",
+        "what was looked at is what was judged",
+        NEVER,
+        (f"{WORDS}::test_another_device_than_the_one_that_was_judged_is_not_taken",),
+    ),
+    Mutant(
         "check-every-name",
         "check says of a device that it is denied under another name",
         "return None",

@@ -180,10 +180,15 @@ def test_a_confined_daemon_knows_a_device_by_what_sysfs_says(rig: Rig) -> None:
     rig.rules.append(
         f'[[rule]]\nport = "uart"\npath = "{place}"\nallow = ["*"]\nconsole = true\n'
         '[[rule]]\nport = "none"\nusb = "ffff:ffff"\nallow = ["*"]\n'
+        f'[[rule]]\nport = "tty*"\npath = "{place}"\nallow = [{BOB}]\n'
+        f'[[rule]]\nport = "tty*"\npath = "{place}?"\ndeny = ["*"]\n'
     )
     rig.daemon()
     with client.connect(str(rig.socket)) as connection:
         rows = {port.name: port for port in connection.ports()}
+        for name in names[:1]:
+            assert connection.check(name, uid=BOB).allowed
+            assert connection.check(name, uid=ALICE).rule == ""
     assert (rows["none"].state, rows["none"].device) == ("gone", "usb=ffff:ffff")
     if names:
         assert rows["uart"].device == f"/dev/{names[0]}"

@@ -69,6 +69,13 @@ def test_a_rule_that_somebody_may_come_to_is_not(rules: tuple[str, ...]) -> None
     assert warnings(*rules) == []
 
 
+def test_a_rule_with_words_hides_only_one_with_the_same() -> None:
+    words = 'serial = "A"\nallow = ["*"]'
+    assert warnings(f"ttyS* {words}", 'ttyS0 allow = ["*"]') == []
+    assert warnings(f"ttyS* {words}", f"ttyS0 {words}") == [never(6, "ttyS0", 1)]
+    assert warnings('ttyS* allow = ["*"]', f"ttyS0 {words}") == [never(5, "ttyS0", 1)]
+
+
 def test_each_hidden_rule_is_named_once_with_the_first_that_hides_it() -> None:
     everybody = 'allow = ["*"]'
     assert warnings(*[f"ttyS{glob} {everybody}" for glob in ("0", "*", "1", "0")]) == [

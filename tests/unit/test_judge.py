@@ -21,7 +21,7 @@ def denied(policy: str, uid: int, name: str, alias: str | None, path: str, kerne
     judge = Judge(plan_of(policy), devices)
     target = Target(name, path, False, False, alias)
     try:
-        judge.check_other_names(Identity(uid, uid, frozenset(), 1), target, kernels)
+        judge.check_device(Identity(uid, uid, frozenset(), 1), target, kernels, "")
     except Refusal as refusal:
         return str(refusal.rule)
     return ""

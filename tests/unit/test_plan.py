@@ -45,13 +45,17 @@ kernel_rules = st.builds(
     st.none() | st.floats(0.5, 1e12),
     st.booleans(),
     st.booleans(),
+    st.just(""),
+    st.sampled_from(["", "", "usb=1:2", "usb=1:3", "usb=1:* serial=A?", "driver=x"]),
 )
 aliases = st.sampled_from([("gps", "/dev/gps"), ("ttyS1", "/dev/one")])
 rules = st.lists(
     st.one_of(
         kernel_rules,
         st.builds(
-            lambda rule, alias: rule.replace(port=alias[0], device=alias[1]), kernel_rules, aliases
+            lambda rule, alias: rule.replace(port=alias[0], device=alias[1], words=""),
+            kernel_rules,
+            aliases,
         ),
     ),
     max_size=8,
@@ -61,6 +65,9 @@ names = st.sampled_from(["ttyS0", "ttyS1", "ttyS10", "ttyUSB0", "gps", "gps2", "
 
 def policy_of(listed: list[Rule], admins: Subjects = NOBODY, *warnings: str) -> Policy:
     named = {rule.port: rule.device for rule in listed if rule.device is not None}
+    for number, rule in enumerate(listed):
+        if rule.port in named and rule.words:  # which is a mistake
+            listed[number] = rule.replace(words="")
     return Policy(tuple(listed), admins, named, warnings)
 
 
@@ -116,6 +123,7 @@ def is_plan_or_bad(data: bytes) -> None:
     except BadPlan as bad:
         assert str(bad)
         return
+    plan.facts = {"ttyS0": {"usb": "1:2"}}.get
     for name in ("ttyS0", "gps", "ttyUSB3"):  # and what was read can be asked
         assert isinstance(plan.decide(ALICE, frozenset({20}), name), Decision)
         plan.is_pty(name)
@@ -128,6 +136,8 @@ WHOLE = written(
         [
             Rule(1, "ttyS*", None, True, Subjects(True, frozenset({1, 2}), NOBODY.gids), 5.0,
                  True, True),
+            Rule(3, "ttyS*", None, False, Subjects(False, frozenset({7}), NOBODY.gids), None,
+                 False, False, "", "usb=1:2"),
             Rule(4, "gps", "/dev/gps", False, Subjects(False, NOBODY.uids, frozenset({3})), None,
                  False, False),
         ],
@@ -233,6 +243,19 @@ def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
 # what it decides
 
 
+DEVICES = {"ttyS0": {"usb": "1:2", "serial": "A1"}, "ttyUSB0": {"usb": "1:3"}}
+
+
+def fits(rule: Rule, name: str) -> bool:
+    """Whether the rule is about the device that has this kernel name, if it is about the name."""
+    if not rule.words:
+        return True
+    if name not in DEVICES:  # nobody knows what it is
+        return not rule.allows
+    wanted = dict(word.split("=") for word in rule.words.split(" "))
+    return all(fnmatch.fnmatchcase(DEVICES[name].get(key, ""), wanted[key]) for key in wanted)
+
+
 def oracle(
     policy: Policy, uid: int, gids: frozenset[int], name: str
 ) -> tuple[bool, bool, int | None]:
@@ -243,7 +266,7 @@ def oracle(
             applies = rule.port == name
         else:
             is_kernel_name = KERNEL_NAME.fullmatch(name) is not None
-            applies = is_kernel_name and fnmatch.fnmatchcase(name, rule.port)
+            applies = is_kernel_name and fnmatch.fnmatchcase(name, rule.port) and fits(rule, name)
         known = known or applies
         whom = rule.subjects
         if applies and (whom.everybody or uid in whom.uids or whom.gids & gids):
@@ -257,7 +280,9 @@ def test_it_decides_as_the_first_of_all_rules_that_applies(
     listed: list[Rule], uid: int, gids: frozenset[int], name: str
 ) -> None:
     policy = policy_of(listed)
-    decision = decode(written(policy)).decide(uid, gids, name)
+    plan = decode(written(policy))
+    plan.facts = DEVICES.get
+    decision = plan.decide(uid, gids, name)
     allowed, known, number = oracle(policy, uid, gids, name)
     assert (decision.allowed, decision.known) == (allowed, known)
     assert decision.device == policy.aliases.get(name)
@@ -287,9 +312,11 @@ def test_a_name_is_a_ptys_if_any_rule_says_so(listed: list[Rule], name: str) -> 
         rule
         for rule in listed
         if (rule.port == name if name in policy.aliases else
-            KERNEL_NAME.fullmatch(name) and matches(name, rule.port))
+            KERNEL_NAME.fullmatch(name) and matches(name, rule.port) and fits(rule, name))
     ]  # fmt: skip
-    assert decode(written(policy)).is_pty(name) == any(rule.pty for rule in about)
+    plan = decode(written(policy))
+    plan.facts = DEVICES.get
+    assert plan.is_pty(name) == any(rule.pty for rule in about)
 
 
 def steps(plan: Plan, name: str) -> int:

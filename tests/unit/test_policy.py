@@ -130,12 +130,12 @@ BAD: list[tuple[str, str]] = [
         "p:5: class: a pty has no words that say what it is",
     ),
     (
-        GOOD + 'usb = "0403:6001"\n',
-        "p:2: port: 'ttyS*' is no alias: letters, digits, - and _",
+        GOOD.replace("*", "0", 1) + 'device = "/d"\n' + GOOD.replace("*", "0", 1) + 'serial="A"\n',
+        "p:6: port: ttyS0 is an alias, and these words are for kernel names",
     ),
     (
-        GOOD.replace("*", "0", 1) + 'usb = "0403:6001"\n',
-        "p:2: port: ttyS0 is a kernel's name; words say what an alias means",
+        WORDS.replace("gps", "g.s") + 'serial = "A"\n',
+        "p:2: port: 'g.s' is neither a name nor a glob over names",
     ),
     (
         WORDS + 'serial = "A"\n' + WORDS + 'serial = "B"\n',

@@ -217,10 +217,90 @@ def test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name(
     who = Identity(5, 5, frozenset(), 1)
     if denied:
         with pytest.raises(Refusal, match="rule gps"):
-            judge.check_other_names(who, target, "ttyUSB4")
+            judge.check_device(who, target, "ttyUSB4", "")
     else:
-        judge.check_other_names(who, target, "ttyUSB4")
-    judge.check_other_names(who, target.replace(pty=True), "ttyUSB4")
+        judge.check_device(who, target, "ttyUSB4", "")
+    judge.check_device(who, target.replace(pty=True), "ttyUSB4", "")
+
+
+# rules about kernel names whose devices are something
+
+RULES = """
+[[rule]]
+port = "ttyUSB*"
+serial = "B*"
+deny = [5]
+
+[[rule]]
+port = "ttyUSB*"
+usb = "0403:6001"
+allow = ["*"]
+max_lease = 9
+"""
+
+
+def judge_of(machine: Machine, policy: str = RULES) -> tuple[Judge, Identity]:
+    return Judge(plan_of(policy), machine.devices), Identity(5, 5, frozenset(), 1)
+
+
+def decided(machine: Machine, name: str, policy: str = RULES) -> tuple[bool, str]:
+    judge, who = judge_of(machine, policy)
+    decision = judge.decide(who, name)
+    return decision.allowed, str(decision.rule)
+
+
+def test_a_rule_with_words_is_about_the_devices_that_fit(machine: Machine) -> None:
+    machine.ftdi(0)
+    machine.ftdi(1, "B7")
+    other = machine.ftdi(2, "C1").parent.parent
+    (other / "idProduct").write_text("6015\n")
+    assert decided(machine, "ttyUSB0") == (True, "ttyUSB* (line 7)")
+    assert decided(machine, "ttyUSB1") == (False, "ttyUSB* (line 2)")
+    assert decided(machine, "ttyUSB2") == (False, "None")
+    assert decided(machine, "ttyUSB0", RULES.replace("ttyUSB*", "ttyUSB0"))[0]
+    assert not decided(machine, "ttyUSB1", RULES.replace("ttyUSB*", "ttyUSB0"))[0]
+
+
+def test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed(
+    machine: Machine,
+) -> None:
+    assert decided(machine, "ttyUSB0") == (False, "ttyUSB* (line 2)")
+    assert decided(machine, "ttyUSB0", RULES.replace("[5]", "[6]")) == (False, "None")
+
+
+def test_a_denial_by_words_holds_under_an_alias(machine: Machine) -> None:
+    machine.ftdi(1, "B7")
+    device = f"{machine.dev}/ttyUSB1"
+    alias = f'[[rule]]\nport = "gps"\ndevice = "{device}"\nallow = ["*"]\n'
+    judge, who = judge_of(machine, RULES + alias)
+    with pytest.raises(Refusal, match=r"rule ttyUSB\* \(line 2\)"):
+        judge.check_device(who, Target("gps", device, False, False, device), "ttyUSB1", "")
+
+
+def test_another_device_than_the_one_that_was_judged_is_not_taken(machine: Machine) -> None:
+    at = machine.ftdi(0)
+    judge, who = judge_of(machine)
+    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
+    judge.check_device(who, target, "ttyUSB0", rule)
+    (at.parent.parent / "serial").write_text("B7\n")
+    with pytest.raises(Refusal, match="another device has its name by now") as caught:
+        judge.check_device(who, target, "ttyUSB0", rule)
+    assert caught.value.number == errno.ENODEV
+
+
+def test_a_decision_among_a_thousand_rules_looks_at_the_device_once(machine: Machine) -> None:
+    machine.ftdi(0)
+    rules = "".join(RULES.replace("B*", f"B{number}") for number in range(500))
+    plan, looked = plan_of(rules), list[str]()
+
+    def facts(name: str) -> dict[str, str]:
+        looked.append(name)
+        return machine.facts(name)
+
+    plan.facts = facts
+    assert plan.decide(5, frozenset(), "ttyUSB0").allowed
+    assert looked == ["ttyUSB0"]
 
 
 def toml(wanted: str) -> str:

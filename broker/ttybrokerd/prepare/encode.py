@@ -125,7 +125,9 @@ class _Port:
 def _ports(policy: Policy) -> bytes:
     ports: dict[str, _Port] = {}
     for number, rule in enumerate(policy.rules):
-        ports.setdefault(rule.port, _Port()).add(number, rule)
+        verb = "+" if rule.allows else "-"
+        port = f"{rule.port} {verb}{rule.words}" if rule.words else rule.port
+        ports.setdefault(port, _Port()).add(number, rule)
     uids = [pair for port in ports.values() for pair in sorted(port.uids.items())]
     gids = [pair for port in ports.values() for pair in sorted(port.gids.items())]
     return b"".join(

@@ -44,6 +44,8 @@ def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
 
 
 def _same_port(policy: Policy, early: Rule, late: Rule) -> bool:
+    if early.words not in ("", late.words):
+        return False
     if early.port == late.port:
         return True
     if early.port in policy.aliases or late.port in policy.aliases:

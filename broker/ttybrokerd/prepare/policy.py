@@ -18,7 +18,7 @@ from typing import Any
 from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
-from ttybrokerd.root import portname, words
+from ttybrokerd.root import portname
 from ttybrokerd.root.plan import PolicyError
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
@@ -52,8 +52,8 @@ class Text(Value):
 
 
 class Rule(Value):
-    """One [[rule]], of the file `path`. `device` is set on aliases alone, a path or words;
-    `max_lease` is in seconds."""
+    """One [[rule]], of the file `path`. `device` is set on aliases alone, a path or words; `words`
+    on kernel names, of whose devices it is about those alone; `max_lease` is in seconds."""
 
     line: int
     port: str
@@ -64,6 +64,7 @@ class Rule(Value):
     console: bool
     pty: bool
     path: str = ""
+    words: str = ""
 
     @property
     def where(self) -> str:
@@ -132,6 +133,9 @@ def _aliases(parsers: list[_Parser], mistakes: list[str]) -> dict[str, str]:
             mistakes.append(str(parser.error("device", number, what)))
     for parser, number, rule in rules:
         plain = valid_name(rule.port) and portname.split(rule.port) is None
+        if rule.words and rule.port in found:
+            what = f"{rule.port} is an alias, and these words are for kernel names"
+            mistakes.append(str(parser.error("port", number, what)))
         if plain and rule.port not in found:
             what = f"{rule.port} is no kernel name; an alias needs a device"
             mistakes.append(str(parser.error("port", number, what)))
@@ -205,7 +209,9 @@ class _Parser:
     def rule(self, table: dict[str, Any], number: int) -> Rule:
         self.check_keys(table, RULE_KEYS, number)
         port = self.string(table, "port", number)
-        device = self.device(table, number)
+        device, wanted = self.device(table, number), self.words(table, number)
+        if wanted and valid_name(port) and portname.split(port) is None:
+            device, wanted = wanted, ""
         self.check_port(port, device, number)
         if ("allow" in table) == ("deny" in table):
             raise self.error("port", number, "a rule has either allow or deny")
@@ -220,6 +226,7 @@ class _Parser:
             self.flag(table, "console", number),
             self.is_pty(table, number),
             self.path,
+            wanted,
         )
 
     def subjects(self, table: dict[str, Any], key: str, number: int | None) -> Subjects:
@@ -273,16 +280,19 @@ class _Parser:
         return EVERYBODY  # guard: unknown-name-denies-all
 
     def device(self, table: dict[str, Any], number: int) -> str | None:
-        """The path or the words that say what an alias means."""
+        if "device" not in table:
+            return None
+        device = self.string(table, "device", number)
+        if not device.startswith("/") or "\0" in device:
+            raise self.error("device", number, "must be an absolute path")
+        return device
+
+    def words(self, table: dict[str, Any], number: int) -> str:
+        """What the device is; "" if the rule does not say."""
         given = [key for key in WORDS if key in table]
-        if not given:
-            device = self.string(table, "device", number) if "device" in table else None
-            if device is not None and (not device.startswith("/") or "\0" in device):
-                raise self.error("device", number, "must be an absolute path")
-            return device
-        if "device" in table:
+        if given and "device" in table:
             raise self.error("device", number, "a path or words that say what it is, not both")
-        if table.get("class") == "pty":
+        if given and table.get("class") == "pty":
             raise self.error("class", number, "a pty has no words that say what it is")
         return " ".join(f"{key}={self.word(table, key, number)}" for key in given)
 
@@ -305,9 +315,6 @@ class _Parser:
         if device is not None:
             if not valid_name(port):
                 raise self.error("port", number, f"{port!r} is no alias: letters, digits, - and _")
-            if words.are(device) and portname.split(port) is not None:
-                what = f"{port} is a kernel's name; words say what an alias means"
-                raise self.error("port", number, what)
         elif not _is_glob(port):
             raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
 

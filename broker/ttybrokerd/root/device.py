@@ -138,10 +138,15 @@ class Devices:
 
     def fits(self, kernel_name: str, wanted: str, unknown: bool = False) -> bool:
         """Return whether the words are true of this port; `unknown` where sysfs does not say."""
+        facts = self.facts(kernel_name)
+        return unknown if facts is None else words.fit(wanted, facts)
+
+    def facts(self, kernel_name: str) -> dict[str, str] | None:
+        """Return what this port is; None where sysfs does not say."""
         try:
-            return words.fit(wanted, words.facts(kernel_name, self._ttys))
+            return words.facts(kernel_name, self._ttys)
         except OSError:
-            return unknown
+            return None
 
     def _find(self, wanted: str) -> str:
         """Return the only port that fits the words."""

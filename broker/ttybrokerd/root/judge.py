@@ -30,6 +30,7 @@ class Judge:
 
     def replace(self, plan: Plan) -> None:
         """Go by another plan from now on."""
+        plan.facts = self._devices.facts
         self.plan = plan
         self.version += 1
         self._denying = plan.denying()  # aliases that deny somebody
@@ -67,10 +68,12 @@ class Judge:
             )
         return ""
 
-    def check_other_names(self, who: Identity, target: Target, kernel_name: str) -> None:
-        """Raise Refusal EACCES if the device is denied under another of its names.
+    def check_device(self, who: Identity, target: Target, kernel_name: str, rule: str) -> None:
+        """Judge what was looked at, for which this rule was found by its name.
 
-        Its kernel name and each alias that leads to it are names of one device.
+        Raises Refusal EACCES if the device is denied under another of its names: its kernel name
+        and each alias that leads to it are names of one device. Raises ENODEV if it is another by
+        now, which another rule is about.
         """
         decisions = [self.plan.decide(who.uid, who.groups, alias)
                      for alias, device in self._denying.items()
@@ -78,6 +81,11 @@ class Judge:
                      and self._leads_to(alias, device, target, kernel_name)]  # fmt: skip
         if target.alias is not None and not target.pty:  # guard: deny-by-the-kernels-name
             decisions.append(self.plan.decide(who.uid, who.groups, kernel_name, kernels=True))
+        elif self.plan.worded and not target.pty:
+            decision = self.plan.decide(who.uid, who.groups, kernel_name, kernels=True)
+            if str(decision.rule) != rule:  # guard: rule-of-the-very-node
+                what = "another device has its name by now"
+                raise Refusal(errno.ENODEV, what, advice="ask again")
         for decision in decisions:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:

@@ -255,7 +255,7 @@ class Leases:
             return Refusal(errno.ENODEV, "the policy says something else of it now; ask again")
         try:
             # guard: every-name-by-the-new-policy
-            self._judge.check_other_names(request.client.identity, was, lease.lock_name)
+            self._judge.check_device(request.client.identity, was, lease.lock_name, lease.rule)
         except Refusal as denied:
             return denied
         return None
@@ -351,8 +351,8 @@ class Leases:
             if seen is None:
                 seen = self._devices.look(self._devices.renew(request.target))
                 try:
-                    self._judge.check_other_names(
-                        request.client.identity, seen.target, seen.kernel_name
+                    self._judge.check_device(
+                        request.client.identity, seen.target, seen.kernel_name, request.rule
                     )
                 except Refusal:
                     seen.close()

@@ -18,8 +18,10 @@ exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte or
               flags u8), uids, their rules, gids, their rules
 
 A text is a u32 length and that many bytes of UTF-8. Lists of uids and gids are u32, ascending.
-A port is what rules say in `port`. For each, `everybody`, and beside each uid and gid, is the
-first rule that names them (NONE: no rule does), so that a decision does not walk the rules.
+A port is what rules say in `port`; where these have words that say what the device is, it is
+`port`, a space, + or - (they allow or deny) and the words. For each, `everybody`, and beside each
+uid and gid, is the first rule that names them (NONE: no rule does), so that a decision does not
+walk the rules.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ from bisect import bisect_left
 
 from ttybroker.version import VERSION
 from ttybroker.wire import Value
-from ttybrokerd.root import linux, portname, trust
+from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 POLICY = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "prepare", "policy.toml")
@@ -113,14 +118,17 @@ class Numbers:
 
 
 class Place:
-    """Where in `Numbers` a port's uids and gids are, and what else is known of it."""
+    """Where in `Numbers` a port's uids and gids are, and what else is known of it. `words`: what
+    the device must be, "" for any."""
 
-    __slots__ = ("everybody", "flags", "gids_at", "gids_end", "port", "uids_at", "uids_end")
+    __slots__ = ("everybody", "flags", "gids_at", "gids_end", "port", "uids_at", "uids_end",
+                 "words")  # fmt: skip
 
     def __init__(
         self, port: str, record: tuple[int, int, int, int], uids_at: int, gids_at: int
     ) -> None:
-        self.port = port
+        self.port, _, wanted = port.partition(" ")
+        self.words = wanted[1:]
         self.everybody, uids, gids, self.flags = record
         self.uids_at, self.uids_end = uids_at, uids_at + uids
         self.gids_at, self.gids_end = gids_at, gids_at + gids
@@ -160,6 +168,8 @@ class Plan:
         "aliases",
         "elsewhere",
         "ends",
+        "exact",
+        "facts",
         "files",
         "filter",
         "globs",
@@ -175,8 +185,10 @@ class Plan:
         "seccomp",
         "stamps",
         "warnings",
+        "worded",
     )  # fmt: skip
     ends: bool  # whether `look` raises Mended: the daemon will be started again
+    facts: Callable[[str], dict[str, str] | None]  # what a kernel name's device is, if known
     lacks: bool  # whether it has a mistake, or a rule that denies everybody for want of a name
     # filled by `decode`
     elsewhere: bool  # whether names came from LDAP and the like
@@ -194,7 +206,9 @@ class Plan:
     files: list[str]
     rules: list[tuple[int, int, int, float]]
     numbers: Numbers
-    places: dict[str, Place]  # by what rules say in `port`
+    places: list[Place]
+    worded: bool  # whether any of them has words
+    exact: dict[str, list[Place]]  # by what rules say in `port`
     globs: dict[str, list[Place]]  # those of them with *, ? or [, by what stands before it
 
     def __init__(self) -> None:
@@ -244,7 +258,7 @@ class Plan:
         return {
             alias: device
             for alias, device in self.aliases.items()
-            if (place := self.places.get(alias)) is not None and place.flags & DENIES
+            if any(place.flags & DENIES for place in self.exact.get(alias, ()))
         }
 
     def is_admin(self, uid: int, gids: frozenset[int]) -> bool:
@@ -254,7 +268,7 @@ class Plan:
 
     def allows_something(self, uid: int, gids: frozenset[int]) -> bool:
         """Whether there is a port whose first rule about this caller allows it."""
-        firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places.values())
+        firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places)
         return any(first != NONE and self.rules[first][2] & ALLOWS for first in firsts)
 
     def _matching(self, name: str, device: str | None) -> list[Place]:
@@ -264,14 +278,24 @@ class Plan:
         """
         if device is None and portname.split(name) is None:
             return []
-        exact = self.places.get(name) if device or name not in self.aliases else None
-        found = [] if exact is None else [exact]
+        found = list(self.exact.get(name, ())) if device or name not in self.aliases else []
         if device is None:
             for length in range(len(name) + 1):
                 for place in self.globs.get(name[:length], ()):
                     if portname.matches(name, place.port):
                         found.append(place)
-        return found
+        return self._fitting(name, found) if self.worded else found  # guard: words-of-a-rule
+
+    def _fitting(self, name: str, places: list[Place]) -> list[Place]:
+        """Those of them whose words, if any, are true of the device with this kernel name. Where
+        nothing is known of it, the denials are."""
+        if not any(place.words for place in places):
+            return places
+        facts = self.facts(name)
+        if facts is None:
+            # guard: unknown-is-denied
+            return [place for place in places if not place.words or place.flags & DENIES]
+        return [place for place in places if not place.words or words.fit(place.words, facts)]
 
 
 def decode(data: bytes) -> Plan:
@@ -325,19 +349,22 @@ def _read_ports(reader: _Reader, plan: Plan) -> None:
     if len(ports) != count or len(set(ports)) != count or (names and not count):
         raise BadPlan("ports without names, or twice")
     plan.numbers = Numbers(uids, uid_rules, gids, gid_rules)
-    plan.places, plan.globs = {}, {}
+    plan.places, plan.exact, plan.globs = [], {}, {}
     at, groups_at, most = 0, 0, len(plan.rules)
     for port, record in zip(ports, records, strict=True):
         everybody, _, _, flags = record
         if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES):
             raise BadPlan("a port without its rule")
-        plan.places[port] = place = Place(port, record, at, groups_at)
+        place = Place(port, record, at, groups_at)
+        plan.places.append(place)
+        plan.exact.setdefault(place.port, []).append(place)
         at, groups_at = place.uids_end, place.gids_end
         _check_ascending(uids[place.uids_at : at])
         _check_ascending(gids[place.gids_at : groups_at])
-        prefix = portname.literal(port)
-        if prefix != port:
+        prefix = portname.literal(place.port)
+        if prefix != place.port:
             plan.globs.setdefault(prefix, []).append(place)
+    plan.worded = any(place.words for place in plan.places)
     # guard: plan-rule-numbers
     if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
         raise BadPlan("a user without a rule")

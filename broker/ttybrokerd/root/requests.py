@@ -113,7 +113,7 @@ class Requests:
             asked.session = self._session(client, request.session)
         seen = self._devices.look(target)
         try:
-            self._judge.check_other_names(client.identity, target, seen.kernel_name)
+            self._judge.check_device(client.identity, target, seen.kernel_name, str(rule))
         except Refusal:
             seen.close()
             raise
@@ -221,7 +221,8 @@ class Requests:
         except Refusal:  # an open will tell
             return None
         try:
-            self._judge.check_other_names(who, seen.target, seen.kernel_name)
+            rule = str(decision.rule)
+            self._judge.check_device(who, seen.target, seen.kernel_name, rule)
         except Refusal as refusal:
             return refusal  # guard: check-every-name
         finally:
