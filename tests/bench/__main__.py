@@ -22,8 +22,8 @@ from bench import figures
 from bench.build import Bench, CannotBuild
 from bench.figures import Row
 
-TOPICS = ("lines", "start", "opens", "rules", "reload", "launch", "crowd", "memory", "commands",
-          "traffic", "terminal")  # fmt: skip
+TOPICS = ("lines", "start", "opens", "rules", "reload", "launch", "crowd", "watch", "memory",
+          "commands", "traffic", "terminal")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
