@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -35,7 +36,8 @@ def crowd(rig: Rig, uid: int, count: int, first: bytes = b"") -> None:
     def body(chat: Chat) -> None:
         socks = [connect(rig) for _ in range(count)]
         for sock in socks if first else []:
-            sock.send(first)
+            with contextlib.suppress(BrokenPipeError):  # refused already
+                sock.send(first)
         chat.say()
         chat.hear()
 
