@@ -15,8 +15,9 @@ import ttybrokerd
 
 OUT = Path(__file__).parents[1] / "build" / "docs"
 # What programs call, and the modules in which it is defined.
-MODULES = ("ttybroker", "ttybroker.aio", "ttybroker.client", "ttybroker.errors", "ttybroker.port",
-           "ttybroker.urls", "ttybroker.wire", "ttybrokerd", "ttybrokerd.backend")  # fmt: skip
+MODULES = ("ttybroker", "ttybroker.aio", "ttybroker.client", "ttybroker.errors",
+           "ttybroker.lending", "ttybroker.port", "ttybroker.urls", "ttybroker.wire", "ttybrokerd",
+           "ttybrokerd.backend")  # fmt: skip
 
 
 def main() -> None:

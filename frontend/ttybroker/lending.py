@@ -62,10 +62,15 @@ class YieldingSerial(BrokeredSerial):
         name = self._name_to_open()
         connection = client.connect(self.broker)
         try:
-            self.adopt(connection.open(name, wait=self.wait, flags=self._flags))
+            descriptor = connection.open(name, wait=self.wait, flags=self._flags)
+            self.has(descriptor, connection, name)
         except BaseException:
             connection.close()
             raise
+
+    def has(self, descriptor: int, connection: client.Client, name: str) -> None:
+        """Go on with the port, which came through this connection."""
+        self.adopt(descriptor)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loan = Loan(connection, lambda: client.connect(self.broker), name, self._flags,
                           self._lend, self._take)  # fmt: skip

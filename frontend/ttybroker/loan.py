@@ -22,9 +22,9 @@ _AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, e
 class Loan:
     """The connection through which a session has a port and yields.
 
-    connect: makes another one, when the broker is started again. `lent` is who has the port
-    meanwhile. `look` calls `lend`, which has to let go of the port, and `take`, which gets its new
-    descriptor.
+    connect: makes another one, when the broker is started again. `connection` is None while there
+    is none. `lent` is who has the port meanwhile. `look` calls `lend`, which has to let go of the
+    port, and `take`, which gets its new descriptor.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Loan:
         take: Callable[[int], None],
     ) -> None:
         self.lent: wire.Holder | None = None
-        self._connection: client.Client | None = connection
+        self.connection: client.Client | None = connection
         self._connect, self._name, self._flags = connect, name, flags
         self._session = connection.session
         self._again_at: float | None = None  # when to ask again
@@ -46,9 +46,9 @@ class Loan:
 
     def close(self) -> None:
         """Yield no more, and claim nothing."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._again_at = None
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = self._again_at = None
 
     def ask(self) -> None:
         """Ask for one more descriptor, or for the port, at the next look."""
@@ -58,7 +58,7 @@ class Loan:
         """Return what to wait for until `look` has something to do: descriptors that can be read,
         and for how many seconds at most, None: without an end."""
         left = None if self._again_at is None else max(self._again_at - time.monotonic(), 0.0)
-        return ([] if self._connection is None else [self._connection.fileno()]), left
+        return ([] if self.connection is None else [self.connection.fileno()]), left
 
     def look(self) -> None:
         """Do what the broker says, without waiting. Raises BrokerError when the port is lent and
@@ -68,10 +68,10 @@ class Loan:
                 raise self._lost
             if self._again_at is not None and self._again_at <= time.monotonic():
                 self._ask_again()
-            if self._connection is None or not _readable(self._connection.fileno()):
+            if self.connection is None or not _readable(self.connection.fileno()):
                 return
             try:
-                self._hear(self._connection.news())
+                self._hear(self.connection.news())
             except client.BrokenOff:
                 self.close()
                 self._again_at = time.monotonic()
@@ -83,9 +83,9 @@ class Loan:
             self.lent = news.holder or wire.Holder()
             self._lend(self.lent)
         elif news is not None:
-            assert self._connection is not None
-            self._session = self._connection.session
-            if self.lent is None and self._connection.joined:  # it was here all the time
+            assert self.connection is not None
+            self._session = self.connection.session
+            if self.lent is None and self.connection.joined:  # it was here all the time
                 os.close(news)
                 return
             self.lent = None
@@ -96,9 +96,9 @@ class Loan:
         self._again_at = None
         wait = None if self.lent is None else wire.MAX_WAIT
         try:
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.ask_open(
+            if self.connection is None:
+                self.connection = self._connect()
+            self.connection.ask_open(
                 self._name, wait=wait, flags=self._flags, session=self._session
             )
         except BrokerUnavailable:

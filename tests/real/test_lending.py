@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import termios
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import serial
+import serial_asyncio_fast
 
+import ttybroker.aio
 from support.children import Chat, as_user
 from support.daemon import Daemon
 from support.ptys import Pty
@@ -261,3 +265,56 @@ def test_a_board_that_comes_back_as_another_device_after_it_was_flashed_is_had_a
         flasher.kill()
     link.unlink()
     daemon.settled()
+
+
+class Lines(asyncio.Protocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+def have(lines: Lines, end: bytes) -> bool:
+    return lines.got.endswith(end)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
+def test_a_transport_of_asyncio_stays_while_its_port_is_lent(rig: Rig, one_port: Daemon) -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        port = await ttybroker.aio.open_tty("ttyS0", 57600, broker=str(rig.socket), yields="user")
+        transport, lines = await serial_asyncio_fast.connection_for_serial(loop, Lines, port)
+        for number in range(1, 6):
+            flasher = Flasher(rig)
+            began = time.monotonic()
+            await until(lambda: port.lent is not None)
+            await asyncio.to_thread(flasher.started)
+            assert time.monotonic() - began < 0.9  # it let go at once
+            transport.write(f"later {number}".encode())
+            await asyncio.to_thread(flasher.stop)
+            await until(lambda: port.lent is None)
+            assert await asyncio.to_thread(rig.ports["ttyS0"].read, 7) == f"later {number}".encode()
+            rig.ports["ttyS0"].write(b"%d" % number)
+            await until(partial(have, lines, b"%d" % number))
+        assert lines.got == b"12345"
+        flasher = Flasher(rig)
+        await asyncio.to_thread(flasher.started)
+        with client.connect(str(rig.socket)) as connection:
+            await asyncio.to_thread(connection.revoke, "ttyS0")
+        assert "taken back" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
+        flasher.child.kill()
+
+    asyncio.run(program())
