@@ -219,12 +219,9 @@ def test_a_file_of_its_own_is_not_interrupted(rig: Rig, daemon: Daemon, tmp_path
     there.mkdir()
     file.write_bytes(b"x" * 10_000)
     with Screen(rig, "--send", str(file), "ttyS0") as screen:
-        while True:  # sz has begun
-            with contextlib.suppress(PortBusy):
-                borrow(rig)
-                time.sleep(0.05)
-                continue
-            break
+        until_held_by_another(rig, 0)
+        with pytest.raises(PortBusy):
+            borrow(rig)
         with far_end(rig, there, "rz", "-b", "-q", "-y"):
             screen.shows(b"Quit: Ctrl+]")
         assert (there / "file").read_bytes() == file.read_bytes()
