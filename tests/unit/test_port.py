@@ -22,6 +22,7 @@ from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.others import Others, Taker
 from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.table import Ask
 
 DEAD = OSError(errno.EIO, "Input/output error")
@@ -469,6 +470,28 @@ def test_a_step_that_fails_on_a_device_that_is_there_is_told_and_owed(
     held.release(closed=False)
     assert held.lease.not_put_back == ["break: Input/output error"]
     assert held.debt()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize(("lent", "limit"), [(True, port.LENT_DRAIN), (False, port.DRAIN_LIMIT)])
+def test_a_port_that_was_lent_has_little_time_for_unsent_output_and_keeps_its_settings(
+    device: str, locks: LockFiles, watches: int, mocker: MockerFixture, closed: bool, lent: bool,
+    limit: float,
+) -> None:  # fmt: skip
+    """Also where its session has not closed it, as one that is suspended."""
+    held = Held(device, locks, watches)
+    held.lease.session = Session(bytes(16), 0)
+    held.lease.target = held.lease.target.replace(pty=False)
+    let_out = mocker.patch("ttybrokerd.root.port._drain")
+    change(held.descriptor)
+    if closed:
+        held.close()
+    dead = port.release(held.lease, held.devices, held.others, closed, lent)
+    if dead is not None:
+        dead.close()
+        held.close()
+    assert [call.args[1] for call in let_out.call_args_list] == ([limit] if closed or lent else [])
+    assert (held.lease.left is not None) == (closed or lent)
 
 
 @pytest.mark.parametrize(
