@@ -30,8 +30,7 @@ PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
-    f"{PLAN}"
-    "::test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all"
+    f"{PLAN}::test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all"
 )
 FILES = "tests/unit/test_files.py"
 DROP_INS = f"{FILES}::test_a_drop_in_that_cannot_be_believed_is_a_bad_policy"
@@ -39,12 +38,9 @@ JUDGE = "tests/unit/test_judge.py"
 WORDS = "tests/unit/test_words.py"
 DENIED_BY_WORDS = f"{WORDS}::test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name"
 EVERY_NAME = (
-    "tests/real/test_judged.py"
-    "::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
+    "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
 )
-BETWEEN = (
-    "tests/real/test_devices.py::test_a_reload_while_a_port_opens_decides_over_its_grant"
-)
+BETWEEN = "tests/real/test_devices.py::test_a_reload_while_a_port_opens_decides_over_its_grant"
 CALLS = "tests/real/test_seccomp_inside.py"
 CONFINED = "tests/real/test_confined.py"
 LAUNCH = "tests/attack/test_launcher.py"
@@ -893,9 +889,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "give-up-after-a-failed-start",
         "privilege is given up though the backend did not start",
-        "import sys\n"
-        "if sys.exc_info()[0] is None:\n"
-        "    become(user)",
+        "import sys\nif sys.exc_info()[0] is None:\n    become(user)",
         (
             "tests/real/test_forked.py::test_a_backend_that_cannot_start_is_an_error_and_privilege_is_gone_all_the_same",
         ),
@@ -954,8 +948,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "bounded-threads",
         "the number of threads is bounded",
         "self.busy > self._threads and self._start(self._work)",
-        ("tests/unit/test_workers.py::"
-         "test_there_are_never_more_threads_than_the_bound_and_every_job_runs",),
+        (
+            "tests/unit/test_workers.py::"
+            "test_there_are_never_more_threads_than_the_bound_and_every_job_runs",
+        ),
     ),
     Mutant(
         "no-thread-is-no-end",
@@ -1000,9 +996,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "fold-refusals",
         "refusals of a user are folded in the log",
         NEVER,
-        ("tests/unit/test_fold.py::"
-         "test_of_ten_thousand_refusals_some_are_written_and_the_rest_is_counted",
-         "tests/real/test_log.py::test_ten_thousand_refusals_do_not_drown_a_grant"),
+        (
+            "tests/unit/test_fold.py::"
+            "test_of_ten_thousand_refusals_some_are_written_and_the_rest_is_counted",
+            "tests/real/test_log.py::test_ten_thousand_refusals_do_not_drown_a_grant",
+        ),
     ),
     Mutant(
         "folded-users-are-bounded",
@@ -1035,8 +1033,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "an-unheard-connection-ends",
         "a connection that cannot be heard any more ends, and nothing else",
         NEVER,
-        ("tests/unit/test_clients.py::"
-         "test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does",),
+        (
+            "tests/unit/test_clients.py::"
+            "test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does",
+        ),
         "OSError",
     ),
     Mutant(
@@ -1049,7 +1049,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "pause-without-descriptors",
         "without a descriptor for a connection the loop does not spin",
         REMOVE,
-        ("tests/unit/test_clients.py::test_without_a_descriptor_it_pauses_and_accepts_again_later",),
+        (
+            "tests/unit/test_clients.py::test_without_a_descriptor_it_pauses_and_accepts_again_later",
+        ),
     ),
     Mutant(
         "places-for-root",
@@ -1062,8 +1064,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "descriptors-for-root",
         "users' leases leave descriptors for what root asks",
         NEVER,
-        ("tests/real/test_fair.py::"
-         "test_leases_and_connections_of_others_leave_descriptors_for_root",),
+        (
+            "tests/real/test_fair.py::"
+            "test_leases_and_connections_of_others_leave_descriptors_for_root",
+        ),
         FAILS + "|waited|BrokerError|Unavailable|OSError",
     ),
     Mutant(
@@ -1090,9 +1094,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "store-at-a-pace",
         "leases go into systemd's store at a pace",
         ALWAYS,
-        ("tests/real/test_restart.py::test_leases_go_into_the_store_at_a_pace",
-         "tests/real/test_restart.py::"
-         "test_who_opens_and_closes_in_a_loop_gives_systemd_nothing_to_do"),
+        (
+            "tests/real/test_restart.py::test_leases_go_into_the_store_at_a_pace",
+            "tests/real/test_restart.py::"
+            "test_who_opens_and_closes_in_a_loop_gives_systemd_nothing_to_do",
+        ),
     ),
     Mutant(
         "nothing-kept-of-an-ended-lease",
@@ -1105,8 +1111,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "keep-young-leases-at-the-end",
         "a daemon that is asked to end has all leases kept",
         REMOVE,
-        ("tests/real/test_restart.py::"
-         "test_a_lease_too_young_for_the_store_goes_on_when_the_daemon_is_asked_to_end",),
+        (
+            "tests/real/test_restart.py::"
+            "test_a_lease_too_young_for_the_store_goes_on_when_the_daemon_is_asked_to_end",
+        ),
     ),
     Mutant(
         "renamed-device",
@@ -1604,8 +1612,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "exclusive-is-the-last-step",
         "nothing of a grant fails after TIOCEXCL",
-        "fcntl.ioctl(holder, linux.TIOCEXCL)\n"
-        "lease.watcher = linux.weak_reference(holder)",
+        "fcntl.ioctl(holder, linux.TIOCEXCL)\nlease.watcher = linux.weak_reference(holder)",
         (f"{FAULTS}::{ON_THE_WAY}",),
         "is stuck",
     ),
@@ -1670,7 +1677,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bounded-look-at-the-directory",
         "a crowded lock directory costs a start no more than MOST_NAMES",
         "for _, entry in enumerate(entries):\n"
-        "    if entry.name.startswith(\"LCK..\"):\n"
+        '    if entry.name.startswith("LCK.."):\n'
         "        locks[entry.inode()] = entry.name\n"
         "    elif _maker(entry.name) is not None:\n"
         "        temporary.append(entry)",
@@ -1683,7 +1690,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "guessed-temporary-names",
         "whoever makes the names that a broker would use next keeps nobody from a port",
         NEVER,
-        (f"{TEST_LOCKS}::test_whoever_guesses_the_next_temporary_names_keeps_nobody_from_the_port",),
+        (
+            f"{TEST_LOCKS}::test_whoever_guesses_the_next_temporary_names_keeps_nobody_from_the_port",
+        ),
         "File exists",
     ),
     Mutant(
@@ -1727,18 +1736,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "paced-reading",
         "what is dear to read is read once for all who ask meanwhile",
         NEVER,
-        (
-            "tests/unit/test_others.py::test_what_is_dear_is_read_once_for_all_who_ask_meanwhile",
-        ),
+        ("tests/unit/test_others.py::test_what_is_dear_is_read_once_for_all_who_ask_meanwhile",),
     ),
     Mutant(
         "login-by-the-kernels-word",
         "a login counts only with the port as its terminal",
         "process(pid) is not None and (found := process(pid)) is not None",
-        (
-            "tests/unit/test_logins.py"
-            "::test_what_utmp_says_counts_for_nothing_without_the_terminal",
-        ),
+        ("tests/unit/test_logins.py::test_what_utmp_says_counts_for_nothing_without_the_terminal",),
     ),
     Mutant(
         "login-lingers",
@@ -1777,8 +1781,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "keep-the-queue",
         "the queue keeps its order when a port has been put in order",
-        "port = self._port(key, State.CLOSING)\n"
-        "port.queue.rotate(1)",
+        "port = self._port(key, State.CLOSING)\nport.queue.rotate(1)",
         (f"{PROTOCOL}::{AS_THE_ORACLE}",),
         "Different",
     ),
@@ -1802,7 +1805,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "judge-what-waits-at-a-reload",
         "a reload goes through the queues",
         REMOVE,
-        ("tests/real/test_judged.py::test_a_reload_refuses_what_waits_and_is_not_allowed_any_more",),
+        (
+            "tests/real/test_judged.py::test_a_reload_refuses_what_waits_and_is_not_allowed_any_more",
+        ),
         FAILS + "|Timeout|timed out|waited",
     ),
     Mutant(
@@ -1828,10 +1833,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "trusted-drop-in-directory",
         "the directories of drop-ins are root's alone",
         NEVER,
-        (
-            f"{FILES}"
-            "::test_a_directory_that_others_may_write_is_a_bad_policy_though_it_is_empty",
-        ),
+        (f"{FILES}::test_a_directory_that_others_may_write_is_a_bad_policy_though_it_is_empty",),
     ),
     Mutant(
         "trusted-drop-in",
@@ -1899,9 +1901,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "unknown-is-denied",
         "a denial by words holds where nothing says what the device is",
         "return [place for place in places if not place.words]",
-        (
-            f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",
-        ),
+        (f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",),
     ),
     Mutant(
         "rule-of-the-very-node",
@@ -1974,7 +1974,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "session-of-its-user",
         "a session is joined by its user alone",
         "session is None",
-        ("tests/real/test_sessions.py::test_a_session_is_joined_by_its_user_alone_and_by_its_number",),
+        (
+            "tests/real/test_sessions.py::test_a_session_is_joined_by_its_user_alone_and_by_its_number",
+        ),
         FAILS + "|Failed",
     ),
     Mutant(
@@ -1996,8 +1998,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "no-ping-pong",
         "a claim asks nobody to yield, and neither does who asks to keep",
         NEVER,
-        (f"{TABLE}::test_a_claim_asks_nobody_to_yield",
-         "tests/real/test_lend.py::test_it_yields_to_whom_it_said[32-60101-64-False]"),
+        (
+            f"{TABLE}::test_a_claim_asks_nobody_to_yield",
+            "tests/real/test_lend.py::test_it_yields_to_whom_it_said[32-60101-64-False]",
+        ),
+    ),
+    Mutant(
+        "claims-of-others",
+        "who takes back his own port does not end what others wait for or have lent",
+        NEVER,
+        ("tests/real/test_lend.py::test_a_user_revokes_his_own_lease_and_not_anothers_claim",),
     ),
     Mutant(
         "yields-to-its-user",
@@ -2009,8 +2019,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "one-time-limit-a-chain",
         "handing a port back and forth does not lengthen the time of a lease",
         "ask.ends = limit",
-        ("tests/real/test_lend.py::test_the_time_limit_is_that_of_the_whole_chain",
-         f"{TABLE}::test_the_time_of_a_chain_counts_from_its_first_grant"),
+        (
+            "tests/real/test_lend.py::test_the_time_limit_is_that_of_the_whole_chain",
+            f"{TABLE}::test_the_time_of_a_chain_counts_from_its_first_grant",
+        ),
     ),
     Mutant(
         "bounded-hang-ups",

@@ -162,13 +162,14 @@ class Leases:
         """Return what the holder's user waits for on this port; if not `all_of_them`, but for his
         other sessions that have ports: those are other programs of his. And his claims; with an
         admin's revoke all."""
-        return [
-            ask
-            for key, ask in self.table.waiting()
-            if key == lease.key and (ask.uid == lease.uid or (ask.claim and by_admin))
-            and (all_of_them or ask.claim or ask.session in (None, lease.session)
-                 or not ask.session.leases)
-        ]  # fmt: skip
+        found: list[Ask] = []
+        for ask in self.table.ports[lease.key].queue:
+            if ask.uid != lease.uid and not (ask.claim and by_admin):  # guard: claims-of-others
+                continue
+            mine = ask.session in (None, lease.session)
+            if all_of_them or ask.claim or mine or (ask.session and not ask.session.leases):
+                found.append(ask)
+        return found
 
     def keys(self) -> frozenset[int]:
         """Return the devices in the table: their locks are no outsider's."""
