@@ -144,6 +144,25 @@ def test_without_a_port_there_is_nothing_to_hold(capfd: pytest.CaptureFixture[st
     )
 
 
+def test_a_port_that_cannot_be_held_says_so_and_can_be_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, before = hold.Held(["ttyS0"]), set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(hold, "start_new_thread", _no_thread)
+        with pytest.raises(OSError, match="ttyS0: cannot be held: no thread can be had"):
+            held.keep("ttyS0", rig.device.near)
+    assert set(os.listdir("/proc/self/fd")) == before
+    held.keep("ttyS0", rig.device.near)
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    rig.renew("ttyS7")  # hangs up
+    assert until(lambda: len(os.listdir("/proc/self/fd")) == len(before))
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_what_is_not_to_be_held_is_not_kept() -> None:
     before = set(os.listdir("/proc/self/fd"))
     hold.Held(["ttyS1"]).keep("ttyS0", 0)

@@ -6,6 +6,7 @@ last, and the modem lines do not move.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from _thread import allocate_lock, start_new_thread
@@ -24,13 +25,26 @@ class Held:
         self._lock = allocate_lock()
 
     def keep(self, name: str, fd: int) -> None:
-        """Keep a copy of this descriptor of the port, if it is to be held and is not."""
+        """Keep a copy of this descriptor of the port, if it is to be held and is not. Raises
+        OSError with a line to show, when no descriptor or no thread can be had."""
         if name not in self._missing:
             return
         with self._lock:
             if name in self._missing:
                 self._missing.remove(name)
-                start_new_thread(self._until_hung_up, (name, os.dup(fd)))
+                try:
+                    self._watch(name, fd)
+                except OSError as error:
+                    self._missing.add(name)
+                    raise OSError(error.errno, f"{name}: cannot be held: {error.strerror}")
+
+    def _watch(self, name: str, fd: int) -> None:
+        copy = os.dup(fd)
+        try:
+            start_new_thread(self._until_hung_up, (name, copy))
+        except RuntimeError:
+            os.close(copy)
+            raise OSError(errno.EAGAIN, "no thread can be had")
 
     def _until_hung_up(self, name: str, fd: int) -> None:
         """Let go when the port is hung up: a dead descriptor would be in the next holder's way."""

@@ -44,6 +44,9 @@ class Leased:
 
         A number that was used again is there more than once.
         """
-        with open(f"/proc/self/fdinfo/{self._set.fileno()}", "rb") as file:
-            lines = [line.split() for line in file.read().splitlines()]
+        try:
+            with open(f"/proc/self/fdinfo/{self._set.fileno()}", "rb") as file:
+                lines = [line.split() for line in file.read().splitlines()]
+        except OSError:  # no descriptor left, or no /proc: the kernel answers the lock then
+            return []
         return [int(words[1]) for words in lines if words[0] == b"tfd:"]

@@ -65,7 +65,7 @@ class Complaints:
         self._said -= {said for said in self._said if said[0] == name}
 
 
-_HIDDEN, _CONTROLLING = -1, -2  # causes that are no errno
+_HIDDEN, _CONTROLLING, _NOT_HELD = -1, -2, -3  # causes that are no errno
 
 
 class Supervisor:
@@ -228,7 +228,10 @@ class Supervisor:
         if flags & os.O_APPEND:
             fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | os.O_APPEND)
         self.leased.add(fd)
-        self._held.keep(name, fd)
+        try:
+            self._held.keep(name, fd)
+        except OSError as error:
+            self.complaints.say("", _NOT_HELD, f"{error.strerror} from this open on")
         self._put(call, fd, flags)
         self.complaints.forget(name)
 
