@@ -41,7 +41,7 @@ def holder(stage: Stage) -> str:
 
 @pytest.mark.parametrize("sandbox", [BWRAP, UNSHARE], ids=["bwrap", "unshare"])
 @pytest.mark.parametrize(
-    ("how", "program"),
+    ("how", "inside"),
     [
         ((), ["sh", "-c", f"exec 3<>{NODE}; {HOLD}"]),
         (("--via", "notify"), ["sh", "-c", f"exec 3<>{NODE}; {HOLD}"]),
@@ -52,9 +52,9 @@ def holder(stage: Stage) -> str:
     ids=["traced", "listened", "fd", "stdio", "pty"],
 )
 def test_a_sandbox_gets_its_port_and_the_holder_is_a_process_of_it(
-    stage: Stage, run: list[str], sandbox: list[str], how: tuple[str, ...], program: list[str]
+    stage: Stage, run: list[str], sandbox: list[str], how: tuple[str, ...], inside: list[str]
 ) -> None:
-    process = stage.start(*sandbox, *run, *how, "--", *program)
+    process = stage.start(*sandbox, *run, *how, "--", *inside)
     try:
         stage.hear(b"up")
     except AssertionError:
