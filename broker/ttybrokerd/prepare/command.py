@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -41,7 +42,8 @@ def prepare(named: str | None, directory: str) -> int:
     A bad policy leaves the plan there as it is. So does one that denies somebody whom nobody knows
     here. Raises OSError.
     """
-    os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
+    with contextlib.suppress(PermissionError):  # the unit's filter forbids it
+        os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
     path = plan.policy_path(named)
     made = make(path)
     if mistakes := made.mistakes or made.policy.unknown:  # guard: reload-with-unknown-names

@@ -80,12 +80,16 @@ class Service:
         self.reload()
 
     def reload(self) -> None:
-        """Prepare the policy's plan, have the daemon take it, and wait until it has."""
-        run("ttybrokerd", "--prepare")
+        """Have the policy taken, and wait until it is."""
         before = self.log().count("reload reason=")
-        os.kill(self.pid, signal.SIGHUP)
+        self.ask_to_reload()
         until("the policy to be read", lambda: self.log().count("reload reason=") > before,
               told=self.log)  # fmt: skip
+
+    def ask_to_reload(self) -> None:
+        """Prepare the policy's plan, and have the daemon take it."""
+        run("ttybrokerd", "--prepare")
+        os.kill(self.pid, signal.SIGHUP)
 
     def begin(self) -> None:
         """What is there now is to be there in the end, and no more."""
@@ -203,6 +207,10 @@ class SystemdService(Service):
 
     def stop(self) -> None:
         run("systemctl", "stop", "ttybroker.socket", "ttybroker.service")
+
+    def ask_to_reload(self) -> None:
+        """As an administrator does it."""
+        run("systemctl", "reload", "ttybroker.service")
 
     def log(self) -> str:
         return run("journalctl", "--no-pager", "-o", "cat", "-u", "ttybroker.service")
