@@ -1248,6 +1248,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "that the file system is given up is tried",
         "return",
         ("tests/real/test_confined_inside.py::test_a_step_that_did_not_take_is_the_end",),
+        f"{FAILS}|the other side has ended",
     ),
     Mutant(
         "limit-read-back",
@@ -1781,7 +1782,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "keep-the-queue",
         "the queue keeps its order when a port has been put in order",
-        "port = self._port(key, State.CLOSING)\nport.queue.rotate(1)",
+        "port = self._port(key, State.CLOSING)\nport.queue.reverse()",
         (f"{PROTOCOL}::{AS_THE_ORACLE}",),
         "Different",
     ),
