@@ -898,7 +898,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "child-never-returns",
         "a program runs once, though its backend cannot be forked",
         "raise",
-        (f"{LAUNCH}::test_a_full_process_table_is_told_and_leaves_nothing",),
+        ("tests/unit/test_backend.py::test_the_process_between_ends_though_no_backend_can_be_forked",),
     ),
     Mutant(
         "time-limit",
