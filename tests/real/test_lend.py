@@ -356,6 +356,23 @@ def test_a_session_that_closes_its_port_by_itself_can_ask_again(rig: Rig, one_po
     monitor.say("end")
 
 
+def test_a_session_that_comes_back_after_its_asker_has_left_keeps_the_port(
+    rig: Rig, one_port: Daemon
+) -> None:
+    monitor = yielder(rig, slow=True)
+    asker = rig.holder(ALICE, wait=30)
+    assert monitor.hear() == ("lent", ALICE)
+    asker.kill()
+    while row(rig).waiting:
+        time.sleep(0.01)
+    assert done(monitor, "again") == "asked"
+    assert monitor.hear() == ("back", termios.B57600)  # one more descriptor of the same lease
+    flash(rig)
+    assert [monitor.hear()[0] for _ in range(2)] == ["lent", "back"]
+    assert one_port.process.poll() is None
+    monitor.say("end")
+
+
 # a daemon that is started again
 
 

@@ -1318,3 +1318,29 @@ class Tables(RuleBasedStateMachine):
 TestTables = Tables.TestCase
 TestTables.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
 TestTables.pytestmark = [pytest.mark.timeout(600)]  # a minute, with its branches counted
+
+
+def test_who_comes_back_when_its_claim_and_its_asker_are_gone_keeps_the_port() -> None:
+    monitor, again = ask(1, yields=YIELD_USER), ask(1, yields=YIELD_USER)
+    table = held_by(monitor)
+    flasher, other = ask(1), ask(1)
+    table.ask(TTY, flasher)
+    table.withdraw(TTY, monitor)
+    table.withdraw(TTY, flasher)
+    assert table.renew(TTY, monitor, again, 0.25) == []
+    assert table.next_alarm() is None
+    assert table.ask(TTY, other) == [Lend(TTY, again, other, GRACE)]
+
+
+def test_who_comes_back_within_its_grace_has_a_claim_again_and_no_more_time() -> None:
+    monitor, again = ask(1, yields=YIELD_USER), ask(1, yields=YIELD_USER)
+    table, flasher, bob = held_by(monitor), ask(1), ask(2, wait=99)
+    table.ask(TTY, bob)
+    table.ask(TTY, flasher)
+    table.withdraw(TTY, monitor)
+    assert table.renew(TTY, monitor, again, 0.25) == [Lend(TTY, again, flasher, GRACE - 0.25)]
+    assert table.tick(GRACE) == [End(TTY, again, LENT)]
+    for one in (flasher, again, bob):
+        assert table.closed(TTY, 0) == [Start(TTY, one)]
+        table.opened(TTY, 0)
+        table.end(TTY, "closed")

@@ -296,15 +296,15 @@ class Table:
         claimed."""
         port = self.ports[key]
         ask.ends, ask.hung = old.ends, old.hung
-        if old.claim:
-            _claim(ask)
-        port.queue = [ask if one is old else one for one in port.queue]
-        if port.current is not old:
+        if port.current is not old or port.state is not State.HELD:
+            if old.claim:
+                _claim(ask)
+            port.queue = [ask if one is old else one for one in port.queue]
             return []
         port.current = ask
-        if port.grace is not None and port.queue[0] is not ask:
-            return [Lend(key, ask, port.queue[0], max(0.0, port.grace - now))]
-        effects = self._lend(key, port, now)
+        port.queue = [one for one in port.queue if one is not old]
+        until, port.grace = port.grace, None  # it is asked anew, if anybody still asks
+        effects = self._lend(key, port, now, NEVER if until is None else until)
         self._settle(key)
         return effects
 
@@ -404,9 +404,9 @@ class Table:
             self._settle(key)
         return effects
 
-    def _lend(self, key: int, port: Row, now: float) -> list[Effect]:
-        """Ask who has the port to let go, if it yields to somebody in the queue. Those come
-        first, then its claim, then all others."""
+    def _lend(self, key: int, port: Row, now: float, until: float = NEVER) -> list[Effect]:
+        """Ask who has the port to let go, `until` then at most, if it yields to somebody in the
+        queue. Those come first, then its claim, then all others."""
         current = port.current
         first = [one for one in port.queue if current.yields_to(one)]
         if not first or port.state is not State.HELD or port.grace is not None:
@@ -416,8 +416,8 @@ class Table:
         port.line_up()
         # What it waits for is no other's lease any more, but that the port is put in order.
         port.queue[0].deadline = max(port.queue[0].deadline, now + OPEN_LIMIT)
-        port.grace = now + GRACE
-        return [Lend(key, current, port.queue[0], GRACE)]
+        port.grace = min(until, now + GRACE)
+        return [Lend(key, current, port.queue[0], max(0.0, port.grace - now))]
 
     def _hang_up(self, key: int, port: Row) -> list[Effect]:
         """End the lease of a session that did not let go in time."""
