@@ -28,6 +28,8 @@ class Mutant(NamedTuple):
 
 PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
+LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
+LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
     f"{PLAN}::test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_all"
@@ -412,7 +414,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "count-dead-descriptors",
         "dead descriptors of one user are bounded",
-        "self._leases.of(ask.uid) + self._waiting.of(ask.uid) >= LEASES_PER_UID",
+        "self._leases.of(uid) + self._waiting.of(uid) >= LEASES_PER_UID",
         (f"{LEASE}::test_who_revokes_for_ever_cannot_pile_up_dead_descriptors",),
         FAILS + "|Timeout",
     ),
@@ -898,7 +900,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "child-never-returns",
         "a program runs once, though its backend cannot be forked",
         "raise",
-        ("tests/unit/test_backend.py::test_the_process_between_ends_though_no_backend_can_be_forked",),
+        (
+            "tests/unit/test_backend.py::test_the_process_between_ends_though_no_backend_can_be_forked",
+        ),
     ),
     Mutant(
         "time-limit",
@@ -2019,11 +2023,42 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one-time-limit-a-chain",
         "handing a port back and forth does not lengthen the time of a lease",
-        "ask.ends = limit",
+        "one.ends = limit",
         (
             "tests/real/test_lend.py::test_the_time_limit_is_that_of_the_whole_chain",
             f"{TABLE}::test_the_time_of_a_chain_counts_from_its_first_grant",
         ),
+    ),
+    Mutant(
+        "a-lender-leaves-its-limit",
+        "who lent the port and goes away does not give the next one more time",
+        NEVER,
+        (f"{TABLE}::test_who_lent_the_port_and_goes_away_leaves_its_time_limit_to_the_chain",),
+    ),
+    Mutant(
+        "no-grant-after-its-time",
+        "nobody gets a port whose time is over already",
+        NEVER,
+        (f"{TABLE}::test_a_chain_whose_time_ends_while_the_port_is_put_in_order_is_over_then",),
+    ),
+    Mutant(
+        "nobody-let-in-after-the-time",
+        "who is let in before others by a session that yields does not stay there for ever",
+        "self.queue.sort(key=lambda one: one.claim)",
+        (f"{TABLE}::{LET_IN}",),
+    ),
+    Mutant(
+        "dead-descriptors-of-claims",
+        "a claim does not pile up dead descriptors beyond the limit",
+        REMOVE,
+        (f"{LEND}::test_a_session_that_never_lets_go_cannot_pile_up_dead_descriptors",),
+        FAILS + "|waited|Timeout",
+    ),
+    Mutant(
+        "join-within-limits",
+        "who joins its own session does not yield beyond the limit",
+        NEVER,
+        (f"{LEND}::test_who_joins_its_own_session_does_not_yield_beyond_the_limit",),
     ),
     Mutant(
         "bounded-hang-ups",

@@ -373,6 +373,43 @@ def test_a_session_that_comes_back_after_its_asker_has_left_keeps_the_port(
     monitor.say("end")
 
 
+def limited(rig: Rig, limit: str) -> None:
+    """Start a daemon with the port ttyS0, a short grace, and this limit in its table."""
+    rig.port("ttyS0")
+    rig.write_policy()
+    hook = f"from ttybrokerd.root import table; table.GRACE = 0.01; table.{limit}"
+    rig.daemon(*rig.arguments, hook=hook)
+
+
+def test_a_session_that_never_lets_go_cannot_pile_up_dead_descriptors(rig: Rig) -> None:
+    limited(rig, "LEASES_PER_UID = 3")
+    monitor = yielder(rig, flags=wire.YIELD_ALL, slow=True)
+    for number in range(3):
+        while number and holder_pid(rig) != monitor.pid:
+            time.sleep(0.01)
+        flash(rig, BOB, wait=10)
+    heard = [monitor.hear() for _ in range(6)]
+    assert [word for word, _ in heard[:-1]] == ["lent", "back", "lent", "back", "lent"]
+    assert heard[-1] == ("refused", errno.EDQUOT)
+    monitor.say("end")
+
+
+def test_who_joins_its_own_session_does_not_yield_beyond_the_limit(rig: Rig) -> None:
+    limited(rig, "YIELDERS_PER_UID = 0")
+
+    def join() -> int | None:
+        with client.connect(str(rig.socket)) as first, client.connect(str(rig.socket)) as second:
+            os.close(first.open("ttyS0"))
+            held = first.open("ttyS0")
+            os.close(second.open("ttyS0", session=first.session))
+            with pytest.raises(BrokerError) as caught:
+                second.open("ttyS0", session=first.session, flags=wire.YIELD_USER)
+            os.close(held)
+            return caught.value.errno
+
+    assert as_user(ALICE, (), join) == errno.EDQUOT
+
+
 # a daemon that is started again
 
 

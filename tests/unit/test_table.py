@@ -904,6 +904,66 @@ def test_after_the_time_of_a_chain_its_claim_stands_behind_those_who_wait() -> N
     assert table.next_alarm() == 61
 
 
+def test_who_lent_the_port_and_goes_away_leaves_its_time_limit_to_the_chain() -> None:
+    monitor, flasher = (ask(1, yields=YIELD_USER, max_lease=20) for _ in range(2))
+    table = held_by(monitor)
+    bob = ask(2, wait=99, now=1)
+    table.ask(TTY, bob)
+    table.ask(TTY, flasher)
+    table.end(TTY, "closed")
+    table.withdraw(TTY, monitor)
+    assert table.closed(TTY, 15) == [Start(TTY, flasher)]
+    table.opened(TTY, 15)
+    assert table.tick(20) == [End(TTY, flasher, "time limit")]
+    assert table.closed(TTY, 20) == [Start(TTY, bob)]
+
+
+def test_a_chain_whose_time_ends_while_the_port_is_put_in_order_is_over_then() -> None:
+    monitor, flasher = (ask(1, yields=YIELD_USER, max_lease=20) for _ in range(2))
+    table = held_by(monitor)
+    bob = ask(2, wait=99, max_lease=20)
+    table.ask(TTY, bob)
+    flasher.asked = 19
+    table.ask(TTY, flasher)
+    table.end(TTY, "closed")
+    for one, now in (bob, 21), (flasher, 41), (monitor, 61):
+        assert table.closed(TTY, now) == [Start(TTY, one)]
+        table.opened(TTY, now)
+        assert table.next_alarm() == now + 20
+        assert table.tick(now + 20) == [End(TTY, one, "time limit")]
+
+
+def test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over() -> None:
+    monitor, bob = ask(1, yields=YIELD_USER, max_lease=20), ask(2, wait=99, now=1)
+    table = held_by(monitor)
+    table.ask(TTY, bob)
+    table.ask(TTY, ask(1, yields=YIELD_USER, now=19.5, max_lease=20))
+    assert table.tick(20) == [End(TTY, monitor, "time limit")]
+    assert table.closed(TTY, 20) == [Start(TTY, bob)]
+
+
+def test_a_claim_whose_time_begins_anew_shares_it_with_whom_it_lends_to() -> None:
+    monitor, bob = ask(1, yields=YIELD_USER, max_lease=20), ask(2, wait=99)
+    table = held_by(monitor)
+    table.ask(TTY, bob)
+    table.ask(TTY, ask(1))
+    give_back(table)
+    table.opened(TTY, 5)
+    table.tick(20)  # the claim is behind bob
+    assert table.closed(TTY, 20) == [Start(TTY, bob)]
+    table.opened(TTY, 20)
+    carol = ask(3, wait=99)
+    for who in (ask(1, wait=99, max_lease=20), carol):
+        table.ask(TTY, who)
+    give_back(table, 30)
+    table.opened(TTY, 30)
+    give_back(table, 40)
+    table.opened(TTY, 40)
+    assert table.next_alarm() == 50
+    assert table.tick(50) == [End(TTY, monitor, "time limit")]
+    assert table.closed(TTY, 50) == [Start(TTY, carol)]
+
+
 # hand-over and a broker that is started again
 
 

@@ -323,6 +323,9 @@ class Leases:
         """Open the port for one that waited, if it still may have it."""
         request.client.look_up_groups()
         refusal = self._judge_again(request)  # guard: judge-who-waited
+        if refusal is None and request.claim:  # it does not count as one that waits
+            # guard: dead-descriptors-of-claims
+            refusal = self.table.too_many_leases(request.uid, self._copies.of(request.uid))
         if refusal is not None:
             return self.table.failed(key, refusal, time.monotonic())
         self._start(key, request, None)
@@ -436,9 +439,12 @@ class Leases:
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
         """The port is open once more for the session that has it."""
         client = request.client
-        if isinstance(result, int) and not self._held(lease.key):
+        refusal = None if lease.ask.yields else self.table.too_many_yield(request)
+        if not self._held(lease.key):
+            refusal = Refusal(errno.EIO, "the port was taken back from this session meanwhile")
+        if isinstance(result, int) and refusal is not None:  # guard: join-within-limits
             os.close(result)
-            result = Refusal(errno.EIO, "the port was taken back from this session meanwhile")
+            result = refusal
         if isinstance(result, Refusal):
             if not client.gone:
                 self._answers.refuse(client, request.name, result)

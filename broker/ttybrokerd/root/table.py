@@ -207,11 +207,12 @@ class Row:
         self.queue.sort(key=turns.__getitem__)  # guard: users-take-turns
 
     def to_the_back(self) -> None:
-        """Put the claims behind those who wait. The time of all that they lent is over."""
-        claims = [one for one in self.queue if one.claim]
-        for one in claims:
+        """Put the claims behind those who wait, and those in the order in which they asked. The
+        time of all that was lent is over."""
+        for one in self.queue:
             one.ends = NEVER
-        self.queue = [*(one for one in self.queue if not one.claim), *claims]
+        # guard: nobody-let-in-after-the-time
+        self.queue.sort(key=lambda one: (one.claim, 0.0 if one.claim else one.asked))
         self.line_up()
 
     def alarm(self) -> float | None:
@@ -264,9 +265,11 @@ class Table:
         self._answered(ask)
         ask.claim = False
         self._leases.up(ask.uid)
-        lent_by = (one.ends for one in port.queue if one.claim and one.yields_to(ask))
-        limit = NEVER if ask.max_lease is None else now + ask.max_lease  # guard: time-limit
-        ask.ends = min(ask.ends, limit, next(lent_by, NEVER))  # guard: one-time-limit-a-chain
+        lenders = [one for one in port.queue if one.claim and one.yields_to(ask)]
+        for one in (ask, *lenders):
+            limit = NEVER if one.max_lease is None else now + one.max_lease  # guard: time-limit
+            one.ends = min(one.ends, limit)  # guard: one-time-limit-a-chain
+        ask.ends = min(one.ends for one in (ask, *lenders))
         port.expires = None if ask.ends == NEVER else ask.ends
         effects = self.end(key, "client gone") if ask.withdrawn else self._lend(key, port, now)
         self._settle(key)
@@ -466,10 +469,18 @@ class Table:
         if self._waiting.of(ask.uid) >= WAITS_PER_UID:  # guard: waits-per-user
             what = f"{WAITS_PER_UID} of your requests are waiting already; end some of them first"
             return Refusal(errno.EDQUOT, what)
+        return self.too_many_leases(ask.uid, ghosts) or self.too_many_yield(ask)
+
+    def too_many_leases(self, uid: int, ghosts: int) -> Refusal | None:
+        """Return why this user gets no further lease, if so. `ghosts` as in `ask`."""
         # guard: count-dead-descriptors
-        if self._leases.of(ask.uid) + self._waiting.of(ask.uid) + ghosts >= LEASES_PER_UID:
+        if self._leases.of(uid) + self._waiting.of(uid) + ghosts >= LEASES_PER_UID:
             what = f"you have or wait for {LEASES_PER_UID} ports already; close some first"
             return Refusal(errno.EDQUOT, what)
+        return None
+
+    def too_many_yield(self, ask: Ask) -> Refusal | None:
+        """Return why this session may not yield, if it wants to and so many do."""
         if ask.yields and self._yielders(ask.uid) >= YIELDERS_PER_UID:  # guard: yielders-per-user
             what = f"{YIELDERS_PER_UID} of your sessions yield already; end some first"
             return Refusal(errno.EDQUOT, what)
@@ -488,6 +499,8 @@ class Table:
         """Open the port for the head of the queue, or forget it: it is nobody's."""
         port = self.ports[key]
         port.retry = port.outsider = None
+        if any(one.ends <= now for one in port.queue):  # guard: no-grant-after-its-time
+            port.to_the_back()
         effects: list[Effect] = []
         while port.queue and port.queue[0].absent:
             gone = Refusal(errno.ESTALE, "its client is gone")
@@ -508,6 +521,9 @@ class Table:
     def _leave_queue(self, key: int, port: Row, ask: Ask) -> None:
         port.queue.remove(ask)
         port.line_up()
+        for one in port.queue if ask.claim else ():
+            if ask.yields_to(one):  # guard: a-lender-leaves-its-limit
+                one.ends = min(one.ends, ask.ends)
         self._answered(ask)
         ask.claim = False
         self._settle(key)
