@@ -29,6 +29,7 @@ MAX_GROUPS = 256
 MAX_NAMES = 30
 MAX_NAME = 64
 MAX_LABEL = 80  # characters
+MAX_COPIES = 64  # of a row; with the longest labels it fits into an answer
 MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
 _END = 2.0**37  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
@@ -509,7 +510,8 @@ def _encode_port(port: PortInfo, version: int) -> bytes:
     data = texts + port.waiting.to_bytes(2, "little") + _encode_holder(port.holder, version)
     if version == 1:
         return data
-    copies = [_encode_holder(copy, version) for copy in port.copies[:255]]
+    first = port.copies[:MAX_COPIES]  # guard: a-row-fits
+    copies = [_encode_holder(copy, version) for copy in first]
     facts = [_FACT.pack(*fact) for fact in port.facts]
     parts = (data, _encode_holder(port.lent, version), bytes((len(copies),)), *copies,
              bytes((len(facts),)), *facts)  # fmt: skip

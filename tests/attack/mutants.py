@@ -514,6 +514,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_wire.py::test_a_bad_request_is_named_for_what_is_wrong_with_it",),
     ),
     Mutant(
+        "a-row-fits",
+        "many dead copies with long labels do not break everybody's list",
+        "first = port.copies[:255]",
+        ("tests/unit/test_wire.py::test_of_more_copies_than_a_row_has_room_for_the_first_are_told",),
+    ),
+    Mutant(
+        "label-fits-a-record",
+        "a label does not keep a lease out of the store",
+        "holder.label = request.label",
+        ("tests/real/test_restart.py::test_a_label_keeps_no_lease_out_of_the_store",),
+    ),
+    Mutant(
         "list-flags",
         "a list has only flags that there are",
         NEVER,

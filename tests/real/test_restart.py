@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support import old_record
+from support import old_record, raw
 from support.children import Chat, Child, as_user
 from support.namespaces import sees_dead_takers
 from support.rig import Rig, lock_text
@@ -232,6 +232,24 @@ def test_a_lease_goes_on_with_its_holder_and_the_moment_it_began(
         watch.gone("LCK..ttyS0")
     daemon.record("release", port="ttyS0", uid=NOBODY, reason="closed")
     as_user(ALICE, (), lambda: take(rig))
+
+
+def test_a_label_keeps_no_lease_out_of_the_store(rig: Rig, systemd: Systemd) -> None:
+    systemd.start()
+
+    def hold(chat: Chat) -> None:
+        with raw.connect(rig) as sock:
+            sock.send(wire.encode_request(wire.Open("ttyS0", label="a\0b\n\x1b[31m")))
+            chat.say(socket.recv_fds(sock, wire.MAX_REPLY, 1)[1])
+        chat.hear()
+
+    holder = rig.child(NOBODY, hold)
+    holder.hear()
+    end(systemd, rig, signal.SIGTERM)
+    systemd.start()
+    shown = row(rig).holder
+    assert shown is not None and (shown.how, shown.label) == ("lease", "a b??[31m")
+    holder.say()
 
 
 def test_each_lease_is_kept_once_and_only_while_it_lasts(rig: Rig, systemd: Systemd) -> None:

@@ -466,10 +466,13 @@ def test_the_largest_request_of_each_kind_fits(request_: wire.Request) -> None:
     assert wire.decode_request(whole) == request_
 
 
-def test_of_more_copies_than_a_row_can_count_the_first_are_told() -> None:
-    row = PortInfo("a", "/d", "free", "", copies=(bob,) * 300)
-    told = wire.decode_reply(wire.encode_reply(Ports((row,))))
-    assert told == Ports((PortInfo("a", "/d", "free", "", copies=(bob,) * 255),))
+def test_of_more_copies_than_a_row_has_room_for_the_first_are_told() -> None:
+    one = bob.replace(program="\\x1b" * 15, label="\U0001f600" * wire.MAX_LABEL)
+    row = PortInfo("a" * wire.MAX_NAME, "/d" * 2048, "free", "r" * 4096, copies=(one,) * 300)
+    data = wire.encode_reply(Ports((row,)))
+    assert len(data) <= wire.MAX_REPLY
+    told = wire.decode_reply(data)
+    assert told == Ports((row.replace(copies=(one,) * wire.MAX_COPIES),))
 
 
 def test_the_longest_wait_fits_and_is_not_the_last_number() -> None:

@@ -267,5 +267,5 @@ def _holder(client: Connection, request: wire.Open) -> wire.Holder:
         holder = wire.Holder(who.uid, "", who.pid or None, client.program)
     else:
         holder = peer.acts_for(who, request.pid)
-    holder.label = request.label
+    holder.label = request.label.replace("\0", " ")  # guard: label-fits-a-record
     return holder
