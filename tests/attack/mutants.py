@@ -1997,6 +1997,15 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|Failed",
     ),
     Mutant(
+        "no-join-of-an-ended-lease",
+        "a join that meets the end of its lease does not end the broker",
+        NEVER,
+        (
+            "tests/real/test_sessions.py::test_a_session_that_joins_a_lease_which_ends_meanwhile_is_refused",
+        ),
+        FAILS,
+    ),
+    Mutant(
         "watch-each-description",
         "a lease lasts until the last description of its session is closed",
         REMOVE,

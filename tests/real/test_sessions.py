@@ -262,3 +262,39 @@ def test_what_a_session_left_is_nobody_elses(rig: Rig) -> None:
     session.hear()
     assert rig.child(ALICE, other).result() == was
     session.say()
+
+
+LATE_JOIN = """
+import time
+from ttybrokerd.root import port
+
+usual = port.join
+
+def late(lease, *rest):  # when its end has been quicker
+    end = time.monotonic() + 10
+    while lease.watcher is not None and time.monotonic() < end:
+        time.sleep(0.001)
+    return usual(lease, *rest)
+
+port.join = late
+"""
+
+
+def test_a_session_that_joins_a_lease_which_ends_meanwhile_is_refused(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    daemon = rig.daemon(*rig.arguments, hook=LATE_JOIN)
+
+    def join() -> int | None:
+        path = str(rig.socket)
+        with client.connect(path) as first, client.connect(path) as second:
+            held = first.open("ttyS0")
+            second.ask_open("ttyS0", session=first.session)
+            first.revoke("ttyS0")
+            with pytest.raises(BrokerError) as caught:
+                second.news()
+            os.close(held)
+            return caught.value.errno
+
+    assert as_user(ALICE, (), join) == errno.EIO
+    daemon.settled()

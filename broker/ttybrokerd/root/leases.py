@@ -441,7 +441,7 @@ class Leases:
         client = request.client
         refusal = None if lease.ask.yields else self.table.too_many_yield(request)
         if not self._held(lease.key):
-            refusal = Refusal(errno.EIO, "the port was taken back from this session meanwhile")
+            refusal = Refusal(errno.EIO, port.ENDED)
         if isinstance(result, int) and refusal is not None:  # guard: join-within-limits
             os.close(result)
             result = refusal

@@ -32,6 +32,7 @@ DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of 
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
 LOOK = 0.001  # seconds after which to look whether somebody has set it again
 LOOKS = 5
+ENDED = "the port was taken back from this session meanwhile"
 GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is gone
 
 
@@ -157,19 +158,22 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
     Returns a descriptor of an open file description of its own. The lease lasts until the last of
     them is closed. On a failure, returns a Refusal, with nothing left behind. Closes `seen`.
     """
-    holder = -1
+    holder, watcher = -1, lease.watcher
     try:
-        assert lease.watcher is not None  # it is held
-        if len(linux.listed(lease.watcher.fileno())) >= DESCRIPTIONS:
+        if watcher is None:  # guard: no-join-of-an-ended-lease
+            raise Refusal(errno.EIO, ENDED)
+        if len(linux.listed(watcher.fileno())) >= DESCRIPTIONS:
             what = f"this session has it open {DESCRIPTIONS} times already"
             raise Refusal(errno.EDQUOT, what, advice="close some of them first")
         holder = devices.open(seen, mode)
-        lease.watcher.register(holder, 0)  # guard: watch-each-description
+        watcher.register(holder, 0)  # guard: watch-each-description
         _share(holder)
         return holder
-    except (Refusal, OSError) as error:
+    except (Refusal, OSError, ValueError) as error:
         if holder >= 0:
             os.close(holder)
+        if isinstance(error, ValueError):  # a worker has closed it meanwhile
+            return Refusal(errno.EIO, ENDED)
         return error if isinstance(error, Refusal) else _broken(error)
     finally:
         seen.close()
