@@ -119,10 +119,10 @@ class Watches:
             self._show(watch, now)
 
     def _alarms(self, watch: Watch) -> list[float]:
-        changed = watch.rows is not None and watch.seen != self._leases.table.changes
-        times = [watch.renew_at, watch.due if changed else None]
-        if watch.rows is not None:
-            times.append(watch.lines_at)
+        times = [watch.renew_at]
+        if watch.rows is not None and watch.judged == self._judge.version:
+            changed = watch.seen != self._leases.table.changes
+            times += [watch.due if changed else None, watch.lines_at]
         return [when for when in times if when is not None]
 
     def _looked(self, watch: Watch) -> None:
