@@ -1049,6 +1049,7 @@ class Tables(RuleBasedStateMachine):
         self.told: list[Ask] = []  # that the device is slow
         self.claims: set[Ask] = set()
         self.graces: dict[int, float] = {}  # until when who was asked has to let go
+        self.over: set[int] = set()  # ports with a chain whose time is over
 
     def teardown(self) -> None:
         """However it went, all comes to an end."""
@@ -1165,11 +1166,23 @@ class Tables(RuleBasedStateMachine):
     def to_the_back(self, key: int) -> None:
         line = self.waiting(key)
         claims = [one for one in line if one in self.claims]
-        self.put(key, [one for one in line if one not in claims] + claims)
+        others = [one for one in line if one not in claims]
+        self.put(key, sorted(others, key=lambda one: one.asked) + claims)
         self.line_up(key)
+
+    def look_at_chains(self) -> None:
+        """Note whose time is over, before the table does."""
+        self.over = {
+            key
+            for key, port in self.table.ports.items()
+            if any(one.ends <= self.now for one in port.queue
+                   if one in self.claims or one.deadline > self.now)
+        }  # fmt: skip
 
     def start(self, key: int, who: Ask) -> None:
         assert key not in {**self.opening, **self.held, **self.closing}, "two at a time"
+        if key in self.over:
+            self.to_the_back(key)
         assert self.waiting(key)[0] is who, "somebody overtook"
         self.opening[key] = who
         self.line_up(key)
@@ -1269,6 +1282,7 @@ class Tables(RuleBasedStateMachine):
         there = who in self.waiting(key)
         if not there:
             self.claims.discard(who)
+        self.look_at_chains()
         effects = self.table.failed(key, refusal, self.now)
         if not there or (refusal is OUTSIDER and who.patient):
             assert not any(isinstance(e, Refuse) for e in effects)
@@ -1291,6 +1305,7 @@ class Tables(RuleBasedStateMachine):
 
     def finish(self, key: int) -> None:
         del self.closing[key]
+        self.look_at_chains()
         self.do(self.table.closed(key, self.now))
 
     @precondition(lambda self: self.closing)
@@ -1320,10 +1335,30 @@ class Tables(RuleBasedStateMachine):
         if (key, who) in self.asked:
             self.answered(who)
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), yields=st.sampled_from([YIELD_USER, YIELD_ALL]))
+    def come_back(self, data: st.DataObject, yields: int) -> None:
+        key = data.draw(st.sampled_from(sorted(self.held)))
+        who, expires = self.held[key]
+        again = ask(who.uid, now=self.now, yields=yields)
+        if not who.yields and self.table.too_many_yield(again):
+            return
+        self.claims.discard(who)
+        self.put(key, [one for one in self.waiting(key) if one is not who])
+        self.held[key] = again, expires
+        until = self.graces.pop(key, limits.NEVER)
+        effects = self.table.renew(key, who, again, self.now)
+        asks = any(self.lends(again, one) for one in self.waiting(key))
+        self.do(effects)
+        assert len(effects) == asks
+        if asks:
+            self.graces[key] = min(until, self.now + GRACE)
+
     @rule(seconds=st.sampled_from([0.0, 0.1, RETRY, 1.0, 5.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         alarm = self.table.next_alarm()
+        self.look_at_chains()
         effects = self.table.tick(self.now)
         self.do(effects)
         if alarm is None or alarm > self.now:

@@ -300,9 +300,9 @@ class Table:
         port = self.ports[key]
         ask.ends, ask.hung = old.ends, old.hung
         if port.current is not old or port.state is not State.HELD:
-            if old.claim:
-                _claim(ask)
+            _claim(ask)
             port.queue = [ask if one is old else one for one in port.queue]
+            self._settle(key)
             return []
         port.current = ask
         port.queue = [one for one in port.queue if one is not old]
@@ -419,8 +419,9 @@ class Table:
         port.line_up()
         # What it waits for is no other's lease any more, but that the port is put in order.
         port.queue[0].deadline = max(port.queue[0].deadline, now + OPEN_LIMIT)
-        port.grace = min(until, now + GRACE)
-        return [Lend(key, current, port.queue[0], max(0.0, port.grace - now))]
+        grace = min(GRACE, max(0.0, until - now))
+        port.grace = now + grace
+        return [Lend(key, current, port.queue[0], grace)]
 
     def _hang_up(self, key: int, port: Row) -> list[Effect]:
         """End the lease of a session that did not let go in time."""
