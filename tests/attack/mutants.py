@@ -2006,6 +2006,12 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS,
     ),
     Mutant(
+        "sessions-per-connection",
+        "a connection does not keep any number of sessions",
+        NEVER,
+        ("tests/real/test_sessions.py::test_a_connection_keeps_so_many_sessions_and_no_more",),
+    ),
+    Mutant(
         "watch-each-description",
         "a lease lasts until the last description of its session is closed",
         REMOVE,

@@ -264,6 +264,27 @@ def test_what_a_session_left_is_nobody_elses(rig: Rig) -> None:
     session.say()
 
 
+def test_a_connection_keeps_so_many_sessions_and_no_more(rig: Rig) -> None:
+    """Each that it names would live as long as it does."""
+    rig.port("ttyS0")
+    rig.daemon()
+
+    def collect() -> tuple[int, int | None]:
+        with client.connect(str(rig.socket)) as keeper:
+            for number in range(65):
+                with client.connect(str(rig.socket)) as other:
+                    fd = other.open("ttyS0", wait=5)
+                    try:
+                        os.close(keeper.open("ttyS0", session=other.session))
+                    except BrokerError as error:
+                        return number, error.errno
+                    finally:
+                        os.close(fd)
+        return number, None
+
+    assert as_user(ALICE, (), collect) == (64, errno.EDQUOT)
+
+
 LATE_JOIN = """
 import time
 from ttybrokerd.root import port

@@ -20,7 +20,7 @@ from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Refusal
-from ttybrokerd.root.sessions import Session, Sessions
+from ttybrokerd.root.sessions import PER_CONNECTION, Session, Sessions
 from ttybrokerd.root.watches import Watches
 from ttybrokerd.root.workers import Workers
 
@@ -125,6 +125,10 @@ class Requests:
         uid = client.identity.uid
         if number != wire.NO_SESSION:
             session = self._sessions.find(number, uid)
+            # guard: sessions-per-connection
+            if session not in client.sessions and len(client.sessions) >= PER_CONNECTION:
+                what = f"this connection has {PER_CONNECTION} sessions already"
+                raise Refusal(errno.EDQUOT, what, advice="use another connection")
         else:
             session = self._sessions.unused(client.sessions, uid)
         client.join(session)

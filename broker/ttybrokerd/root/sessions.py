@@ -15,6 +15,7 @@ from ttybroker.wire import NO_SESSION
 from ttybrokerd.root.refusal import Refusal
 
 SIZE = len(NO_SESSION)
+PER_CONNECTION = 64  # sessions that it can name; its own are bounded by its user's leases
 
 
 class Session:
