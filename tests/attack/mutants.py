@@ -1915,6 +1915,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{WORDS}::test_a_rule_with_words_is_about_the_devices_that_fit",),
     ),
     Mutant(
+        "unread-is-unknown",
+        "a denial by words holds when what the device says cannot be read",
+        'return linux.read_file(path, MOST).decode().strip() if os.path.isfile(path) else ""',
+        (f"{WORDS}::test_what_cannot_be_read_is_unknown_and_so_denied",),
+    ),
+    Mutant(
         "unknown-is-denied",
         "a denial by words holds where nothing says what the device is",
         "return [place for place in places if not place.words]",

@@ -268,6 +268,16 @@ def test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed(
     assert decided(machine, "ttyUSB0", RULES.replace("[5]", "[6]")) == (False, "None")
 
 
+def test_what_cannot_be_read_is_unknown_and_so_denied(machine: Machine) -> None:
+    """As when the broker is out of descriptors, or the device goes just now."""
+    serial = machine.ftdi(4, "B1").parent.parent / "serial"
+    assert serial.read_text().strip() == "B1"
+    serial.unlink()
+    serial.mkdir()  # EISDIR
+    assert machine.devices.facts("ttyUSB4") is None
+    assert not decided(machine, "ttyUSB4")[0]
+
+
 def test_a_denial_by_words_holds_under_an_alias(machine: Machine) -> None:
     machine.ftdi(1, "B7")
     device = f"{machine.dev}/ttyUSB1"

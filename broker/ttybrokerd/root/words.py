@@ -34,7 +34,7 @@ def fit(wanted: str, facts: dict[str, str]) -> bool:
 
 
 def facts(name: str, ttys: str = TTYS) -> dict[str, str]:
-    """Return what the port with this kernel name is. Raises OSError if sysfs does not know it."""
+    """Return what the port with this kernel name is. Raises OSError if sysfs does not tell."""
     link = os.readlink(f"{ttys}/{name}")
     at = os.path.normpath(f"{ttys}/{link}").rpartition("/tty/")[0]
     place = at.removesuffix(f"/{name}")  # drivers/usb/serial has a device of this name in between
@@ -56,12 +56,13 @@ def facts(name: str, ttys: str = TTYS) -> dict[str, str]:
 def _link(path: str) -> str:
     try:
         return os.readlink(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
 
 
 def _read(path: str) -> str:
     try:
+        # guard: unread-is-unknown
         return linux.read_file(path, MOST).decode("utf-8", "replace").strip()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):  # any other error says nothing of the device
         return ""
