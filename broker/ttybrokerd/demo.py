@@ -35,6 +35,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the demo starts a root backend: run it as root, or with sudo", file=sys.stderr)
         return 1
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # several processes write to it, in turns
     _say_if_hidden()
     print("The root side: a pty that the policy calls ttyS0, a GPS receiver at its far end.")
     with contextlib.redirect_stdout(io.StringIO()):  # loads what the table needs while it can

@@ -274,12 +274,14 @@ def _user(name: str) -> tuple[int, tuple[int, ...]]:
 
 def _demo(_options: argparse.Namespace) -> int:
     import importlib.util
-    import os
+    import runpy
 
     if importlib.util.find_spec("ttybrokerd") is None:
         _say("the demo needs the root side too: apt install ttybroker")
         return REFUSED
-    return os.execv(sys.executable, [sys.executable, "-m", "ttybrokerd.demo"])
+    # here, not in a new interpreter, which would not find what `make install` copies
+    runpy.run_module("ttybrokerd.demo", run_name="__main__")
+    return DONE  # unreached: it exits
 
 
 def _fill_standard() -> None:

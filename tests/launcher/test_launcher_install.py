@@ -66,6 +66,18 @@ def test_everything_is_roots_and_readable(own: Launcher) -> None:
     assert not code.exists()
 
 
+def test_the_demo_runs_from_what_was_installed(own: Launcher) -> None:
+    """Its lines come in order also where standard output is no terminal."""
+    prefix = own.base / "whole"
+    make(own, "install", f"PREFIX={prefix}")
+    done = subprocess.run(
+        [prefix / "bin/ttybroker", "demo"], cwd="/", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    second_list = done.stdout.rindex("busy, 1 waiting")
+    assert second_list < done.stdout.index("the third has it") < done.stdout.index("Done: no")
+
+
 @pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
 def test_the_systems_own_policy_is_in_etc(own: Launcher, prefix: str) -> None:
     stage = own.base / "stage"
