@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ttybroker.client import Client
 
 _SHOWN = 80  # characters
+_SAME_KIND = 0.8  # ttyUSB and ttyUBS are 0.83 alike, ttyUSB and ttyS 0.8
 
 
 def not_a_name(text: str) -> str:
@@ -41,10 +42,21 @@ def _meant(path: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean NAME?" for the most similar of the known names, else ""."""
-    from difflib import get_close_matches
+    """Return "; did you mean NAME?" for the most similar of the known names, else "".
 
-    close = get_close_matches(name, known, 1)
+    A device that is there was meant. And a port of another kind is no slip of the finger: ttyS10
+    is not meant by ttyUSB0.
+    """
+    from difflib import SequenceMatcher, get_close_matches
+
+    def alike(other: str) -> bool:
+        one, two = (text.rstrip("0123456789").lower() for text in (name, other))
+        return SequenceMatcher(None, one, two).ratio() > _SAME_KIND
+
+    if os.path.lexists(f"/dev/{name}"):
+        return ""
+    numbered = name.startswith("tty") and name[-1].isdigit()
+    close = get_close_matches(name, [port for port in known if not numbered or alike(port)], 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

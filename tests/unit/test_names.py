@@ -36,3 +36,18 @@ def test_a_program_that_opens_a_path_is_told_the_name() -> None:
 def test_only_a_similar_name_is_suggested() -> None:
     assert did_you_mean("ttS0", ["gps", "ttyS0"]) == "; did you mean ttyS0?"
     assert did_you_mean("gps", ["ttyS0"]) == did_you_mean("gps", []) == ""
+
+
+@pytest.mark.parametrize("typed", ["ttyUSB0", "ttyACM0", "ttyAMA0"])
+def test_a_port_of_another_kind_is_not_suggested(typed: str) -> None:
+    """Whoever follows the line would talk to another device."""
+    assert did_you_mean(typed, ["ttyS0", "ttyS10"]) == ""
+    assert did_you_mean("ttyUBS0", ["ttyS0", "ttyUSB0"]) == "; did you mean ttyUSB0?"
+    assert did_you_mean("ttys0", ["ttyS0"]) == "; did you mean ttyS0?"
+    assert did_you_mean("ttyS99", ["ttyS9"]) == "; did you mean ttyS9?"
+
+
+def test_a_device_that_is_there_was_meant() -> None:
+    """The policy denies it: another port is no help, and `revoke` would take back the wrong one."""
+    assert did_you_mean("nul", ["null1"]) == "; did you mean null1?"
+    assert did_you_mean("null", ["null1"]) == ""
