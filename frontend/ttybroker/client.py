@@ -217,10 +217,16 @@ class Client:
         return self._until_answered(lambda _: self._ports(names, wire.DETAILS if details else 0))
 
     def watch(
-        self, names: tuple[str, ...] = (), *, details: bool = False, again: float | None = None
+        self,
+        names: tuple[str, ...] = (),
+        *,
+        details: bool = False,
+        again: float | None = None,
+        reader: int | None = None,
     ) -> Iterator[list[wire.PortInfo]]:
         """Yield the same as `ports`, now and each time that something of it has changed, without
-        an end; the last one once more after `again` seconds without news. Raises BrokerError."""
+        an end; the last one once more after `again` seconds without news, and when nobody reads
+        from the pipe or terminal `reader` any more. Raises BrokerError."""
         for name in names:
             _checked(name)
         flags = wire.WATCH | (wire.DETAILS if details else 0)
@@ -230,21 +236,24 @@ class Client:
             try:
                 self._check_version("--watch")
                 self._send(wire.List(0, flags, asked))
-                for ports in self._updates(again):
+                for ports in self._updates(again, reader):
                     budget = RetryBudget(None)
                     yield [port for port in ports if not names or port.name in names]
             except BrokenOff:
                 for pause in self.come_back(budget):
                     time.sleep(pause)
 
-    def _updates(self, again: float | None) -> Iterator[list[wire.PortInfo]]:
+    def _updates(self, again: float | None, reader: int | None) -> Iterator[list[wire.PortInfo]]:
         """Each answer to a list that is watched, and the last one again as `watch` says."""
         poll, ports = select.poll(), self._update()
         poll.register(self._sock, select.POLLIN)
+        if reader is not None:
+            poll.register(reader, 0)  # POLLERR when the other end of a pipe is closed: poll(2)
         self._end = float("inf")
         while True:
             yield ports
-            if again is None or poll.poll(again * 1000):
+            ready = dict(poll.poll(None if again is None else again * 1000))
+            if self._sock.fileno() in ready:
                 ports = self._update()
 
     def _update(self) -> list[wire.PortInfo]:

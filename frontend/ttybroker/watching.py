@@ -44,7 +44,8 @@ def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: boo
     """Show the ports and go on until there is an error, or a signal."""
     on_screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not as_json
     lines, between = Lines(), ""
-    for ports in broker.watch(names, details=details, again=_AGAIN if on_screen else None):
+    again, reader = (_AGAIN, None) if on_screen else (None, sys.stdout.fileno())
+    for ports in broker.watch(names, details=details, again=again, reader=reader):
         known = lines.of(ports) if details else None
         if as_json:
             print(json.dumps([listing.record(port, known) for port in ports]))

@@ -209,6 +209,19 @@ def test_programs_get_a_line_for_each_change(rig: Rig, daemon: Daemon) -> None:
         assert process.wait(TIMEOUT) == -signal.SIGINT
 
 
+@pytest.mark.parametrize("words", [["--json"], []])
+def test_it_ends_when_its_reader_has_seen_enough(
+    words: list[str], rig: Rig, daemon: Daemon
+) -> None:
+    """`list --watch | head -1`, and no port changes: there is nothing to write that would fail."""
+    with start(rig, *words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(TIMEOUT) == 1
+        assert process.stderr.read() == b""
+
+
 def test_on_a_terminal_the_table_is_drawn_afresh(rig: Rig, daemon: Daemon) -> None:
     screen, terminal = pty.openpty()
     with start(rig, stdout=terminal) as process:
