@@ -120,6 +120,8 @@ def _judge(options: Options) -> int:
 
     if options.action == "check":
         return command.check(options.policy)
+    if os.geteuid() != 0:
+        raise CannotStart("--prepare needs root, whose the plan must be; --check does not")
     return command.prepare(options.policy, os.path.dirname(options.socket))
 
 

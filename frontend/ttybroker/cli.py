@@ -57,10 +57,13 @@ def _run(arguments: list[str]) -> int:
         _say(f"{first}: no such command{hint}")
         return USAGE
     try:
-        options = _parser().parse_args(arguments)
+        options, rest = _parser().parse_known_args(arguments)
     except SystemExit:  # after --help; since Python 3.13 argparse hides that it could not write
         sys.stdout.flush()
         raise
+    if rest:
+        _say(f"{first}: not understood: {' '.join(rest)}; see ttybroker {first} --help")
+        return USAGE
     command = _COMMANDS[options.command]
     assert command is not None  # those that are were run above
     return command(options)
@@ -89,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     revoke = commands.add_parser("revoke", help="take a port back from its holder")
     revoke.add_argument("port")
     hold = "keep it from its holder's user for so long from now on"
-    revoke.add_argument("--hold", metavar="SECONDS", type=float, default=0.0, help=hold)
+    revoke.add_argument("--hold", metavar="SECONDS", default="0", help=hold)
     check = commands.add_parser("check", help="would it be allowed, and by which rule")
     check.add_argument("--user", help="ask for another user (root and admins)")
     check.add_argument("--json", action="store_true", help="for programs")
@@ -180,9 +183,13 @@ def _revoke(options: argparse.Namespace) -> int:
     from ttybroker.names import similar
     from ttybroker.wire import MAX_WAIT
 
-    port, hold = options.port, options.hold
+    port = options.port
+    try:
+        hold = float(options.hold)
+    except ValueError:
+        hold = -1.0
     if not 0 <= hold <= MAX_WAIT:
-        _say("--hold: must be a number of seconds, such as 30")
+        _say(f"--hold {options.hold}: must be a number of seconds, such as 60; a day at most")
         return USAGE
     with client.connect() as broker:
         try:
@@ -195,7 +202,8 @@ def _revoke(options: argparse.Namespace) -> int:
     if hold:
         print(f"{port}: kept for {hold:g} s from {_user_of(before)}")
     if withdrawn:
-        print(f"{port}: {withdrawn} waiting requests of the same user were withdrawn")
+        requests = "1 waiting request" if withdrawn == 1 else f"{withdrawn} waiting requests"
+        print(f"{port}: withdrawn: {requests} of the same user")
     return DONE
 
 

@@ -441,6 +441,16 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
     assert f"{rig.policy}:3: allow" in done.stderr and "no-such-user" in done.stderr
 
 
+def test_prepare_needs_root_and_says_so(rig: Rig) -> None:
+    def prepare() -> tuple[int, str]:
+        with contextlib.redirect_stderr(io.StringIO()) as told:
+            return main(["--prepare", *rig.arguments[:4]]), told.getvalue()
+
+    rig.write_policy()
+    why = "ttybrokerd: --prepare needs root, whose the plan must be; --check does not\n"
+    assert as_user(ALICE, (), prepare) == (1, why)
+
+
 def test_check_warns_of_a_rule_that_another_hides(rig: Rig) -> None:
     rig.write_policy(
         '[[rule]]\nport = "ttyS*"\ndeny = ["*"]\n[[rule]]\nport = "ttyS1"\nallow = [1]\n'

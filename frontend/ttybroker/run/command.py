@@ -207,16 +207,16 @@ def _option(request: Request, word: str, words: list[str]) -> None:
         request.wait = _seconds(_value(option, words))
     elif option == "--fd":
         number = _number(_value(option, words))
-        request.direct.append(((number,), _port(_value("--fd N", words))))
+        request.direct.append(((number,), _port(_value(f"--fd {number}", words, "a port"))))
     elif option == "--stdio":
         request.direct.append(((0, 1), _port(_value(option, words))))
     else:
         raise Usage(f"{option}: no such option", hint=False)
 
 
-def _value(option: str, words: list[str]) -> str:
+def _value(option: str, words: list[str], what: str = "a value") -> str:
     if not words:
-        raise Usage(f"{option} needs a value", hint=False)
+        raise Usage(f"{option} needs {what}", hint=False)
     return words.pop()
 
 
@@ -226,7 +226,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= MAX_WAIT:
-        raise Usage(f"--wait {text}: must be a number of seconds, such as 30")
+        raise Usage(f"--wait {text}: must be a number of seconds, 0 to {MAX_WAIT:.0f}")
     return seconds
 
 
