@@ -113,6 +113,8 @@ BAD: list[tuple[str, str]] = [
     # words that say what it is
     (WORDS + 'usb = "0403"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
     (WORDS + 'usb = "0403:6001x"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
+    # it would match no device, and one that denies would deny nobody
+    (WORDS + 'usb = "403:6001"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
     (WORDS + "usb.id = 1\n", "p:4: usb: must be a string"),
     (WORDS + 'serial = ""\n', f"p:4: serial: {PRINTABLE}"),
     (WORDS + 'serial = "A 1"\n', f"p:4: serial: {PRINTABLE}"),
@@ -238,6 +240,18 @@ def test_a_bad_policy_is_refused_with_line_and_key(text: str, message: str) -> N
 def test_what_is_no_toml_is_refused_with_its_line(text: str, line: int) -> None:
     with pytest.raises(PolicyError, match=rf"^p:{line}: text: .*( \(column \d+\))?$"):
         read(text, "p")
+
+
+def test_a_name_without_quotes_is_told_what_is_missing() -> None:
+    with pytest.raises(PolicyError) as caught:
+        read('[[rule]]\nport = "ttyS0"\nallow = [alice]\n', "p")
+    why = "Invalid value; names and texts are written in quotes (column 10)"
+    assert str(caught.value) == f"p:3: text: {why}"
+
+
+@pytest.mark.parametrize("usb", ["0403:6001", "0403:*", "*:6001", "04?3:60*", "*:*"])
+def test_vendor_and_product_may_be_globs(usb: str) -> None:
+    read(WORDS + f'usb = "{usb}"\n', "p")
 
 
 def test_each_bad_rule_is_told_of_and_not_the_first_alone() -> None:

@@ -24,7 +24,8 @@ from ttybrokerd.root.plan import PolicyError
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: root/words.py
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class", *WORDS}
-USB = r"[0-9a-f*?]{1,4}:[0-9a-f*?]{1,4}"
+# As sysfs has a vendor or product: four digits. Fewer match none, unless a * stands for the rest.
+ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
@@ -170,7 +171,8 @@ def _syntax(text: str, what: str, path: str) -> str:
     last = text.count("\n") + (not text.endswith("\n"))
     line = found[1] if found and found[1] else str(last if found else 1)
     column = f" (column {found[2]})" if found and found[2] else ""
-    return f"{path}:{line}: text: {re.sub(AT, '', what)}{column}"
+    quotes = "; names and texts are written in quotes" if "Invalid value" in what else ""
+    return f"{path}:{line}: text: {re.sub(AT, '', what)}{quotes}{column}"
 
 
 class _Parser:
@@ -305,7 +307,7 @@ class _Parser:
         text = self.string(table, key, number)
         if key == "usb":
             text = text.lower()
-            if re.fullmatch(USB, text) is None:
+            if re.fullmatch(f"{ID}:{ID}", text) is None:
                 raise self.error(key, number, 'vendor and product, such as "0403:6001"')
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise self.error(key, number, "printable ASCII, with * and ?; a space is ?")
