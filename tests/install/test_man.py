@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ttybroker import listing
 from ttybroker.run.command import USAGE
+from ttybroker.wire import Holder, PortInfo
 from ttybrokerd.prepare import policy
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.root.plan import PolicyError
@@ -61,6 +63,16 @@ def test_ttybroker_has_every_option_of_every_command() -> None:
     found = options("ttybroker.cli").union(*(options("ttybroker.cli", name) for name in commands))
     assert documented(page("ttybroker.1")) == found | set(OPTION.findall(USAGE)) | {"h"}
     assert set(re.findall(r"^\.It Cm (\S+)", page("ttybroker.1"), re.M)) == {*commands, "run"}
+
+
+def test_ttybroker_has_every_field_that_list_gives_to_programs() -> None:
+    """Also what `list --json` has of a holder. Whoever adds a field adds it to the page."""
+    port = PortInfo("ttyS0", "/dev/ttyS0", "busy", "rule", holder=Holder())
+    fields = listing.record(port, {})
+    holder = fields["holder"]
+    assert isinstance(holder, dict)
+    source = page("ttybroker.1").partition(".It Fl -json")[2].partition(".It Fl -watch")[0]
+    assert set(re.findall(r"^\.Ic (\S+)", source, re.M)) == {*fields, *holder}
 
 
 def test_ttyrun_has_every_option() -> None:
