@@ -560,7 +560,8 @@ def _dial(path: str) -> socket.socket:
         raise _silent(path) from None
     except OSError as error:
         sock.close()
-        what = f"no broker at {path}: {error.strerror or error}; is ttybrokerd running?"
+        step = "is ttybrokerd running? see: systemctl status ttybroker.socket"
+        what = f"no broker at {path}: {error.strerror or error}; {step}"
         raise BrokerUnavailable(errno.ECONNREFUSED, what) from None
     return sock
 

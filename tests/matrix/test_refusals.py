@@ -160,5 +160,6 @@ def test_run_without_a_broker_says_what_is_missing(
     done = stage.run(*installation.launcher("ttybroker run"), "true")
     assert (done.status, done.out) == (1, "")
     assert only_line(done, "ttybroker run") == (
-        f"no broker at {stage.rig.socket}: No such file or directory; is ttybrokerd running?"
+        f"no broker at {stage.rig.socket}: No such file or directory; "
+        "is ttybrokerd running? see: systemctl status ttybroker.socket"
     )

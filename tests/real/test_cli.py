@@ -389,7 +389,7 @@ def test_without_a_broker_it_says_where_it_looked(rig: Rig) -> None:
     done = command(rig, "list")
     assert done.returncode == 1
     assert done.stderr.startswith(f"ttybroker: no broker at {rig.socket}: ")
-    assert done.stderr.endswith("; is ttybrokerd running?\n")
+    assert done.stderr.endswith("; is ttybrokerd running? see: systemctl status ttybroker.socket\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(rig: Rig, daemon: Daemon) -> None:

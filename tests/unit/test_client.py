@@ -408,7 +408,8 @@ def test_without_a_broker_the_path_and_the_next_step_are_named(short: str) -> No
         connect(short)
     assert caught.value.errno == errno.ECONNREFUSED
     assert str(caught.value) == (
-        f"no broker at {short}: No such file or directory; is ttybrokerd running?"
+        f"no broker at {short}: No such file or directory; "
+        "is ttybrokerd running? see: systemctl status ttybroker.socket"
     )
 
 
