@@ -16,7 +16,7 @@ import pytest
 from support.children import Chat, Child, as_user
 from support.daemon import Daemon
 from support.rig import Rig
-from support.systemd import Systemd
+from support.systemd import Systemd, manager
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
 from ttybroker import BrokerError, PortBusy, client, wire
@@ -417,31 +417,14 @@ def test_who_joins_its_own_session_does_not_yield_beyond_the_limit(rig: Rig) -> 
 def systemd(rig: Rig) -> Iterator[Systemd]:
     """A manager for a service with the port ttyS0."""
     rig.port("ttyS0")
-    made = Systemd(rig)
-    try:
+    with manager(rig) as made:
         yield made
-        for child in rig.children:
-            child.kill()
-        for daemon in rig.daemons:
-            assert daemon.ended or daemon.stop() == 0
-    finally:
-        for daemon in rig.daemons:
-            daemon.kill()
-        made.close()
-
-
-def restart(systemd: Systemd, rig: Rig) -> Daemon:
-    """End the daemon, and start the next."""
-    rig.daemons[-1].process.terminate()
-    assert rig.daemons[-1].wait() == 0
-    systemd.hear()
-    return systemd.start()
 
 
 def test_a_session_yields_after_a_restart_as_before(rig: Rig, systemd: Systemd) -> None:
     systemd.start()
     monitor = yielder(rig)
-    restart(systemd, rig)
+    systemd.restart()
     assert monitor.hear() == ("refused", errno.ECONNREFUSED)
     assert done(monitor, "again") == "asked"
     assert monitor.hear()[0] == "back"  # one more descriptor of the same lease
@@ -455,7 +438,7 @@ def test_a_session_that_is_not_back_yet_after_a_restart_is_hung_up_and_has_its_c
 ) -> None:
     systemd.start()
     monitor = yielder(rig)
-    restart(systemd, rig)
+    systemd.restart()
     assert monitor.hear() == ("refused", errno.ECONNREFUSED)
     flasher = rig.holder(ALICE)
     assert done(monitor, "again") == "asked"
@@ -471,7 +454,7 @@ def test_a_claim_keeps_its_place_over_a_restart(rig: Rig, systemd: Systemd) -> N
     monitor = yielder(rig)
     flasher = rig.holder(ALICE)
     assert monitor.hear() == ("lent", ALICE)
-    restart(systemd, rig)
+    systemd.restart()
     assert monitor.hear() == ("refused", errno.ECONNREFUSED)
     other = rig.holder(BOB, wait=TIMEOUT)
     while not row(rig).waiting:
@@ -491,7 +474,7 @@ def test_a_claim_whose_session_does_not_come_back_after_a_restart_is_void(
     monitor = yielder(rig)
     flasher = rig.holder(ALICE)
     assert monitor.hear() == ("lent", ALICE)
-    restart(systemd, rig)
+    systemd.restart()
     monitor.kill()
     flasher.say()
     assert flash(rig, BOB, wait=10) < AFTER_GRACE

@@ -18,7 +18,7 @@ from support import old_record, raw
 from support.children import Chat, Child, as_user
 from support.namespaces import sees_dead_takers
 from support.rig import Rig, lock_text
-from support.systemd import Systemd
+from support.systemd import Systemd, manager
 from support.users import ALICE, NOBODY
 from support.waiting import TIMEOUT, Watch
 from ttybroker import NotPermitted, PortBusy, client, open_fd, wire
@@ -31,22 +31,11 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def systemd(rig: Rig) -> Iterator[Systemd]:
-    """A manager for a service with the ports ttyS0 and ttyS1. In the end nothing may be in its
-    store."""
+    """A manager for a service with the ports ttyS0 and ttyS1."""
     rig.port("ttyS0")
     rig.port("ttyS1")
-    made = Systemd(rig)
-    try:
+    with manager(rig) as made:
         yield made
-        for child in rig.children:
-            child.kill()
-        for daemon in rig.daemons:
-            assert daemon.ended or daemon.stop() == 0
-        assert made.names() == set()
-    finally:
-        for daemon in rig.daemons:
-            daemon.kill()
-        made.close()
 
 
 def end(systemd: Systemd, rig: Rig, number: signal.Signals = signal.SIGKILL) -> None:

@@ -22,7 +22,7 @@ from support.daemon import Daemon
 from support.processes import python_path
 from support.rig import Rig
 from support.screen import Screen
-from support.systemd import Systemd
+from support.systemd import manager
 from support.waiting import TIMEOUT
 from ttybroker import PortBusy, client, open_fd
 
@@ -234,29 +234,22 @@ def test_a_file_of_its_own_is_not_interrupted(rig: Rig, daemon: Daemon, tmp_path
 
 def test_a_daemon_that_is_started_again_meanwhile_is_asked_by_the_terminal(rig: Rig) -> None:
     rig.port("ttyS0")
-    systemd = Systemd(rig)
-    try:
+    with manager(rig) as systemd:
         systemd.start()
         with Screen(rig, "ttyS0") as screen:
             screen.shows(b"Quit: Ctrl+]")
             for number in (1, 2):
                 if number == 2:
-                    restart(systemd, rig)  # while the terminal has the port
+                    systemd.restart()  # while the terminal has the port
                     screen.type(b"here")
                     assert rig.ports["ttyS0"].read(4) == b"here"
                 flasher = rig.holder(0, wait=TIMEOUT)
                 flasher.hear()
                 screen.times(b"lent, and comes back by itself", number)
-                restart(systemd, rig)  # and while another has it
+                systemd.restart()  # and while another has it
                 flasher.say()
                 screen.times(b"ttyS0: back, at 115200", number)
             assert screen.leave() == 0
-        for daemon in rig.daemons:
-            assert daemon.ended or daemon.stop() == 0
-    finally:
-        for daemon in rig.daemons:
-            daemon.kill()
-        systemd.close()
 
 
 def test_picocom_does_not_notice_that_its_port_was_lent(rig: Rig) -> None:
@@ -321,11 +314,3 @@ def test_what_cannot_be_lent_by_run_is_a_mistake(
         2,
         "ttybroker: --yield: only a port that the program opens through a pty can be lent\n",
     )
-
-
-def restart(systemd: Systemd, rig: Rig) -> None:
-    """End the daemon, and start the next."""
-    rig.daemons[-1].process.terminate()
-    assert rig.daemons[-1].wait() == 0
-    systemd.hear()
-    systemd.start()

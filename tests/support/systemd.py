@@ -10,7 +10,8 @@ import array
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from support.daemon import Daemon
 from support.rig import Rig
@@ -63,6 +64,13 @@ class Systemd:
         return self._rig.daemon(
             *self._rig.arguments, *options, hook=hook, pass_fds=tuple(numbers), systemd=self
         )
+
+    def restart(self) -> Daemon:
+        """End the daemon that runs, as an administrator does, and start the next."""
+        self._rig.daemons[-1].process.terminate()
+        assert self._rig.daemons[-1].wait() == 0
+        self.hear()
+        return self.start()
 
     def hear(self) -> None:
         """Do what the daemon has asked for so far."""
@@ -127,3 +135,20 @@ class Systemd:
         else:
             assert not descriptors
         self.words += [(pid, line) for line in lines]
+
+
+@contextmanager
+def manager(rig: Rig) -> Iterator[Systemd]:
+    """A manager; in the end its daemons stop when asked, and nothing is in its store."""
+    made = Systemd(rig)
+    try:
+        yield made
+        for child in rig.children:
+            child.kill()
+        for daemon in rig.daemons:
+            assert daemon.ended or daemon.stop() == 0
+        assert made.names() == set()
+    finally:
+        for daemon in rig.daemons:
+            daemon.kill()
+        made.close()

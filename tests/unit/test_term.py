@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -167,8 +169,17 @@ def test_a_stamp_stands_once_in_front_of_each_line(monkeypatch: pytest.MonkeyPat
     assert feed(b"\n") == b"\n"
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another zone, which the C library would go on with: tzset(3)."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-5:30")
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_stamp_is_a_time_with_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC-5:30")
     feed = lines.Lines("iso", in_hex=False).feed
     monkeypatch.setattr(lines.time, "time", lambda: 1_800_000_000.0625)
     assert feed(b"x\n") == b"[2027-01-15T13:30:00.062+05:30] x\n"
