@@ -38,11 +38,16 @@ class Qmp:
                 return message["return"]
 
     def wait(self, event: str, **data: object) -> None:
-        """Wait for the next such event with these data; those before it are past."""
+        """Wait for the next such event with these data. Others are kept: what is pulled together
+        goes in any order."""
         while True:
-            message = self._events.pop(0) if self._events else self._read()
-            if message.get("event") == event and data.items() <= message["data"].items():
-                return
+            for message in self._events:
+                if message["event"] == event and data.items() <= message["data"].items():
+                    self._events.remove(message)
+                    return
+            message = self._read()
+            if "event" in message:
+                self._events.append(message)
 
     def _read(self) -> dict[str, Any]:
         while b"\n" not in self._buffer:

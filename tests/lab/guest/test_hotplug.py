@@ -126,6 +126,7 @@ def test_an_alias_is_what_its_words_say(broker: Service, adapters: Adapters) -> 
     assert told() == "/dev/ttyUSB0"
 
 
+@pytest.mark.systemd
 def test_an_alias_is_one_adapter_whatever_its_number(broker: Service, adapters: Adapters) -> None:
     link = BY_ID.format("GPS1")
     broker.policy(f'[[rule]]\nport = "gps"\ndevice = "{link}"\nallow = ["bob"]\n')
