@@ -18,6 +18,7 @@ from ttybroker.errors import (
     InvalidName,
     ProtocolError,
 )
+from ttybroker.say import printable
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -659,9 +660,7 @@ def _mask(value: object) -> object:
     A program names itself, and a socket may be anybody's. Returns the masked text of a text.
     """
     if isinstance(value, str):
-        if value.isprintable():
-            return value
-        return "".join(c if c.isprintable() else "?" for c in value)
+        return value if value.isprintable() else printable(value)
     if isinstance(value, tuple):
         return tuple(map(_mask, value))
     if isinstance(value, wire.Value):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ttybroker.say import printable
 from ttybroker.wire import Value
 
 _UNIX98 = range(136, 144)  # majors of ptys: Documentation/admin-guide/devices.txt
@@ -80,7 +81,7 @@ def _who(pid: str) -> tuple[int, str]:
         program = file.read().rstrip("\n")
     with open(f"/proc/{pid}/status", "rb") as file:
         uid = next(line.split()[2] for line in file if line.startswith(b"Uid:"))
-    return int(uid), "".join(c if c.isprintable() else "?" for c in program)
+    return int(uid), printable(program)
 
 
 def _listed(path: str) -> list[str]:

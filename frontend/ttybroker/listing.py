@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from ttybroker.say import printable
 from ttybroker.users import name_of, named
 from ttybroker.wire import Holder, PortInfo
 
@@ -118,7 +119,7 @@ def _row(port: PortInfo) -> tuple[str, ...]:
 
 def _masked(*cells: str) -> tuple[str, ...]:
     """Programs name themselves, and so do USB devices: neither is to speak to the terminal."""
-    return tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in cells)
+    return tuple(map(printable, cells))
 
 
 def _line(

@@ -20,6 +20,11 @@ def show(text: str) -> None:
         pass
 
 
+def printable(text: str) -> str:
+    """Return the text with nothing in it that a terminal would obey: others chose it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def speak_as(command: str) -> None:
     """From now on lines begin with this name, in this process and its children."""
     global _command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ttybroker.say import printable
 from ttybroker.wire import Holder
 
 
@@ -26,4 +27,4 @@ def name_of(uid: int) -> str:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         return ""
-    return "".join(c if c.isprintable() else "?" for c in name)
+    return printable(name)

@@ -13,7 +13,7 @@ import time
 from _thread import LockType, allocate_lock
 
 from ttybroker.run.kernel import peer_pid
-from ttybroker.say import say
+from ttybroker.say import printable, say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -349,8 +349,7 @@ def program_of(pid: int) -> str:
             name = file.read().decode(errors="replace").strip()
     except OSError:
         name = "process"
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return f"{shown} (pid {pid})"
+    return f"{printable(name)} (pid {pid})"
 
 
 def wait_line(name: str, wait: float | None, who: str, holder: Holder) -> str:
