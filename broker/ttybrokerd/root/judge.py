@@ -6,7 +6,7 @@ import errno
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, words
-from ttybrokerd.root.device import Devices, Target
+from ttybrokerd.root.device import Devices, Seen, Target
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
 
@@ -67,6 +67,19 @@ class Judge:
                 f"not permitted to ttyrun alone: rule {rule} {what}; have ttybroker.socket started"
             )
         return ""
+
+    def look(self, who: Identity, target: Target, rule: str) -> Seen:
+        """Look at the node of a port that this rule allows, and judge the device there.
+
+        Raises Refusal as `Devices.look` and `check_device`, and then nothing stays open.
+        """
+        seen = self._devices.look(target)
+        try:
+            self.check_device(who, target, seen.kernel_name, rule)
+        except BaseException:
+            seen.close()
+            raise
+        return seen
 
     def check_device(self, who: Identity, target: Target, kernel_name: str, rule: str) -> None:
         """Judge what was looked at, for which this rule was found by its name.

@@ -353,14 +353,8 @@ class Leases:
         """Open the port, in a worker. Who waited gets a fresh look: the node may be another."""
         try:
             if seen is None:
-                seen = self._devices.look(self._devices.renew(request.target))
-                try:
-                    self._judge.check_device(
-                        request.client.identity, seen.target, seen.kernel_name, request.rule
-                    )
-                except Refusal:
-                    seen.close()
-                    raise
+                target = self._devices.renew(request.target)
+                seen = self._judge.look(request.client.identity, target, request.rule)
         except Refusal as refusal:
             return refusal
         except OSError as error:

@@ -111,12 +111,7 @@ class Requests:
         asked.keep = request.flags & wire.KEEP != 0
         if client.version > 1:
             asked.session = self._session(client, request.session)
-        seen = self._devices.look(target)
-        try:
-            self._judge.check_device(client.identity, target, seen.kernel_name, str(rule))
-        except Refusal:
-            seen.close()
-            raise
+        seen = self._judge.look(client.identity, target, asked.rule)
         client.request = asked
         self._leases.ask(asked, seen)
 
