@@ -77,10 +77,15 @@ def ttybroker(rig: Rig, *words: str) -> tuple[int, str, str]:
 
 
 def until_held_by_another(rig: Rig, pid: int) -> None:
-    """Wait until a process that is not this one has the first port."""
+    """Wait until a process that is not this one has the first port: while it is being opened for
+    it, what the far end sends meets nobody."""
     end = time.monotonic() + TIMEOUT
     with client.connect(str(rig.socket)) as connection:
-        while (holder := connection.ports()[0].holder) is None or holder.pid == pid:
+        while (
+            (row := connection.ports()[0]).state != "busy"
+            or row.holder is None
+            or row.holder.pid == pid
+        ):
             assert time.monotonic() < end, "nobody else has it"
             time.sleep(0.01)
 
