@@ -140,7 +140,7 @@ def release(
     if alive and not settled:
         # Without HUPCL the lines fall once, at the end, and not at the hang-up and at the end.
         # guard: lines-fall-once, no-wait-for-a-writer
-        settings.put_back(guard, lease.settings.without_hupcl(), discipline=False)
+        _takes(settings.keep_lines, guard, lease.settings)
     settled &= _takes(fcntl.ioctl, guard, linux.TIOCNXCL)  # guard: end-exclusive-use
     _takes(fcntl.ioctl, guard, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
     devices.debts.forget(lease.key)

@@ -136,6 +136,12 @@ def put_back(
     return failed
 
 
+def keep_lines(tty: int, settings: Settings) -> None:
+    """Have the lines stay as they are at a hang-up, by the terminal settings alone: all of it is
+    put back after that, and until then a writer may keep the processor busy. Raises OSError."""
+    _put(tty, linux.TCSETS2, settings.without_hupcl().termios)
+
+
 def holds(tty: int, settings: Settings) -> bool:
     """Whether all that can be asked is set so, and still is: somebody may go on setting."""
     try:
