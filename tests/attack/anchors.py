@@ -41,7 +41,7 @@ def find(root: Path) -> dict[str, list[Anchor]]:
     found: dict[str, list[Anchor]] = {}
     paths = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*"))]
     for path in paths:
-        if path.suffix in KINDS:
+        if path.suffix in KINDS and path.parent.name != "build":  # which `make install` fills
             for line, text in enumerate(path.read_text().split("\n")):
                 if match := ANCHOR.search(text):
                     for name in match[1].split(", "):
