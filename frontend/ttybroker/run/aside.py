@@ -143,7 +143,10 @@ def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
         except OSError:
             pass
     except BaseException as error:
-        say(f"the supervisor failed: {error!r}")
+        from ttybroker.run.broker import Interrupted
+
+        if not isinstance(error, Interrupted):  # whoever waited was ended, and knows why
+            say(f"the supervisor failed: {error!r}")
     finally:
         os._exit(0)
 
