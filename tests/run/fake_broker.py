@@ -1,7 +1,8 @@
 """A broker of files: what the user side sees of one, with ptys for ports.
 
 A directory says it all: NAME is a link to the port's node; NAME.refuse holds "errno text"
-for open(), NAME.deny the text of a denial, NAME.holder "since user program pid".
+for open(), NAME.deny the text of a denial, NAME.holder "since user program pid", NAME.state
+its state.
 Who locks NAME.gate with flock() keeps open()
 waiting, which says so by a byte into NAME.asked. Every question is a line of `log`.
 `broker.down` refuses connections.
@@ -112,7 +113,14 @@ class FakeClient:
     def ports(self) -> list[PortInfo]:
         self._log("ports")
         return [
-            PortInfo(path.name, os.readlink(path), "free", "rule 2", 0, self._holder(path.name))
+            PortInfo(
+                path.name,
+                os.readlink(path),
+                self._text(f"{path.name}.state") or "free",
+                "rule 2",
+                0,
+                self._holder(path.name),
+            )
             for path in sorted(self.directory.iterdir())
             if path.is_symlink() and not (self.directory / f"{path.name}.deny").exists()
         ]

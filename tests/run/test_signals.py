@@ -205,6 +205,36 @@ def test_a_wait_says_for_whom_and_who_has_it_since_when(rig: Rig) -> None:
     process.communicate(timeout=LIMIT)
 
 
+def test_a_wait_is_not_said_to_be_for_whoever_waits(rig: Rig) -> None:
+    """The broker tries a port again that an outsider has. Then its list names whoever asked."""
+    rig.write("ttyS7.holder", "1600000000 alice minicom 71")
+    rig.write("ttyS7.state", "opening")
+    process = waiting(rig, DEFAULT.replace("SIGNAL", "SIGTERM"), TRACED)
+    assert process.stderr is not None
+    end = time.monotonic() + LIMIT
+    while len(rig.log("ports")) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not select.select([process.stderr], [], [], 0)[0]
+    rig.write("ttyS7.state", "busy")
+    assert select.select([process.stderr], [], [], LIMIT)[0]
+    process.terminate()
+    process.communicate(timeout=LIMIT)
+
+
+def test_ctrl_c_ends_a_wait_through_the_pty_without_a_word(rig: Rig) -> None:
+    gate = rig.gate("ttyS7")
+    process = rig.start("--via", "pty", "--wait", "30", "--", "cat", "/dev/ttyS7", text=True)
+    gate.wait_for(1)
+    beside = rig.processes() - {process.pid}
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=LIMIT)
+    for pid in beside:
+        wait_for_end(pid)
+    assert process.returncode == -signal.SIGINT
+    assert "failed" not in errors
+    gate.open()
+
+
 @pytest.mark.parametrize("how", [("--fd", "3", "ttyS7"), ("--stdio", "ttyS7")])
 def test_ctrl_c_ends_a_wait_before_the_program_begins(rig: Rig, how: tuple[str, ...]) -> None:
     gate = rig.gate("ttyS7")

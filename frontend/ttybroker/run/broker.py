@@ -218,12 +218,15 @@ class Broker:
     def holder(self, name: str) -> Holder | None:
         """Return who has the port, as far as is known.
 
-        None when nobody has it, or the broker is silent.
+        None when nobody has it, the broker is silent, or the port is being opened: the list then
+        names whoever asked, which may be us.
         """
         try:
-            return next((port.holder for port in self.ports() if port.name == name), None)
+            ports = {port.name: port for port in self.ports()}
         except OSError:
             return None
+        port = ports.get(name)
+        return None if port is None or port.state == "opening" else port.holder
 
     def take_connection(self) -> Any:
         """The last connection that answered, from now on the caller's."""

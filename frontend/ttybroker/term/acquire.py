@@ -42,7 +42,8 @@ class Wait:
                 ports = broker.ports((self._name,))
         except BrokerError:
             return
-        if ports and ports[0].holder is not None:
+        # while it is being opened the list names whoever asked, which may be us
+        if ports and ports[0].holder is not None and ports[0].state != "opening":
             self._holder = holding(ports[0].holder)
 
     def draw(self, left: float | None) -> None:
