@@ -148,6 +148,8 @@ class Holder(Value):
     label: str = ""
 
     def __str__(self) -> str:
+        if self.how == "exclusive":  # the kernel does not tell who set it
+            return "a program that set it exclusive"
         uid = "somebody" if self.uid is None else f"uid {self.uid}"
         who = f"{self.user} ({uid})" if self.user else uid
         if self.program:

@@ -605,6 +605,7 @@ def test_a_refusal_reads_as_name_cause_holder_and_advice(refused: Refused, line:
         (Holder(), "somebody"),
         (Holder(pid=7, program="cu", how="lock file"), "somebody with cu (pid 7), by lock file"),
         (Holder(0, "root", how="flock"), "root (uid 0), by flock"),
+        (Holder(how="exclusive"), "a program that set it exclusive"),
         (Holder(0, "root", label="night test"), "root (uid 0) for 'night test'"),
     ],
 )
