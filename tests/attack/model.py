@@ -83,6 +83,7 @@ class Want:
         self.yields = flags & (USER | ALL) != 0
         self.claim = False  # it lent the port
         self.absent = False  # its client is gone
+        self.asked = now
         self.ends = NEVER  # of the chain that began with its lease
         self.hung = 0
         self.since: float | None = None
@@ -158,6 +159,15 @@ class Port:
         """Where a request stands: before the first claim that lets it pass."""
         passes = [one.claim and one.lets_pass(want) for one in self.queue]
         return passes.index(True) if True in passes else len(passes)
+
+    def claims_last(self) -> None:
+        """The time of all that was lent is over: claims stand behind those who wait, and those as
+        they asked."""
+        for want in self.queue:
+            want.ends = NEVER
+        waiting = sorted((one for one in self.queue if not one.claim), key=lambda one: one.asked)
+        self.queue = waiting + [one for one in self.queue if one.claim]
+        take_turns(self)
 
     def soon(self, want: Want) -> bool:
         """Whether the port is free, or this request has it next and need not wait for it."""
@@ -433,10 +443,7 @@ class Model:
             return self.refuse(who, errno.ESTALE)
         if self.holds.get((port, who.uid), self.now) > self.now:
             return self.refuse(who, errno.EBUSY)
-        self.forget_dead()
-        asked, had = self.asked[who.uid], self.had[who.uid]
-        dead = sum(lease.want.uid == who.uid for lease in self.dead)
-        if asked >= self.waits or asked + had + dead >= self.leases:
+        if self.asked[who.uid] >= self.waits or self.too_many(who.uid):
             return self.refuse(who, errno.EDQUOT)
         want = Want(who, pid or who.pid or 0, wait / 1000, self.now, flags)
         if want.yields and self.count_yielders(who.uid) >= self.yielders:
@@ -549,18 +556,29 @@ class Model:
     def next(self, port: Port) -> None:
         """Nobody has it: open it for the first in the queue."""
         port.retry = port.outsider = None
+        if any(want.ends <= self.now for want in port.queue):
+            port.claims_last()
         while port.queue and port.queue[0].absent:
             port.queue.pop(0)
         if not port.queue:
             port.stage, port.current = "free", None
-            return
+            return None
         port.stage, port.current = "opening", port.queue.pop(0)
         take_turns(port)
         if port.current.claim:
             port.current.open_by, port.current.looked = self.now + OPEN_LIMIT, False
+            if self.too_many(port.current.uid):
+                return self.failed(port, port.current, errno.EDQUOT)
         if port.current.told_at is not None:
             port.current.told_at = self.now + SLOW
         self.jobs.append(Job("open", port, port.current))
+        return None
+
+    def too_many(self, uid: int) -> bool:
+        """Whether a user has or waits for as many ports as anybody may, dead ones counted."""
+        self.forget_dead()
+        dead = sum(lease.want.uid == uid for lease in self.dead)
+        return self.asked[uid] + self.had[uid] + dead >= self.leases
 
     def opened(self, port: Port, want: Want) -> None:
         """The thread tried to open it."""
@@ -584,10 +602,11 @@ class Model:
         self.had[want.uid] += 1
         port.stage = "held"
         port.lease = Lease(port, want, self.now)
-        limits = [want.ends, NEVER if port.rule.max_lease is None
-                  else self.now + port.rule.max_lease]  # fmt: skip
-        limits += [one.ends for one in port.queue if one.claim and one.lets_pass(want)][:1]
-        want.ends = min(limits)
+        chain = [want, *(one for one in port.queue if one.claim and one.lets_pass(want))]
+        limit = NEVER if port.rule.max_lease is None else self.now + port.rule.max_lease
+        for one in chain:
+            one.ends = min(one.ends, limit)
+        want.ends = min(one.ends for one in chain)
         port.ends = None if want.ends == NEVER else want.ends
         if want.given_up:
             return self.end(port)
@@ -676,6 +695,9 @@ class Model:
         if want in port.queue:
             port.queue.remove(want)
             take_turns(port)
+            for one in port.queue:
+                if want.claim and want.lets_pass(one):
+                    one.ends = min(one.ends, want.ends)
             self.asked[want.uid] -= not want.claim
             want.claim = False
             if port.stage == "outside" and not port.queue:
@@ -686,11 +708,7 @@ class Model:
     def tick(self, port: Port) -> None:
         """What is due at this moment."""
         if port.ends is not None and port.ends <= self.now:
-            claims = [want for want in port.queue if want.claim]
-            for want in claims:
-                want.ends = NEVER
-            port.queue = [want for want in port.queue if want not in claims] + claims
-            take_turns(port)
+            port.claims_last()
             self.end(port)
         if port.grace is not None and port.grace <= self.now:
             self.hang_up(port)
