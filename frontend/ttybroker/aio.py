@@ -30,12 +30,14 @@ MOST_HELD = 65536  # bytes that are written while the port is lent
 _PAUSE = 0.01  # seconds until the port may take more
 
 
-async def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
+async def open_fd(
+    port: str, *, broker: client.Broker = None, wait: float | None = None, label: str = ""
+) -> int:
     """Lease a port as ttybroker.open_fd does, without blocking the loop.
 
     Cancelling it withdraws the request: nothing stays leased.
     """
-    with client.connect(broker) as connection:
+    with client.connect(broker, label=label) as connection:
         return await _open(connection, port, wait)
 
 
@@ -76,6 +78,7 @@ async def open_tty(
     broker: client.Broker = None,
     wait: float | None = None,
     yields: bool | str = False,
+    label: str = "",
     **settings: Any,
 ) -> BrokeredSerial:
     """Lease a port as ttybroker.open_tty does, without blocking the loop.
@@ -84,9 +87,9 @@ async def open_tty(
     """
     if yields:
         given = {"baudrate": baudrate, "yields": yields, **settings}
-        lending = _LoopSerial(None, broker=broker, wait=wait, **given)
+        lending = _LoopSerial(None, broker=broker, wait=wait, label=label, **given)
         lending.port = port
-        connection = client.connect(broker)
+        connection = client.connect(broker, label=label)
         try:
             descriptor = await _open(connection, port, wait, flags(yields))
             lending.has(descriptor, connection, port)
@@ -95,9 +98,11 @@ async def open_tty(
             raise
         lending.listen()
         return lending
-    ready = BrokeredSerial(None, broker=broker, wait=wait, baudrate=baudrate, **settings)
+    ready = BrokeredSerial(
+        None, broker=broker, wait=wait, label=label, baudrate=baudrate, **settings
+    )
     ready.port = port
-    ready.adopt(await open_fd(port, broker=broker, wait=wait))
+    ready.adopt(await open_fd(port, broker=broker, wait=wait, label=label))
     return ready
 
 

@@ -93,9 +93,10 @@ class Client:
     socket, it connects again when the broker is started again.
     """
 
-    def __init__(self, sock: socket.socket, path: str | None = None) -> None:
+    def __init__(self, sock: socket.socket, path: str | None = None, label: str = "") -> None:
         self._sock = sock
         self._path = path
+        self._label = label
         self._version = 1 if path in _old else wire.VERSION
         self._name = ""  # of the port that the request under way is about
         self._end = 0.0  # when to give up on its answer, by time.monotonic()
@@ -132,22 +133,19 @@ class Client:
         pid: int = 0,
         flags: int = 0,
         session: bytes = wire.NO_SESSION,
-        label: str = "",
     ) -> int:
         """Return an open descriptor of the port `name`: non-blocking, close-on-exec, the caller's.
 
         wait: seconds to queue for a busy port; None: do not queue. pid: the process on whose
         behalf, one of the caller's own; 0: the caller. The lock file names it. flags: READ and
-        others of ttybroker.wire. session: 16 bytes, those of an earlier open to join. label: for
-        whom, at most 80 printable characters.
+        others of ttybroker.wire. session: 16 bytes, those of an earlier open to join.
 
         An older broker may not know all of these. `tell_why` then says which. `self.session` is the
-        session afterwards. Raises BrokerError; ValueError for a pid, a wait or a label that cannot
-        be.
+        session afterwards. Raises BrokerError; ValueError for a pid or a wait that cannot be.
         """
 
         def ask(left: float | None) -> int:
-            self.ask_open(name, wait=left, pid=pid, flags=flags, session=session, label=label)
+            self.ask_open(name, wait=left, pid=pid, flags=flags, session=session)
             return self.take_descriptor()
 
         return self._until_answered(ask, wait)
@@ -160,15 +158,13 @@ class Client:
         pid: int = 0,
         flags: int = 0,
         session: bytes = wire.NO_SESSION,
-        label: str = "",
     ) -> None:
         """The first half of `open`: ask, and do not wait for the answer."""
         if not 0 <= pid <= MAX_PID:
             raise ValueError(f"pid must be that of a process or 0, not {pid}")
-        if len(label) > wire.MAX_LABEL or not label.isprintable():
-            raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
         milliseconds = _milliseconds(wait)
-        request = wire.Open(_checked(name), milliseconds, pid, os.getpid(), flags, session, label)
+        request = wire.Open(_checked(name), milliseconds, pid, os.getpid(), flags, session,
+                            self._label)  # fmt: skip
         if self._version == 1:
             self._say_lost(request)
         self._send(request, milliseconds / 1000 + DEVICE_LIMIT)
@@ -390,12 +386,12 @@ class Client:
                     time.sleep(pause)
                 wait = budget.left()
 
-    def connection(self) -> Client:
+    def connection(self, label: str = "") -> Client:
         """A further connection, from a backend of init_backend()."""
         self._send(wire.Connect())
         descriptor = self.take_descriptor()
         try:
-            return Client(socket.socket(fileno=descriptor))
+            return Client(socket.socket(fileno=descriptor), label=label)
         except OSError:
             os.close(descriptor)
             raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
@@ -529,21 +525,26 @@ def _warn(message: str) -> None:
 tell_why: Callable[[str], None] = _warn  # gets the reason when a port takes long to open
 
 
-def connect(broker: Broker = None) -> Client:
+def connect(broker: Broker = None, *, label: str = "") -> Client:
     """Connect to the broker.
 
     `broker` is a path, or a connected socket that stays the caller's. If it is None, the broker is
     the backend of init_backend(), else the one at $TTYBROKER_SOCKET, else the one at
     /run/ttybroker/socket.
 
-    Raises BrokerUnavailable.
+    `label` says for whom its ports are opened, in at most 80 printable characters. Others see it
+    beside the holder; nobody checks it.
+
+    Raises BrokerUnavailable; ValueError for a label that cannot be.
     """
+    if len(label) > wire.MAX_LABEL or not label.isprintable():
+        raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
     if isinstance(broker, socket.socket):
-        return Client(socket.socket(fileno=os.dup(broker.fileno())))
+        return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
     if broker is None and _pair is not None:
-        return _further_connection(_pair)
+        return _further_connection(_pair, label)
     path = broker or os.environ.get(VARIABLE) or wire.SOCKET
-    return Client(_dial(path), path)
+    return Client(_dial(path), path, label)
 
 
 def _dial(path: str) -> socket.socket:
@@ -588,7 +589,7 @@ def connection_for_child() -> socket.socket:
     return whole(fileno=_further_connection(_pair).take_socket().detach())
 
 
-def _further_connection(pair: Client) -> Client:
+def _further_connection(pair: Client, label: str = "") -> Client:
     """Return a connection for one request.
 
     Each request has its own, so a thread that waits for a port keeps no other thread from asking.
@@ -597,7 +598,7 @@ def _further_connection(pair: Client) -> Client:
         what = f"the backend belongs to process {_pair_pid}, not to its forked child; use a daemon"
         raise BrokerUnavailable(errno.ECONNREFUSED, what)
     with _pair_lock:
-        return pair.connection()
+        return pair.connection(label)
 
 
 def _checked(name: str) -> str:

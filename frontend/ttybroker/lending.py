@@ -60,7 +60,7 @@ class YieldingSerial(BrokeredSerial):
     def open(self) -> None:
         """As BrokeredSerial.open()."""
         name = self._name_to_open()
-        connection = client.connect(self.broker)
+        connection = client.connect(self.broker, label=self.label)
         try:
             descriptor = connection.open(name, wait=self.wait, flags=self._flags)
             self.has(descriptor, connection, name)
@@ -72,8 +72,8 @@ class YieldingSerial(BrokeredSerial):
         """Go on with the port, which came through this connection."""
         self.adopt(descriptor)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._loan = Loan(connection, lambda: client.connect(self.broker), name, self._flags,
-                          self._lend, self._take)  # fmt: skip
+        self._loan = Loan(connection, lambda: client.connect(self.broker, label=self.label), name,
+                          self._flags, self._lend, self._take)  # fmt: skip
 
     def close(self) -> None:
         """Give the port back, or up if it is lent."""

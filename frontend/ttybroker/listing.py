@@ -179,7 +179,8 @@ def _holder(holder: Holder | None) -> str:
     who = named(holder).user or ("?" if holder.uid is None else f"uid {holder.uid}")
     what = " ".join(filter(None, (holder.program, f"({holder.pid})" if holder.pid else "")))
     how = "" if holder.how == "lease" else f"[{holder.how}]"
-    return " ".join(filter(None, (who, what, how)))
+    label = f"for {holder.label!r}" if holder.label else ""
+    return " ".join(filter(None, (who, what, how, label)))
 
 
 def _user(uid: int) -> str:
@@ -223,4 +224,5 @@ def _fields(holder: Holder) -> dict[str, object]:
         "program": holder.program or None,
         "since": holder.since,
         "how": holder.how,
+        "label": holder.label or None,
     }

@@ -33,10 +33,12 @@ class BrokeredSerial(serial.Serial):
         *positional: object,
         broker: client.Broker = None,
         wait: float | None = None,
+        label: str = "",
         **settings: object,
     ) -> None:
         self.broker = broker
         self.wait = wait
+        self.label = label
         super().__init__(port, *positional, **settings)  # type: ignore[arg-type]
 
     def open(self) -> None:
@@ -46,7 +48,7 @@ class BrokeredSerial(serial.Serial):
         on settings that the device refuses.
         """
         name = self._name_to_open()
-        with client.connect(self.broker) as connection:
+        with client.connect(self.broker, label=self.label) as connection:
             self.adopt(connection.open(name, wait=self.wait))
 
     def _name_to_open(self) -> str:
@@ -102,6 +104,7 @@ def open_tty(
     broker: client.Broker = None,
     wait: float | None = None,
     yields: bool | str = False,
+    label: str = "",
     **settings: object,
 ) -> BrokeredSerial:
     """Lease `port` (a name such as "ttyS0") and return it open, as a serial.Serial.
@@ -109,25 +112,29 @@ def open_tty(
     wait: seconds to queue while somebody else has it, first come first served; None: do not queue.
     yields: "user" (or True) lends the port to other programs of this user, "all" to everybody whom
     the policy admits. The port is then a lending.YieldingSerial, which also takes on_lent and
-    on_back. broker: see ttybroker.client.connect. Everything else is pyserial's (timeout, parity,
-    ...).
+    on_back. broker, label: see ttybroker.client.connect. Everything else is pyserial's (timeout,
+    parity, ...).
 
     Raises a BrokerError: InvalidName, NoSuchPort, NotPermitted, PortBusy, WaitTimeout, DeviceGone,
-    BrokerUnavailable or ProtocolError. Raises ValueError for settings that cannot be.
+    BrokerUnavailable or ProtocolError. Raises ValueError for settings or a label that cannot be.
     """
     if yields:
         from ttybroker.lending import YieldingSerial  # here, for most programs do not
 
         given: dict[str, Any] = {"baudrate": baudrate, "yields": yields, **settings}
-        return YieldingSerial(port, broker=broker, wait=wait, **given)
-    return BrokeredSerial(port, broker=broker, wait=wait, baudrate=baudrate, **settings)
+        return YieldingSerial(port, broker=broker, wait=wait, label=label, **given)
+    return BrokeredSerial(
+        port, broker=broker, wait=wait, label=label, baudrate=baudrate, **settings
+    )
 
 
-def open_fd(port: str, *, broker: client.Broker = None, wait: float | None = None) -> int:
+def open_fd(
+    port: str, *, broker: client.Broker = None, wait: float | None = None, label: str = ""
+) -> int:
     """Lease `port` and return its descriptor.
 
     That is a plain int, close-on-exec, non-blocking, and the caller's to close. The lease ends when
     the last copy of it is closed, wherever that is. Arguments and exceptions are those of open_tty.
     """
-    with client.connect(broker) as connection:
+    with client.connect(broker, label=label) as connection:
         return connection.open(port, wait=wait)

@@ -35,7 +35,7 @@ _ttybroker()
 	fi
 	case $command:$prev in
 	run:--via) words='auto notify pty' ;;
-	*:--wait | run:--fd | revoke:--hold) return ;;
+	*:--wait | *:--for | run:--fd | revoke:--hold) return ;;
 	term:-b | term:--baud) words='9600 19200 38400 57600 115200 230400 460800 921600' ;;
 	term:-d | term:--databits) words='5 6 7 8' ;;
 	term:-p | term:--parity) words='none even odd mark space' ;;
@@ -57,9 +57,9 @@ _ttybroker()
 	*)
 		case $command:$cur in
 		list:-*) words='--json --copies --details --watch' ;;
-		run:-*) words='--via --wait --hold --yield --fd --stdio --' ;;
+		run:-*) words='--via --wait --hold --yield --for --fd --stdio --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
-			--wait --yield --take --reconnect --no-reconnect --linger --send --profile --log
+			--wait --yield --take --for --reconnect --no-reconnect --linger --send --profile --log
 			--timestamps --hex --eol --echo --filter --encoding --raw --quiet --exit-char
 			--menu-char --help" ;;
 		revoke:-*) words=--hold ;;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -319,3 +320,30 @@ def test_what_cannot_be_lent_by_run_is_a_mistake(
         2,
         "ttybroker: --yield: only a port that the program opens through a pty can be lent\n",
     )
+
+
+@pytest.mark.parametrize("words", [("run",), ("term", "--no-reconnect")])
+def test_for_whom_a_port_is_held_is_told_to_others(
+    rig: Rig, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    program = ("--", "cat", "/dev/ttyS0") if words == ("run",) else ("ttyS0",)
+    with started(rig, *words, "--for", "place p1, alice@client", *program) as holder:
+        daemon.record("grant", port="ttyS0", label="place p1, alice@client")
+        status, table, _ = ttybroker(rig, "list", "--json", "ttyS0")
+        assert json.loads(table)[0]["holder"]["label"] == "place p1, alice@client"
+        status, table, _ = ttybroker(rig, "list", "ttyS0")
+        assert "for 'place p1, alice@client'" in table
+        status, _, why = ttybroker(rig, "term", "--yield", "no", "ttyS0")
+        assert status == 1 and "for 'place p1, alice@client'" in why
+        holder.terminate()
+        holder.communicate(timeout=TIMEOUT)
+        for pid in rig.orphans():
+            assert Orphan(pid).wait() == 0
+
+
+@pytest.mark.parametrize("command", ["run", "term"])
+def test_a_label_that_cannot_be_shown_is_a_mistake(rig: Rig, command: str) -> None:
+    rest = ("--", "true") if command == "run" else ("ttyS0",)
+    for label in ("a\x1b[31m", "x" * 81):
+        status, _, why = ttybroker(rig, command, "--for", label, *rest)
+        assert status == 2 and "at most 80 printable characters" in why and "\x1b" not in why

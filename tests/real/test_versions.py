@@ -106,13 +106,20 @@ def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon)
 
 
 def test_a_label_is_shown_beside_the_holder(rig: Rig, daemon: Daemon) -> None:
-    with client.connect(str(rig.socket)) as connection:
-        descriptor = connection.open("ttyS0", label="night test")
+    with client.connect(str(rig.socket), label="night test") as connection:
+        descriptor = connection.open("ttyS0")
         with pytest.raises(BrokerError, match="for 'night test'; wait for it"):
             as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
         (row,) = [port for port in connection.ports() if port.name == "ttyS0"]
         assert row.holder is not None and row.holder.label == "night test"
     os.close(descriptor)
+    daemon.record("grant", port="ttyS0", label="night test")
+
+
+@pytest.mark.parametrize("label", ["x" * 81, "a\0b", "a\nb", "\x1b[31m"])
+def test_a_label_that_cannot_be_shown_is_refused_before_anything_is_asked(label: str) -> None:
+    with pytest.raises(ValueError, match="at most 80 printable characters"):
+        client.connect("/nobody/listens/here", label=label)
 
 
 def test_a_list_of_some_names_has_those_alone(rig: Rig, daemon: Daemon) -> None:

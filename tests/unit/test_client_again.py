@@ -331,9 +331,9 @@ def test_an_older_daemon_is_asked_anything_else_too(
 
 def test_what_an_older_daemon_lacks_is_said_once(path: str, told: list[str]) -> None:
     flags = wire.YIELD_USER | wire.READ
-    with OldDaemon(path), connect(path) as asker:
+    with OldDaemon(path), connect(path, label="night test") as asker:
         for _ in range(2):
-            os.close(asker.open("gps", flags=flags, session=b"s" * 16, label="night test"))
+            os.close(asker.open("gps", flags=flags, session=b"s" * 16))
         assert asker.session == wire.NO_SESSION
     what = "flags of open(2) and joining a session and labels and yielding"
     assert told == [f"gps: the broker at {path} is an older one, without {what}"]

@@ -50,5 +50,5 @@ class Answers:
             asker = wire.Holder(who.uid, "", who.pid, client.program)
         about = holder or asker
         self._log(event, level, port=name or None, device=device, uid=about.uid,
-                  pid=about.pid, program=about.program, rule=rule, reason=reason,
-                  by=None if event != "revoke" else str(asker))  # fmt: skip
+                  pid=about.pid, program=about.program, label=about.label or None, rule=rule,
+                  reason=reason, by=None if event != "revoke" else str(asker))  # fmt: skip

@@ -1,7 +1,7 @@
 """`ttybroker run` and the user half of `ttyrun`: the command line, and its errors.
 
-    [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--fd N PORT]... [--stdio PORT]
-    [PORT...] -- PROGRAM [ARGUMENT...]
+    [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT] [--fd N PORT]...
+    [--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]
 
 Parsed by hand, because argparse costs a quarter of the start-up time that there is.
 """
@@ -12,8 +12,8 @@ import errno
 import os
 
 from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
-from ttybroker.say import say, speak_as
-from ttybroker.wire import MAX_WAIT, valid_name
+from ttybroker.say import printable, say, speak_as
+from ttybroker.wire import MAX_LABEL, MAX_WAIT, valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ttybroker.run.broker import BrokerClient, Connect
 
 USAGE = (
-    "[--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--fd N PORT]... [--stdio PORT] "
-    "[PORT...] -- PROGRAM [ARGUMENT...]"
+    "[--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT] [--fd N PORT]... "
+    "[--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]"
 )
 BAD_USAGE = 2
-_WITH_VALUE = ("--via", "--wait", "--fd", "--stdio")
+_WITH_VALUE = ("--via", "--wait", "--for", "--fd", "--stdio")
 
 
 class Usage(Exception):
@@ -52,6 +52,7 @@ broker's descriptor. Without a PORT that holds for all ports that the policy all
   --hold          take the ports that are named at the start, and keep them to the end
   --yield         lend the port to your other programs when they ask, and have it again; the
                   program does not notice, for it gets a pty, as with --via pty
+  --for TEXT      say for whom or what: others see it beside your name
   --fd N PORT     start the program with the port open as descriptor N
   --stdio PORT    start the program with the port as its standard input and output
   --via WAY       how opens are answered: auto, the default, takes what works best here;
@@ -70,6 +71,7 @@ class Request:
         self.wait: float | None = None
         self.hold = False
         self.yields = False
+        self.label = ""
         self.direct: list[tuple[tuple[int, ...], str]] = []
         self.ports: list[str] = []
         self.program: list[str] = []
@@ -94,6 +96,8 @@ def main(
     typed; our lines begin with it.
     """
 
+    label = ""
+
     def connect_late() -> BrokerClient:
         from ttybroker import lean
 
@@ -101,7 +105,7 @@ def main(
         from ttybroker import client
 
         client.tell_why = say
-        return client.connect(broker)
+        return client.connect(broker, label=label)
 
     from ttybroker.run.choose import launch
 
@@ -111,6 +115,7 @@ def main(
             os.write(1, HELP.format(command=command, usage=USAGE).encode())
             return 0
         request = parse(argv)
+        label = request.label
         job = LaunchJob(
             request.program,
             connect or connect_late,
@@ -205,6 +210,8 @@ def _option(request: Request, word: str, words: list[str]) -> None:
             raise Usage(f"--via {request.via}: must be auto, notify or pty")
     elif option == "--wait":
         request.wait = _seconds(_value(option, words))
+    elif option == "--for":
+        request.label = _label(_value(option, words))
     elif option == "--fd":
         number = _number(_value(option, words))
         request.direct.append(((number,), _port(_value(f"--fd {number}", words, "a port"))))
@@ -228,6 +235,12 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= MAX_WAIT:
         raise Usage(f"--wait {text}: must be a number of seconds, 0 to {MAX_WAIT:.0f}")
     return seconds
+
+
+def _label(text: str) -> str:
+    if len(text) > MAX_LABEL or not text.isprintable():
+        raise Usage(f"--for {printable(text)}: must be at most {MAX_LABEL} printable characters")
+    return text
 
 
 def _number(text: str) -> int:

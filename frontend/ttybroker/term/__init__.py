@@ -87,6 +87,7 @@ def _run(name: str, options: Options) -> int:
         stopbits=options.stopbits,
         rtscts=options.flow == "hard",
         xonxoff=options.flow == "soft",
+        label=options.label,
     )
     port.port = name
     if options.rts is not None:
@@ -98,7 +99,9 @@ def _run(name: str, options: Options) -> int:
         wanted = 0 if options.take else KEEP
         if sender is None:  # while a file goes out nobody may borrow the port
             wanted |= flags(options.yields)
-        descriptor, broker = acquire(name, options.wait, Wait(name, options.quiet), flags=wanted)
+        descriptor, broker = acquire(
+            name, options.wait, Wait(name, options.quiet), flags=wanted, label=options.label
+        )
     except BrokerError as error:
         say(_refusal(error, name))
         return REFUSED

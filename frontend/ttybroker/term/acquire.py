@@ -74,15 +74,17 @@ def acquire(
     typed: Callable[[], None] | None = None,
     endless: bool = False,
     flags: int = 0,
+    label: str = "",
 ) -> tuple[int, client.Client]:
     """Return a descriptor of the port, as `client.Client.open` does, and the connection through
     which it came; both are the caller's.
 
     wait: seconds to queue, None: do not. typed: is called when a key waits on standard input.
-    endless: do not show how long it will wait. flags: of ttybroker.wire. Raises BrokerError, and
+    endless: do not show how long it will wait. flags: of ttybroker.wire. label: of
+    `client.connect`. Raises BrokerError, and
     what `typed` raises; that withdraws the request.
     """
-    broker = client.connect()
+    broker = client.connect(label=label)
     try:
         try:
             return _ask(broker, name, None, line, typed, endless, flags), broker

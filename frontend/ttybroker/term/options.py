@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from ttybroker.wire import MAX_LABEL
+
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,7 @@ class Options:
         self.wait: float | None = None
         self.yields = "user"
         self.take = False
+        self.label = ""
         self.reconnect: bool | None = None
         self.linger = 1.0
         self.send: str | None = None
@@ -96,7 +99,8 @@ class Option:
     @property
     def field(self) -> str:
         """Its attribute of Options."""
-        return "yields" if self.name == "yield" else self.name.replace("-", "_")
+        words = {"yield": "yields", "for": "label"}  # where Python has the word itself
+        return words.get(self.name, self.name.replace("-", "_"))
 
     def spelled(self) -> str:
         """Return all its spellings, as the help shows them."""
@@ -149,6 +153,12 @@ def _character(text: str) -> int:
     return int(text)
 
 
+def _label(text: str) -> str:
+    if len(text) > MAX_LABEL or not text.isprintable():
+        raise ValueError(f"must be at most {MAX_LABEL} printable characters")
+    return text
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -175,6 +185,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("yield", "lend the port to your other programs, to everybody's, or not (user)",
                "user|all|no", _one_of("user", "all", "no")),
         Option("take", "borrow the port of a program that yields it"),
+        Option("for", "say for whom or what: others see it beside your name", "TEXT", _label),
         Option("reconnect", "come back after unplugging and after a revoke (on a terminal)"),
         Option("linger", "without a terminal: leave so long after the last byte (1)", "SECONDS",
                _seconds),

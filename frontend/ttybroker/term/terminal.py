@@ -304,7 +304,7 @@ class Terminal(miniterm.Miniterm):
             broker.close()
             return
         name = str(self.serial.port)
-        self._loan = loan.Loan(broker, client.connect, name, wanted | KEEP, self._lend, self._take)
+        self._loan = loan.Loan(broker, self._connect, name, wanted | KEEP, self._lend, self._take)
         if not yields:
             self._loan.ask()
 
@@ -333,6 +333,9 @@ class Terminal(miniterm.Miniterm):
         self.serial.adopt(descriptor)
         self._last = time.monotonic()
         self._notice(f"{self.serial.port}: back, at {self.serial.baudrate}")
+
+    def _connect(self) -> client.Client:
+        return client.connect(label=self.serial.label)
 
     # the port goes, and comes back
 
@@ -367,7 +370,9 @@ class Terminal(miniterm.Miniterm):
             self._pause()
             try:
                 flags = loan.flags(self._yields) | KEEP
-                descriptor, broker = acquire(name, _A_DAY, line, typed, endless=True, flags=flags)
+                descriptor, broker = acquire(
+                    name, _A_DAY, line, typed, endless=True, flags=flags, label=self.serial.label
+                )
                 self._have(descriptor, broker)
                 break
             except (NotPermitted, InvalidName, ProtocolError):
@@ -428,7 +433,9 @@ class Terminal(miniterm.Miniterm):
             name = sys.stdin.readline().strip()
         if name and name != self.serial.port:
             flags = loan.flags(self._yields) | KEEP
-            descriptor, broker = acquire(name, None, Wait(name, quiet=True), flags=flags)
+            descriptor, broker = acquire(
+                name, None, Wait(name, quiet=True), flags=flags, label=self.serial.label
+            )
             self._forget_port()
             self.serial.port = None
             self.serial._port = self.serial.name = name  # its setter would open it
