@@ -778,9 +778,9 @@ def test_a_policy_whose_plan_is_too_large_to_be_read_is_a_mistake(
     monkeypatch.setattr(plans, "MAX_BYTES", len(before) + 100)
     policy.write_text(RULE.format(", ".join(map(str, range(500)))))
     assert command.prepare(str(policy), str(policy.parent.parent)) == 1
-    assert f"{policy}:1: file: its plan has more than " in capsys.readouterr().err
+    assert f"{policy}: its plan has more than " in capsys.readouterr().err
     plan, _ = started(policy)
-    assert plan.mistake.startswith(f"{policy}:1: file: its plan has more than ")
+    assert plan.mistake.startswith(f"{policy}: its plan has more than ")
     assert not may(plan, 5)
     assert kept(policy).read_bytes() == before
 
@@ -808,4 +808,4 @@ def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
     assert plans.changed(plan, texts=False) == str(mine)
     assert start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail).policy == str(mine)
     missing = start.plan_for(f"{mine}.no", str(safe_dir), keep=True, warn=pytest.fail)
-    assert missing.mistake == f"{mine}.no:1: file: No such file or directory"
+    assert missing.mistake == f"{mine}.no: No such file or directory"

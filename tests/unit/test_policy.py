@@ -514,15 +514,15 @@ def test_a_policy_is_read_from_a_file_and_blamed_by_its_name(safe_dir: Path) -> 
 @pytest.mark.parametrize(
     ("make_it", "why"),
     [
-        (lambda path: None, "1: file: No such file or directory"),
-        (lambda path: path.mkdir(), "1: file: not a regular file"),
+        (lambda path: None, " No such file or directory"),
+        (lambda path: path.mkdir(), " not a regular file"),
         (lambda path: path.write_bytes(b"#\n# \xff\n"), "2: text: not UTF-8: invalid start byte"),
         (
             lambda path: path.write_bytes(b"#" * ((1 << 20) + 1)),
-            "1: file: larger than 1048576 bytes",
+            " larger than 1048576 bytes",
         ),
-        (lambda path: path.symlink_to(path), "1: file: Too many levels of symbolic links"),
-        (lambda path: path.symlink_to("/dev/zero"), "1: file: not a regular file"),
+        (lambda path: path.symlink_to(path), " Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("/dev/zero"), " not a regular file"),
     ],
     ids=["missing", "directory", "binary", "huge", "cyclic", "device"],
 )
@@ -543,14 +543,14 @@ def test_a_policy_that_others_may_write_is_refused_and_nobody_is_told_to_chmod(
     path.chmod(0o666)
     (what,) = mistakes(path)
     assert what == (
-        f"{path}:1: file: {path}: others than root may write (mode 666); install it as "
+        f"{path}: others than root may write (mode 666); install it as "
         "/etc/ttybroker/policy.toml, owned by root and writable by nobody else"
     )
 
 
 def test_a_path_with_a_nul_is_a_mistake() -> None:
     (what,) = mistakes("/etc/a\0b")
-    assert what.startswith("/etc/a\0b:1: file: ") and "embedded null" in what
+    assert what.startswith("/etc/a\0b: ") and "embedded null" in what
 
 
 def test_a_draft_is_read_wherever_it_lies(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
@@ -32,7 +32,8 @@ def check(named: str | None) -> int:
     _say_warnings((*policy.warnings, *hidden(policy)))
     if draft and (why := why_untrusted(path)):
         print(f"note: {why}", file=sys.stderr)
-    print(f"{path}: {len(policy.rules)} rules, {len(policy.aliases)} aliases: good")
+    rules, aliases = _count(policy.rules, "rule"), _count(policy.aliases, "alias", "aliases")
+    print(f"{path}: {rules}, {aliases}: good")
     return 0
 
 
@@ -94,6 +95,10 @@ def keep(path: str, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _count(things: Sized, one: str, more: str = "") -> str:
+    return f"{len(things)} {one if len(things) == 1 else more or f'{one}s'}"
 
 
 def _say_mistakes(mistakes: tuple[str, ...]) -> int:

@@ -76,7 +76,7 @@ def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False)
         except PolicyError as error:
             mistakes += error.mistakes
     if sum(len(text.data) for text in texts) > MAX_BYTES:
-        mistakes.append(f"{path}:1: file: larger than {MAX_BYTES} bytes with its drop-ins")
+        mistakes.append(f"{path}: larger than {MAX_BYTES} bytes with its drop-ins")
     return texts
 
 
@@ -89,9 +89,9 @@ def read_draft(path: str) -> bytes:
         if len(data) > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES} bytes")
     except OSError as error:
-        raise PolicyError(f"{path}:1: file: {error.strerror}") from None
+        raise PolicyError(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise PolicyError(f"{path}:1: file: {error}") from None
+        raise PolicyError(f"{path}: {error}") from None
     return data
 
 
@@ -125,7 +125,7 @@ def _drop_ins(path: str, stamps: Stamps, mistakes: list[str], draft: bool) -> li
         except PolicyError as error:
             mistakes += error.mistakes
     if len(chosen) > MOST:
-        mistakes.append(f"{path}:1: file: more than {MOST} drop-ins")
+        mistakes.append(f"{path}: more than {MOST} drop-ins")
         return []
     return [f"{chosen[name]}/{name}" for name in sorted(chosen, key=os.fsencode)]
 
@@ -141,7 +141,7 @@ def _listed(directory: str, stamps: Stamps, draft: bool) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise PolicyError(f"{directory}:1: file: {error.strerror}") from None
+        raise PolicyError(f"{directory}: {error.strerror}") from None
     stamps.was_read(resolved, plan.listing(names))
     return [name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
@@ -158,7 +158,7 @@ def _drop_in(file: str, stamps: Stamps, draft: bool) -> bytes | None:
     if resolved == "/dev/null":
         return None
     if os.path.dirname(resolved) != directory:  # guard: no-link-out
-        raise PolicyError(f"{file}:1: file: a link out of its directory, to {resolved}; {COPY_IT}")
+        raise PolicyError(f"{file}: a link out of its directory, to {resolved}; {COPY_IT}")
     data = read_draft(file)
     if resolved in stamps:
         stamps.was_read(resolved, data)
@@ -175,7 +175,7 @@ def _way(path: str, stamps: Stamps) -> tuple[str, str]:
     try:
         resolved = trust.resolve(path, way)
     except trust.Untrusted as error:
-        why = f"{path}:1: file: {error}"
+        why = str(error) if str(error).startswith(f"{path}:") else f"{path}: {error}"
     except (OSError, ValueError):  # which reading it will tell
         pass
     for component in way:

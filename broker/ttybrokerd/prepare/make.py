@@ -59,7 +59,7 @@ def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
     )
     data = encode(origin, number, code, policy)
     if len(data) > plan.MAX_BYTES:  # guard: plan-of-a-size
-        why = f"{path}:1: file: its plan has more than {plan.MAX_BYTES} bytes; name fewer users"
+        why = f"{path}: its plan has more than {plan.MAX_BYTES} bytes; name fewer users"
         mistakes, policy = (f"{why} in deny, or smaller groups",), NO_POLICY
         data = encode(origin.replace(mistake=mistakes[0]), number, code, policy)
     return Made(data, mistakes, policy)
