@@ -64,9 +64,25 @@ def _run(arguments: list[str]) -> int:
     if rest:
         _say(f"{first}: not understood: {' '.join(rest)}; see ttybroker {first} --help")
         return USAGE
+    if wrong := _not_a_name(options):
+        _say(wrong)
+        return USAGE
     command = _COMMANDS[options.command]
     assert command is not None  # those that are were run above
     return command(options)
+
+
+def _not_a_name(options: argparse.Namespace) -> str:
+    """Return the line for the first port that is none by its name, "" if there is none."""
+    from ttybroker.wire import valid_name
+
+    named = getattr(options, "port", None)
+    for name in [named] if isinstance(named, str) else named or []:
+        if not valid_name(name):
+            from ttybroker.names import not_a_name
+
+            return not_a_name(name)
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -239,6 +255,9 @@ def _holder(broker: Client, name: str) -> Holder | None:
 
 def _check(options: argparse.Namespace) -> int:
     if options.broker:
+        if options.user is not None:
+            _say("--user: goes with a port, not with --broker")
+            return USAGE
         return _check_broker(options.json)
     from ttybroker import client
     from ttybroker.names import similar

@@ -437,6 +437,33 @@ def a_tracer_inside(rig: Rig) -> str:
     return next((line for line in told.splitlines() if line.startswith("ttybroker: ")), told)
 
 
+@provoke
+def a_port_that_the_run_does_not_name(rig: Rig) -> str:
+    return _opening(rig, "ttyS0", "os.open('/dev/ttyS1', os.O_RDWR)")
+
+
+@provoke
+def a_port_that_is_open_too_often(rig: Rig) -> str:
+    return _opening(rig, "ttyS0", "[os.open('/dev/ttyS0', os.O_RDWR) for _ in range(65)]")
+
+
+def _opening(rig: Rig, name: str, code: str) -> str:
+    """Our line while a program under `run NAME` does this. The port cannot be this machine's."""
+    kept = {"ttyS0": "ttyUSB900", "ttyS1": "ttyUSB901"}
+    for port in kept.values():
+        rig.port(port)
+    rig.daemon()
+    for shown, port in kept.items():
+        name, code = name.replace(shown, port), code.replace(shown, port)
+    told = _command(rig, "run", name, "--", sys.executable, "-c", f"import os; {code}")
+    for supervisor in rig.orphans():
+        Orphan(supervisor).wait()
+    line = next((line for line in told.splitlines() if line.startswith("ttybroker: ")), told)
+    for shown, port in kept.items():
+        line = line.replace(port, shown)
+    return line
+
+
 @pytest.mark.parametrize("function", PROVOKED, ids=lambda function: function.__name__)
 def test_it_prints_the_line_that_the_page_shows(function: Provoke, rig: Rig) -> None:
     printed = _in_the_pages_words(function(rig), rig)

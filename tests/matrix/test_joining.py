@@ -184,5 +184,5 @@ for _ in range(70):
     except OSError as error: print(errno.errorcode[error.errno])
 print(len(kept))"""
     done = stage.run(*bare, PORT, "--", "python3", "-c", code)
-    assert done.out == 6 * "EIO\n" + "64\n"
+    assert done.out == 6 * "EMFILE\n" + "64\n"
     assert done.err.count("\n") == 1 and "this session has it open 64 times already" in done.err

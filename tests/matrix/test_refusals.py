@@ -44,7 +44,7 @@ def change_policy(stage: Stage, allow: str) -> None:
         (("--speed", "9600", "--", "true"), 2, "--speed: no such option; usage: {} [--via"),
         ((PORT, PORT, "--", "true"), 2, "ttyS7: named twice; name each port once"),
         (("--fd", "3", PORT, "--fd", "4", PORT, "--", "true"), 2, "ttyS7: named twice"),
-        ((NODE, "--", "true"), 2, "/dev/ttyS7: not the name of a port; write ttyS7"),
+        ((NODE, "--", "true"), 2, "'/dev/ttyS7': not a port's name; write ttyS7"),
         (
             ("ttyS9", "--", "true"),
             1,
@@ -52,8 +52,8 @@ def change_policy(stage: Stage, allow: str) -> None:
         ),
         ((PORT, "--", "nosuch"), 127, "nosuch: not found in $PATH; is it installed?"),
         ((PORT, "--", "/nosuch"), 127, "/nosuch: no such file"),
-        ((PORT, "--", "/etc/passwd"), 126, "/etc/passwd may not be executed; see its mode"),
-        ((PORT, "--", "/etc"), 126, "/etc is a directory"),
+        ((PORT, "--", "/etc/passwd"), 126, "/etc/passwd: may not be executed; see its mode"),
+        ((PORT, "--", "/etc"), 126, "/etc: is a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

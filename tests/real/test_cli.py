@@ -233,7 +233,9 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         (["term", "--wait", "never", "ttyS0"], 2, "must be a number of seconds"),
         (["term"], 2, "which port? see: ttybroker list"),
         (["term", "ttyS00"], 1, "; did you mean ttyS0?"),
-        (["revoke", "../etc"], 1, "not a port's name"),
+        (["revoke", "../etc"], 2, "not a port's name"),
+        (["check", ""], 2, "'': not a port's name"),
+        (["check", "--broker", "--user", "root"], 2, "--user: goes with a port, not with"),
         (["revoke", "--hold", "-1", "ttyS0"], 2, "must be a number of seconds"),
         (["revoke", "--hold", "ttyS0"], 2, "required: port"),
         (["revoke", "--hold", "soon", "ttyS0"], 2, "--hold soon: must be a number of seconds"),
@@ -262,13 +264,14 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
     assert "did you mean" not in command(rig, "check", "zzz").stdout
 
 
-@pytest.mark.parametrize("name", ["check", "list", "revoke", "term"])
+@pytest.mark.parametrize("name", ["check", "list", "revoke", "term", "run"])
 def test_a_path_where_a_name_is_meant_is_told_with_the_name(
     name: str, rig: Rig, daemon: Daemon
 ) -> None:
-    done = command(rig, name, "/dev/ttyS0")
+    more = ["--", "true"] if name == "run" else []
+    done = command(rig, name, "/dev/ttyS0", *more)
     line = "ttybroker: '/dev/ttyS0': not a port's name; write ttyS0\n"
-    assert (done.returncode, done.stderr, done.stdout) == (1, line, "")
+    assert (done.returncode, done.stderr, done.stdout) == (2, line, "")
 
 
 def test_one_port_is_listed_alone(rig: Rig, daemon: Daemon) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from run.conftest import LIMIT, Rig
 from ttybroker.run import command
+from ttybroker.version import VERSION
 
 TCGETS2 = 0x802C542A  # asm-generic/ioctls.h
 BOTHER = 0o010000
@@ -198,6 +199,12 @@ def test_help_is_given_on_stdout(arguments: list[str], capfd: pytest.CaptureFixt
     output, errors = capfd.readouterr()
     assert output.startswith("usage: ttybroker run [--via")
     assert "--stdio PORT" in output and errors == ""
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_given_on_stdout(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command.main([option]) == 0
+    assert capfd.readouterr() == (f"ttybroker {VERSION}\n", "")
 
 
 @pytest.mark.parametrize(

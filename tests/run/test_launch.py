@@ -650,7 +650,11 @@ def test_privileged_and_unreadable_programs_are_seen(
         (["--via", "magic", "--", "true"], "--via magic: must be auto, notify or pty"),
         (["--fd", "x", "ttyS7", "--", "true"], "--fd x: must be a descriptor's number"),
         (["--fd", "99999999999", "ttyS7", "--", "true"], "--fd 99999999999"),
-        (["../x!", "--", "true"], "not the name of a port"),
+        (["--yield", "--hold", "a", "--", "true"], "--yield gives a port to others, --hold keeps"),
+        (["--yield", "--fd", "3", "a", "--", "true"], "--yield lends what the program opens itse"),
+        (["--yield", "--via", "notify", "--", "true"], "--yield needs a pty: leave --via notify"),
+        (["", "--", "true"], "'': not a port's name"),
+        (["../x!", "--", "true"], "'../x!': not a port's name"),
     ],
 )
 def test_a_bad_command_line_is_one_line_and_status_2(
@@ -667,7 +671,8 @@ def test_programs_that_cannot_run_have_the_shells_statuses(rig: Rig) -> None:
     text.write_text("not a program\n")
     for program, status in (("nosuch", 127), ("/no/such", 127), (str(text), 126), ("/tmp", 126)):
         found, _, errors = rig.run("--", program)
-        assert (found, errors.count("\n")) == (status, 1)
+        assert (found, errors.count("\n"), errors.count(program)) == (status, 1, 1)
+    assert rig.run("--", "")[::2] == (127, "ttybroker: an empty word is no program\n")
 
 
 def test_a_script_without_a_first_line_runs_as_in_a_shell(rig: Rig) -> None:

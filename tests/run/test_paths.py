@@ -89,8 +89,45 @@ def test_a_read_only_open_of_a_compiled_program_is_answered(
     _reads(rig, "auto", [str(tmp_path / "program")])
 
 
-def test_without_a_named_port_the_loader_s_way_to_open_is_not_asked_about(rig: Rig) -> None:
-    rig.python("os.open('/dev/ttyS7', os.O_RDONLY | os.O_CLOEXEC)")
+READ_ONLY = "print(os.open('/dev/ttyS7', os.O_RDONLY | os.O_CLOEXEC) >= 0)\n"
+
+
+def test_a_path_below_dev_on_the_command_line_has_the_loader_s_way_to_open_looked_at(
+    rig: Rig,
+) -> None:
+    assert rig.python(READ_ONLY) == (0, "True\n", "")
+    assert len(rig.log("open")) == 1
+
+
+def test_without_one_and_without_a_named_port_it_is_not_looked_at(rig: Rig) -> None:
+    program = rig.directory / "meter.py"
+    program.write_text(f"import os\n{READ_ONLY}")
+    assert rig.run("--", sys.executable, str(program))[0] == 1
+    assert rig.log("open") == []
+
+
+@VIA
+def test_a_port_that_the_run_does_not_name_is_told_once_with_what_to_write(
+    rig: Rig, via: str
+) -> None:
+    for name in ("ttyS8", "gps"):
+        rig.port(name)
+    code = """
+for path in ("/dev/ttyS8", "/dev/gps", "/dev/ttyS8"):
+    try: os.open(path, os.O_RDWR | os.O_NOCTTY)
+    except OSError as error: print(error.strerror)"""
+    status, output, errors = rig.python(code, "--via", via, "ttyS7")
+    assert (status, output) == (0, "No such file or directory\n" * 3)
+    line = "ttyS8: not named in this run, so not brokered; write: ttyS7 ttyS8 -- PROGRAM"
+    assert errors == f"ttybroker: {line}\n"
+
+
+def test_another_port_that_the_user_may_open_himself_is_not_told_of(rig: Rig) -> None:
+    rig.port("ttyS8")
+    (rig.directory / "ttyS7").unlink()
+    (rig.directory / "ttyS7").symlink_to("/dev/nosuch")
+    code = f"print(os.open({rig.device.node!r}, os.O_RDWR | os.O_NOCTTY) >= 0)"
+    assert rig.python(code, "ttyS7") == (0, "True\n", "")
     assert rig.log("open") == []
 
 

@@ -30,7 +30,8 @@ def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) 
     """
     from ttybroker.run import notify
 
-    if job.brokered:
+    # Where only a listener looks, a signal could make such an open of any file fail.
+    if job.brokered or (traced and _mentions_device(job.argv)):
         plain = notify.PLAIN_ALWAYS
     else:
         plain = notify.PLAIN_INHERITED if traced else notify.PLAIN_NEVER
@@ -43,6 +44,11 @@ def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) 
     talk.close()
     os.close(listener)
     exec_program(job, opened)
+
+
+def _mentions_device(argv: list[str]) -> bool:
+    """Whether an argument has a path below /dev: the program may open it for reading only."""
+    return any("/dev/" in word for word in argv[1:])
 
 
 def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:

@@ -114,6 +114,11 @@ def main(
         if _wants_help(argv):
             os.write(1, HELP.format(command=command, usage=USAGE).encode())
             return 0
+        if argv[:1] in (["--version"], ["-V"]):
+            from ttybroker.version import VERSION
+
+            os.write(1, f"{command.partition(' ')[0]} {VERSION}\n".encode())
+            return 0
         request = parse(argv)
         label = request.label
         job = LaunchJob(
@@ -165,9 +170,18 @@ def parse(argv: list[str]) -> Request:
     _check_twice(request)
     if request.hold and not (request.ports or request.direct):
         raise Usage("--hold: name the ports that it keeps, --hold ttyS0 for example")
-    if request.yields and (request.hold or request.direct or request.via == "notify"):
-        raise Usage("--yield: only a port that the program opens through a pty can be lent")
+    if request.yields:
+        _check_yield(request)
     return request
+
+
+def _check_yield(request: Request) -> None:
+    if request.hold:
+        raise Usage("--yield gives a port to others, --hold keeps it from them: leave one out")
+    if request.direct:
+        raise Usage("--yield lends what the program opens itself: leave --fd and --stdio out")
+    if request.via == "notify":
+        raise Usage("--yield needs a pty: leave --via notify out")
 
 
 def _wants_help(argv: list[str]) -> bool:
@@ -253,9 +267,9 @@ def _number(text: str) -> int:
 def _port(word: str) -> str:
     if valid_name(word):
         return word
-    name = word.rpartition("/")[2]
-    hint = f"write {name}" if valid_name(name) else "a name has letters, digits, - and _"
-    raise Usage(f"{word}: not the name of a port; {hint}")
+    from ttybroker.names import not_a_name
+
+    raise Usage(not_a_name(word))
 
 
 def _check_twice(request: Request) -> None:

@@ -78,6 +78,8 @@ def our_environment() -> dict[str, str]:
 
 def find_program(name: str, path: str) -> str:
     """The file that a shell would run for `name`; raises Failure with 127 or 126."""
+    if not name:
+        raise Failure("an empty word is no program", NOT_FOUND)
     candidates = [name] if "/" in name else [f"{part or '.'}/{name}" for part in path.split(":")]
     found = ""
     for candidate in candidates:
@@ -89,4 +91,5 @@ def find_program(name: str, path: str) -> str:
         where = "no such file" if "/" in name else "not found in $PATH; is it installed?"
         raise Failure(f"{name}: {where}", NOT_FOUND)
     what = "is a directory" if os.path.isdir(found) else "may not be executed; see its mode"
-    raise Failure(f"{name}: {found} {what}", NOT_EXECUTABLE)
+    where = name if found == name else f"{name}: {found}"
+    raise Failure(f"{where}: {what}", NOT_EXECUTABLE)

@@ -36,6 +36,7 @@ class Names:
     def __init__(self, wanted: tuple[str, ...], ports: Iterable[PortInfo]) -> None:
         self._wanted = wanted
         self.paths: dict[str, str] = {}
+        self._others: dict[str, str] = {}
         self.update(ports)
 
     def update(self, ports: Iterable[PortInfo]) -> None:
@@ -47,6 +48,12 @@ class Names:
         for name in names:
             paths.setdefault(devices.get(name) or f"/dev/{name}", name)
         self.paths = paths
+        self._others = {
+            path: name
+            for name, device in devices.items()
+            for path in (f"/dev/{name}", device)
+            if path and path not in paths
+        }
 
     def of(self, path: str) -> str | None:
         """The port at this very path. Names of serial ports nobody listed count, too: the
@@ -56,18 +63,35 @@ class Names:
             return path[5:] if is_serial_name(path[5:]) else None
         return name
 
+    def unnamed(self, path: str) -> str:
+        """Return the line for a port that the user may have and this run does not name.
+
+        "" where that is not so, or where the kernel lets the user open the node.
+        """
+        name = self._others.get(path) if self._wanted else None
+        if name is None or os.access(path, os.R_OK | os.W_OK):
+            return ""
+        names = " ".join((*self._wanted, name))
+        return f"{name}: not named in this run, so not brokered; write: {names} -- PROGRAM"
+
     def is_new(self, node: str) -> bool:
         """Whether the node is a serial port that the list did not have when it was made."""
         return node not in self.paths and is_serial_name(node.rpartition("/")[2])
 
 
 class Finder:
-    """Finds the port that a process means. `ports` asks the broker for its list, or raises
-    OSError."""
+    """Finds the port that a process means.
 
-    def __init__(self, names: Names, ports: Callable[[], list[PortInfo]]) -> None:
+    ports: asks the broker for its list, or raises OSError. tell: is given a line for the user when
+    a port is meant that this run does not name.
+    """
+
+    def __init__(
+        self, names: Names, ports: Callable[[], list[PortInfo]], tell: Callable[[str], None]
+    ) -> None:
         self._names = names
         self._ports = ports
+        self._tell = tell
 
     def listed(self, name: str) -> bool:
         """Whether the broker has the port in its list."""
@@ -132,7 +156,10 @@ class Finder:
 
     def by_name(self, path: str) -> str | None:
         """The port that is called so."""
-        return self._names.of(path)
+        name = self._names.of(path)
+        if name is None and (line := self._names.unnamed(path)):
+            self._tell(line)
+        return name
 
     def _never(self, path: str) -> bool:
         return path in _NEVER or path.startswith(_NEVER_BELOW)

@@ -46,7 +46,8 @@ _STACK = 256 * 1024  # bytes a thread; the most that a run has is one for each o
 _ACCESS = (notify.ACCESS, notify.FACCESSAT)
 
 # open(2) and access(2) of a device can fail like this; anything else would puzzle a program.
-_ORDINARY = (errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV, errno.EIO, errno.ENXIO)
+_ORDINARY = (errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV, errno.EIO, errno.ENXIO,
+             errno.EMFILE)  # fmt: skip
 
 
 class Complaints:
@@ -65,7 +66,7 @@ class Complaints:
         self._said -= {said for said in self._said if said[0] == name}
 
 
-_HIDDEN, _CONTROLLING, _NOT_HELD = -1, -2, -3  # causes that are no errno
+_HIDDEN, _CONTROLLING, _NOT_HELD, _UNNAMED = -1, -2, -3, -6  # causes that are no errno
 
 
 class Supervisor:
@@ -77,11 +78,11 @@ class Supervisor:
     def __init__(self, listener: int, broker: Broker, names: Names, job: LaunchJob) -> None:
         self._listener = listener
         self._broker = broker
-        self.finder = Finder(names, broker.ports)
+        self.complaints = Complaints()
+        self.finder = Finder(names, broker.ports, self._unnamed)
         self.leased = Leased()
         self._held = Held(job.held)
         self._wait = job.wait
-        self.complaints = Complaints()
         self._lock = allocate_lock()
         self._idle = 0
 
@@ -105,6 +106,10 @@ class Supervisor:
         """Say once of this run that a process keeps us from reading its calls."""
         what = "hides its memory (PR_SET_DUMPABLE): its opens of ports cannot be answered"
         self.complaints.say("", _HIDDEN, f"{program_of(pid)} {what}")
+
+    def _unnamed(self, line: str) -> None:
+        """Say it once of this run: some programs try every port that there is."""
+        self.complaints.say("", _UNNAMED, line)
 
     def _add_thread(self) -> None:
         with self._lock:
@@ -248,6 +253,8 @@ class Supervisor:
             number = errno.EBUSY
         if number == errno.EINVAL:
             number = errno.ENOENT
+        if number == errno.EDQUOT:
+            number = errno.EMFILE
         number = number if number in _ORDINARY else errno.EIO
         notify.refuse(self._listener, call.id, number)
 

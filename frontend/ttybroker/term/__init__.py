@@ -7,6 +7,7 @@ import os
 import signal
 
 from ttybroker.say import say
+from ttybroker.wire import valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def main(arguments: list[str]) -> int:
                 raise options.Usage("which port? see: ttybroker list")
         except options.Usage as error:
             say(f"term: {error}; see ttybroker term --help")
+            return USAGE
+        if not valid_name(read.port):
+            from ttybroker.names import not_a_name
+
+            say(not_a_name(read.port))
             return USAGE
         name = read.port
         return _run(name, read)
