@@ -482,18 +482,37 @@ def test_the_menu_goes_to_another_port(rig: Rig, daemon: Daemon) -> None:
     with Screen(rig, "ttyS0") as screen:
         screen.shows(b"Quit: Ctrl+]")
         screen.type(b"\x14p")
-        screen.asks(b"--- Port: ")
+        screen.asks(b"--- Port (Enter: stay at ttyS0): ")
         screen.type(b"ttyS1\n")
         screen.shows(b"ttybroker: ttyS1 at 115200")
         daemon.record("release", port="ttyS0")
         rig.ports["ttyS1"].write(b"other")
         screen.shows(b"other")
         screen.type(b"\x14p")
-        screen.asks(b"--- Port: ")
+        screen.asks(b"--- Port (Enter: stay at ttyS1): ")
         screen.type(b"ttyS7\n")
         screen.shows(b"ttybroker: ttyS7: ")
         rig.ports["ttyS1"].write(b"still")
         screen.shows(b"still")
+        assert screen.leave() == 0
+
+
+def test_the_menu_says_who_has_another_port_and_what_helps(rig: Rig, daemon: Daemon) -> None:
+    holder = rig.holder(ALICE, "ttyS1")
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"\x14p")
+        screen.asks(b"stay at ttyS0): ")
+        assert re.search(rb"--- ttyS0 +this one\r", screen.seen)
+        has_it = rf"uid {ALICE} has it with \S+ \(pid {holder.pid}\) since \S+"
+        assert re.search(rf"--- ttyS1 +{has_it}\r".encode(), screen.seen), screen.seen
+        screen.type(b"ttyS1\n")
+        screen.shows(b"ttybroker: stays at ttyS0")
+        steps = "ttybroker term --wait 60 ttyS1, or take it back: ttybroker revoke ttyS1"
+        line = f"ttybroker: ttyS1: busy: {has_it}; wait for it: {steps}"
+        assert any(re.fullmatch(line, told) for told in own_lines(screen)), screen.seen
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
         assert screen.leave() == 0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 
 from ttybroker.say import say
@@ -11,7 +9,6 @@ from ttybroker.wire import valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from ttybroker.errors import BrokerError
     from ttybroker.term.log import Log
     from ttybroker.term.options import Options
     from ttybroker.term.send import Sender
@@ -109,7 +106,9 @@ def _run(name: str, options: Options) -> int:
             name, options.wait, Wait(name, options.quiet), flags=wanted, label=options.label
         )
     except BrokerError as error:
-        say(_refusal(error, name))
+        from ttybroker.term.refusal import refusal
+
+        say(refusal(error, name))
         return REFUSED
     try:
         port.adopt(descriptor)
@@ -152,40 +151,6 @@ def _open_log(name: str, options: Options) -> Log | None:
     if not options.log and not options.quiet:
         say(f"logging to {path}")
     return Log(path)
-
-
-def _refusal(error: BrokerError, name: str) -> str:
-    """Return the line for the broker's no.
-
-    A name that the broker does not know gets a similar one. A busy port gets our own words, because
-    the broker's advice is also for programs.
-    """
-    from ttybroker import client
-    from ttybroker.errors import BrokerError as Error
-    from ttybroker.holding import holding
-    from ttybroker.names import similar
-
-    try:
-        if error.errno in (errno.ENOENT, errno.EACCES):
-            with client.connect() as broker:
-                return f"{error}{similar(broker, name)}"
-        holder = error.holder
-        if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
-            return str(error)
-        state = "busy" if error.errno == errno.EBUSY else "timed out"
-        if holder.how != "lease":  # the broker's advice names the lock file
-            return f"{name}: {state}: {holding(holder)}; {error.advice}".removesuffix("; ")
-        with client.connect() as broker:
-            device = next((port.device for port in broker.ports((name,))), "")
-            pid, _ = broker.status()
-    except Error:
-        return str(error)
-    wait = f"wait for it: ttybroker term --wait 60 {name}"
-    own = holder.uid == os.geteuid() or os.geteuid() == 0
-    if "--take" in error.advice:
-        wait += f", borrow it: ttybroker term --take {name}"
-    revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"
-    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {revoke}"
 
 
 def _catch_signals() -> None:

@@ -422,25 +422,34 @@ class Terminal(miniterm.Miniterm):
         pass
 
     def change_port(self) -> None:
-        """Show the ports, ask for one and go there; on a failure, stay."""
+        """Show the ports, ask for one and go there. On a failure say why, and stay."""
+        here = self.serial.port
         with client.connect() as broker:
             ports = broker.ports()
         for port in ports:
-            sys.stderr.write(f"--- {port.name:20} {port.state}\n")
-        sys.stderr.write("--- Port: ")
-        sys.stderr.flush()
+            who = "this one" if port.name == here else port.holder and holding(port.holder)
+            show(f"--- {port.name:20} {who or port.state}\n")
+        show(f"--- Port (Enter: stay at {here}): ")
         with self.console:
             name = sys.stdin.readline().strip()
-        if name and name != self.serial.port:
-            flags = loan.flags(self._yields) | KEEP
+        if not name or name == here:
+            return
+        flags = loan.flags(self._yields) | KEEP
+        try:
             descriptor, broker = acquire(
                 name, None, Wait(name, quiet=True), flags=flags, label=self.serial.label
             )
-            self._forget_port()
-            self.serial.port = None
-            self.serial._port = self.serial.name = name  # its setter would open it
-            self._have(descriptor, broker)
-            self._greet()
+        except BrokerError as error:
+            from ttybroker.term.refusal import refusal
+
+            self.tell(refusal(error, name))
+            self.tell(f"stays at {here}")
+            return
+        self._forget_port()
+        self.serial.port = None
+        self.serial._port = self.serial.name = name  # its setter would open it
+        self._have(descriptor, broker)
+        self._greet()
 
     def get_help_text(self) -> str:
         """What miniterm says, under our name."""

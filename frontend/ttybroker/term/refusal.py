@@ -1,0 +1,40 @@
+"""The broker's no, in the words of `ttybroker term`. Loaded for such an answer alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ttybroker import client
+from ttybroker.errors import BrokerError
+from ttybroker.holding import holding
+from ttybroker.names import similar
+
+
+def refusal(error: BrokerError, name: str) -> str:
+    """Return the line for the broker's no.
+
+    A name that the broker does not know gets a similar one. A busy port gets our own words, because
+    the broker's advice is also for programs.
+    """
+    try:
+        if error.errno in (errno.ENOENT, errno.EACCES):
+            with client.connect() as broker:
+                return f"{error}{similar(broker, name)}"
+        holder = error.holder
+        if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
+            return str(error)
+        state = "busy" if error.errno == errno.EBUSY else "timed out"
+        if holder.how != "lease":  # the broker's advice names the lock file
+            return f"{name}: {state}: {holding(holder)}; {error.advice}".removesuffix("; ")
+        with client.connect() as broker:
+            device = next((port.device for port in broker.ports((name,))), "")
+            pid, _ = broker.status()
+    except BrokerError:
+        return str(error)
+    wait = f"wait for it: ttybroker term --wait 60 {name}"
+    own = holder.uid == os.geteuid() or os.geteuid() == 0
+    if "--take" in error.advice:
+        wait += f", borrow it: ttybroker term --take {name}"
+    revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"
+    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {revoke}"
