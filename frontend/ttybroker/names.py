@@ -41,8 +41,10 @@ def _meant(path: str) -> str:
     return ""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
     """Return "; did you mean NAME?" for the most similar of the known names, else "".
+
+    before: what is written before each of them, "--" for options.
 
     A device that is there was meant. And a port of another kind is no slip of the finger: ttyS10
     is not meant by ttyUSB0.
@@ -57,7 +59,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return ""
     numbered = name.startswith("tty") and name[-1].isdigit()
     close = get_close_matches(name, [port for port in known if not numbered or alike(port)], 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {before}{close[0]}?" if close else ""
 
 
 def similar(broker: Client, name: str) -> str:

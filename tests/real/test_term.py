@@ -24,6 +24,7 @@ from support.screen import Screen
 from support.users import ALICE
 from support.waiting import TIMEOUT
 from ttybroker import client
+from ttybroker.term.send import Sender
 
 pytestmark = pytest.mark.root
 
@@ -553,11 +554,32 @@ def test_a_file_is_sent_by_zmodem_and_then_it_is_a_terminal(
     assert (tmp_path / "there" / "firmware.bin").read_bytes() == data
 
 
-def test_a_file_that_is_not_there_is_told_before_the_port_is_asked_for(rig: Rig) -> None:
-    with piped(rig, "ttyS0", "--send", "/nonexistent/file") as process:
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("/nonexistent/file", "No such file or directory"), ("/etc", "Is a directory")],
+)
+def test_a_file_that_cannot_be_sent_is_told_before_the_port_is_asked_for(
+    path: str, why: str, rig: Rig
+) -> None:
+    with piped(rig, "ttyS0", "--send", path) as process:
         _, told = process.communicate(timeout=TIMEOUT)
-    line = b"ttybroker: /nonexistent/file: No such file or directory\n"
-    assert (process.returncode, told) == (1, line)
+    assert (process.returncode, told) == (1, f"ttybroker: {path}: {why}\n".encode())
+
+
+def test_a_file_that_may_not_be_read_is_told_before_the_port_is_asked_for(
+    rig: Rig, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+
+    def body() -> str:
+        with pytest.raises(PermissionError) as caught:
+            Sender(str(secret))
+        return str(caught.value.filename)
+
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    assert as_user(ALICE, (), body) == str(secret)
 
 
 def test_a_port_that_an_outsider_has_is_told_with_the_lock_file(rig: Rig, daemon: Daemon) -> None:

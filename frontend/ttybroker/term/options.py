@@ -213,6 +213,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
 _ALL = [option for _, options in GROUPS for option in options]
 _BY_NAME = {name: option for option in _ALL for name in (option.name, *option.also)}
 _BY_LETTER = {option.short: option for option in _ALL if option.short}
+_TIOS = {"l": "log", "n": "no-reconnect", "t": "timestamps iso", "x": "hex"}  # letters of tio
 _SHORTHANDS = {"rtscts": "hard", "xonxoff": "soft"}  # of --flow
 KEYS = frozenset(option.name for option in _ALL) - {"profile", "send"}  # of a profile
 
@@ -291,6 +292,9 @@ def _read(options: Options, arguments: list[str]) -> bool:
     options.filter = options.filter if not any("--filter" in word for word in arguments) else []
     while words:
         word = words.pop()
+        if word == "--":
+            plain += reversed(words)
+            break
         if word.startswith("--"):
             _long(options, word[2:], words)
         elif word.startswith("-") and len(word) > 1:
@@ -337,7 +341,8 @@ def _short(options: Options, letters: str, words: list[str]) -> None:
         letter, letters = letters[0], letters[1:]
         option = _BY_LETTER.get(letter)
         if option is None:
-            raise Usage(f"-{letter}: no such option")
+            ours = f"; did you mean --{_TIOS[letter]}?" if letter in _TIOS else ""
+            raise Usage(f"-{letter}: no such option{ours}")
         if option.read is None:
             setattr(options, option.field, True)
             continue
@@ -355,7 +360,7 @@ def _value(spelled: str, option: Option, words: list[str]) -> str:
 def _unknown(name: str) -> str:
     from ttybroker.names import did_you_mean
 
-    return f"--{name}: no such option{did_you_mean(name, [*_BY_NAME, *_SHORTHANDS])}"
+    return f"--{name}: no such option{did_you_mean(name, [*_BY_NAME, *_SHORTHANDS], '--')}"
 
 
 def made_up(port: str) -> str:

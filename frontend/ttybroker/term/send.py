@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import subprocess
 
 from ttybroker.say import say
 
 
 class Sender:
-    """sz and a file for it. Raises OSError where one of them is not there."""
+    """sz and a file for it. Raises OSError where one of them is not there,
+    or the file cannot be read."""
 
     def __init__(self, path: str) -> None:
-        os.stat(path)
+        what = os.stat(path)  # which tells what is not there
+        if stat.S_ISDIR(what.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         program = shutil.which("sz") or shutil.which("lsz")
         if program is None:
             raise OSError("--send needs sz; write: apt install lrzsz")
