@@ -56,14 +56,15 @@ _ttybroker()
 	run:--stdio) words=$(_ttybroker_ports) ;;
 	*)
 		case $command:$cur in
-		list:-*) words='--json --copies --details --watch' ;;
-		run:-*) words='--via --wait --hold --yield --for --fd --stdio --' ;;
+		list:-*) words='--json --copies --details --watch --help' ;;
+		run:-*) words='--via --wait --hold --yield --for --fd --stdio --help --version --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --yield --take --for --reconnect --no-reconnect --linger --send --profile --log
 			--timestamps --hex --eol --echo --filter --encoding --raw --quiet --exit-char
 			--menu-char --help" ;;
-		revoke:-*) words=--hold ;;
-		check:-*) words='--user --broker --json' ;;
+		revoke:-*) words='--hold --help' ;;
+		check:-*) words='--user --broker --json --help' ;;
+		demo:-*) words=--help ;;
 		list:* | run:* | term:* | check:* | revoke:*) words=$(_ttybroker_ports) ;;
 		esac
 		;;

@@ -57,6 +57,8 @@ broker's descriptor. Without a PORT that holds for all ports that the policy all
   --stdio PORT    start the program with the port as its standard input and output
   --via WAY       how opens are answered: auto, the default, takes what works best here;
                   notify leaves strace and gdb usable inside; pty copies every byte
+  -h, --help      show this help and exit
+  -V, --version   show the version and exit
 
 Examples: {command} -- picocom -b 115200 /dev/ttyS0
           {command} --wait 60 --stdio ttyS0 -- sz firmware.bin
