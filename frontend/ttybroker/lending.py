@@ -46,10 +46,10 @@ class YieldingSerial(BrokeredSerial):
         on_back: Callable[[YieldingSerial], object] | None = None,
         **settings: Any,
     ) -> None:
+        self._loan: Loan | None = None  # close() asks, even where a setting is refused here
         self.on_lent = on_lent
         self.on_back = on_back
         self._flags = flags(yields)
-        self._loan: Loan | None = None
         self._lock = RLock()
         self._looking = False
         # Wakes a thread that reads: as long as it waits for the port, it keeps it open.

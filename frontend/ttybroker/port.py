@@ -26,6 +26,7 @@ class BrokeredSerial(serial.Serial):
     _port: str | None
     _dsrdtr: bool
     _rtscts: bool
+    is_open = False  # close() asks at the end of one whose settings were refused, too
 
     def __init__(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import select
+import sys
 import termios
 import threading
 import time
@@ -219,10 +221,15 @@ def test_a_url_says_it_too(rig: Rig, one_port: Daemon) -> None:
     ],
 )
 def test_other_words_are_a_mistake(
-    rig: Rig, one_port: Daemon, make: Callable[[Rig], object]
+    rig: Rig, one_port: Daemon, make: Callable[[Rig], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And nothing else is said when what was not made is thrown away."""
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: ignored.append(str(what.exc_value)))
     with pytest.raises(ValueError, match="yields"):
         make(rig)
+    gc.collect()
+    assert ignored == []
 
 
 def test_a_program_that_ends_while_it_is_lent_claims_nothing(rig: Rig, one_port: Daemon) -> None:
