@@ -1,12 +1,12 @@
 #!/bin/sh
 # enter.sh ROOT COMMAND...: run it as root in that directory as if it were a machine of its own: own
-# mounts, processes, host name, /dev, /run and /tmp. This machine's nodes and files are not there.
+# mounts, host name, /dev, /run and /tmp. This machine's nodes and files are not there. Its processes
+# are: in a pid namespace /proc/locks would have no line of a broker that has ended.
 set -eu
 root=$(realpath "$1")
 shift
 if [ "${ENTERED:-}" != yes ]; then
-	exec env ENTERED=yes unshare --mount --pid --ipc --uts --fork --kill-child \
-		--propagation private "$0" "$root" "$@"
+	exec env ENTERED=yes unshare --mount --ipc --uts --propagation private "$0" "$root" "$@"
 fi
 unset ENTERED
 hostname "${root##*/}"
