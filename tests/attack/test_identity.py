@@ -19,6 +19,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ import pytest
 from attack.libc import CLONE_NEWPID, PR_SET_DUMPABLE, call, own_mounts
 from support.children import Chat, Child, Orphan
 from support.daemon import RUN_DAEMON
+from support.place import PLACE
 from support.processes import children, prctl, python_path
 from support.raw import LIST, answer, connect, cut_off, opening, refusal
 from support.rig import Rig, lock_text
@@ -102,22 +104,20 @@ def test_a_connection_handed_to_another_user_is_cut_off(rig: Rig, maker: int, th
 
 
 @pytest.fixture
-def setuid_programs(rig: Rig) -> Iterator[Callable[[str], str]]:
+def setuid_programs() -> Iterator[Callable[[str], str]]:
     """Copies of programs, set-user-ID root."""
 
     def copy(program: str) -> str:
         found = shutil.which(program)
         assert found, program
-        path = rig.base / program
+        path = Path(base, program)
         shutil.copyfile(found, path)
         os.chmod(path, 0o4755)
-        made.append(path)
         return str(path)
 
-    made: list[Path] = []
-    yield copy
-    for path in made:
-        path.unlink()
+    with tempfile.TemporaryDirectory(dir=PLACE) as base:
+        os.chmod(base, 0o755)
+        yield copy
 
 
 def through(rig: Rig, command: list[str], data: bytes, fork: bool) -> Callable[[Chat], bytes]:

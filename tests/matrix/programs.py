@@ -41,6 +41,7 @@ class Program(NamedTuple):
     remarks: str = ""
     dialog: tuple[tuple[bytes, bytes], ...] = ()
     shows: str = ""
+    beside: str = ""  # says this, and fails, when another process of its run has the port already
     since: tuple[Since, ...] = ()  # the oldest first
 
     def at(self, version: str) -> Program:
@@ -80,7 +81,7 @@ ROWS = (
     ),
     Program(
         "minicom", "minicom", "minicom -D /dev/ttyS7 -b 115200",
-        ("C-a", "q", "Enter"), "Welcome to minicom", lock=LCK,
+        ("C-a", "q", "Enter"), "Welcome to minicom", lock=LCK, beside="owned by someone else",
         since=(Since("2.10", lock="flock"),),
     ),
     Program("tio", "tio", "tio -b 115200 /dev/ttyS7", ("C-t", "q"), "Connected", lock="flock"),

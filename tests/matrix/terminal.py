@@ -61,6 +61,10 @@ class Terminal:
         """What is to be seen."""
         return self.tmux("capture-pane", "-p", check=False)
 
+    def printed(self) -> str:
+        """What is to be seen, and what has scrolled away."""
+        return self.tmux("capture-pane", "-p", "-S", "-", check=False)
+
     def until(self, what: str, true: Callable[[], object], timeout: float = TIMEOUT) -> None:
         """Ask until it is so."""
         end = time.monotonic() + timeout

@@ -94,6 +94,12 @@ two.write(b"again")"""
 def test_a_program_that_locks_works_beside_another_of_its_run(
     stage: Stage, terminal: Terminal, line: list[str], locking: Program
 ) -> None:
-    beside = [*line, "python3", "-c", BESIDE]
-    locking.act(Act(stage, terminal, beside), locking)
+    """One that looks at the lock file first finds the broker's for the other, and gives up."""
+    act = Act(stage, terminal, [*line, "python3", "-c", BESIDE])
+    if locking.beside:
+        terminal.run(*act.command(locking))
+        assert terminal.status() == 1
+        assert locking.beside in terminal.printed()
+    else:
+        locking.act(act, locking)
     stage.demand_free(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -18,13 +19,19 @@ import pytest
 
 from support.children import Chat, as_user
 from support.daemon import Daemon
-from support.processes import python_path
+from support.processes import prctl, python_path
 from support.rig import Rig
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
 from ttybroker import cli, client, open_fd, wire
 from ttybroker.errors import BrokerError, PortBusy
 from ttybroker.version import VERSION
+
+PR_SET_DUMPABLE = 4  # sys/prctl.h
+
+# Other users cannot read a clone in /root.
+for needed in ("copies", "holding", "listing", "names", "users"):
+    importlib.import_module(f"ttybroker.{needed}")
 
 pytestmark = pytest.mark.root
 
@@ -317,19 +324,18 @@ def test_root_is_told_who_has_a_port_open_also_a_dead_copy(rig: Rig, daemon: Dae
 
 
 def test_a_user_is_told_his_own_copies_and_that_root_sees_more(rig: Rig, daemon: Daemon) -> None:
-    hold = "import sys, ttybroker; ttybroker.open_fd('ttyS0'); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(  # not a fork of ours, which others than root cannot look into
-        [sys.executable, "-c", hold],
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-        user=ALICE,
-        group=ALICE,
-        extra_groups=[],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"\n"
-        status, out, err = as_user(ALICE, (), typed(rig, "list", "ttyS0", "--copies", "--json"))
-        holder.communicate(timeout=TIMEOUT)
+    def hold(chat: Chat) -> None:
+        prctl(PR_SET_DUMPABLE, 1)  # or nobody but root may look into it: it is a fork of root's
+        with client.connect(str(rig.socket)) as connection:
+            connection.open("ttyS0")
+        chat.say()
+        chat.hear()
+
+    holder = rig.child(ALICE, hold)
+    holder.hear()
+    status, out, err = as_user(ALICE, (), typed(rig, "list", "ttyS0", "--copies", "--json"))
+    holder.say()
+    holder.result()
     assert (status, [row["pid"] for row in json.loads(out)]) == (0, [holder.pid])
     assert err.endswith("root sees all: use sudo\n")
     _, out, _ = as_user(BOB, (), typed(rig, "list", "ttyS0", "--copies"))
