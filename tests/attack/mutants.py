@@ -38,6 +38,7 @@ FILES = "tests/unit/test_files.py"
 DROP_INS = f"{FILES}::test_a_drop_in_that_cannot_be_believed_is_a_bad_policy"
 JUDGE = "tests/unit/test_judge.py"
 WORDS = "tests/unit/test_words.py"
+SEATS, SITS = "tests/unit/test_seats.py", "tests/real/test_seats.py"
 DENIED_BY_WORDS = f"{WORDS}::test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name"
 EVERY_NAME = (
     "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
@@ -1913,6 +1914,66 @@ MUTANTS: tuple[Mutant, ...] = (
         "a rule with words is about the devices that fit",
         "return found",
         (f"{WORDS}::test_a_rule_with_words_is_about_the_devices_that_fit",),
+    ),
+    Mutant(
+        "unheard-seats-are-empty",
+        "nobody sits at a seat whose changes would not be heard",
+        REMOVE,
+        (f"{SEATS}::test_where_an_end_would_not_be_heard_nobody_sits",),
+    ),
+    Mutant(
+        "session-is-a-name",
+        "no path is read as a session's file",
+        NEVER,
+        (f"{SEATS}::test_a_session_is_looked_for_among_sessions_alone",),
+    ),
+    Mutant(
+        "session-of-a-user",
+        "a greeter, a remote or closed session is nobody's seat",
+        "return uid",
+        (f"{SEATS}::test_what_is_no_active_session_of_a_user_names_nobody",),
+    ),
+    Mutant(
+        "logind-is-root",
+        "files that others could write say nothing of a seat",
+        'text = os.read(os.open(f"{TOP}/{name}", os.O_NONBLOCK), MOST).decode("ascii", "replace")',
+        (f"{SEATS}::test_a_file_that_cannot_be_believed_names_nobody",),
+    ),
+    Mutant(
+        "no-group-is-a-seat",
+        "a group with the number of a seat gives nobody a port",
+        "real = who.groups",
+        (f"{SITS}::test_a_group_with_the_number_of_a_seat_is_none",),
+    ),
+    Mutant(
+        "seats-are-for-allow",
+        "a deny or admins by who sits there is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "while-active",
+        "who does not sit there gets no port of such a rule",
+        NEVER,
+        (f"{SITS}::test_such_a_rule_refuses_a_user_whom_it_names_and_who_sits_elsewhere",),
+    ),
+    Mutant(
+        "judge-what-waits-for-a-seat",
+        "who waits and does not sit there any more is refused",
+        REMOVE,
+        (f"{SITS}::test_who_waits_and_sits_there_no_more_is_refused",),
+    ),
+    Mutant(
+        "end-while-active",
+        "a lease ends with the session that it is for",
+        REMOVE,
+        (f"{SITS}::test_a_lease_ends_when_its_user_does_not_sit_there_any_more",),
+    ),
+    Mutant(
+        "adopted-while-active",
+        "a lease ends whose user left while no daemon ran",
+        REMOVE,
+        (f"{SITS}::test_a_daemon_that_is_started_again_ends_the_leases_of_who_left_meanwhile",),
     ),
     Mutant(
         "unread-is-unknown",

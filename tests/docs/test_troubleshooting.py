@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.children import Chat, Orphan, as_user
+from support.logind import HOOK
 from support.processes import PR_SET_NAME, ROOT, prctl, python_path
 from support.rig import Rig, lock_text
 from support.screen import Screen
@@ -113,6 +114,13 @@ def _command(rig: Rig, *words: str) -> str:
 def no_rule_allows_it(rig: Rig) -> str:
     rig.port("ttyS0", f"allow = [{ALICE}]")
     rig.daemon()
+    return typed(rig, "check", "ttyS0")
+
+
+@provoke
+def a_rule_is_for_who_sits_at_the_machine(rig: Rig) -> str:
+    rig.port("ttyS0", 'allow = ["*"]', 'while = "active"')
+    rig.daemon(hook=HOOK.format("/proc/no-logind"))  # where no directory can be made
     return typed(rig, "check", "ttyS0")
 
 

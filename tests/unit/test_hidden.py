@@ -44,6 +44,7 @@ def never(line: int, port: str, by: int) -> str:
         ('ttyS* allow = ["@dialout", 5]', 'ttyS* allow = ["@dialout"]'),
         ('gps deny = ["@students"]', 'gps allow = ["bob"]'),  # a member
         ('tty* allow = ["*"]', 'ttyS1? allow = ["*"]'),
+        ('tty* allow = ["%active"]', 'ttyS0 allow = ["%seat:seat0", "%active"]'),
     ],
 )
 def test_a_rule_that_an_earlier_one_hides_is_named_with_it(rules: tuple[str, ...]) -> None:
@@ -63,6 +64,8 @@ def test_a_rule_that_an_earlier_one_hides_is_named_with_it(rules: tuple[str, ...
         ('* allow = ["*"]', 'gps allow = ["*"]'),  # an alias is no kernel name
         ('ttyS* allow = ["*"]', "ttyS0 deny = []"),  # which names nobody by itself
         ('ttyS* allow = ["*"]', 'ttyS0 allow = ["ghost"]'),
+        ('ttyS* allow = ["%seat:seat0"]', 'ttyS* allow = ["%active"]'),
+        ('ttyS* allow = ["%active"]', 'ttyS* allow = ["%active", 5]'),
     ],
 )
 def test_a_rule_that_somebody_may_come_to_is_not(rules: tuple[str, ...]) -> None:

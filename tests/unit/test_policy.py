@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttybroker.wire import valid_name
-from ttybrokerd.prepare import make
+from ttybrokerd.prepare import command, make
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.files import Stamps
+from ttybrokerd.root import seats
 from ttybrokerd.root.plan import ALLOWS, SHIPPED, Decision, Plan, PolicyError
 from unit.helpers import plan_of
 
@@ -50,9 +51,11 @@ def allowed(policy: Plan, name: str, uid: int = ALICE, gids: frozenset[int] = NO
 
 UNKNOWN_IN_RULE = (
     "unknown key; known are allow, class, console, deny, device, driver, interface, max_lease, "
-    "path, port, serial, usb"
+    "path, port, serial, usb, while"
 )
 NOT_A_SUBJECT = 'is not "@group", "user", a uid or "*"'
+NO_WORD = 'unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
+FOR_ALLOW = "is for allow alone: it names nobody when nobody is there"
 A_LIST = 'must be a list, such as ["@dialout", "alice", 1000]'
 PRINTABLE = "printable ASCII, with * and ?; a space is ?"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
@@ -159,9 +162,20 @@ BAD: list[tuple[str, str]] = [
         '[[rule]]\nport = "ttyS0"\nallow = [["a"]]\n',
         f"p:3: allow: what stands here {NOT_A_SUBJECT}",
     ),
+    *(
+        (f'[[rule]]\nport = "ttyS0"\nallow = ["{word}"]\n', f"p:3: allow: '{word}': {NO_WORD}")
+        for word in ("%", "%Active", "%active ", "%seat", "%seat:", "%seat:x", "%seat:seat/0")
+    ),
     (
-        '[[rule]]\nport = "ttyS0"\nallow = ["%active"]\n',
-        "p:3: allow: '%active': no word with % is known",
+        '[[rule]]\nport = "ttyS0"\ndeny = ["%active"]\n',
+        f"p:3: deny: '%active' {FOR_ALLOW}",
+    ),
+    (f'admins = ["%seat:seat0"]\n{GOOD}', f"p:1: admins: '%seat:seat0' {FOR_ALLOW}"),
+    (GOOD + "while = true\n", 'p:4: while: must be "active"'),
+    (GOOD + 'while = "idle"\n', 'p:4: while: must be "active"'),
+    (
+        '[[rule]]\nport = "ttyS0"\ndeny = ["*"]\nwhile = "active"\n',
+        "p:4: while: a rule that denies leases nothing",
     ),
     (
         '[[rule]]\nport = "ttyS0"\nallow = [-1]\n',
@@ -489,6 +503,20 @@ def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name
         assert not allowed(policy, name, uid, gids)
     assert not policy.is_admin(ALICE, DIALOUT | ADM)
     assert all(flags == ALLOWS for _, _, flags, _ in policy.rules)
+
+
+def test_check_says_where_nobody_tells_who_sits_at_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draft = tmp_path / "draft.toml"
+    draft.write_text(f'{GOOD}[[rule]]\nport = "ttyUSB*"\nallow = ["%active"]\n')
+    monkeypatch.setattr(seats, "TOP", str(tmp_path))
+    told = f"warning: {draft}:4: rule: %active, %seat and while name nobody here"
+    assert command.check(str(draft)) == 0
+    assert told in capsys.readouterr().err
+    (tmp_path / "seats").mkdir()
+    assert command.check(str(draft)) == 0
+    assert told not in capsys.readouterr().err
 
 
 # files

@@ -97,6 +97,7 @@ def test_a_record_has_the_bytes_that_the_protocol_says() -> None:
         + bytes(range(16)) + len(SETTINGS).to_bytes(2, "little") + SETTINGS
         + b"ttyS0\0/dev/ttyS0\0ttyS0\0ttyS* (line 3)\0picocom\0night test\0"
     )  # fmt: skip
+    assert encode(but(active=True))[24] == 4 | 16 | 64
 
 
 def test_claims_are_one_more_text_where_there_are_any() -> None:

@@ -11,8 +11,8 @@ from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
 from ttybrokerd.prepare.files import Stamps, why_untrusted
 from ttybrokerd.prepare.make import judge, make
-from ttybrokerd.prepare.policy import NAMES, Subjects
-from ttybrokerd.root import plan, trust
+from ttybrokerd.prepare.policy import NAMES, Policy, Subjects
+from ttybrokerd.root import plan, seats, trust
 
 NICE = 10
 
@@ -29,12 +29,22 @@ def check(named: str | None) -> int:
     policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
     if mistakes := mistakes or policy.unknown:  # guard: check-unknown-names
         return _say_mistakes(mistakes)
-    _say_warnings((*policy.warnings, *hidden(policy)))
+    _say_warnings((*policy.warnings, *hidden(policy), *_seatless(policy)))
     if draft and (why := why_untrusted(path)):
         print(f"note: {why}", file=sys.stderr)
     rules, aliases = _count(policy.rules, "rule"), _count(policy.aliases, "alias", "aliases")
     print(f"{path}: {rules}, {aliases}: good")
     return 0
+
+
+def _seatless(policy: Policy) -> list[str]:
+    """Return which rules are for who sits at the machine, where no logind says who that is."""
+    if os.path.isdir(f"{seats.TOP}/seats"):
+        return []
+    what = "%active, %seat and while name nobody here: systemd-logind does not run"
+    return [
+        f"{rule.where}: rule: {what}" for rule in policy.rules if rule.subjects.seats or rule.active
+    ]
 
 
 def prepare(named: str | None, directory: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from binascii import crc32
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ttybroker.wire import Value
 from ttybrokerd.prepare.policy import Policy, Rule, Subjects
@@ -25,6 +25,8 @@ class Origin(Value):
 
 def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
     """Return the plan as one run of bytes. `number` is that of seccomp(2), `code` its program."""
+    seats = sorted({seat for rule in policy.rules
+                    for seat in (*rule.subjects.seats, *[""] * rule.active)})  # fmt: skip
     stamps = [plan.STAMP.pack(*stamp) + _text(path) for path, stamp in origin.stamps.items()]
     body = b"".join(
         [
@@ -42,8 +44,10 @@ def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
             _admins(policy.admins),
             _count(policy.aliases),
             *(_text(text) for pair in policy.aliases.items() for text in pair),
+            _count(seats),
+            *map(_text, seats),
             _rules(policy, origin.policy),
-            _ports(policy),
+            _ports(policy, seats),
         ]
     )
     return plan.HEAD.pack(plan.MAGIC, plan.HEAD.size + len(body), crc32(body)) + body
@@ -96,7 +100,7 @@ def _rules(policy: Policy, main: str) -> bytes:
     records = [_count(labels), *map(_text, labels), _count(policy.rules)]
     for rule in policy.rules:
         flags = plan.ALLOWS * rule.allows | plan.CONSOLE * rule.console | plan.PTY * rule.pty
-        flags |= plan.UNKNOWN * rule.subjects.unknown
+        flags |= plan.UNKNOWN * rule.subjects.unknown | plan.ACTIVE * rule.active
         file = paths.index(rule.path)
         records.append(plan.RULE.pack(rule.line, file, flags, rule.max_lease or 0))
     return b"".join(records)
@@ -111,7 +115,7 @@ class _Port:
         self.gids: dict[int, int] = {}
         self.flags = 0
 
-    def add(self, number: int, rule: Rule) -> None:
+    def add(self, number: int, rule: Rule, seats: Sequence[str]) -> None:
         subjects = rule.subjects
         if subjects.everybody:
             self.everybody = min(self.everybody, number)
@@ -119,15 +123,17 @@ class _Port:
             self.uids.setdefault(uid, number)
         for gid in subjects.gids:
             self.gids.setdefault(gid, number)
+        for seat in subjects.seats:
+            self.gids.setdefault(plan.SEATS + seats.index(seat), number)
         self.flags |= plan.PTY * rule.pty | plan.DENIES * (not rule.allows)
 
 
-def _ports(policy: Policy) -> bytes:
+def _ports(policy: Policy, seats: Sequence[str]) -> bytes:
     ports: dict[str, _Port] = {}
     for number, rule in enumerate(policy.rules):
         verb = "+" if rule.allows else "-"
         port = f"{rule.port} {verb}{rule.words}" if rule.words else rule.port
-        ports.setdefault(port, _Port()).add(number, rule)
+        ports.setdefault(port, _Port()).add(number, rule, seats)
     uids = [pair for port in ports.values() for pair in sorted(port.uids.items())]
     gids = [pair for port in ports.values() for pair in sorted(port.gids.items())]
     return b"".join(

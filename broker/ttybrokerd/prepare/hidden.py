@@ -54,13 +54,15 @@ def _same_port(policy: Policy, early: Rule, late: Rule) -> bool:
 
 
 def _names_somebody(whom: Subjects) -> bool:
-    return bool(whom.everybody or whom.uids or whom.gids)  # else it is no other rule's doing
+    # else it is no other rule's doing
+    return bool(whom.everybody or whom.uids or whom.gids or whom.seats)
 
 
 def _covers_users(early: Subjects, late: Subjects) -> bool:
     if early.everybody:
         return True
-    return not late.everybody and late.uids <= early.uids and late.gids <= early.gids
+    seats = "" in early.seats or late.seats <= early.seats
+    return not late.everybody and late.uids <= early.uids and late.gids <= early.gids and seats
 
 
 def covers(wide: str, narrow: str) -> bool:

@@ -19,26 +19,30 @@ from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
-from ttybrokerd.root.plan import PolicyError
+from ttybrokerd.root.plan import SEATS, PolicyError
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: root/words.py
-RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "console", "class", *WORDS}
+RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "while", "console", "class", *WORDS}
 # As sysfs has a vendor or product: four digits. Fewer match none, unless a * stands for the rest.
 ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
+# systemd's src/basic/login-util.c, seat_name_is_valid(), has the names of seats.
+SEATED = re.compile(r"%active|%seat:(seat[A-Za-z0-9_-]{0,251})")
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
 
 
 class Subjects(Value):
     """Whom an `allow`, a `deny` or `admins` names.
 
-    `unknown`: it is everybody, because a name in a `deny` is nobody's here.
+    `unknown`: it is everybody, because a name in a `deny` is nobody's here. `seats`: who has the
+    active session there; "" is any seat.
     """
 
     everybody: bool
     uids: frozenset[int]
     gids: frozenset[int]
     unknown: bool = False
+    seats: frozenset[str] = frozenset()
 
 
 NAMES: Mapping[str, Subjects] = MappingProxyType({})  # none
@@ -53,8 +57,12 @@ class Text(Value):
 
 
 class Rule(Value):
-    """One [[rule]], of the file `path`. `device` is set on aliases alone, a path or words; `words`
-    on kernel names, of whose devices it is about those alone; `max_lease` is in seconds."""
+    """One [[rule]], of the file `path`.
+
+    `device` is set on aliases alone, a path or words; `words` on kernel names, of whose devices it
+    is about those alone. `max_lease` is in seconds. `active`: its leases last only as long as their
+    user has the active session of a seat.
+    """
 
     line: int
     port: str
@@ -66,6 +74,7 @@ class Rule(Value):
     pty: bool
     path: str = ""
     words: str = ""
+    active: bool = False
 
     @property
     def where(self) -> str:
@@ -149,6 +158,7 @@ def _union(each: list[Subjects]) -> Subjects:
         frozenset().union(*(one.uids for one in each)),
         frozenset().union(*(one.gids for one in each)),
         any(one.unknown for one in each),
+        frozenset().union(*(one.seats for one in each)),
     )
 
 
@@ -229,6 +239,7 @@ class _Parser:
             self.is_pty(table, number),
             self.path,
             wanted,
+            self.is_active(table, number),
         )
 
     def subjects(self, table: dict[str, Any], key: str, number: int | None) -> Subjects:
@@ -245,17 +256,28 @@ class _Parser:
                 raise self.error(key, number, "a uid is a number from 0 to 4294967294")
             return NOBODY.replace(uids=frozenset({item}))
         if isinstance(item, str) and item.startswith("%"):
-            raise self.error(key, number, f"{item!r}: no word with % is known")
+            return self.seated(item, key, number)
         if isinstance(item, str) and (item.startswith("@") or "*" not in item) and item.strip("@"):
             return self.named(item, key, number)
         shown = repr(item) if isinstance(item, str | float) else "what stands here"
         raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
 
+    def seated(self, item: str, key: str, number: int | None) -> Subjects:
+        """Whom "%active" or "%seat:NAME" means."""
+        found = SEATED.fullmatch(item)
+        if found is None:
+            what = f'{item!r}: unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
+            raise self.error(key, number, what)
+        if key != "allow":  # guard: seats-are-for-allow
+            what = f"{item!r} is for allow alone: it names nobody when nobody is there"
+            raise self.error(key, number, what)
+        return NOBODY.replace(seats=frozenset({found[1] or ""}))
+
     def named(self, name: str, key: str, number: int | None) -> Subjects:
         """Whom "user" or "@group" means."""
         group = name[1:] if name.startswith("@") else None
         found = self.accounts.user_id(name) if group is None else self.accounts.group_id(group)
-        if found is None or not 0 <= found < 0xFFFFFFFF:
+        if found is None or not 0 <= found < (0xFFFFFFFF if group is None else SEATS):
             return self.nobodys(name, key, number)
         if group is None:
             whom = NOBODY.replace(uids=frozenset({found}))
@@ -329,6 +351,15 @@ class _Parser:
         if not 0 < value <= MAX_SECONDS:
             raise self.error("max_lease", number, "must be a number of seconds above 0")
         return float(value)
+
+    def is_active(self, table: dict[str, Any], number: int) -> bool:
+        if "while" not in table:
+            return False
+        if table["while"] != "active":
+            raise self.error("while", number, 'must be "active"')
+        if "deny" in table:
+            raise self.error("while", number, "a rule that denies leases nothing")
+        return True
 
     def flag(self, table: dict[str, Any], key: str, number: int) -> bool:
         value = table.get(key, False)

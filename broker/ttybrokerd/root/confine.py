@@ -20,7 +20,7 @@ import prctl
 from ttybroker import landlock, wire
 from ttybroker.version import VERSION
 from ttybroker.wire import Value
-from ttybrokerd.root import TYPE_CHECKING, linux, logins
+from ttybrokerd.root import TYPE_CHECKING, linux, logins, seats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,8 @@ class Places(Value):
 
     def rules(self) -> dict[str, int]:
         """The Landlock rules for it."""
-        rules = {**KERNEL_FILES, self.locks: LOCKS, "/dev": DEVICES}
+        sitting = {seats.TOP: READ | landlock.READ_DIR}
+        rules = {**KERNEL_FILES, **sitting, self.locks: LOCKS, "/dev": DEVICES}
         more = [] if self.plan is None else [(_around(self.plan), READ)]
         more += [(_around(path), DEVICES) for path in self.devices]
         if self.socket is not None and os.path.dirname(self.socket) not in CROWDED:

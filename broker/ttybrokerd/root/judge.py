@@ -8,6 +8,7 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, words
 from ttybrokerd.root.device import Devices, Seen, Target
 from ttybrokerd.root.peer import Identity
+from ttybrokerd.root.plan import SEATS
 from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
 class Judge:
     """Asks the plan.
 
-    `version` counts the plans. What was judged by an earlier one is judged again before it is
-    granted. `alone`: this process belongs to one caller, who may be able to kill it. Then it leases
-    no port that it would have to take back.
+    `version` counts the plans, and the changes of who sits where. What was judged before such a
+    change is judged again before it is granted. `alone`: this process belongs to one caller, who
+    may be able to kill it. Then it leases no port that it would have to take back.
     """
 
     def __init__(self, plan: Plan, devices: Devices, alone: bool = False) -> None:
         self._devices = devices
         self._alone = alone
         self.version = 0
+        self._seats: dict[str, int] = {}  # who sits there
         self.replace(plan)
 
     def replace(self, plan: Plan) -> None:
@@ -35,34 +37,61 @@ class Judge:
         self.version += 1
         self._denying = plan.denying()  # aliases that deny somebody
 
+    def seat(self, users: dict[str, int]) -> bool:
+        """Go by these users of the seats from now on; return whether that is a change."""
+        if users == self._seats:
+            return False
+        self._seats = users
+        self.version += 1
+        return True
+
+    def sits(self, uid: int) -> bool:
+        """Return whether the user sits at the machine."""
+        return uid in self._seats.values()
+
+    def groups(self, who: Identity) -> frozenset[int]:
+        """Return the caller's groups, and the numbers of the seats where he sits."""
+        if not self.plan.seats:
+            return who.groups
+        # guard: no-group-is-a-seat
+        real = {gid for gid in who.groups if gid < SEATS}
+        return frozenset(real).union(
+            SEATS + number
+            for number, seat in enumerate(self.plan.seats)
+            if (self._seats.get(seat) == who.uid if seat else self.sits(who.uid))
+        )
+
     def is_admin(self, who: Identity) -> bool:
         """Return whether the caller may list everything and revoke."""
         return self.plan.is_admin(who.uid, who.groups)
 
     def has_place(self, who: Identity) -> bool:
         """Return whether a rule allows the caller anything, or it is an admin."""
-        return self.is_admin(who) or self.plan.allows_something(who.uid, who.groups)
+        return self.is_admin(who) or self.plan.allows_something(who.uid, self.groups(who))
 
     def decide(self, who: Identity, name: str) -> Decision:
         """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
         check_name(name)
-        return self.plan.decide(who.uid, who.groups, name)
+        return self.plan.decide(who.uid, self.groups(who), name)
 
     def allowed(self, who: Identity, name: str) -> Decision:
         """Return the decision, if it is yes. Raises Refusal EINVAL or EACCES."""
         decision = self.decide(who, name)
-        if why := self.why_not(decision):
+        if why := self.why_not(who, decision):
             raise _refusal(decision, why)
         return decision
 
-    def why_not(self, decision: Decision) -> str:
+    def why_not(self, who: Identity, decision: Decision) -> str:
         """Return why the port cannot be had, for people; "" if it can."""
         if not decision.allowed:  # guard: ask-the-policy
             return denied(decision)
         rule = decision.rule
-        # guard: no-limit-without-the-daemon
-        if self._alone and rule is not None and rule.max_lease is not None:
-            what = "has a time limit (max_lease), which only the daemon can keep"
+        if rule is not None and rule.active and not self.sits(who.uid):  # guard: while-active
+            what = "is for who has the active session at this machine (loginctl)"
+            return f"not permitted: rule {rule} {what}"
+        limited = rule is not None and (rule.max_lease is not None or rule.active)
+        if self._alone and limited:  # guard: no-limit-without-the-daemon
+            what = "has a limit (max_lease or while), which only the daemon can keep"
             return (
                 f"not permitted to ttyrun alone: rule {rule} {what}; have ttybroker.socket started"
             )
@@ -88,14 +117,15 @@ class Judge:
         and each alias that leads to it are names of one device. Raises ENODEV if it is another by
         now, which another rule is about.
         """
-        decisions = [self.plan.decide(who.uid, who.groups, alias)
+        groups = self.groups(who)
+        decisions = [self.plan.decide(who.uid, groups, alias)
                      for alias, device in self._denying.items()
                      if alias != target.name
                      and self._leads_to(alias, device, target, kernel_name)]  # fmt: skip
         if target.alias is not None and not target.pty:  # guard: deny-by-the-kernels-name
-            decisions.append(self.plan.decide(who.uid, who.groups, kernel_name, kernels=True))
+            decisions.append(self.plan.decide(who.uid, groups, kernel_name, kernels=True))
         elif self.plan.worded and not target.pty:
-            decision = self.plan.decide(who.uid, who.groups, kernel_name, kernels=True)
+            decision = self.plan.decide(who.uid, groups, kernel_name, kernels=True)
             if str(decision.rule) != rule:  # guard: rule-of-the-very-node
                 what = "another device has its name by now"
                 raise Refusal(errno.ENODEV, what, advice="ask again")

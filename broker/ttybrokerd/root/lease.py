@@ -99,6 +99,7 @@ class Lease:
         target = Target(was.name, was.path, was.pty, was.console)
         ask = Ask(was.uid, holder, now=now, wait=0)
         ask.yields = was.yield_user * YIELD_USER | was.yield_all * YIELD_ALL
+        ask.active = was.active
         lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks, inotify)
         lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
         lease.settings = unpack(was.settings)
@@ -130,7 +131,7 @@ class Lease:
                       self.lock_name, self.rule, holder.program, holder.label,
                       NO_SESSION if session is None else session.number,
                       self.ask.yields & YIELD_USER != 0, self.ask.yields & YIELD_ALL != 0,
-                      tuple(self.lent_by))  # fmt: skip
+                      tuple(self.lent_by), self.ask.active)  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""

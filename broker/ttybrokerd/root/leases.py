@@ -4,8 +4,9 @@ The table decides who has which port (`table`). The device is touched in workers
 is what happens in between: each step that the table asks for, and what the kernel says of a lease.
 
 Where a lease ends: `_look_after` (its last copy was closed), `_on_hangup` (unplugged, or hung up
-by somebody else), `revoke`, the table's time limit, and `_watch` (it cannot be watched). Each
-comes by `Table.end` to `_end`, and when the device is in order to `_closed`.
+by somebody else), `revoke`, the table's time limit, `end_inactive` (its user sits at the machine
+no more), and `_watch` (it cannot be watched). Each comes by `Table.end` to `_end`, and when the
+device is in order to `_closed`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 
 CLOSED, HUNG_UP = "closed", "hung up or unplugged"  # how a lease ended
+INACTIVE = "its user has the active session no more"
 RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
 
 
@@ -81,7 +83,7 @@ class Leases:
         self._facts = Facts(workers)
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
-        self._nodes: tuple[int, Callable[[], None]] | None = None  # inotify watch, who listens
+        self._heard: dict[str, tuple[int, Callable[[], None]]] = {}  # inotify watch, who listens
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_closes)
 
@@ -203,16 +205,18 @@ class Leases:
 
         self._facts.look(leases, found)
 
+    def hear(self, directory: str, handler: Callable[[], None]) -> None:
+        """Call `handler` when names in a directory come and go. Raises OSError."""
+        self._heard[directory] = linux.watch_names(self._inotify, directory), handler
+
     def hear_of_nodes(self, handler: Callable[[], None]) -> None:
         """Call `handler` when devices come and go. Raises OSError."""
-        watch = linux.watch_names(self._inotify, self._devices.directory)
-        self._nodes = watch, handler
+        self.hear(self._devices.directory, handler)
 
     def deaf_to_nodes(self) -> None:
         """Call it no more."""
-        if self._nodes is not None:
-            linux.unwatch(self._inotify, self._nodes[0])
-            self._nodes = None
+        if (heard := self._heard.pop(self._devices.directory, None)) is not None:
+            linux.unwatch(self._inotify, heard[0])
 
     def fill_in(self, rows: list[Row]) -> None:
         """Put into the rows of a list what the table knows now."""
@@ -230,6 +234,12 @@ class Leases:
             if isinstance(ask, OpenRequest) and (refusal := self._judge_again(ask)) is not None:
                 self._do(self.table.refuse(key, ask, refusal))
 
+    def end_inactive(self) -> None:
+        """End the leases that are for users who sit at the machine, and who do so no more."""
+        for key, lease in list(self._all.items()):
+            if lease.ask.active and not self._judge.sits(lease.uid):
+                self._do(self.table.end(key, INACTIVE))  # guard: end-while-active
+
     def _judge_again(self, request: OpenRequest) -> Refusal | None:
         """Go by the policy in force, with its rule's limits; return why it says no, if it does."""
         try:
@@ -238,7 +248,7 @@ class Leases:
             return refusal
         rule = decision.rule
         assert rule is not None  # a rule allows it
-        request.rule, request.max_lease = str(rule), rule.max_lease
+        request.rule, request.max_lease, request.active = str(rule), rule.max_lease, rule.active
         request.target = request.target.replace(
             alias=decision.device, pty=rule.pty, console=rule.console
         )
@@ -266,6 +276,7 @@ class Leases:
         end was missed, or whose time is over, ends now, as any lease does."""
         for one in kept:
             self._adopt(one)
+        self.end_inactive()  # guard: adopted-while-active
 
     def idle(self) -> bool:
         """Return whether no port is leased, opened or put in order."""
@@ -543,8 +554,9 @@ class Leases:
     def _on_closes(self) -> None:
         """Somebody closed a leased node: if it was the holder's last copy, the lease is over."""
         woken, overflow = linux.read_watches(self._inotify)
-        if self._nodes is not None and (overflow or self._nodes[0] in woken):
-            self._nodes[1]()
+        heard = {handler for watch, handler in self._heard.values() if overflow or watch in woken}
+        for handler in heard:
+            handler()
         leases = [self._watched[watch] for watch in woken if watch in self._watched]
         now = time.monotonic()
         for lease in list(self._all.values()) if overflow else leases:

@@ -12,6 +12,7 @@ exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte or
     names     text: whom the names in `deny` mean; for prepare/, see encode.py
     admins    everybody u8, count u32, count u32, uids, gids
     aliases   count u32, count x (name text, device text)
+    seats     count u32, count x text: "" for any
     files     count u32, count x text: "" for the policy, and the names of its drop-ins
     rules     count u32, count x (line u32, file u16, flags u8, max_lease f64; 0: no limit)
     ports     count u32, names text (one a line), count x (everybody u32, uids u32, gids u32,
@@ -21,7 +22,7 @@ A text is a u32 length and that many bytes of UTF-8. Lists of uids and gids are 
 A port is what rules say in `port`; where these have words that say what the device is, it is
 `port`, a space, + or - (they allow or deny) and the words. For each, `everybody`, and beside each
 uid and gid, is the first rule that names them (NONE: no rule does), so that a decision does not
-walk the rules.
+walk the rules. Who sits at a seat that is number n has the gid SEATS + n.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
 
 POLICY = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "prepare", "policy.toml")
-MAGIC = b"ttyplan2"
+MAGIC = b"ttyplan3"
 MAX_BYTES = 16 << 20
 NONE = 0xFFFFFFFF  # no rule
 ALLOWS, CONSOLE, PTY = 1, 2, 4  # a rule's flags
 DENIES = 8  # a port's, beside PTY: some rule about it denies
 UNKNOWN = 16  # a rule's: it denies everybody, because nobody knows a name in it
+ACTIVE = 32  # a rule's: it is for users who sit at the machine, as long as they do
+SEATS = 0xFFF00000  # the first of the numbers that stand for seats among the gids
 ELSEWHERE = 600.0  # seconds for which names from LDAP and the like are good at a start
 LOOK_AGAIN = 1.0  # seconds
 # What a stamp says of a path: that nothing is there; which inode, owner and mode it is (a
@@ -74,7 +77,7 @@ class Rule(Value):
     """What a rule permits.
 
     `line` is that of its [[rule]] in the drop-in `file`, or in the policy where that is "".
-    `max_lease` is in seconds.
+    `max_lease` is in seconds. `active`: for users who sit at the machine, as long as they do.
     """
 
     line: int
@@ -85,6 +88,7 @@ class Rule(Value):
     console: bool
     pty: bool
     unknown: bool = False
+    active: bool = False
 
     def __str__(self) -> str:
         file = self.file and f"{self.file}, "
@@ -182,6 +186,7 @@ class Plan:
         "places",
         "policy",
         "rules",
+        "seats",
         "seccomp",
         "stamps",
         "warnings",
@@ -203,6 +208,7 @@ class Plan:
     names: str
     admins: tuple[bool, frozenset[int], frozenset[int]]
     aliases: dict[str, str]
+    seats: list[str]
     files: list[str]
     rules: list[tuple[int, int, int, float]]
     numbers: Numbers
@@ -246,7 +252,7 @@ class Plan:
         line, file, flags, seconds = self.rules[first]
         allows = bool(flags & ALLOWS)
         rule = Rule(line, self.files[file], port, allows, seconds or None, bool(flags & CONSOLE),
-                    bool(flags & PTY), bool(flags & UNKNOWN))  # fmt: skip
+                    bool(flags & PTY), bool(flags & UNKNOWN), bool(flags & ACTIVE))  # fmt: skip
         return Decision(allows, True, rule, device)
 
     def is_pty(self, name: str) -> bool:
@@ -326,6 +332,7 @@ def decode(data: bytes) -> Plan:
         if name in plan.aliases:
             raise BadPlan("an alias twice")
         plan.aliases[name] = reader.text()
+    plan.seats = [reader.text() for _ in range(reader.count())]
     plan.files = [reader.text() for _ in range(reader.count())]
     plan.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
     # guard: plan-rule-files

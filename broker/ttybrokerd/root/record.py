@@ -22,7 +22,8 @@ _TERMIOS = struct.Struct("<6I32s")  # iflag, oflag, cflag, lflag, ispeed, ospeed
 _HEAD = struct.Struct("<16sQBIIdd16sH")
 _HEAD_1 = struct.Struct(f"<16sQBIIdd{_TERMIOS.size}s")
 _PTY, _CONSOLE, _LOCKED, _LIMITED, _YIELD_USER, _YIELD_ALL = 1, 2, 4, 8, 16, 32
-_FLAGS = 63
+_ACTIVE = 64
+_FLAGS = 127
 _FLAGS_1 = 15
 _TEXTS = 6  # in version 2 one more where there are claims
 MOST_CLAIMS = 32  # that a record has room for; those behind them are not kept
@@ -44,7 +45,8 @@ class Record(Value):
     `locked` is whether the lock file is the broker's to remove. `settings` are the port's as they
     were found, packed. `pid` is 0 where it is not known. `since` is in seconds of the epoch,
     `expires` of CLOCK_MONOTONIC, which goes on while the machine runs. NO_SESSION cannot be joined.
-    `claims`: user and session of those who lent the port, the next one first.
+    `claims`: user and session of those who lent the port, the next one first. `active`: it is for
+    as long as its user sits at the machine.
     """
 
     rdev: int
@@ -66,6 +68,7 @@ class Record(Value):
     yield_user: bool = False
     yield_all: bool = False
     claims: tuple[tuple[int, bytes], ...] = ()
+    active: bool = False
 
 
 def encode(record: Record) -> bytes:
@@ -76,6 +79,7 @@ def encode(record: Record) -> bytes:
         | record.locked * _LOCKED
         | record.yield_user * _YIELD_USER
         | record.yield_all * _YIELD_ALL
+        | record.active * _ACTIVE
     )
     expires = 0.0
     if record.expires is not None:
@@ -122,7 +126,7 @@ def decode(data: bytes) -> Record:
     record = Record(rdev, bool(flags & _PTY), bool(flags & _CONSOLE), bool(flags & _LOCKED), uid,
                     pid, since, expires if flags & _LIMITED else None, found, name, path,
                     lock_name, rule, program, label, session, bool(flags & _YIELD_USER),
-                    bool(flags & _YIELD_ALL), claims)  # fmt: skip
+                    bool(flags & _YIELD_ALL), claims, bool(flags & _ACTIVE))  # fmt: skip
     _check(record, expires)
     return record
 

@@ -105,6 +105,7 @@ class Requests:
             wait=request.wait / 1000,
             max_lease=None if rule is None else rule.max_lease,
         )
+        asked.active = rule is not None and rule.active
         asked.judged = self._judge.version
         asked.mode = _mode(request.flags)
         asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
@@ -133,11 +134,11 @@ class Requests:
         client.look_up_groups()  # for one that watches may do so for days
         who, judged = client.identity, self._judge.version
         plan, leased, copies = self._judge.plan, self._leases.keys(), self._leases.copies()
-        everything = self._judge.is_admin(who)
+        everything, groups = self._judge.is_admin(who), self._judge.groups(who)
 
         def look() -> list[report.Row]:
             def decide(name: str) -> Decision:
-                return plan.decide(who.uid, who.groups, name)
+                return plan.decide(who.uid, groups, name)
 
             return report.rows(
                 self._devices, plan, self._others, copies, leased, decide, everything
@@ -205,7 +206,7 @@ class Requests:
         asked = peer.Identity(uid, who.gid, gids, pid=0)
         decision = self._judge.decide(asked, request.name)
         rule = "" if decision.rule is None else str(decision.rule)
-        why_not = self._judge.why_not(decision)
+        why_not = self._judge.why_not(asked, decision)
         verdict = wire.Verdict(not why_not, decision.known, rule, why_not or "allowed")
         if not why_not and (other := self._denied_elsewhere(asked, request.name, decision)):
             verdict = wire.Verdict(False, True, other.rule or "", other.cause)

@@ -6,7 +6,7 @@ import os
 import time
 from types import TracebackType
 
-from ttybrokerd.root import TYPE_CHECKING, linux
+from ttybrokerd.root import TYPE_CHECKING, linux, seats
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
@@ -80,6 +80,9 @@ class Server:
             self._loop, self._fold, requests.serve, requests.lost, self._judge.has_place
         )
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
+        if plan.seats:
+            seats.make_place()
+        self._on_seats()
 
     @property
     def descriptors(self) -> set[int]:
@@ -134,6 +137,16 @@ class Server:
         for warning in plan.warnings:
             self._log("policy", WARNING, reason=warning)
         self._log(event, NOTICE, reason=f"{len(plan.rules)} rules")
+
+    def _on_seats(self) -> None:
+        """Somebody came to a seat, or left one, or logind came."""
+
+        def hear(directory: str) -> None:
+            self._leases.hear(directory, self._on_seats)
+
+        if self._judge.seat(seats.look(hear)):
+            self._leases.judge_again()  # guard: judge-what-waits-for-a-seat
+            self._leases.end_inactive()
 
     def _short_of_threads(self) -> None:
         what = "the system gives no further thread (TasksMax=, RLIMIT_NPROC), so requests wait"

@@ -73,9 +73,10 @@ class Ask:
     the port and waits to have it back. `ends`: when the time is over of the leases that began with
     its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
     client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
+    `active`: its lease is for as long as its user sits at the machine.
     """
 
-    __slots__ = ("absent", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
+    __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
                  "max_lease", "opens_by", "patient", "session", "tell", "uid", "withdrawn",
                  "yields")  # fmt: skip
 
@@ -98,6 +99,7 @@ class Ask:
         self.ends = NEVER
         self.hung = 0
         self.absent = False
+        self.active = False
 
     def yields_to(self, other: Ask) -> bool:
         """Return whether it lends its port to this request."""

@@ -1,0 +1,187 @@
+"""Rules for who sits at the machine, by files as systemd-logind writes them. The lab has logind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from support.children import as_user
+from support.daemon import Daemon
+from support.logind import HOOK, Logind
+from support.rig import Rig
+from support.systemd import manager
+from support.users import ALICE, BOB
+from support.waiting import TIMEOUT
+from ttybroker import NotPermitted, client, open_fd
+from ttybrokerd.root.leases import INACTIVE
+
+pytestmark = pytest.mark.root
+
+ACTIVE = 'allow = ["%active"]'
+WHILE = 'while = "active"'
+
+
+@pytest.fixture
+def logind(rig: Rig) -> Logind:
+    """Logind's files; the test starts it."""
+    return Logind(rig.base / "lock" / "systemd")
+
+
+@pytest.fixture
+def start(rig: Rig, logind: Logind) -> Callable[[], Daemon]:
+    """Start a daemon that reads them."""
+    os.chmod(rig.locks, 0o755)  # only root can change what is in it
+    rig.expected_locks.add("systemd")
+    return lambda: rig.daemon(hook=HOOK.format(str(logind.top)))
+
+
+def may(rig: Rig, uid: int, name: str = "ttyS0", groups: tuple[int, ...] = ()) -> bool:
+    """Whether the user gets the port."""
+
+    def take() -> bool:
+        try:
+            os.close(open_fd(name, broker=str(rig.socket)))
+        except NotPermitted:
+            return False
+        return True
+
+    return bool(as_user(uid, groups, take))
+
+
+def comes(rig: Rig, uid: int, wanted: bool) -> None:
+    """Wait until the policy says so of the user; nothing tells when the daemon has heard."""
+    with client.connect(str(rig.socket)) as connection:
+        for _ in range(100_000):
+            if connection.check("ttyS0", uid=uid).allowed == wanted:
+                return
+    raise AssertionError(f"{uid} should come to be {'allowed' if wanted else 'refused'}")
+
+
+def test_the_port_is_for_who_sits_there_and_for_nobody_else(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    logind.sits(ALICE)
+    rig.port("ttyS0", ACTIVE)
+    rig.port("ttyS1", 'allow = ["%seat:seat1"]')
+    start()
+    assert may(rig, ALICE) and not may(rig, BOB) and not may(rig, 0)
+    assert not may(rig, ALICE, "ttyS1")
+    logind.sits(BOB, "2")
+    comes(rig, BOB, True)
+    assert not may(rig, ALICE)
+    logind.sits(ALICE, "3", "seat1")
+    comes(rig, ALICE, True)
+    assert may(rig, ALICE, "ttyS1") and not may(rig, BOB, "ttyS1") and may(rig, BOB)
+
+
+def test_a_group_with_the_number_of_a_seat_is_none(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    rig.port("ttyS0", ACTIVE)
+    start()
+    assert not may(rig, BOB, groups=(0xFFF00000, 0xFFF00001))
+
+
+def test_logind_may_come_and_go_while_the_daemon_runs(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    """The directory that Landlock needs is made, for whoever fills it."""
+    rig.port("ttyS0", ACTIVE)
+    start()
+    assert os.stat(logind.top).st_mode & 0o777 == 0o755
+    assert not may(rig, ALICE)
+    for _ in range(2):
+        logind.start()
+        logind.sits(ALICE)
+        comes(rig, ALICE, True)
+        for name in ("seats", "sessions"):
+            (logind.top / name).rename(rig.base / "lock" / "gone")
+            comes(rig, ALICE, False)
+            for file in (rig.base / "lock" / "gone").iterdir():
+                file.unlink()
+            (rig.base / "lock" / "gone").rmdir()
+
+
+def test_a_lease_ends_when_its_user_does_not_sit_there_any_more(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    logind.sits(ALICE)
+    rig.port("ttyS0", ACTIVE, WHILE)
+    rig.port("ttyS1", ACTIVE)
+    daemon = start()
+    holders = [rig.holder(ALICE, name) for name in ("ttyS0", "ttyS1")]
+    logind.sits(ALICE, "5")  # another session of the same user
+    comes(rig, ALICE, True)
+    logind.sits(BOB, "2")
+    daemon.record("release", port="ttyS0", uid=ALICE, reason=INACTIVE)
+    assert may(rig, BOB)
+    for holder in holders:
+        holder.say()
+        holder.result()
+    daemon.record("release", port="ttyS1", uid=ALICE, reason="closed")
+
+
+def test_who_waits_and_sits_there_no_more_is_refused(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    logind.sits(ALICE)
+    rig.port("ttyS0", f'allow = ["%active", {BOB}]')
+    daemon = start()
+    bob = rig.holder(BOB)
+
+    def ask() -> str:
+        with pytest.raises(NotPermitted) as caught:
+            open_fd("ttyS0", broker=str(rig.socket), wait=TIMEOUT)
+        return str(caught.value)
+
+    alice = rig.child(ALICE, lambda _: ask())
+    with client.connect(str(rig.socket)) as connection:
+        while connection.ports()[0].waiting == 0:
+            pass
+    logind.sits(None)
+    assert "not permitted" in alice.result()
+    bob.say()
+    bob.result()
+    daemon.record("release", port="ttyS0", uid=BOB)
+
+
+def test_such_a_rule_refuses_a_user_whom_it_names_and_who_sits_elsewhere(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    rig.port("ttyS0", 'allow = ["*"]', WHILE)
+    start()
+    assert not may(rig, ALICE)
+    with client.connect(str(rig.socket)) as connection:
+        assert "active session" in connection.check("ttyS0", uid=ALICE).message
+    logind.sits(ALICE)
+    comes(rig, ALICE, True)
+    assert may(rig, ALICE)
+
+
+def test_a_daemon_that_is_started_again_ends_the_leases_of_who_left_meanwhile(
+    rig: Rig, logind: Logind
+) -> None:
+    os.chmod(rig.locks, 0o755)
+    rig.expected_locks.add("systemd")
+    logind.start()
+    logind.sits(ALICE)
+    rig.port("ttyS0", ACTIVE, WHILE)
+    rig.write_policy()
+    with manager(rig) as systemd:
+        hook = HOOK.format(str(logind.top))
+        first = systemd.start(hook=hook)
+        alice = rig.holder(ALICE)
+        first.process.terminate()
+        assert first.wait() == 0
+        systemd.hear()
+        logind.sits(BOB, "2")
+        systemd.start(hook=hook).record("release", port="ttyS0", uid=ALICE, reason=INACTIVE)
+        alice.say()
+        alice.result()
