@@ -1,4 +1,4 @@
-"""Rules for who sits at the machine, by files as systemd-logind writes them. The lab has logind."""
+"""Rules for who sits at the machine, by files as systemd-logind writes them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 systemd-logind says so in files below /run/systemd. Their form is systemd's own ("private data").
 libsystemd reads the same fields: sd_seat_get_active(3), sd_session_get_class(3). They are read
 here, because that is less code than a D-Bus client, or than a helper that lives beside the broker.
-A test in the lab's guest fails when a field is gone.
+A field that is missing, or that says something else, leaves a seat empty.
 """
 
 from __future__ import annotations
