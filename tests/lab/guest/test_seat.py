@@ -1,0 +1,89 @@
+"""A real logind says who sits at the machine: `%active`, and `while = "active"`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service import ALICE, BOB, Service, run, until
+from support.children import Chat
+from ttybroker import NotPermitted, open_fd
+
+pytestmark = pytest.mark.systemd
+
+PORT = "ttyS2"
+RULES = f"""\
+[[rule]]
+port = "{PORT}"
+allow = ["%active"]
+while = "active"
+
+[[rule]]
+port = "{PORT}"
+deny = ["bob", "alice"]
+"""
+LIMIT = 1.0  # seconds from the switch until the port is free
+
+
+def session(uid: int) -> str:
+    """The user's session with a seat, "" if there is none."""
+    sessions = json.loads(run("loginctl", "list-sessions", "--output=json"))
+    return next((one["session"] for one in sessions if one["uid"] == uid and one["seat"]), "")
+
+
+@contextlib.contextmanager
+def login(uid: int, terminal: int) -> Iterator[str]:
+    """A session of the user on this virtual terminal, by PAM; its name."""
+    unit = f"login-on-{terminal}.service"
+    run("systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--uid={uid}",
+        "--property=PAMName=login", f"--property=TTYPath=/dev/tty{terminal}",
+        "--property=StandardInput=tty-force", "--property=StandardOutput=tty",
+        "sleep", "600")  # fmt: skip
+    try:
+        until("a session", lambda: session(uid))
+        yield session(uid)
+    finally:
+        run("systemctl", "stop", unit)
+        until("the end of the session", lambda: not session(uid))
+
+
+def activate(name: str) -> None:
+    """Bring a session to the front, as Ctrl-Alt-F2 does."""
+    run("loginctl", "activate", name)
+    until("the switch", lambda: run("loginctl", "show-session", "--value", "-p", "Active", name)
+          == "yes")  # fmt: skip
+
+
+def refused(broker: Service, uid: int) -> bool:
+    """Whether the policy does not let this user have the port."""
+
+    def ask(chat: Chat) -> None:
+        try:
+            os.close(open_fd(PORT))
+        except NotPermitted:
+            chat.say("refused")
+        else:
+            chat.say("granted")
+
+    return broker.child(uid, ask).hear() == "refused"
+
+
+def test_the_port_goes_with_the_seat(broker: Service) -> None:
+    broker.policy(RULES)
+    assert refused(broker, BOB) and refused(broker, ALICE)
+    with login(BOB, 2) as bobs, login(ALICE, 3) as alices:
+        activate(bobs)
+        until("the broker to know", lambda: not refused(broker, BOB), LIMIT, broker.log)
+        assert refused(broker, ALICE)
+        broker.holder(BOB, PORT)
+        start = time.monotonic()
+        activate(alices)
+        until("the end of the lease", lambda: not broker.held(), LIMIT, broker.log)
+        assert time.monotonic() - start < LIMIT + 1  # activate() takes a part of it
+        assert refused(broker, BOB) and not refused(broker, ALICE)
+    assert refused(broker, BOB) and refused(broker, ALICE)
