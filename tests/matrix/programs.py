@@ -42,6 +42,7 @@ class Program(NamedTuple):
     dialog: tuple[tuple[bytes, bytes], ...] = ()
     shows: str = ""
     beside: str = ""  # says this, and fails, when another process of its run has the port already
+    lockless: str = ""  # the command where it may make no lock file; "": the same
     since: tuple[Since, ...] = ()  # the oldest first
 
     def at(self, version: str) -> Program:
@@ -90,11 +91,13 @@ ROWS = (
         ("C-a", "k", "y"), lock="TIOCEXCL", act=acts.detach, remarks="detached and reattached",
     ),
     Program(
-        "cu", "cu", "cu -l /dev/ttyS7 -s 115200", ("Enter", "~", "."), "Connected.", lock=LCK
+        "cu", "cu", "cu -l /dev/ttyS7 -s 115200", ("Enter", "~", "."), "Connected.", lock=LCK,
+        lockless="sh -c 'echo lockdir . >config; exec cu -I config -l /dev/ttyS7 -s 115200'",
     ),
     Program(
         "microcom", "microcom", "microcom -p /dev/ttyS7 -s 115200",
         ("C-\\", "?->", "quit", "Enter"), "Escape character", lock=LCK,
+        lockless="microcom -f -p /dev/ttyS7 -s 115200",
         since=(Since("2023.09", lock="flock"),),
     ),
     Program(
@@ -105,6 +108,8 @@ ROWS = (
         "C-Kermit", "ckermit",
         "kermit -l /dev/ttyS7 -b 115200 -C 'set carrier-watch off, connect, exit 0'",
         ("C-\\", "c"), "Connecting to", lock=LCK,
+        lockless="""sh -c 'exec kermit -l 3 -b 115200 3<>/dev/ttyS7 \
+                    -C "set carrier-watch off, connect, exit 0"'""",
     ),
     Program(
         "pyserial-miniterm", "python3-serial", "pyserial-miniterm /dev/ttyS7 115200",
@@ -141,6 +146,7 @@ ROWS = (
     # without lock files.
     Program("ser2net", "ser2net", "ser2net -d -c ser2net.yaml", act=acts.serve, lock=LCK,
         status=1, remarks="from 4.6 on with `-u`; before, its status after SIGTERM is 1",
+        lockless="ser2net -u -d -c ser2net.yaml",
         since=(Since("4.6", lock="flock", command="ser2net -u -d -c ser2net.yaml", status=0),),
     ),
     Program("gpsd", "gpsd", "gpsd -N -n -S {free} /dev/ttyS7", act=acts.navigate, lock="TIOCEXCL"),
