@@ -13,10 +13,11 @@ fail() {
 }
 quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log"; fail "$* failed"; }; }
 
-# All that is there but what dpkg, apt and their logs keep, and this clone.
+# All that is there but what dpkg, apt and their logs keep, what Python compiles of autopkgtest, and
+# this clone.
 files() {
 	find / -xdev \( -path /root -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
-		-o -path /var/log \) -prune -o -print | sort
+		-o -path /var/log -o -path /usr/share/autopkgtest \) -prune -o -print | sort
 	find /run -path '*ttyb*'
 }
 install() { quietly apt-get install -q -y --allow-downgrades --no-install-recommends "$@"; }

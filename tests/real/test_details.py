@@ -96,6 +96,7 @@ def test_it_is_shown_below_the_port_and_in_json(rig: Rig, holder: Child) -> None
 def test_looks_leave_nothing_behind_and_the_port_as_it_is(rig: Rig, holder: Child) -> None:
     daemon: Daemon = rig.daemons[0]
     with client.connect(str(rig.socket)) as connection:
+        connection.ports()  # accepted, and so counted
         before = len(os.listdir(f"/proc/{daemon.pid}/fd"))
         for _ in range(50):
             assert connection.ports(details=True)[0].facts
