@@ -101,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     copies = "name every process that has the port open (root; others see their own)"
     about = listing.add_mutually_exclusive_group()
     about.add_argument("--copies", action="store_true", help=copies)
-    details = "with the lines of the ports that you have: speed, modem lines, bytes, errors"
+    details = (
+        "with what each device is, and the lines of your ports: speed, modem lines, bytes, errors"
+    )
     about.add_argument("--details", action="store_true", help=details)
     commands.add_parser("term", help="a terminal on a port: pyserial's miniterm", add_help=False)
     commands.add_parser("run", help="run any program on brokered ports", add_help=False)
@@ -115,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     about = check.add_mutually_exclusive_group(required=True)
     about.add_argument("--broker", action="store_true", help="how the broker itself is confined")
     about.add_argument("port", nargs="?")
+    suggest = commands.add_parser("suggest", help="a rule of the policy for a port's device")
+    suggest.add_argument("port")
     commands.add_parser("demo", help="see it work, on a pty (needs root)")
     return parser
 
@@ -278,6 +282,27 @@ def _check(options: argparse.Namespace) -> int:
     return DONE if verdict.allowed else REFUSED
 
 
+def _suggest(options: argparse.Namespace) -> int:
+    import os
+    import stat
+
+    from ttybroker.suggest import rule
+    from ttybroker.users import name_of
+
+    device, uid = f"/dev/{options.port}", os.getuid()
+    try:
+        there = stat.S_ISCHR(os.stat(device).st_mode)
+    except OSError:
+        there = False
+    if not there:
+        _say(f"{options.port}: there is no device {device}; is it plugged in?")
+        return REFUSED
+    allow = "%active" if uid == 0 else name_of(uid) or uid
+    print("# into /etc/ttybroker/policy.d/NAME.toml; then: sudo systemctl reload ttybroker")
+    print(rule(options.port, device, allow), end="")
+    return DONE
+
+
 def _check_broker(json: bool) -> int:
     from ttybroker import confinement
 
@@ -363,6 +388,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "term": None,
     "revoke": _revoke,
     "check": _check,
+    "suggest": _suggest,
     "demo": _demo,
 }
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from ttybroker import suggest
 from ttybroker.say import printable
 from ttybroker.users import name_of, named
 from ttybroker.wire import Holder, PortInfo
@@ -34,7 +35,7 @@ def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
     if not ports:
         print("no ports: the policy allows you none, or none is there")
         return
-    below = {port.name: _below(port, lines or {}) for port in ports}
+    below = {port.name: _below(port, lines) for port in ports}
     rows = [_row(port) for port in ports]
     _table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
 
@@ -94,10 +95,12 @@ def _table(
             print(line.encode(encoding, "replace").decode(encoding))
 
 
-def _below(port: PortInfo, lines: dict[str, Line]) -> list[str]:
-    """What is said below a port: what its line is like, and who keeps a copy."""
-    line = lines.get(port.name)
-    told = [] if line is None else [line.words()]
+def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
+    """What is said below a port: what its line is like, what it is, and who keeps a copy."""
+    told = []
+    if lines is not None:
+        known = lines.get(port.name)
+        told = ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
     for copy in port.copies[:_COPIES_SHOWN]:
         told += _masked(f"an ended lease's copy, still open: {_holder(copy)}")
     if len(port.copies) > _COPIES_SHOWN:
@@ -211,8 +214,9 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "copies": [_fields(copy) for copy in port.copies],
     }
     if lines is not None:
-        line = lines.get(port.name)
-        known["line"] = None if line is None else line.record()
+        found = lines.get(port.name)
+        known["line"] = None if found is None else found.record()
+        known["is"] = suggest.words(port.device)
     return known
 
 

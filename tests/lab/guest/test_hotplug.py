@@ -10,7 +10,7 @@ import pytest
 
 from adapters import Adapters
 from figures import note
-from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, until
+from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, run, until
 from support.children import Chat
 from support.processes import descriptors, watches
 from ttybroker import BrokerError, PortBusy, client, open_fd
@@ -204,3 +204,14 @@ def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters
     until("no descriptor more", lambda: len(descriptors(broker.pid)) <= len(before),
           told=lambda: set(descriptors(broker.pid).items()) - set(before.items()))  # fmt: skip
     assert watches(broker.pid) == watched
+
+
+def test_a_suggested_rule_gives_the_port_under_its_alias(
+    broker: Service, adapters: Adapters
+) -> None:
+    name = adapters.plug(0, "SUGGEST 1")
+    rule = run("ttybroker", "suggest", name)
+    broker.policy(rule.replace('"%active"', '"bob"'))
+    assert broker.port("board").device == f"/dev/{name}"
+    broker.holder(BOB, "board")
+    assert 'serial = "SUGGEST?1"' in run("ttybroker", "list", "--details", name)

@@ -1,0 +1,62 @@
+"""`ttybroker suggest`: the rule is good TOML, and its words are true of the device."""
+
+from __future__ import annotations
+
+import tomllib
+from types import SimpleNamespace
+
+import pytest
+from serial.tools import list_ports_linux
+
+from ttybroker import cli, suggest
+from ttybrokerd.root import portname
+
+PLACE = "/sys/devices/pci0/usb1/1-2/1-2:1.0"
+
+
+def device(monkeypatch: pytest.MonkeyPatch, **said: object) -> None:
+    """An adapter that says this of itself: no pty is one."""
+    usb = {"vid": 0x0403, "pid": 0x6001, "serial_number": "A1", "usb_interface_path": PLACE,
+           "device_path": f"{PLACE}/ttyUSB0", "read_line": lambda *_: "0a"}  # fmt: skip
+    found = SimpleNamespace(**{**usb, **said})
+    monkeypatch.setattr(list_ports_linux, "SysFS", lambda _device: found)
+
+
+def suggested() -> dict[str, object]:
+    (rule,) = tomllib.loads(suggest.rule("ttyUSB0", "/dev/ttyUSB0", "alice"))["rule"]
+    assert isinstance(rule, dict)
+    return rule
+
+
+def test_an_adapter_is_known_by_its_serial_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    device(monkeypatch)
+    assert suggested() == {"port": "board", "usb": "0403:6001", "serial": "A1", "interface": 10,
+                           "allow": ["alice"]}  # fmt: skip
+
+
+def test_one_without_a_number_is_known_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    device(monkeypatch, serial_number=None)
+    assert suggested() == {"port": "board", "usb": "0403:6001", "path": "pci0/usb1/1-2/1-2:1.0",
+                           "interface": 10, "allow": ["alice"]}  # fmt: skip
+
+
+def test_a_port_of_the_board_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    device(monkeypatch, vid=None, usb_interface_path=None, device_path="/sys/devices/pnp0/00:01")
+    assert suggested() == {"port": "ttyUSB0", "allow": ["alice"]}
+
+
+@pytest.mark.parametrize("said", ['A"1', "a b", "*", "[x]", "A\\1", "Gerät", "\x1b[2J", "x\ny"])
+def test_a_device_that_says_strange_things_gets_a_rule_that_fits(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device(monkeypatch, serial_number=said)
+    serial = suggested()["serial"]
+    assert isinstance(serial, str) and serial.isascii() and serial.isprintable()
+    assert " " not in serial and portname.matches(said, serial)
+    assert serial == "?" or not portname.matches("B2", serial)
+
+
+def test_a_port_that_is_not_there_has_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["suggest", "ttyUSB4095"]) == 1
+    said = "ttybroker: ttyUSB4095: there is no device /dev/ttyUSB4095; is it plugged in?\n"
+    assert capsys.readouterr() == ("", said)
