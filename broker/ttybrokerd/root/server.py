@@ -82,7 +82,7 @@ class Server:
         self._loop.add(self._workers.fileno(), READ, self._workers.finish)
         if plan.seats:
             seats.make_place()
-        self._on_seats()
+            self._on_seats()
 
     @property
     def descriptors(self) -> set[int]:
@@ -126,6 +126,8 @@ class Server:
     def use(self, plan: Plan) -> None:
         """Decide by another plan from now on. Leases that are held stay."""
         self._judge.replace(plan)
+        if plan.seats:
+            self._on_seats()
         self._leases.judge_again()  # guard: judge-what-waits-at-a-reload
         self.report_plan("reload")
 
