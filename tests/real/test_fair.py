@@ -31,13 +31,16 @@ def connected(rig: Rig, daemon: Daemon) -> int:
 
 
 def crowd(rig: Rig, uid: int, count: int, first: bytes = b"") -> None:
-    """Another user keeps so many connections; on each it has sent `first`."""
+    """Another user keeps so many connections; on each it has sent `first` before it makes the next,
+    or that one might take the place of this one."""
 
     def body(chat: Chat) -> None:
-        socks = [connect(rig) for _ in range(count)]
-        for sock in socks if first else []:
+        socks = []
+        for _ in range(count):
+            socks.append(connect(rig))
             with contextlib.suppress(BrokenPipeError):  # refused already
-                sock.send(first)
+                if first:
+                    socks[-1].send(first)
         chat.say()
         chat.hear()
 
