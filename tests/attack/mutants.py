@@ -136,6 +136,15 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{IDENTITY}::test_asking_for_another_process_is_for_ones_own_alone",),
     ),
     Mutant(
+        "pid-of-another-namespace",
+        "a pid of another pid namespace is looked up in none here",
+        "return False",
+        (
+            "tests/real/test_versions.py::"
+            "test_a_pid_that_an_older_client_in_another_pid_namespace_sends_means_nothing_here",
+        ),
+    ),
+    Mutant(
         "pid-at-the-grant",
         "a pid is asked about again when the port is granted",
         "return lease.pid",

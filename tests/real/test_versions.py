@@ -3,6 +3,7 @@ asks for that the daemon does not serve."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -11,13 +12,15 @@ import socket
 import pytest
 
 from support import old_wire
-from support.children import as_user
+from support.children import Child, as_user
 from support.daemon import Daemon
 from support.rig import Rig
 from support.users import ALICE, BOB
 from ttybroker import BrokerError, client, open_fd, wire
 
 pytestmark = pytest.mark.root
+
+CLONE_NEWPID = 0x20000000  # linux/sched.h
 
 
 class OldClient:
@@ -144,6 +147,42 @@ def test_a_pid_of_another_pid_namespace_means_nothing_here(rig: Rig, daemon: Dae
 
     pid = as_user(ALICE, (), ask)
     assert daemon.record("grant", port="ttyS0").fields["pid"] == str(pid)
+
+
+def test_a_pid_that_an_older_client_in_another_pid_namespace_sends_means_nothing_here(
+    rig: Rig, daemon: Daemon
+) -> None:
+    """It cannot say by which pid it knows itself. The pid is that of a bystander out here."""
+    bystander = rig.holder(ALICE, "ttyS1")
+
+    def ask() -> None:
+        reply, (descriptor,) = OldClient(rig).ask(old_wire.Open("ttyS0", 0, bystander.pid))
+        assert (reply, os.getpid()) == (old_wire.Grant(), 1)
+        os.close(descriptor)
+
+    def inside() -> int:
+        assert ctypes.CDLL(None).unshare(CLONE_NEWPID) == 0
+        inner = Child(lambda _chat: ask(), ALICE)
+        inner.result()
+        return inner.pid
+
+    pid = as_user(0, (), inside)
+    assert daemon.record("grant", port="ttyS0").fields["pid"] == str(pid)
+    bystander.say()
+    bystander.result()
+
+
+def test_an_older_client_names_the_process_that_it_acts_for(rig: Rig, daemon: Daemon) -> None:
+    other = rig.holder(ALICE, "ttyS1")
+
+    def ask() -> None:
+        _, (descriptor,) = OldClient(rig).ask(old_wire.Open("ttyS0", 0, other.pid))
+        os.close(descriptor)
+
+    as_user(ALICE, (), ask)
+    assert daemon.record("grant", port="ttyS0").fields["pid"] == str(other.pid)
+    other.say()
+    other.result()
 
 
 def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(

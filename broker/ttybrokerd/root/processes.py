@@ -38,6 +38,15 @@ def users(pid: int) -> frozenset[int] | None:
         return None
 
 
+def lives_here(pid: int) -> bool:
+    """Whether a process has a pid in this pid namespace alone, and in none below:
+    proc_pid_status(5), NSpid. False if that is not told."""
+    try:
+        return len(_status(pid)[b"NSpid"].split()) == 1
+    except (OSError, KeyError):
+        return False
+
+
 def began(pid: int) -> float | None:
     """When a process began, in seconds since boot (CLOCK_BOOTTIME): proc_pid_stat(5), starttime.
     None if that is not told."""

@@ -10,7 +10,7 @@ import errno
 import os
 
 from ttybroker import wire
-from ttybrokerd.root import TYPE_CHECKING, confine, peer, report
+from ttybrokerd.root import TYPE_CHECKING, confine, peer, processes, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices
@@ -259,13 +259,20 @@ def _holder(client: Connection, request: wire.Open) -> wire.Holder:
     """Return whom the port is for: the client, or the process `pid` of the same user. Raises
     Refusal EACCES for another's.
 
-    A client that knows itself by another pid lives in another pid namespace: `pid` is of there.
+    Where the client lives in another pid namespace, `pid` is of there.
     """
     who = client.identity
-    elsewhere = request.self_pid not in (0, who.pid)
-    if elsewhere or request.pid in (0, who.pid):
+    if request.pid in (0, who.pid) or _elsewhere(who.pid, request.self_pid):
         holder = wire.Holder(who.uid, "", who.pid or None, client.program)
     else:
         holder = peer.acts_for(who, request.pid)
     holder.label = request.label.replace("\0", " ")  # guard: label-fits-a-record
     return holder
+
+
+def _elsewhere(pid: int, self_pid: int) -> bool:
+    """Return whether the client lives in another pid namespace: it knows itself by another pid.
+    Where it does not say (version 1 cannot), the kernel does."""
+    if self_pid:
+        return self_pid != pid
+    return not processes.lives_here(pid)  # guard: pid-of-another-namespace
