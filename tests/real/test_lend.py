@@ -245,6 +245,49 @@ def test_a_session_that_closes_its_connection_is_hung_up_and_has_no_claim(
     monitor.say("end")
 
 
+# While this file is there the end of a lease is put off.
+PUT_OFF = """
+import os, time
+from ttybrokerd.root import port
+was = port.release
+def release(*arguments):
+    limit = time.monotonic() + 10
+    while os.path.exists({!r}) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return was(*arguments)
+port.release = release
+"""
+
+
+@pytest.mark.parametrize("state", ["closing", "busy"])
+def test_a_session_that_comes_back_after_it_was_hung_up_has_its_settings(
+    rig: Rig, state: str
+) -> None:
+    """Its client went away while a copy of its descriptor lived: its lease is being ended when it
+    is back, or the port is the asker's already."""
+    rig.port("ttyS0")
+    rig.write_policy()
+    put_off = rig.base / "put-off"
+    rig.daemon(*rig.arguments, hook=PUT_OFF.format(str(put_off)))
+    if state == "closing":
+        put_off.touch()
+    monitor = yielder(rig)
+    done(monitor, "close")
+    flasher = rig.holder(ALICE, wait=TIMEOUT)
+    while row(rig).state != state or holder_pid(rig) == monitor.pid:
+        time.sleep(0.01)
+    assert done(monitor, "again") == "asked"
+    while (shown := row(rig)).lent is None:
+        time.sleep(0.01)
+    assert shown.state == state
+    put_off.unlink(missing_ok=True)
+    flasher.hear()
+    flasher.say()
+    assert monitor.hear() == ("back", termios.B57600)
+    assert holder_pid(rig) == monitor.pid
+    monitor.say("end")
+
+
 @pytest.mark.parametrize(
     ("flags", "uid", "asks", "lends"),
     [
@@ -444,7 +487,7 @@ def test_a_session_that_is_not_back_yet_after_a_restart_is_hung_up_and_has_its_c
     assert done(monitor, "again") == "asked"
     assert row(rig).lent is not None
     flasher.say()
-    assert monitor.hear()[0] == "back"
+    assert monitor.hear() == ("back", termios.B57600)
     assert holder_pid(rig) == monitor.pid
     monitor.say("end")
 

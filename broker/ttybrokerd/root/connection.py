@@ -23,8 +23,6 @@ from ttybrokerd.root.table import Ask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ttybrokerd.root.settings import Settings
-
 # Plain numbers: an operation on socket's enum flags costs more than the system call it is for.
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
@@ -248,13 +246,13 @@ class OpenRequest(Ask):
     `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
     it waits for, once that is known. `judged`: by which version of the policy. `session`: the
     one that asks, None for a client of protocol version 1. `mode`: how it is to be opened, as in
-    open(2). `left`: the settings of the port, if it has lent it.
+    open(2).
 
     One that yields is under way as long as its lease and its claim. So what comes on its connection
     is about that port.
     """
 
-    __slots__ = ("client", "judged", "key", "left", "mode", "pid", "rule", "target")
+    __slots__ = ("client", "judged", "key", "mode", "pid", "rule", "target")
 
     def __init__(
         self,
@@ -271,7 +269,6 @@ class OpenRequest(Ask):
         self.client = client
         self.key = 0
         self.judged = 0
-        self.left: Settings | None = None
         self.mode = os.O_RDWR
         self.pid = holder.pid or 0
         self.target = target

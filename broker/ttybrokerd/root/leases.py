@@ -115,6 +115,9 @@ class Leases:
             return
         if (claim := self._claim_of(key, request.session)) is not None:
             seen.close()
+            request.left = claim.left
+            if lease is not None and lease.ask is claim:  # it ends, and what it leaves is to come
+                lease.ask = request
             self._do(self.table.renew(key, claim, request, time.monotonic()))
             return
         effects = self.table.ask(key, request, self._copies.of(request.uid))
@@ -496,11 +499,10 @@ class Leases:
             self._record("lock-failed", None, lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
             client.finish(wire.Done(lease.withdrawn))
-        if isinstance(lease.ask, OpenRequest):
-            if lease.ask.claim:
-                lease.ask.left = lease.left
-            else:
-                _over(lease.ask)
+        if lease.ask.claim:
+            lease.ask.left = lease.left
+        elif isinstance(lease.ask, OpenRequest):
+            _over(lease.ask)
         self._do(self.table.closed(lease.key, time.monotonic()))
 
     def _say_what_is_not_put_back(self, lease: Lease) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ttybrokerd.root.sessions import Session
+    from ttybrokerd.root.settings import Settings
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
 RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits
@@ -73,11 +74,12 @@ class Ask:
     the port and waits to have it back. `ends`: when the time is over of the leases that began with
     its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
     client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
-    `active`: its lease is for as long as its user sits at the machine.
+    `active`: its lease is for as long as its user sits at the machine. `left`: the settings of the
+    port, if it has lent it.
     """
 
     __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
-                 "max_lease", "opens_by", "patient", "session", "tell", "uid", "withdrawn",
+                 "left", "max_lease", "opens_by", "patient", "session", "tell", "uid", "withdrawn",
                  "yields")  # fmt: skip
 
     def __init__(
@@ -100,6 +102,7 @@ class Ask:
         self.hung = 0
         self.absent = False
         self.active = False
+        self.left: Settings | None = None
 
     def yields_to(self, other: Ask) -> bool:
         """Return whether it lends its port to this request."""
