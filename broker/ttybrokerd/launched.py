@@ -7,6 +7,7 @@ nobody listens   ──> start a backend of its own (backend.py), and become the
 from __future__ import annotations
 
 import errno
+import os
 
 from ttybroker.wire import SOCKET
 from ttybrokerd import user
@@ -24,7 +25,7 @@ def start(
     PolicyError, or ValueError for a caller who is root; ends the process as `user.become`.
     """
     caller = user.whom(None)
-    if _listens(listener):  # guard: ttyrun-asks-the-daemon
+    if _listens(listener, caller.uid):  # guard: ttyrun-asks-the-daemon
         user.become(caller)  # guard: ttyrun-asks-as-its-caller
         return listener
     from ttybrokerd.backend import start_alone  # much that is not needed where a daemon is
@@ -33,13 +34,15 @@ def start(
     return None
 
 
-def _listens(path: str) -> bool:
-    """Return whether a daemon, or systemd for it, listens there.
+def _listens(path: str, uid: int) -> bool:
+    """Return whether a daemon, or systemd for it, listens there. It is tried as the user `uid`.
 
     Where that cannot be told the answer is yes: there must be no second table beside the daemon's.
     """
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
+        os.seteuid(uid)  # guard: ttyrun-probes-as-its-caller
         return probe.connect_ex(path) not in (errno.ENOENT, errno.ECONNREFUSED)
     finally:
+        os.seteuid(0)
         probe.close()

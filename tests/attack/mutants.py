@@ -1595,6 +1595,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{LAUNCHER_BROKER}::test_where_a_daemon_listens_the_lease_is_the_daemons",),
     ),
     Mutant(
+        "ttyrun-probes-as-its-caller",
+        "the launcher looks for a daemon as its caller, and not as root",
+        REMOVE,
+        (f"{LAUNCHER_BROKER}::test_nobody_is_asked_as_root_whoever_listens",),
+    ),
+    Mutant(
         "ttyrun-asks-as-its-caller",
         "the daemon sees the launcher's caller, and not root",
         REMOVE,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import grp
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +145,19 @@ def test_the_daemon_is_not_asked_as_root(port: Port, place: Rig) -> None:
     daemon = listening(place)
     assert b"not permitted" in refusal(port, "demo")
     assert "event=grant" not in daemon.output()
+
+
+def test_nobody_is_asked_as_root_whoever_listens(port: Port) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(port.launcher.base / "socket"))
+        listener.listen()
+        listener.settimeout(DEADLINE)
+        os.chmod(port.launcher.base / "socket", 0o666)
+        port.launcher.run("--version")
+        asker, _ = listener.accept()
+        uid = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8]
+        asker.close()
+        assert int.from_bytes(uid, sys.byteorder) == port.launcher.uid
 
 
 def test_a_daemon_that_is_gone_is_no_daemon(port: Port, place: Rig) -> None:
