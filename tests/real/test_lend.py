@@ -35,6 +35,7 @@ class Yielder:
         self.path, self.chat, self.flags, self.at_once = str(rig.socket), chat, flags, at_once
         self.connection = client.connect(self.path)
         self.fd = self.connection.open("ttyS0", flags=flags)
+        self.session = self.connection.session
         tty.setraw(self.fd)
         attributes = termios.tcgetattr(self.fd)
         attributes[4] = attributes[5] = termios.B57600
@@ -88,10 +89,9 @@ class Yielder:
 
     def again(self) -> str:
         """As a client does when the daemon was started again."""
-        session = self.connection.session
         self.connection.close()
         self.connection = client.connect(self.path)
-        self.connection.ask_open("ttyS0", flags=self.flags, session=session)
+        self.connection.ask_open("ttyS0", flags=self.flags, session=self.session)
         return "asked"
 
 
@@ -285,6 +285,31 @@ def test_a_session_that_comes_back_after_it_was_hung_up_has_its_settings(
     flasher.say()
     assert monitor.hear() == ("back", termios.B57600)
     assert holder_pid(rig) == monitor.pid
+    monitor.say("end")
+
+
+def test_a_session_that_comes_back_while_its_lease_ends_and_leaves_again_is_over(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    put_off = rig.base / "put-off"
+    rig.daemon(*rig.arguments, hook=PUT_OFF.format(str(put_off)))
+    put_off.touch()
+    monitor = yielder(rig)
+    done(monitor, "close")
+    flasher = rig.holder(ALICE, wait=TIMEOUT)
+    while row(rig).state != "closing":
+        time.sleep(0.01)
+    assert done(monitor, "again") == "asked"
+    while row(rig).lent is None:
+        time.sleep(0.01)
+    done(monitor, "close")
+    while row(rig).lent is not None:
+        time.sleep(0.01)
+    put_off.unlink()
+    flasher.hear()
+    assert done(monitor, "again") == "asked"
+    assert monitor.hear() == ("refused", errno.ESTALE)
+    flasher.say()
     monitor.say("end")
 
 
