@@ -94,7 +94,7 @@ class DeviceGone(BrokerError):
 
 
 class WaitTimeout(BrokerError):
-    """ETIMEDOUT: still busy after `wait` seconds; `holder` as in PortBusy."""
+    """ETIMEDOUT: still busy after `wait` seconds, `holder` as in PortBusy; or still absent."""
 
 
 class PortLent(BrokerError):

@@ -110,7 +110,8 @@ def open_tty(
 ) -> BrokeredSerial:
     """Lease `port` (a name such as "ttyS0") and return it open, as a serial.Serial.
 
-    wait: seconds to queue while somebody else has it, first come first served; None: do not queue.
+    wait: seconds to queue while somebody else has it, first come first served, or until its device
+    is there; None: do not wait.
     yields: "user" (or True) lends the port to other programs of this user, "all" to everybody whom
     the policy admits. The port is then a lending.YieldingSerial, which also takes on_lent and
     on_back. broker, label: see ttybroker.client.connect. Everything else is pyserial's (timeout,

@@ -50,6 +50,7 @@ from support.processes import descriptors
 from support.rig import lock_text
 from ttybroker import wire
 from ttybrokerd.prepare.make import make
+from ttybrokerd.root import arrivals as arrivals_module
 from ttybrokerd.root import clients as clients_module
 from ttybrokerd.root import connection as connection_module
 from ttybrokerd.root import holds as holds_module
@@ -58,6 +59,7 @@ from ttybrokerd.root import linux
 from ttybrokerd.root import port as port_module
 from ttybrokerd.root import table as table_module
 from ttybrokerd.root.answers import Answers
+from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.fold import Fold
@@ -113,6 +115,7 @@ class Episode:
         self.model.now = self.clock.now
         self.model.owners = {body.pid: body.uid for body in stage.bodies}
         self.names = {device.rdev: name for name, device in stage.devices.items()}
+        self.names[table_module.NOWHERE] = ""
         self.sayings = [self.message() for _ in range(VARIETY)]
         self.socks: dict[Connection, socket.socket] = {}
         self.copies: list[tuple[Lease, Any]] = []  # descriptors, and sockets with one in flight
@@ -126,6 +129,7 @@ class Episode:
         vars(linux)["refuse_descriptors"] = refuse
         vars(connection_module)["time"] = self.clock
         vars(leases_module)["time"] = self.clock
+        vars(arrivals_module)["time"] = self.clock
         vars(holds_module)["time"] = self.clock
         vars(leases_module)["Facts"] = NoFacts
         vars(port_module)["time"] = self.clock
@@ -147,6 +151,7 @@ class Episode:
         others = Others(self.locks, utmp="/dev/null")
         self.leases = Leases(self.loop, hands, devices, others, Store(self.loop, log, ""),
                              judge, sessions, answers)  # fmt: skip
+        self.arrivals = Arrivals(self.loop, devices, judge, self.leases, answers)
         requests = Requests(judge, devices, others, self.leases, sessions, answers, hands)
         self.clients = Clients(self.loop, fold, requests.serve, requests.lost,
                                 judge.has_place)  # fmt: skip
@@ -229,6 +234,10 @@ class Episode:
         the broker's own business, so the model is told."""
         self.epoll.news = True
         while self.epoll.news:
+            looks = self.arrivals._due()
+            self.arrivals.tick()
+            if looks:
+                self.model.arrive()
             first = [self.names[key] for key in self.leases.table._alarms]
             self.leases.tick()
             self.model.clock(self.clock.now, first)
@@ -237,6 +246,8 @@ class Episode:
                 self.clients.serve()
             self.model.follow(self.looked)
             self.looked.clear()
+        if any(port.plugged for port, _ in self.model.absent):
+            raise Different(f"nobody looked for {self.model.absent}")
         for _ in range(len(self.model.connections)):
             # Whom it answers in a turn it may read in the same or in the next: that is for the
             # order of epoll's news. What it has not read at all will be seen by what it answers.
@@ -571,6 +582,9 @@ class Episode:
         ):
             if dict(has) != dict(+due_):
                 raise Different(f"{what}: the table has {has}, not {due_}")
+        missing = [whose(ask.holder) for ask in table.missing()]
+        if missing != [want.who() for _, want in self.model.absent]:
+            raise Different(f"{missing} wait for no device, not {self.model.absent}")
         self.compare_locks()
         here = [client.identity.uid for client in self.clients._all.values()]
         if here != [who.uid for who in self.model.connections]:
@@ -641,10 +655,11 @@ class Episode:
                 self.leases.table._alarms]  # fmt: skip
         if any(left):
             raise Different(f"left over: {left}")
-        watches = Path(f"/proc/self/fdinfo/{self.leases.fileno()}").read_text().count("inotify wd")
-        if watches or len(self.loop._handlers) != 2:
+        watches = sum(Path(f"/proc/self/fdinfo/{part.fileno()}").read_text().count("inotify wd")
+                      for part in (self.leases, self.arrivals))  # fmt: skip
+        if watches or len(self.loop._handlers) != 3:
             raise Different(f"{watches} watches, handlers {self.loop._handlers}")
-        for part in (self.loop, self.locks, self.leases, self.listener, self.log):
+        for part in (self.loop, self.locks, self.leases, self.arrivals, self.listener, self.log):
             part.close()
         os.unlink(self.address)
         for entry in (self.stage.base / "lock").iterdir():  # the outsiders'

@@ -227,6 +227,7 @@ class Model:
         self.had: Counter[int] = Counter()  # leases, by user
         self.dead: list[Lease] = []  # hung up, and still open somewhere
         self.now = 0.0
+        self.absent: list[tuple[Port, Want]] = []  # that wait for a port that is not plugged in
         self.holds: dict[tuple[Port, int], float] = {}  # until when a user is kept from a port
         self.granted = 0
 
@@ -276,11 +277,25 @@ class Model:
             if port.stage == "held" and port.lease is not None and port.lease.want.pid == pid:
                 self.sign(port, pid)
 
+    def arrive(self) -> None:
+        """The broker looks for the ports of those who wait for one that is not there."""
+        for port, want in [one for one in self.absent if one[0].plugged]:
+            self.absent.remove((port, want))
+            self.asked[want.uid] -= 1
+            want.asked = self.now
+            self.enter(port, want)
+
     def clock(self, now: float, order: list[str]) -> None:
-        """It is now that late; of ports with something due those in `order` come first."""
+        """It is now that late; of ports with something due those in `order` come first; "" stands
+        for those that are not there."""
         self.now = now
         for name in order:
-            self.tick(self.ports[name])
+            if name:
+                self.tick(self.ports[name])
+                continue
+            for port, want in [one for one in self.absent if one[1].until <= now]:
+                self.refuse(want.by, errno.ETIMEDOUT)
+                self.withdraw(port, want)
 
     def turn(self) -> None:
         """The broker looks once at each connection with news."""
@@ -435,23 +450,32 @@ class Model:
         port = self.ports.get(name.decode())
         if port is None or not port.rule.decide(who.uid):
             return self.refuse(who, errno.EACCES)
-        if not port.plugged:
-            return self.refuse(who, errno.ENOENT)
         if pid not in (0, who.pid) and self.owners.get(pid) != who.uid:
             return self.refuse(who, errno.EACCES)
         if joins:
             return self.refuse(who, errno.ESTALE)
-        if self.holds.get((port, who.uid), self.now) > self.now:
+        want = Want(who, pid or who.pid or 0, wait / 1000, self.now, flags)
+        if not port.plugged and not want.patient:
+            return self.refuse(who, errno.ENOENT)
+        return self.enter(port, want)
+
+    def enter(self, port: Port, want: Want) -> None:
+        """It stands in the queue, or in that for ports that are not there, if that is within
+        limits."""
+        who = want.by
+        if port.plugged and self.holds.get((port, who.uid), self.now) > self.now:
             return self.refuse(who, errno.EBUSY)
         if self.asked[who.uid] >= self.waits or self.too_many(who.uid):
             return self.refuse(who, errno.EDQUOT)
-        want = Want(who, pid or who.pid or 0, wait / 1000, self.now, flags)
         if want.yields and self.count_yielders(who.uid) >= self.yielders:
             return self.refuse(who, errno.EDQUOT)
-        if not want.patient and not port.soon(want):
+        if port.plugged and not want.patient and not port.soon(want):
             return self.refuse(who, errno.EBUSY, port.busy())
         self.asked[who.uid] += 1
         who.asking = port, want
+        if not port.plugged:
+            self.absent.append((port, want))
+            return None
         port.queue.insert(port.place(want), want)
         take_turns(port)
         if port.stage == "free":
@@ -463,7 +487,7 @@ class Model:
 
     def count_yielders(self, uid: int) -> int:
         """How many requests and leases of this user yield."""
-        wants: set[Want] = set()
+        wants = {want for _, want in self.absent}
         for port in self.ports.values():
             wants.update(port.queue)
             if port.current is not None and port.stage not in ("free", "outside"):
@@ -584,7 +608,12 @@ class Model:
         """The thread tried to open it."""
         assert port.stage == "opening" and port.current is want
         if not port.plugged and not want.looked:
-            return self.failed(port, want, errno.ENOENT)
+            waits = want.patient and not want.given_up and not want.claim
+            if not waits or self.now >= want.until:
+                return self.failed(port, want, errno.ENOENT)
+            self.next(port)
+            self.absent.append((port, want))
+            return None
         pid = want.pid if self.owners.get(want.pid) == want.uid else 0  # it may have ended
         locked, outsider = self.locked_by(port, pid)
         if locked:
@@ -692,7 +721,10 @@ class Model:
     def withdraw(self, port: Port, want: Want) -> None:
         """Who wanted it left."""
         want.absent = not want.by.alive
-        if want in port.queue:
+        if (port, want) in self.absent:
+            self.absent.remove((port, want))
+            self.asked[want.uid] -= 1
+        elif want in port.queue:
             port.queue.remove(want)
             take_turns(port)
             for one in port.queue:

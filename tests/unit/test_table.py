@@ -22,15 +22,17 @@ from hypothesis.stateful import (
 
 from ttybroker.wire import YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import table as limits
-from ttybrokerd.root.refusal import Refusal, busy
+from ttybrokerd.root.refusal import Absent, Refusal, busy
 from ttybrokerd.root.table import (
     GRACE,
     HANG_UPS,
     LENT,
+    NOWHERE,
     OPEN_LIMIT,
     RETRY,
     SLOW,
     SLOW_DEVICE,
+    WAITS_PER_UID,
     Ask,
     Effect,
     End,
@@ -1439,3 +1441,51 @@ def test_who_comes_back_within_its_grace_has_a_claim_again_and_no_more_time() ->
         assert table.closed(TTY, 0) == [Start(TTY, one)]
         table.opened(TTY, 0)
         table.end(TTY, "closed")
+
+
+GONE = Absent(errno.ENOENT, "no such port")
+
+
+def test_who_waits_for_a_device_that_is_not_there_asks_when_it_is() -> None:
+    table = Table()
+    ann, bob = ask(1, wait=60), ask(2, wait=60)
+    assert table.miss(ann) == table.miss(bob) == []
+    assert table.missing() == [ann, bob] and table.waiting() == [(NOWHERE, ann), (NOWHERE, bob)]
+    table.found(ann, 30)
+    assert table.missing() == [bob]
+    assert table.ask(TTY, ann) == [Start(TTY, ann)]
+    assert table.tick(30 + SLOW / 2) == []  # until it came no device was slow
+    assert table.opened(TTY, 31) == []
+    table.found(bob, 31)
+    assert table.missing() == [] and NOWHERE not in table.ports
+    assert table.ask(TTY, bob) == [] and table.ports[TTY].queue == [bob]
+
+
+def test_a_wait_for_a_device_that_does_not_come_says_so() -> None:
+    table = Table()
+    ann = ask(1, wait=5)
+    assert table.miss(ann) == [] and table.next_alarm() == 5
+    refusal = refused(table.tick(5), ann)
+    assert (refusal.number, refusal.cause) == (errno.ETIMEDOUT, "timed out: absent")
+    assert table.ports == {} and not table.waiting()
+
+
+def test_waits_for_devices_that_are_not_there_count() -> None:
+    table = Table()
+    waits = [ask(1, wait=5) for _ in range(WAITS_PER_UID)]
+    assert [table.miss(one) for one in waits] == [[]] * WAITS_PER_UID
+    late = ask(1, wait=5)
+    assert refused(table.miss(late), late).number == errno.EDQUOT
+    table.withdraw(NOWHERE, waits[0])
+    assert table.miss(late) == []
+
+
+def test_whose_device_goes_while_it_waits_waits_on() -> None:
+    ann, bob, hasty = ask(1), ask(2, wait=60), ask(3)
+    table = held_by(ann)
+    assert table.ask(TTY, bob) == []
+    assert table.end(TTY, "hung up") and table.closed(TTY, 1) == [Start(TTY, bob)]
+    assert table.failed(TTY, GONE, 1) == []
+    assert table.missing() == [bob] and TTY not in table.ports
+    assert table.ask(TTY, hasty) == [Start(TTY, hasty)]
+    assert refused(table.failed(TTY, GONE, 2), hasty) is GONE

@@ -11,7 +11,7 @@ from ttybroker.wire import Value, valid_name
 from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust, words
 from ttybrokerd.root.debts import Debts
 from ttybrokerd.root.plan import Decision
-from ttybrokerd.root.refusal import Refusal, of_device
+from ttybrokerd.root.refusal import Absent, Refusal, of_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,9 +101,7 @@ class Devices:
 
     def target(self, name: str, decision: Decision) -> Target:
         """What `name` means under `decision`. Raises Refusal as `path`."""
-        rule = decision.rule
-        pty, console = (rule.pty, rule.console) if rule is not None else (False, False)
-        return Target(name, self.path(name, decision.device), pty, console, decision.device)
+        return self.renew(unresolved(name, decision))
 
     def renew(self, target: Target) -> Target:
         """Return what the same name means now: an alias may lead to another node than before.
@@ -112,11 +110,21 @@ class Devices:
         """
         return target.replace(path=self.path(target.name, target.alias))
 
+    def directories(self, target: Target) -> set[str]:
+        """Return where a name must come for this one to mean a device that is there."""
+        alias, way = target.alias, list[str]()
+        if alias is not None and not words.are(alias):
+            try:
+                trust.resolve(alias, way)
+            except OSError:  # it ends where something is missing
+                pass
+        return {self.directory, *(step.rpartition("/")[0] or "/" for step in way)}
+
     def path(self, name: str, alias: str | None) -> str:
         """Return the node that `name` means. `alias` is the device that the policy gives it, if
         any.
 
-        An alias's links are followed, if only root can change them. Raises Refusal ENOENT if
+        An alias's links are followed, if only root can change them. Raises Absent if
         it leads nowhere, EACCES if somebody else could redirect it, ENOTUNIQ if its words fit
         more than one device.
         """
@@ -152,7 +160,7 @@ class Devices:
         """Return the only port that fits the words."""
         found = [name for name in self.names() if self.fits(name, wanted)]
         if not found:
-            raise Refusal(errno.ENOENT, f"no device is {wanted}; is it plugged in?")
+            raise Absent(errno.ENOENT, f"no device is {wanted}; is it plugged in?")
         if len(found) > 1:  # guard: one-device-fits
             what = f"ambiguous: {' and '.join(found)} are {wanted}"
             advice = "the administrator must say more of it in the policy"
@@ -313,6 +321,13 @@ class Devices:
             return []
 
 
+def unresolved(name: str, decision: Decision) -> Target:
+    """What `name` means under `decision`, wherever its node is: see `Devices.renew`."""
+    rule = decision.rule
+    pty, console = (rule.pty, rule.console) if rule is not None else (False, False)
+    return Target(name, "", pty, console, decision.device)
+
+
 def _where(alias: str) -> str:
     try:
         return trust.resolve_device(alias)
@@ -321,13 +336,13 @@ def _where(alias: str) -> str:
 
 
 def _not_found(error: OSError, what: str, advice: str = "") -> Refusal:
-    """Return ENOENT if the path leads nowhere.
+    """Return Absent if the path leads nowhere.
 
     Any other error, such as no descriptor being left, says nothing about the path.
     """
     text = os.strerror(error.errno or 0)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-        return Refusal(errno.ENOENT, f"{what}: {text}{advice}")
+        return Absent(errno.ENOENT, f"{what}: {text}{advice}")
     return Refusal(of_device(error.errno), f"cannot be looked at: {text}; try later")
 
 

@@ -98,10 +98,12 @@ class Judge:
         return ""
 
     def look(self, who: Identity, target: Target, rule: str) -> Seen:
-        """Look at the node of a port that this rule allows, and judge the device there.
+        """Look at the node that a name means now, which this rule allows, and judge the device.
 
-        Raises Refusal as `Devices.look` and `check_device`, and then nothing stays open.
+        Raises Refusal as `Devices.renew`, `Devices.look` and `check_device`, and then nothing stays
+        open.
         """
+        target = self._devices.renew(target)
         seen = self._devices.look(target)
         try:
             self.check_device(who, target, seen.kernel_name, rule)

@@ -31,11 +31,22 @@ from ttybrokerd.root.lease import LOOK_AGAIN, Lease
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import NOTHING, READ, Loop
 from ttybrokerd.root.others import Others
-from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.refusal import Absent, Refusal
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.settings import Settings
 from ttybrokerd.root.store import Store
-from ttybrokerd.root.table import Ask, Effect, End, Lend, Refuse, Start, State, Table, Tell
+from ttybrokerd.root.table import (
+    NOWHERE,
+    Ask,
+    Effect,
+    End,
+    Lend,
+    Refuse,
+    Start,
+    State,
+    Table,
+    Tell,
+)
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
@@ -126,6 +137,10 @@ class Leases:
             return
         seen.close()
         self._do(effects)
+
+    def miss(self, request: OpenRequest) -> None:
+        """Have a request wait until its device is there: arrivals.py."""
+        self._do(self.table.miss(request, self._copies.of(request.uid)))
 
     def _join(self, lease: Lease, request: OpenRequest, seen: Seen) -> None:
         self._workers.soon(
@@ -234,7 +249,7 @@ class Leases:
     def judge_again(self) -> None:
         """Refuse all that waits and that the policy in force does not allow."""
         for key, ask in self.table.waiting():
-            if isinstance(ask, OpenRequest) and (refusal := self._judge_again(ask)) is not None:
+            if isinstance(ask, OpenRequest) and (refusal := self.judge_waiting(ask)) is not None:
                 self._do(self.table.refuse(key, ask, refusal))
 
     def end_inactive(self) -> None:
@@ -243,7 +258,7 @@ class Leases:
             if lease.ask.active and not self._judge.sits(lease.uid):
                 self._do(self.table.end(key, INACTIVE))  # guard: end-while-active
 
-    def _judge_again(self, request: OpenRequest) -> Refusal | None:
+    def judge_waiting(self, request: OpenRequest) -> Refusal | None:
         """Go by the policy in force, with its rule's limits; return why it says no, if it does."""
         try:
             decision = self._judge.allowed(request.client.identity, request.name)
@@ -259,8 +274,8 @@ class Leases:
         return None
 
     def _judge_opened(self, request: OpenRequest, lease: Lease) -> Refusal | None:
-        """As `_judge_again`, for a port that was opened while an earlier policy was in force."""
-        refusal = self._judge_again(request)
+        """As `judge_waiting`, for a port that was opened while an earlier policy was in force."""
+        refusal = self.judge_waiting(request)
         if refusal is not None:
             return refusal
         lease.rule, now, was = request.rule, request.target, lease.target
@@ -283,7 +298,7 @@ class Leases:
 
     def idle(self) -> bool:
         """Return whether no port is leased, opened or put in order."""
-        return not self.table.ports
+        return not self.keys() - {NOWHERE}
 
     def leasing(self) -> bool:
         """Return whether anybody has a port."""
@@ -293,7 +308,8 @@ class Leases:
         """Return whether no port is being opened or put in order: each is free, or held."""
         for key in list(self._all):
             self._look_after(key)
-        return all(row.state in (State.HELD, State.OUTSIDE) for row in self.table.ports.values())
+        settled = (State.HELD, State.OUTSIDE, State.ABSENT)
+        return all(row.state in settled for row in self.table.ports.values())
 
     def tick(self) -> float | None:
         """Do what the clock asks for; return the seconds until it may ask again, if ever."""
@@ -336,7 +352,7 @@ class Leases:
     def _start_waiting(self, key: int, request: OpenRequest) -> list[Effect]:
         """Open the port for one that waited, if it still may have it."""
         request.client.look_up_groups()
-        refusal = self._judge_again(request)  # guard: judge-who-waited
+        refusal = self.judge_waiting(request)  # guard: judge-who-waited
         if refusal is None and request.claim:  # it does not count as one that waits
             # guard: dead-descriptors-of-claims
             refusal = self.table.too_many_leases(request.uid, self._copies.of(request.uid))
@@ -367,15 +383,14 @@ class Leases:
         """Open the port, in a worker. Who waited gets a fresh look: the node may be another."""
         try:
             if seen is None:
-                target = self._devices.renew(request.target)
-                seen = self._judge.look(request.client.identity, target, request.rule)
+                seen = self._judge.look(request.client.identity, request.target, request.rule)
         except Refusal as refusal:
             return refusal
         except OSError as error:
             return Refusal.out_of_means(error)
         if seen.rdev != key:  # guard: renamed-device
             seen.close()
-            return Refusal(errno.ENODEV, "another device has this name now; ask again")
+            return Absent(errno.ENODEV, "another device has this name now; ask again")
         try:
             most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         except OSError as error:
@@ -402,6 +417,8 @@ class Leases:
 
     def _opened(self, key: int, request: OpenRequest, result: tuple[Lease, int] | Refusal) -> None:
         if isinstance(result, Refusal):
+            if isinstance(result, Absent):
+                request.key = NOWHERE
             self._do(self.table.failed(key, result, time.monotonic()))
             return
         lease, descriptor = result

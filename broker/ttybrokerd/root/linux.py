@@ -53,6 +53,7 @@ M_ARENA_MAX = -8  # malloc.h, glibc
 
 # include/uapi/linux/inotify.h
 IN_ATTRIB = 0x4
+IN_MOVED_TO = 0x80
 IN_MOVE = 0xC0
 IN_CREATE = 0x100
 IN_DELETE = 0x200
@@ -193,6 +194,16 @@ def watch_names(inotify_fd: int, directory: str) -> int:
     """Watch a directory for names that are made, changed and removed; the watch's number."""
     mask = IN_CREATE | IN_DELETE | IN_MOVE | IN_ATTRIB
     watch = _libc.inotify_add_watch(inotify_fd, directory.encode(), mask)
+    return _check(watch, "inotify_add_watch")
+
+
+def watch_arrivals(inotify_fd: int, directory: str) -> int:
+    """Watch a directory for names that come; the watch's number. For the same directory it is the
+    same number each time, as long as the directory is there.
+
+    Not for changes: whoever may write to /dev/null changes its times.
+    """
+    watch = _libc.inotify_add_watch(inotify_fd, directory.encode(), IN_CREATE | IN_MOVED_TO)
     return _check(watch, "inotify_add_watch")
 
 

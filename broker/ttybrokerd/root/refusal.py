@@ -50,6 +50,10 @@ class Refusal(Exception):
         return cls(of_device(error.errno), what, advice="try later")
 
 
+class Absent(Refusal):
+    """No device has the name now, or another than before. Who is patient may wait for one."""
+
+
 def busy(holder: Holder, or_else: str = "") -> Refusal:
     """EBUSY, naming who has the port; `or_else` is advice beside waiting."""
     advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"

@@ -13,13 +13,13 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, confine, peer, processes, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
-from ttybrokerd.root.device import Devices
+from ttybrokerd.root.device import Devices, unresolved
 from ttybrokerd.root.judge import Judge, mistaken
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
-from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.refusal import Absent, Refusal
 from ttybrokerd.root.sessions import PER_CONNECTION, Session, Sessions
 from ttybrokerd.root.watches import Watches
 from ttybrokerd.root.workers import Workers
@@ -95,7 +95,7 @@ class Requests:
 
     def _open(self, client: Connection, request: wire.Open) -> None:
         decision = self._judge.allowed(client.identity, request.name)
-        target = self._devices.target(request.name, decision)
+        target = unresolved(request.name, decision)
         rule = decision.rule
         asked = OpenRequest(
             client,
@@ -112,7 +112,14 @@ class Requests:
         asked.keep = request.flags & wire.KEEP != 0
         if client.version > 1:
             asked.session = self._session(client, request.session)
-        seen = self._judge.look(client.identity, target, asked.rule)
+        try:
+            seen = self._judge.look(client.identity, target, asked.rule)
+        except Absent:
+            if not asked.patient:
+                raise
+            client.request = asked
+            self._leases.miss(asked)
+            return
         client.request = asked
         self._leases.ask(asked, seen)
 

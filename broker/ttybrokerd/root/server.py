@@ -8,6 +8,7 @@ from types import TracebackType
 
 from ttybrokerd.root import TYPE_CHECKING, linux, seats
 from ttybrokerd.root.answers import Answers
+from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
@@ -76,6 +77,7 @@ class Server:
             self._workers,
         )
         self._watches = requests.watches
+        self._arrivals = Arrivals(self._loop, self._devices, self._judge, self._leases, answers)
         self._clients = Clients(
             self._loop, self._fold, requests.serve, requests.lost, self._judge.has_place
         )
@@ -87,12 +89,15 @@ class Server:
     @property
     def descriptors(self) -> set[int]:
         """What must stay open for it to work, before it serves anybody."""
-        return {part.fileno() for part in (self._loop, self._workers, self._locks, self._leases)}
+        return {part.fileno() for part in self._parts()}
 
     def close(self) -> None:
         """Close those, in a process that is not to serve."""
-        for part in (self._loop, self._workers, self._locks, self._leases):
+        for part in self._parts():
             part.close()
+
+    def _parts(self) -> tuple[Loop | Workers | LockFiles | Leases | Arrivals, ...]:
+        return self._loop, self._workers, self._locks, self._leases, self._arrivals
 
     def places(self) -> Places:
         """Return where in the file system it does its job."""
@@ -129,6 +134,7 @@ class Server:
         if plan.seats:
             self._on_seats()
         self._leases.judge_again()  # guard: judge-what-waits-at-a-reload
+        self._arrivals.look_soon()
         self.report_plan("reload")
 
     def report_plan(self, event: str) -> None:
@@ -212,8 +218,8 @@ class Server:
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
-        due = (self._leases.tick(), self._watches.tick(), self._clients.tick(), self._fold.tick(),
-               self._workers.retry, timeout)  # fmt: skip
+        due = (self._arrivals.tick(), self._leases.tick(), self._watches.tick(),
+               self._clients.tick(), self._fold.tick(), self._workers.retry, timeout)  # fmt: skip
         times = [seconds for seconds in due if seconds is not None]
         if self._workers.eager or self._clients.eager:
             times.append(0)

@@ -7,6 +7,7 @@ in the table at all:
     HELD      `current` has it
     CLOSING   its lease is over and a worker puts the device in order
     OUTSIDE   a program that is no client of ours has it; the head of the queue tries again
+    ABSENT    one row, with the key NOWHERE, has all who wait for a device that is not there
 
       ask            opened            end            closed
     -------> OPENING ------> HELD ----------> CLOSING ------> next in the queue, or gone
@@ -14,6 +15,8 @@ in the table at all:
                 |             +-- adopt, from a broker that is no more
                 | failed (busy) and patient
                 +--------> OUTSIDE --tick--> OPENING
+
+Whoever looks for devices calls `found` for one of those, and then `ask`.
 
 A session may yield. When somebody asks to whom it does, it is told (`Lend`) and stands in the queue
 from then on, with a claim: right behind who asked, before all to whom it does not yield. It has
@@ -30,7 +33,7 @@ import errno
 from ttybroker.wire import YIELD_ALL, Holder, Value
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.counts import Counts
-from ttybrokerd.root.refusal import Refusal, busy
+from ttybrokerd.root.refusal import Absent, Refusal, busy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +50,7 @@ YIELDERS_PER_UID = 32
 GRACE = 1.0  # seconds that a session which yields has to let go of its port
 HANG_UPS = 8  # in a row, of a session that does not let go; each may leave a dead copy
 NEVER = float("inf")
+NOWHERE = 0  # no device has this number: makedev(3)
 LENT = "lent"  # why a lease ended: its session did not let go in time
 SLOW_DEVICE = (
     "the device does not open yet: another program may be closing it, which takes up to 30 s "
@@ -61,6 +65,7 @@ class State:
     HELD = "busy"
     CLOSING = "closing"
     OUTSIDE = "busy elsewhere"
+    ABSENT = "absent"
 
 
 class Ask:
@@ -163,8 +168,8 @@ class Row:
 
     __slots__ = ("current", "expires", "grace", "outsider", "queue", "retry", "state")
 
-    def __init__(self, ask: Ask) -> None:
-        self.state = State.OPENING
+    def __init__(self, ask: Ask, state: str = State.OPENING) -> None:
+        self.state = state
         self.current = ask
         self.queue: list[Ask] = []
         self.expires: float | None = None
@@ -237,6 +242,7 @@ class Table:
     def __init__(self) -> None:
         self.ports: dict[int, Row] = {}
         self.changes = 0  # so often something has changed that a list shows
+        self.misses = 0  # so many began to wait for a device that is not there
         self._alarms: dict[int, float] = {}
         self._waiting = Counts()
         self._leases = Counts()
@@ -261,6 +267,25 @@ class Table:
         self.ports[key] = Row(ask)
         self._settle(key)
         return [Start(key, ask)]
+
+    def miss(self, ask: Ask, ghosts: int = 0) -> list[Effect]:
+        """Have this request wait for a device that is not there. `ghosts` as in `ask`."""
+        refusal = self._over_limit(ask, ghosts)
+        if refusal is not None:
+            return [Refuse(ask, refusal)]
+        self._waiting.up(ask.uid)
+        self._miss(ask)
+        return []
+
+    def found(self, ask: Ask, now: float) -> None:
+        """The device of this request is there, or will not be had: `ask` for it, or refuse it."""
+        self._leave_queue(NOWHERE, self.ports[NOWHERE], ask)
+        ask.asked, ask.tell = now, now + SLOW  # until now no device was slow
+
+    def missing(self) -> list[Ask]:
+        """Who waits for a device that is not there; who came first is first."""
+        row = self.ports.get(NOWHERE)
+        return [] if row is None else list(row.queue)
 
     def opened(self, key: int, now: float) -> list[Effect]:
         """The port is open for `current`, who has it from now on."""
@@ -320,6 +345,11 @@ class Table:
         """The port could not be opened for `current`."""
         port = self._port(key, State.OPENING)
         ask = port.current
+        waits = ask.patient and not ask.withdrawn and not ask.claim
+        if isinstance(refusal, Absent) and waits and now < ask.deadline:
+            effects = self._next(key, now)
+            self._miss(ask)
+            return effects
         if refusal.number == errno.EBUSY and ask.patient and not ask.withdrawn:
             port.state = State.OUTSIDE
             port.outsider = refusal
@@ -440,6 +470,8 @@ class Table:
         return effects
 
     def _timeout(self, port: Row, ask: Ask) -> Refusal:
+        if port.state is State.ABSENT:
+            return Refusal(errno.ETIMEDOUT, "timed out: absent", advice="is it plugged in?")
         moment = port.state is State.CLOSING or port.grace is not None
         if moment and port.queue[0] is ask:
             what = "timed out: the port is still being reset after its last lease"
@@ -497,7 +529,7 @@ class Table:
         asks: set[Ask] = set()
         for port in self.ports.values():
             asks.update(port.queue)
-            if port.state is not State.OUTSIDE:  # there `current` has no port
+            if port.state not in (State.OUTSIDE, State.ABSENT):  # there `current` has no port
                 asks.add(port.current)
         return sum(one.yields != 0 and one.uid == uid for one in asks)
 
@@ -526,15 +558,22 @@ class Table:
 
     def _leave_queue(self, key: int, port: Row, ask: Ask) -> None:
         port.queue.remove(ask)
-        port.line_up()
+        if port.state is not State.ABSENT:  # there they wait for different devices
+            port.line_up()
         for one in port.queue if ask.claim else ():
             if ask.yields_to(one):  # guard: a-lender-leaves-its-limit
                 one.ends = min(one.ends, ask.ends)
         self._answered(ask)
         ask.claim = False
         self._settle(key)
-        if port.state is State.OUTSIDE and not port.queue:
+        if port.state in (State.OUTSIDE, State.ABSENT) and not port.queue:
             self._forget(key)
+
+    def _miss(self, ask: Ask) -> None:
+        row = self.ports.setdefault(NOWHERE, Row(ask, State.ABSENT))
+        row.queue.append(ask)
+        self.misses += 1
+        self._settle(NOWHERE)
 
     def _forget(self, key: int) -> None:
         self.changes += 1

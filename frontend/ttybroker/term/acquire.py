@@ -7,7 +7,7 @@ import select
 import time
 
 from ttybroker import client
-from ttybroker.errors import BrokerError, PortBusy
+from ttybroker.errors import BrokerError, NoSuchPort, PortBusy
 from ttybroker.holding import holding
 from ttybroker.say import show
 
@@ -88,10 +88,10 @@ def acquire(
     try:
         try:
             return _ask(broker, name, None, line, typed, endless, flags), broker
-        except PortBusy as busy:
+        except (PortBusy, NoSuchPort) as why:
             if not wait:
                 raise
-            line.about(busy)
+            line.about(why)
         try:
             return _ask(broker, name, wait, line, typed, endless, flags), broker
         finally:

@@ -13,7 +13,7 @@ from figures import note
 from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, run, until
 from support.children import Chat
 from support.processes import descriptors, watches
-from ttybroker import BrokerError, PortBusy, client, open_fd
+from ttybroker import BrokerError, PortBusy, WaitTimeout, client, open_fd
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.refusal import Refusal
 
@@ -58,25 +58,58 @@ def test_unplug_while_held(broker: Service, adapters: Adapters) -> None:
 
 
 def test_unplug_while_waiting(broker: Service, adapters: Adapters) -> None:
-    """Who waits for it is told, and does not wait for what may never come back."""
+    """Who waits for it waits on, and has it when it comes back."""
     name = adapters.plug(ADAPTER)
-
-    def wait(_chat: Chat) -> tuple[int, float]:
-        with pytest.raises(BrokerError) as caught:
-            open_fd(name, wait=60)
-        assert name in str(caught.value)
-        return caught.value.errno or 0, time.monotonic()
-
-    broker.holder(BOB, name)
-    waiting = broker.child(ALICE, wait)
+    first = broker.holder(BOB, name)
+    waiting = broker.child(ALICE, lambda chat: hold_and_say(chat, name))
     until("alice to wait", lambda: broker.waiting(name))
-    adapters.pull(ADAPTER)
+    adapters.unplug(ADAPTER)
     until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
-    start = time.monotonic()
-    number, told = waiting.result()
-    assert number in (errno.ENOENT, errno.ENODEV)
-    assert note("ms from the unplugging until who waits is told", 1000 * (told - start)) < RIGHT
-    adapters.pulled(ADAPTER)
+    first.kill()  # whose dead descriptor would keep the number
+    assert adapters.plug(ADAPTER) == name
+    assert waiting.hear(PATIENT)
+    waiting.kill()
+
+
+def hold_and_say(chat: Chat, name: str) -> None:
+    """Wait for the port, say when it was granted, and keep it."""
+    descriptor = open_fd(name, wait=60)
+    chat.say((time.monotonic(), os.ttyname(descriptor)))
+    chat.hear(60)
+
+
+@pytest.mark.parametrize(
+    "kind", ["kernel", "words", pytest.param("link", marks=pytest.mark.systemd)]
+)
+def test_a_port_that_is_absent_is_granted_when_it_comes(
+    broker: Service, adapters: Adapters, kind: str
+) -> None:
+    """Asked for after it was unplugged, by its kernel name, by words, and by a link of udev's."""
+    node = adapters.plug(ADAPTER, "LATE1")
+    meant = {"words": 'serial = "LATE1"', "link": f'device = "{BY_ID.format("LATE1")}"'}
+    if kind != "kernel":
+        broker.policy(f'[[rule]]\nport = "late"\n{meant[kind]}\nallow = ["alice"]\n')
+    name = node if kind == "kernel" else "late"
+    adapters.unplug(ADAPTER)
+    until(f"{node} to go", lambda: not os.path.exists(f"/dev/{node}"))
+
+    def times_out(_: Chat) -> str:
+        with pytest.raises(WaitTimeout) as caught:
+            open_fd(name, wait=0.2)
+        return str(caught.value)
+
+    assert "absent" in str(broker.child(ALICE, times_out).result())
+    waiting = broker.child(ALICE, lambda chat: hold_and_say(chat, name))
+    time.sleep(0.5)  # it has asked by then; if not, the time below is too good, not too bad
+    assert adapters.plug(ADAPTER, "LATE1") == node
+    there = BY_ID.format("LATE1") if kind == "link" else f"/dev/{node}"
+    until("the name", lambda: os.path.exists(there))
+    came = os.lstat(there).st_ctime
+    granted, path = waiting.hear(PATIENT)
+    assert path == f"/dev/{node}"
+    took = 1000 * (granted - time.monotonic() + time.time() - came)
+    assert note(f"ms from the name to the grant, {kind}", took) < RIGHT
+    waiting.kill()
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "another"])

@@ -1,0 +1,127 @@
+"""Requests that wait for a device that is not there: it is looked for when a name has come.
+
+The table has them (`Table.miss`). Watched are the directories through which their names lead. Names
+come there by root's hand alone, or else looks would be for anybody to have.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from ttybrokerd.root import TYPE_CHECKING, linux
+from ttybrokerd.root.connection import OpenRequest
+from ttybrokerd.root.loop import READ
+from ttybrokerd.root.refusal import Absent, Refusal
+
+if TYPE_CHECKING:
+    from ttybrokerd.root.answers import Answers
+    from ttybrokerd.root.device import Devices
+    from ttybrokerd.root.judge import Judge
+    from ttybrokerd.root.leases import Leases
+    from ttybrokerd.root.loop import Loop
+
+SHARE = 4  # of the time are left to others, for one that is spent on looks
+
+
+class Arrivals:
+    """Looks for those devices."""
+
+    def __init__(
+        self, loop: Loop, devices: Devices, judge: Judge, leases: Leases, answers: Answers
+    ) -> None:
+        self._devices = devices
+        self._judge = judge
+        self._leases = leases
+        self._answers = answers
+        self._misses = 0  # so many had begun to wait at the last look
+        self._news = False
+        self._pause_until = 0.0
+        self._watched: set[int] = set()
+        self._inotify = linux.inotify()
+        loop.add(self._inotify, READ, self._on_names)
+
+    def fileno(self) -> int:
+        """Return the inotify descriptor."""
+        return self._inotify
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self._inotify)
+
+    def look_soon(self) -> None:
+        """Look again, because a name may mean something else now."""
+        self._news = True
+
+    def tick(self) -> float | None:
+        """Look, if there is something new; return the seconds until the next look, if it is due."""
+        table = self._leases.table
+        missing = table.missing()
+        if not missing:
+            self._watch_nothing()
+            return None
+        if not self._due():
+            return None
+        now = time.monotonic()
+        if now < self._pause_until:
+            return self._pause_until - now
+        self._news, self._misses = False, table.misses
+        for ask in missing:
+            assert isinstance(ask, OpenRequest)
+            self._look_for(ask)
+        end = time.monotonic()
+        self._pause_until = end + SHARE * (end - now)
+        return self._pause_until - end if self._due() else None
+
+    def _due(self) -> bool:
+        return self._news or self._leases.table.misses != self._misses
+
+    def _look_for(self, request: OpenRequest) -> None:
+        refusal, seen = self._judge_again(request), None
+        try:
+            if refusal is None:
+                identity, target = request.client.identity, request.target
+                seen = self._judge.look(identity, target, request.rule)
+        except Absent:
+            refusal = self._watch(self._devices.directories(request.target))
+            if refusal is None:
+                return
+        except Refusal as other:
+            refusal = other
+        except OSError as error:
+            refusal = Refusal.out_of_means(error)
+        self._leases.table.found(request, time.monotonic())
+        try:
+            if refusal is not None:
+                raise refusal
+            assert seen is not None
+            self._leases.ask(request, seen)
+        except Refusal as no:
+            self._answers.refuse(request.client, request.name, no, request.rule)
+
+    def _judge_again(self, request: OpenRequest) -> Refusal | None:
+        request.client.look_up_groups()
+        return self._leases.judge_waiting(request)
+
+    def _watch(self, directories: set[str]) -> Refusal | None:
+        """Hear of names that come there. What came before that was not heard, so look again."""
+        for directory in directories:
+            try:
+                watch = linux.watch_arrivals(self._inotify, directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    return Refusal.out_of_means(error)
+                self._news = True  # it went meanwhile
+                continue
+            self._news = self._news or watch not in self._watched
+            self._watched.add(watch)
+        return None
+
+    def _watch_nothing(self) -> None:
+        while self._watched:
+            linux.unwatch(self._inotify, self._watched.pop())
+
+    def _on_names(self) -> None:
+        linux.read_watches(self._inotify)
+        self._news = True
