@@ -1826,6 +1826,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "waited",
     ),
     Mutant(
+        "judge-who-waited-for-a-device",
+        "whoever waited for a device is judged when it comes",
+        "return None",
+        ("tests/real/test_absent.py::test_who_waits_for_it_is_judged_by_the_groups_of_the_moment",),
+        FAILS + "|Failed",
+    ),
+    Mutant(
         "judge-who-waited",
         "whoever waited is judged by the policy in force when the port is free",
         "refusal = None",
