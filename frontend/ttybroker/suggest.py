@@ -28,11 +28,20 @@ def words(device: str) -> dict[str, str | int]:
         number = found.read_line(found.usb_interface_path, "bInterfaceNumber")
         said |= {"interface": int(number, 16)} if number else {}
     if found.device_path:
-        driver = os.path.basename(os.path.realpath(f"{found.device_path}/driver"))
-        said |= {"driver": driver} if driver != "driver" else {}
+        if driver := _driver(found.device_path):
+            said["driver"] = driver
         place = found.usb_interface_path or found.device_path
         said |= {"path": place.removeprefix(_TOP)} if place.startswith(_TOP) else {}
     return said
+
+
+def _driver(at: str) -> str:
+    """Return the driver of the device in this directory of sysfs; "" if it has none. It is the one
+    by which the broker goes (root/words.py): since Linux 6.5 the serial core has a device of its
+    own in between, whose driver is "port"."""
+    while "/serial-base/" in (driver := os.path.realpath(f"{at}/driver")):
+        at = os.path.dirname(at)
+    return os.path.basename(driver) if os.path.exists(driver) else ""
 
 
 def rule(name: str, device: str, allow: str | int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from serial.tools import list_ports_linux
 
 from ttybroker import cli, suggest
-from ttybrokerd.root import portname
+from ttybrokerd.root import portname, words
 
 PLACE = "/sys/devices/pci0/usb1/1-2/1-2:1.0"
 
@@ -54,6 +55,32 @@ def test_a_device_that_says_strange_things_gets_a_rule_that_fits(
     assert isinstance(serial, str) and serial.isascii() and serial.isprintable()
     assert " " not in serial and portname.matches(said, serial)
     assert serial == "?" or not portname.matches("B2", serial)
+
+
+def test_its_driver_is_the_one_by_which_the_broker_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since Linux 6.5 the serial core has a device of its own between driver and port."""
+    sys = tmp_path.resolve()
+    port = sys / "devices/pnp0/00:01/00:01:0/00:01:0.0"
+    (port / "tty/ttyS4").mkdir(parents=True)
+    (sys / "class/tty").mkdir(parents=True)
+    (sys / "class/tty/ttyS4").symlink_to(f"../../{port.relative_to(sys)}/tty/ttyS4")
+    for at, driver in ((port, "serial-base/drivers/port"),
+                       (port.parent, "serial-base/drivers/ctrl"),
+                       (port.parent.parent, "pnp/drivers/serial")):  # fmt: skip
+        (sys / "bus" / driver).mkdir(parents=True)
+        (at / "driver").symlink_to(sys / "bus" / driver)
+    device(monkeypatch, vid=None, usb_interface_path=None, device_path=str(port))
+    assert suggest.words("/dev/ttyS4")["driver"] == "serial"
+    assert words.facts("ttyS4", str(sys / "class/tty"))["driver"] == "serial"
+
+
+def test_a_port_without_a_driver_has_no_such_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device(monkeypatch, vid=None, usb_interface_path=None, device_path=str(tmp_path))
+    assert "driver" not in suggest.words("/dev/ttyS4")
 
 
 def test_a_port_that_is_not_there_has_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
