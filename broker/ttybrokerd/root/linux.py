@@ -185,16 +185,12 @@ def watch_closes(inotify_fd: int, descriptor: int) -> int:
 
     By /proc/self/fd and not by path, so that it is the inode that was opened.
     """
-    path = f"/proc/self/fd/{descriptor}".encode()
-    mask = IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
-    return _check(_libc.inotify_add_watch(inotify_fd, path, mask), "inotify_add_watch")
+    return _watch(inotify_fd, f"/proc/self/fd/{descriptor}", IN_CLOSE_WRITE | IN_CLOSE_NOWRITE)
 
 
 def watch_names(inotify_fd: int, directory: str) -> int:
     """Watch a directory for names that are made, changed and removed; the watch's number."""
-    mask = IN_CREATE | IN_DELETE | IN_MOVE | IN_ATTRIB
-    watch = _libc.inotify_add_watch(inotify_fd, directory.encode(), mask)
-    return _check(watch, "inotify_add_watch")
+    return _watch(inotify_fd, directory, IN_CREATE | IN_DELETE | IN_MOVE | IN_ATTRIB)
 
 
 def watch_arrivals(inotify_fd: int, directory: str) -> int:
@@ -203,7 +199,11 @@ def watch_arrivals(inotify_fd: int, directory: str) -> int:
 
     Not for changes: whoever may write to /dev/null changes its times.
     """
-    watch = _libc.inotify_add_watch(inotify_fd, directory.encode(), IN_CREATE | IN_MOVED_TO)
+    return _watch(inotify_fd, directory, IN_CREATE | IN_MOVED_TO)
+
+
+def _watch(inotify_fd: int, path: str, mask: int) -> int:
+    watch = _libc.inotify_add_watch(inotify_fd, path.encode(), mask)
     return _check(watch, "inotify_add_watch")
 
 
