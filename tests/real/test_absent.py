@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from real.test_judged import AT_ONCE, GAMES
 from support.children import Chat
 from support.processes import watches
 from support.ptys import Pty
+from support.regroup import AT_ONCE, waits_in_games
 from support.rig import Rig
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
-from ttybroker import NoSuchPort, NotPermitted, WaitTimeout, client, open_fd
+from ttybroker import NoSuchPort, NotPermitted, WaitTimeout, open_fd
 
 pytestmark = pytest.mark.root
 
@@ -148,17 +148,7 @@ def test_who_waits_for_it_is_judged_by_the_groups_of_the_moment(
     daemon = rig.daemon(hook=AT_ONCE)
     before = watches(daemon.pid)
 
-    def wait(chat: Chat) -> str:
-        with client.connect(str(rig.socket)) as connection:
-            connection.ask_open("late", wait=60)
-            chat.hear()
-            os.setgroups([])
-            chat.say()
-            with pytest.raises(NotPermitted) as caught:
-                connection.take_descriptor()
-            return str(caught.value)
-
-    waiting = rig.child(0, wait, groups=[GAMES])
+    waiting = waits_in_games(rig, "late")
     until_watched(daemon.pid, before)
     waiting.say()
     waiting.hear()

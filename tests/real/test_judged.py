@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import time
 
 import pytest
 
 from support.children import Chat, as_user
+from support.regroup import AT_ONCE, GAMES, waits_in_games
 from support.rig import Rig
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
@@ -80,10 +80,6 @@ def test_a_device_denied_under_one_of_its_names_is_denied_under_all(rig: Rig, fi
     as_user(BOB, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
 
 
-GAMES = grp.getgrnam("games").gr_gid
-AT_ONCE = "from ttybrokerd.root import connection; connection.GROUPS_LAST = 0"
-
-
 def test_a_long_connection_is_judged_by_the_groups_of_now(rig: Rig) -> None:
     rig.port("ttyS0", 'allow = ["@games"]')
     rig.daemon(hook=AT_ONCE)
@@ -104,17 +100,7 @@ def test_a_request_that_waits_is_judged_by_the_groups_of_the_grant(rig: Rig) -> 
     rig.daemon(hook=AT_ONCE)
     bob = rig.holder(BOB)
 
-    def wait(chat: Chat) -> str:
-        with client.connect(str(rig.socket)) as connection:
-            connection.ask_open("ttyS0", wait=60)
-            chat.hear()
-            os.setgroups([])
-            chat.say()
-            with pytest.raises(NotPermitted) as caught:
-                connection.take_descriptor()
-            return str(caught.value)
-
-    waits = rig.child(0, wait, groups=[GAMES])
+    waits = waits_in_games(rig, "ttyS0")
     until_waiting(rig, 1)
     waits.say()
     waits.hear()
