@@ -537,7 +537,7 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
 
     Raises BrokerUnavailable; ValueError for a label that cannot be.
     """
-    if len(label) > wire.MAX_LABEL or not label.isprintable():
+    if not wire.valid_label(label):
         raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
     if isinstance(broker, socket.socket):
         return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)

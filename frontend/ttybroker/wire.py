@@ -76,6 +76,11 @@ def valid_name(name: str) -> bool:
     )
 
 
+def valid_label(label: str) -> bool:
+    """Whether clients may give this label: 80 characters at most, and all of them printable."""
+    return len(label) <= MAX_LABEL and label.isprintable()
+
+
 @dataclass_transform()
 class Value:
     """Compare, hash and show by fields, which are a class's annotations.

@@ -622,3 +622,13 @@ def test_the_size_of_a_port_is_what_it_adds_to_a_message(
     empty = len(wire.encode_reply(Ports(()), version))
     whole = len(wire.encode_reply(Ports(tuple(found)), version))
     assert whole - empty == sum(wire.size_of(row, version) for row in found)
+
+
+@pytest.mark.parametrize("label", ["", "place p1, alice@client", "Gerät", "x" * wire.MAX_LABEL])
+def test_a_label_that_can_be_shown_is_one(label: str) -> None:
+    assert wire.valid_label(label)
+
+
+@pytest.mark.parametrize("label", ["x" * (wire.MAX_LABEL + 1), "a\0", "a\nb", "\x1b[2J", "\u202e"])
+def test_a_label_that_cannot_be_shown_is_none(label: str) -> None:
+    assert not wire.valid_label(label)

@@ -13,7 +13,7 @@ import os
 
 from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
 from ttybroker.say import printable, say, speak_as
-from ttybroker.wire import MAX_LABEL, MAX_WAIT, valid_name
+from ttybroker.wire import MAX_LABEL, MAX_WAIT, valid_label, valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _seconds(text: str) -> float:
 
 
 def _label(text: str) -> str:
-    if len(text) > MAX_LABEL or not text.isprintable():
+    if not valid_label(text):
         raise Usage(f"--for {printable(text)}: must be at most {MAX_LABEL} printable characters")
     return text
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ttybroker.wire import MAX_LABEL
+from ttybroker.wire import MAX_LABEL, valid_label
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _character(text: str) -> int:
 
 
 def _label(text: str) -> str:
-    if len(text) > MAX_LABEL or not text.isprintable():
+    if not valid_label(text):
         raise ValueError(f"must be at most {MAX_LABEL} printable characters")
     return text
 
