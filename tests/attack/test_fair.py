@@ -57,17 +57,27 @@ def spin(chat: Chat) -> None:
         pass
 
 
-def root_works(rig: Rig) -> None:
-    """Root lists, opens and takes back, each in time."""
-    for act in (
+def root_works(rig: Rig) -> list[float]:
+    """Root lists, opens and takes back, three times each. Return how long each took, in order.
+
+    What else the machine does may stop one of them for a while, so the middle of each counts.
+    """
+    acts: tuple[Callable[[client.Connection], object], ...] = (
         lambda connection: connection.ports(),
         lambda connection: os.close(connection.open("ttyS2", wait=5)),
-        lambda connection: revoked(connection),
-    ):
-        before = time.monotonic()
-        with client.connect(str(rig.socket)) as connection:
-            act(connection)
-        assert time.monotonic() - before < 3 * IN_TIME
+        revoked,
+    )
+    times: list[float] = []
+    for act in acts:
+        took = []
+        for _ in range(3):
+            before = time.monotonic()
+            with client.connect(str(rig.socket)) as connection:
+                act(connection)
+            took.append(time.monotonic() - before)
+        assert sorted(took)[1] < IN_TIME, took
+        times += took
+    return sorted(times)
 
 
 def revoked(connection: client.Connection) -> None:
@@ -94,7 +104,7 @@ def test_a_flood_keeps_nobody_else_waiting(
     for child in flooding:
         child.hear(60)
     other = rig.child(BOB, opens(rig, seconds))
-    root_works(rig)
+    root = root_works(rig)
     times = other.result(seconds + 120)
     for child in flooding:
         child.say()
@@ -103,7 +113,8 @@ def test_a_flood_keeps_nobody_else_waiting(
     limit = max(3 * p99(calm), FAST)
     progress(f"{kind} by {users}: {done / seconds:.0f} a second; others' opens p99 "
              f"{p99(calm) * 1000:.1f} ms calm, {p99(times) * 1000:.1f} in the flood, "
-             f"{len(calm)} and {len(times)} opens")  # fmt: skip
+             f"{len(calm)} and {len(times)} opens; the slowest of root's commands "
+             f"{root[-1] * 1000:.0f} ms")  # fmt: skip
     assert times
     assert p99(times) < scale(1, 0) * IN_TIME + limit, (p99(calm), p99(times))
     daemon.settled()

@@ -135,9 +135,12 @@ def row(rig: Rig) -> wire.PortInfo:
         return connection.ports(("ttyS0",))[0]
 
 
+def pid(shown: wire.PortInfo) -> int | None:
+    return None if shown.holder is None else shown.holder.pid
+
+
 def holder_pid(rig: Rig) -> int | None:
-    holder = row(rig).holder
-    return None if holder is None else holder.pid
+    return pid(row(rig))
 
 
 @pytest.fixture
@@ -274,7 +277,7 @@ def test_a_session_that_comes_back_after_it_was_hung_up_has_its_settings(
     monitor = yielder(rig)
     done(monitor, "close")
     flasher = rig.holder(ALICE, wait=TIMEOUT)
-    while row(rig).state != state or holder_pid(rig) == monitor.pid:
+    while (shown := row(rig)).state != state or pid(shown) == monitor.pid:
         time.sleep(0.01)
     assert done(monitor, "again") == "asked"
     while (shown := row(rig)).lent is None:
