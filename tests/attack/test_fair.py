@@ -75,7 +75,7 @@ def root_works(rig: Rig) -> list[float]:
             with client.connect(str(rig.socket)) as connection:
                 act(connection)
             took.append(time.monotonic() - before)
-        assert sorted(took)[1] < IN_TIME, took
+        assert sorted(took)[1] < 3 * IN_TIME, took
         times += took
     return sorted(times)
 
