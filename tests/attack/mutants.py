@@ -2000,7 +2000,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "unread-is-unknown",
         "a denial by words holds when what the device says cannot be read",
-        'return linux.read_file(path, MOST).decode().strip() if os.path.isfile(path) else ""',
+        'return _start(path).decode().strip() if os.path.isfile(path) else ""',
         (f"{WORDS}::test_what_cannot_be_read_is_unknown_and_so_denied",),
     ),
     Mutant(

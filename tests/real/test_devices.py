@@ -23,8 +23,7 @@ from support.daemon import Daemon
 from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import wait_readable
-from ttybroker import BrokerError, NoSuchPort, NotPermitted, aio, client, open_fd
-from ttybrokerd.root import words
+from ttybroker import BrokerError, NoSuchPort, NotPermitted, aio, client, open_fd, sysfs
 from ttybrokerd.root.device import Devices
 
 pytestmark = pytest.mark.root
@@ -176,7 +175,7 @@ def test_an_alias_that_somebody_else_could_redirect_is_refused(rig: Rig) -> None
 def test_a_confined_daemon_knows_a_device_by_what_sysfs_says(rig: Rig) -> None:
     """Of a port that this machine has, if it has one; it is looked at, and not opened."""
     names = Devices().names()
-    place = words.facts(names[0])["path"] if names else "nowhere"
+    place = sysfs.facts(names[0])["path"] if names else "nowhere"
     rig.rules.append(
         f'[[rule]]\nport = "uart"\npath = "{place}"\nallow = ["*"]\nconsole = true\n'
         '[[rule]]\nport = "none"\nusb = "ffff:ffff"\nallow = ["*"]\n'

@@ -38,7 +38,7 @@ sys.exit(daemon.main(sys.argv[1:]))
 """
 
 OURS = {
-    "ttybroker", "ttybroker.landlock", "ttybroker.version", "ttybroker.wire",
+    "ttybroker", "ttybroker.landlock", "ttybroker.sysfs", "ttybroker.version", "ttybroker.wire",
     "ttybrokerd", "ttybrokerd.daemon", "ttybrokerd.start",
 }  # fmt: skip
 LIBRARIES = {"prctl", "_prctl"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ttybroker import sysfs
 from ttybrokerd.root import words
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
@@ -76,7 +77,7 @@ class Machine:
         return at
 
     def facts(self, name: str) -> dict[str, str]:
-        return words.facts(name, str(self.sys / "class/tty"))
+        return sysfs.facts(name, str(self.sys / "class/tty"))
 
 
 @pytest.fixture
@@ -93,6 +94,11 @@ def test_an_adapter_of_the_usb_serial_drivers(machine: Machine) -> None:
         "usb": "0403:6001", "serial": "A1 B", "interface": "17", "driver": "ftdi_sio",
         "path": PLACE.format(3, 17),
     }  # fmt: skip
+
+
+def test_a_port_without_a_driver(machine: Machine) -> None:
+    machine.port("ttyS0", "pnp0/00:00", 4, 64)
+    assert machine.facts("ttyS0") == {"path": "pnp0/00:00"}
 
 
 def test_a_modem_of_cdc_acm_without_a_serial_number(machine: Machine) -> None:

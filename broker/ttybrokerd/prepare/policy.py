@@ -22,7 +22,7 @@ from ttybrokerd.root import portname
 from ttybrokerd.root.plan import SEATS, PolicyError
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
-WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: root/words.py
+WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: ttybroker/sysfs.py
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "while", "console", "class", *WORDS}
 # As sysfs has a vendor or product: four digits. Fewer match none, unless a * stands for the rest.
 ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 
+from ttybroker import sysfs
 from ttybroker.wire import Value, valid_name
 from ttybrokerd.root import TYPE_CHECKING, linux, portname, trust, words
 from ttybrokerd.root.debts import Debts
@@ -90,7 +91,7 @@ class Devices:
         directory: str = "/dev",
         drivers: str = "/proc/tty/drivers",
         consoles: str = "/sys/class/tty/console/active",
-        ttys: str = words.TTYS,
+        ttys: str = sysfs.TTYS,
     ) -> None:
         self.directory = directory
         self._drivers_path = drivers
@@ -152,7 +153,7 @@ class Devices:
     def facts(self, kernel_name: str) -> dict[str, str] | None:
         """Return what this port is; None where sysfs does not say."""
         try:
-            return words.facts(kernel_name, self._ttys)
+            return sysfs.facts(kernel_name, self._ttys)
         except OSError:
             return None
 
