@@ -53,16 +53,19 @@ from ttybrokerd.prepare.make import make
 from ttybrokerd.root import arrivals as arrivals_module
 from ttybrokerd.root import clients as clients_module
 from ttybrokerd.root import connection as connection_module
+from ttybrokerd.root import ends as ends_module
 from ttybrokerd.root import holds as holds_module
 from ttybrokerd.root import leases as leases_module
 from ttybrokerd.root import linux
 from ttybrokerd.root import port as port_module
+from ttybrokerd.root import requests as requests_module
 from ttybrokerd.root import table as table_module
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.fold import Fold
+from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
@@ -89,14 +92,11 @@ DONT_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 class NoFacts:
     """Tells of no line, at once."""
 
-    def __init__(self, _: object) -> None:
+    def __init__(self, *_: object) -> None:
         pass
 
-    def look(self, _: object, then: Callable[[dict[int, Any]], None]) -> None:
-        then({})
-
-    def tick(self, _: float) -> None:
-        return None
+    def fill_in(self, _: object, __: int, ___: bool, then: Callable[[], None]) -> None:
+        then()
 
 
 class Episode:
@@ -129,9 +129,10 @@ class Episode:
         vars(linux)["refuse_descriptors"] = refuse
         vars(connection_module)["time"] = self.clock
         vars(leases_module)["time"] = self.clock
+        vars(ends_module)["time"] = self.clock
         vars(arrivals_module)["time"] = self.clock
         vars(holds_module)["time"] = self.clock
-        vars(leases_module)["Facts"] = NoFacts
+        vars(requests_module)["Facts"] = NoFacts
         vars(port_module)["time"] = self.clock
         vars(table_module).update(WAITS_PER_UID=LIMITS.waits, LEASES_PER_UID=LIMITS.leases,
                                   YIELDERS_PER_UID=LIMITS.yielders)  # fmt: skip
@@ -149,10 +150,12 @@ class Episode:
         judge = Judge(decode(make(str(stage.policy)).data), devices)
         answers, sessions = Answers(log, fold), Sessions()
         others = Others(self.locks, utmp="/dev/null")
-        self.leases = Leases(self.loop, hands, devices, others, Store(self.loop, log, ""),
-                             judge, sessions, answers)  # fmt: skip
+        self.inotify = Inotify(self.loop)
+        self.leases = Leases(self.loop, self.inotify, hands, devices, others,
+                             Store(self.loop, log, ""), judge, sessions, answers)  # fmt: skip
         self.arrivals = Arrivals(self.loop, devices, judge, self.leases, answers)
-        requests = Requests(judge, devices, others, self.leases, sessions, answers, hands)
+        requests = Requests(judge, devices, others, self.leases, sessions, answers, hands,
+                            self.inotify)  # fmt: skip
         self.clients = Clients(self.loop, fold, requests.serve, requests.lost,
                                 judge.has_place)  # fmt: skip
         self.looked: list[int] = []  # at which connections, in order, since the model was told
@@ -615,7 +618,7 @@ class Episode:
 
     def compare_descriptors(self) -> None:
         """As many of each kind as leases, connections and jobs explain, and no more."""
-        self.leases.ghosts()
+        self.leases.copies.users()
         self.model.forget_dead()
         ports = self.model.ports.values()
         leased = sum(port.stage in ("held", "closing") for port in ports)
@@ -650,16 +653,16 @@ class Episode:
                 device = self.stage.devices[port.name]
                 port.plugged = device.plug(wanted=device.number)
         self.compare()
-        left = [self.leases._all, self.leases._watched, self.leases._looking, self.leases._copies,
-                self.clients._all, self.clients._per_uid._counts, self.hands.jobs,
-                self.leases.table._alarms]  # fmt: skip
+        left = [self.leases._all, self.leases._ends._looks, self.leases.copies,
+                self.inotify._closes, self.clients._all, self.clients._per_uid._counts,
+                self.hands.jobs, self.leases.table._alarms]  # fmt: skip
         if any(left):
             raise Different(f"left over: {left}")
         watches = sum(Path(f"/proc/self/fdinfo/{part.fileno()}").read_text().count("inotify wd")
-                      for part in (self.leases, self.arrivals))  # fmt: skip
+                      for part in (self.inotify, self.arrivals))  # fmt: skip
         if watches or len(self.loop._handlers) != 3:
             raise Different(f"{watches} watches, handlers {self.loop._handlers}")
-        for part in (self.loop, self.locks, self.leases, self.arrivals, self.listener, self.log):
+        for part in (self.loop, self.locks, self.inotify, self.arrivals, self.listener, self.log):
             part.close()
         os.unlink(self.address)
         for entry in (self.stage.base / "lock").iterdir():  # the outsiders'

@@ -49,7 +49,7 @@ class Hands:
     def submit(self, job: Any, then: Any) -> None:
         """Keep it until somebody says `run`."""
         calls, closed_over = job.__code__.co_names, inspect.getclosurevars(job).nonlocals
-        if "_acquire" in calls:
+        if "_opener" in calls:
             tag: tuple[str, object] = ("open", closed_over["key"])
         elif "release" in calls:
             tag = ("release", closed_over["lease"].key)

@@ -45,24 +45,17 @@ def locks(tmp_path: Path) -> Iterator[LockFiles]:
     made.close()
 
 
-@pytest.fixture
-def watches() -> Iterator[int]:
-    descriptor = linux.inotify()
-    yield descriptor
-    os.close(descriptor)
-
-
 def look(devices: Devices, path: str) -> Seen:
     return devices.look(Target("gps", path, pty=True, console=False))
 
 
 def acquire(
-    path: str, locks: LockFiles, watches: int, devices: Devices | None = None
+    path: str, locks: LockFiles, devices: Devices | None = None
 ) -> tuple[Lease, int] | Refusal:
     devices = devices or Devices()
     seen = look(devices, path)
     ask = Ask(0, Holder(0), now=0, wait=0)
-    lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks, watches)
+    lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks)
     return port.acquire(lease, devices, seen, Others(locks), os.getpid(), frozenset())
 
 
@@ -72,7 +65,7 @@ def open_descriptors() -> list[str]:
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
-    step: int, device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    step: int, device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
     """The first open is the guard's, the second the holder's."""
     opened = Devices.open
@@ -86,7 +79,7 @@ def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
 
     mocker.patch.object(Devices, "open", dying)
     before = open_descriptors()
-    refusal = acquire(device, locks, watches)
+    refusal = acquire(device, locks)
     assert isinstance(refusal, Refusal) and refusal.number == errno.ENODEV
     assert open_descriptors() == before
     assert os.listdir(locks.path) == []
@@ -108,12 +101,11 @@ def test_whatever_step_fails_the_refusal_has_its_cause_and_nothing_is_left(
     error: OSError | termios.error,
     device: str,
     locks: LockFiles,
-    watches: int,
     mocker: MockerFixture,
 ) -> None:
     mocker.patch(where, side_effect=error)
     before = open_descriptors()
-    refusal = acquire(device, locks, watches)
+    refusal = acquire(device, locks)
     assert isinstance(refusal, Refusal)
     assert refusal.number == error.args[0]
     assert os.strerror(error.args[0]) in refusal.reason
@@ -131,24 +123,24 @@ def test_whatever_step_fails_the_refusal_has_its_cause_and_nothing_is_left(
 )  # fmt: skip
 @pytest.mark.parametrize("step", ["settings.clean", "settings.read", "linux.weak_reference"])
 def test_what_a_driver_says_is_never_taken_for_the_clients_mistake(
-    step: str, error: int, told: int, device: str, locks: LockFiles, watches: int,
+    step: str, error: int, told: int, device: str, locks: LockFiles,
     mocker: MockerFixture,
 ) -> None:  # fmt: skip
     """EINVAL is "not a port's name" to a client, EACCES "not permitted", and so on."""
     mocker.patch(f"ttybrokerd.root.{step}", side_effect=OSError(error, os.strerror(error)))
-    refusal = acquire(device, locks, watches)
+    refusal = acquire(device, locks)
     assert isinstance(refusal, Refusal)
     assert refusal.number == told and os.strerror(error) in refusal.reason
 
 
 def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
     before = open_descriptors()
-    result = acquire(device, locks, watches)
+    result = acquire(device, locks)
     assert not isinstance(result, Refusal)
     held, descriptor = result
-    held.listen(descriptor, os.getpid())
+    held.exit_fd = os.pidfd_open(os.getpid())
     os.close(descriptor)
     for call in ("port.fcntl.ioctl", "port.termios.tcflush", "settings.fcntl.ioctl"):
         mocker.patch(f"ttybrokerd.root.{call}", side_effect=DEAD)
@@ -159,7 +151,7 @@ def test_a_device_that_answers_nothing_any_more_is_let_go_of_all_the_same(
 
 
 def test_a_flock_that_ends_while_it_is_looked_at_keeps_nobody_off(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
     outsider = os.open(device, os.O_RDWR | os.O_NOCTTY)
     fcntl.flock(outsider, fcntl.LOCK_EX)
@@ -170,7 +162,7 @@ def test_a_flock_that_ends_while_it_is_looked_at_keeps_nobody_off(
         return asked(self, seen)
 
     mocker.patch.object(Others, "takers", ends)
-    result = acquire(device, locks, watches)
+    result = acquire(device, locks)
     os.close(outsider)
     assert not isinstance(result, Refusal), result.reason
     lease, descriptor = result
@@ -182,13 +174,11 @@ class Held:
     """A lease of a pty, and the far side of all that is done to it: `keeper` is an outsider's
     descriptor, which a hang-up leaves dead as any other."""
 
-    def __init__(
-        self, path: str, locks: LockFiles, watches: int, devices: Devices | None = None
-    ) -> None:
+    def __init__(self, path: str, locks: LockFiles, devices: Devices | None = None) -> None:
         self.devices = devices or Devices()
         self.others = Others(locks)
         self.path = path
-        result = acquire(path, locks, watches, self.devices)
+        result = acquire(path, locks, self.devices)
         assert not isinstance(result, Refusal), result
         self.lease, self.descriptor = result
 
@@ -252,12 +242,12 @@ def no_hang_up(mocker: MockerFixture) -> list[bool]:
 
 @pytest.mark.root  # TIOCSTI
 def test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture, no_hang_up: list[bool]
+    device: str, locks: LockFiles, mocker: MockerFixture, no_hang_up: list[bool]
 ) -> None:
     """To open it once more would move the lines once more."""
     before = as_found(device)
     with opened(device) as keeper:
-        held = Held(device, locks, watches)
+        held = Held(device, locks)
         again = mocker.spy(Devices, "open_again")
         change(held.descriptor)
         fcntl.ioctl(held.descriptor, termios.TIOCSTI, b"x")
@@ -271,15 +261,13 @@ def test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again(
 
 
 @pytest.mark.root
-def test_the_lines_fall_once(
-    device: str, locks: LockFiles, watches: int, no_hang_up: list[bool]
-) -> None:
+def test_the_lines_fall_once(device: str, locks: LockFiles, no_hang_up: list[bool]) -> None:
     """HUPCL is off for the hang-up, and on for the last close, if it was found so."""
     with opened(device) as keeper:
         found = termios.tcgetattr(keeper)
         found[2] |= termios.HUPCL
         termios.tcsetattr(keeper, termios.TCSANOW, found)
-        held = Held(device, locks, watches)
+        held = Held(device, locks)
         held.release(closed=False)
         assert no_hang_up == [False]
         assert termios.tcgetattr(keeper) == found
@@ -288,12 +276,12 @@ def test_the_lines_fall_once(
 
 @pytest.mark.root
 def test_what_is_set_again_after_it_was_put_back_is_put_back_again(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture, no_hang_up: list[bool]
+    device: str, locks: LockFiles, mocker: MockerFixture, no_hang_up: list[bool]
 ) -> None:
     """By a second descriptor, of /dev/tty: nobody knows who has it, so there is a debt too."""
     before = as_found(device)
     with opened(device) as second:
-        held = Held(device, locks, watches)
+        held = Held(device, locks)
         held.close()
         sleeps: list[float] = []
 
@@ -312,12 +300,12 @@ def test_what_is_set_again_after_it_was_put_back_is_put_back_again(
 @pytest.mark.root
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_port_that_somebody_else_hung_up_is_put_back_afresh(
-    closed: bool, device: str, locks: LockFiles, watches: int
+    closed: bool, device: str, locks: LockFiles
 ) -> None:
     """The dead copy keeps its exclusive use; the new description ends that. (A pty's settings
     are its driver's own after a hang-up, not those that the lease found.)"""
     before = as_found(device)
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     with opened(device) as other:
         fcntl.ioctl(other, linux.TIOCVHANGUP)
     assert as_found(device) != before
@@ -330,12 +318,12 @@ def test_a_port_that_somebody_else_hung_up_is_put_back_afresh(
 @pytest.mark.root
 @pytest.mark.parametrize("copy", [True, False])
 def test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there(
-    copy: bool, device: str, locks: LockFiles, watches: int
+    copy: bool, device: str, locks: LockFiles
 ) -> None:
     """Its last call may reach the device after all was put back. Without one, what is found later
     is by somebody who may."""
     before = as_found(device)
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     if not copy:
         held.close()
     held.release(closed=False)
@@ -346,7 +334,7 @@ def test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there(
         change(late)
         fcntl.ioctl(late, termios.TIOCNXCL)
         set_late = termios.tcgetattr(late)
-        following = Held(device, locks, watches, held.devices)
+        following = Held(device, locks, held.devices)
         assert (termios.tcgetattr(following.descriptor) == set_late) is not copy
         following.close()
         following.release(closed=True)
@@ -357,10 +345,10 @@ def test_a_debt_is_paid_at_the_next_grant_if_a_dead_copy_was_there(
 
 @pytest.mark.root
 def test_a_line_discipline_that_is_left_at_a_close_goes_and_nothing_is_owed(
-    device: str, locks: LockFiles, watches: int
+    device: str, locks: LockFiles
 ) -> None:
     before = as_found(device)
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     change(held.descriptor)
     fcntl.ioctl(held.descriptor, termios.TIOCSETD, N_NULL)
     held.close()
@@ -372,11 +360,11 @@ def test_a_line_discipline_that_is_left_at_a_close_goes_and_nothing_is_owed(
 @pytest.mark.root
 @pytest.mark.parametrize("closed", [True, False])
 def test_no_end_waits_for_what_a_holder_goes_on_writing(
-    closed: bool, device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    closed: bool, device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
     """To change the line discipline the kernel waits, without limit, until all is sent. So that
     is left for after the hang-up, whoever attached one, and when."""
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     asked: list[tuple[int, int]] = []
     real, flush = fcntl.ioctl, termios.tcflush
 
@@ -401,9 +389,9 @@ def test_no_end_waits_for_what_a_holder_goes_on_writing(
 
 @pytest.mark.root
 def test_another_device_with_the_same_number_is_owed_nothing(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     held.release(closed=False)
     assert held.debt()
     with opened(device) as fd:
@@ -417,9 +405,9 @@ def test_another_device_with_the_same_number_is_owed_nothing(
 
 @pytest.mark.root
 def test_a_node_that_is_another_device_by_now_is_not_opened(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     master, slave = os.openpty()
     held.lease.target = Target("gps", os.ttyname(slave), pty=True, console=False)
     opens = mocker.spy(Devices, "open")
@@ -432,9 +420,9 @@ def test_a_node_that_is_another_device_by_now_is_not_opened(
 
 @pytest.mark.root
 def test_a_login_that_took_the_port_over_keeps_its_settings_but_no_discipline(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     with opened(device) as getty:
         fcntl.ioctl(getty, linux.TIOCVHANGUP)
     with opened(device) as getty:
@@ -449,21 +437,21 @@ def test_a_login_that_took_the_port_over_keeps_its_settings_but_no_discipline(
 
 
 def test_a_port_in_anothers_line_discipline_is_granted_in_the_usual_one(
-    device: str, locks: LockFiles, watches: int
+    device: str, locks: LockFiles
 ) -> None:
     with opened(device) as keeper:
         before = termios.tcgetattr(keeper)
         fcntl.ioctl(keeper, termios.TIOCSETD, N_NULL)
-        held = Held(device, locks, watches)
+        held = Held(device, locks)
         assert termios.tcgetattr(held.descriptor) == before
         held.close()
         held.release(closed=True)
 
 
 def test_a_step_that_fails_on_a_device_that_is_there_is_told_and_owed(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture
+    device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     held.close()
     mocker.patch("ttybrokerd.root.settings._steps", return_value=[("break", mocker.Mock(
         side_effect=DEAD))])  # fmt: skip
@@ -475,11 +463,11 @@ def test_a_step_that_fails_on_a_device_that_is_there_is_told_and_owed(
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize(("lent", "limit"), [(True, port.LENT_DRAIN), (False, port.DRAIN_LIMIT)])
 def test_a_port_that_was_lent_has_little_time_for_unsent_output_and_keeps_its_settings(
-    device: str, locks: LockFiles, watches: int, mocker: MockerFixture, closed: bool, lent: bool,
+    device: str, locks: LockFiles, mocker: MockerFixture, closed: bool, lent: bool,
     limit: float,
 ) -> None:  # fmt: skip
     """Also where its session has not closed it, as one that is suspended."""
-    held = Held(device, locks, watches)
+    held = Held(device, locks)
     held.lease.session = Session(bytes(16), 0)
     held.lease.target = held.lease.target.replace(pty=False)
     let_out = mocker.patch("ttybrokerd.root.port._drain")

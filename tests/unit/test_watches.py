@@ -58,16 +58,17 @@ class Leases:
             if self.holder is not None and row.rdev == 7:
                 row.port.state, row.port.holder = "busy", self.holder
 
-    def look_at(self, rows: list[Row], uid: int, everything: bool, then: Any) -> None:
+    def fill_in_facts(self, rows: list[Row], uid: int, everything: bool, then: Any) -> None:
         for row in rows:
             mine = self.holder is not None and (everything or self.holder.uid == uid)
             row.port.facts = ((wire.SPEED, 9600),) if mine else ()
         then()
 
-    def hear_of_nodes(self, handler: Callable[[], None]) -> None:
+    def names(self, directory: str, handler: Callable[[], None]) -> None:
+        assert directory == "/dev"
         self.on_nodes = handler
 
-    def deaf_to_nodes(self) -> None:
+    def forget_names(self, directory: str) -> None:
         self.on_nodes = None
 
 
@@ -79,7 +80,9 @@ class Place:
         monkeypatch.setattr(watches, "time", SimpleNamespace(monotonic=lambda: self.clock))
         self.leases, self.judge = Leases(), SimpleNamespace(version=1)
         self.begun: list[Any] = []
-        self.watches = Watches(self.leases, self.judge, self._renew)  # type: ignore[arg-type]
+        facts: Any = SimpleNamespace(fill_in=self.leases.fill_in_facts)
+        place: Any = self.leases
+        self.watches = Watches(place, self.judge, facts, place, "/dev", self._renew)  # type: ignore[arg-type]
 
     def _renew(self, client: Any, _: wire.List) -> None:
         self.begun.append(client)

@@ -102,7 +102,7 @@ class Arrivals:
 
     def _judge_again(self, request: OpenRequest) -> Refusal | None:
         request.client.look_up_groups()
-        return self._leases.judge_waiting(request)  # guard: judge-who-waited-for-a-device
+        return self._judge.judge_waiting(request)  # guard: judge-who-waited-for-a-device
 
     def _watch(self, directories: set[str]) -> Refusal | None:
         """Hear of names that come there. What came before that was not heard, so look again."""

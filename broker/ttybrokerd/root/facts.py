@@ -21,6 +21,9 @@ from ttybrokerd.root.workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ttybrokerd.root.leases import Leases
+    from ttybrokerd.root.report import Row
+
     Found = tuple[tuple[int, int], ...]  # as in wire.PortInfo.facts
 
 PATIENCE = 0.5  # seconds
@@ -42,10 +45,28 @@ class Asked:
 class Facts:
     """The looks that are under way, and who waits for them."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, leases: Leases) -> None:
         self._workers = workers
+        self._leases = leases
         self._looking: dict[int, Lease] = {}  # by device number
         self._asked: list[Asked] = []
+
+    def fill_in(
+        self, rows: list[Row], uid: int, everything: bool, then: Callable[[], None]
+    ) -> None:
+        """Put the facts of their lines into the rows of ports that this user has (or each one, if
+        `everything`), and `then` do that."""
+        keys = {row.rdev for row in rows}
+        held = [lease for lease in self._leases.held() if lease.key in keys]
+        # guard: facts-are-for-holder-and-admins
+        leases = [lease for lease in held if everything or lease.uid == uid]
+
+        def fill_in(found: dict[int, Found]) -> None:
+            for row in rows:
+                row.port.facts = () if row.rdev is None else found.get(row.rdev, ())
+            then()
+
+        self.look(leases, fill_in)
 
     def look(self, leases: list[Lease], then: Callable[[dict[int, Found]], None]) -> None:
         """Ask for the lines of these leases, which are held. `then` gets the facts by device
@@ -57,13 +78,14 @@ class Facts:
         self._asked.append(Asked(left, then))
         self._answer()
 
-    def tick(self, now: float) -> float | None:
-        """Answer who waited long enough; return when to ask again, by time.monotonic()."""
+    def tick(self) -> float | None:
+        """Answer who waited long enough; return the seconds until there may be more, if ever."""
+        now = time.monotonic()
         for asked in self._asked:
             if asked.until <= now:  # guard: stuck-line-keeps-no-list
                 asked.left.clear()
         self._answer()
-        return min((asked.until for asked in self._asked), default=None)
+        return min((max(0.0, asked.until - now) for asked in self._asked), default=None)
 
     def _begin(self, lease: Lease) -> bool:
         if lease.key in self._looking:  # guard: one-look-a-device

@@ -12,6 +12,8 @@ from ttybrokerd.root.plan import SEATS
 from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
+    from ttybrokerd.root.connection import OpenRequest
+    from ttybrokerd.root.lease import Lease
     from ttybrokerd.root.plan import Decision, Plan
 
 
@@ -135,6 +137,37 @@ class Judge:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:
                 raise _refusal(decision, denied(decision))
+
+    def judge_waiting(self, request: OpenRequest) -> Refusal | None:
+        """Go by the policy in force, with its rule's limits; return why it says no, if it does."""
+        try:
+            decision = self.allowed(request.client.identity, request.name)
+        except Refusal as refusal:
+            return refusal
+        rule = decision.rule
+        assert rule is not None  # a rule allows it
+        request.rule, request.max_lease, request.active = str(rule), rule.max_lease, rule.active
+        request.target = request.target.replace(
+            alias=decision.device, pty=rule.pty, console=rule.console
+        )
+        request.judged = self.version
+        return None
+
+    def judge_opened(self, request: OpenRequest, lease: Lease) -> Refusal | None:
+        """As `judge_waiting`, for a port that was opened while an earlier policy was in force."""
+        refusal = self.judge_waiting(request)
+        if refusal is not None:
+            return refusal
+        lease.rule, now, was = request.rule, request.target, lease.target
+        # guard: same-device-by-the-new-policy
+        if (now.alias, now.pty, now.console) != (was.alias, was.pty, was.console):
+            return Refusal(errno.ENODEV, "the policy says something else of it now; ask again")
+        try:
+            # guard: every-name-by-the-new-policy
+            self.check_device(request.client.identity, was, lease.lock_name, lease.rule)
+        except Refusal as denied:
+            return denied
+        return None
 
     def _leads_to(self, alias: str, device: str, target: Target, kernel_name: str) -> bool:
         if words.are(device):  # guard: deny-by-words

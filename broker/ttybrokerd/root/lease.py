@@ -11,7 +11,7 @@ import os
 import select
 
 from ttybroker.wire import NO_SESSION, YIELD_ALL, YIELD_USER, Holder
-from ttybrokerd.root import TYPE_CHECKING, linux
+from ttybrokerd.root import TYPE_CHECKING, linux, peer
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from ttybrokerd.root.connection import Connection
     from ttybrokerd.root.store import Kept
 
-# Seconds after a close at which to look again whether it was the holder's last: the kernel tells
-# of a close just before it forgets the description (fs/file_table.c, __fput), and who closes may
-# lose its processor in between.
-LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)  # guard: look-again-for-a-close
-
 
 class Lease:
     """One lease, from the first lock to the last.
@@ -39,17 +34,17 @@ class Lease:
     -1 where it has ended or is not known. `watch` is the node's inotify watch.
     In the lock directory: `lock_name`, and `lock_pid`, the process that the file names; None
     where the file is the holder's own.
-    `looks`: when to look again whether the holder still has it. `revokers`: who waits for its
-    end. `withdrawn`: how many requests of its user went with it. `kept`: its name in systemd's
-    descriptor store. `lock_left`: why the lock file could not be removed. `replaced`: what lay in
-    its place and was not believed, "" if nothing did. `not_put_back`: what could not be set as it
-    was found, each with its cause. `session`: who may open it again, None for a client of protocol
-    version 1. `left`: the settings that its session left, None until it closed the port.
-    `lent_by`: user and session of each that has a claim on the port, the next one first.
+    `revokers`: who waits for its end. `withdrawn`: how many requests of its user went with it.
+    `kept`: its name in systemd's descriptor store. `lock_left`: why the lock file could not be
+    removed. `replaced`: what lay in its place and was not believed, "" if nothing did.
+    `not_put_back`: what could not be set as it was found, each with its cause. `session`: who may
+    open it again, None for a client of protocol version 1. `left`: the settings that its session
+    left, None until it closed the port. `lent_by`: user and session of each that has a claim on the
+    port, the next one first.
     """
 
-    __slots__ = ("_inotify", "_locks", "ask", "exit_fd", "guard", "holder", "kept", "key", "left",
-                 "lent_by", "lock_left", "lock_name", "lock_pid", "looks", "not_put_back", "pid",
+    __slots__ = ("_locks", "ask", "exit_fd", "guard", "holder", "kept", "key", "left",
+                 "lent_by", "lock_left", "lock_name", "lock_pid", "not_put_back", "pid",
                  "replaced", "revokers", "rule", "session", "settings", "target", "uid", "watch",
                  "watcher", "withdrawn")  # fmt: skip
 
@@ -62,7 +57,6 @@ class Lease:
         pid: int,
         lock_name: str,
         locks: LockFiles,
-        inotify: int,
     ) -> None:
         self.key = key
         self.ask = ask
@@ -82,17 +76,15 @@ class Lease:
         self.settings = NONE
         self.not_put_back: list[str] = []
         self.left: Settings | None = None
-        self.looks: list[float] = []
         self.revokers: list[Connection] = []
         self.withdrawn = 0
         self.kept = ""
         self.session: Session | None = None
         self.lent_by: list[tuple[int, bytes]] = []
         self._locks = locks
-        self._inotify = inotify
 
     @classmethod
-    def adopted(cls, kept: Kept, locks: LockFiles, inotify: int, now: float) -> Lease:
+    def adopted(cls, kept: Kept, locks: LockFiles, now: float) -> Lease:
         """Make the lease that an earlier broker kept in systemd's store."""
         was = kept.record
         holder = Holder(was.uid, "", was.pid or None, was.program, was.since, "lease", was.label)
@@ -100,7 +92,7 @@ class Lease:
         ask = Ask(was.uid, holder, now=now, wait=0)
         ask.yields = was.yield_user * YIELD_USER | was.yield_all * YIELD_ALL
         ask.active = was.active
-        lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks, inotify)
+        lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks)
         lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
         lease.settings = unpack(was.settings)
         lease.kept = kept.name
@@ -122,6 +114,12 @@ class Lease:
         assert self.watcher is not None
         return self.watcher.fileno()
 
+    def live_pid(self) -> int:
+        """Return the pid that the lock is to name, 0 for nobody's: the process may have ended while
+        it waited, and then its pid may be another's, with a lock of his own."""
+        # guard: pid-at-the-grant
+        return self.pid if self.pid and peer.owns(self.uid, self.pid) else 0
+
     def record(self, expires: float | None) -> Record:
         """Return what of the lease no descriptor tells, for the next broker."""
         target, holder, session = self.target, self.holder, self.session
@@ -137,23 +135,6 @@ class Lease:
         """Return the descriptors that the lease is made of."""
         watcher = -1 if self.watcher is None else self.watcher.fileno()
         return tuple(piece for piece in (self.guard, watcher, self.exit_fd) if piece >= 0)
-
-    def listen(self, descriptor: int, pid: int) -> None:
-        """Have the kernel tell of closes, and of the end of the process `pid` (0: unknown).
-
-        `descriptor` is the broker's own copy of the holder's. While it is open nothing can be
-        missed. Blocks on no device. Raises OSError when the kernel is out of watches: inotify(7).
-        """
-        self.watch = linux.watch_closes(self._inotify, descriptor)
-        self.exit_fd = _exit_fd(pid)
-
-    def listen_again(self) -> None:
-        """Do the same for an adopted lease, which has its pidfd.
-
-        The watch is on the guard's node, which is the holder's. `held` tells what was missed
-        before.
-        """
-        self.watch = linux.watch_closes(self._inotify, self.guard)
 
     def held(self) -> bool:
         """Return whether any copy of the holder's descriptors is open anywhere."""
@@ -199,8 +180,6 @@ class Lease:
         if self.watcher is not None and copies is None:
             self.watcher.close()
         self.watcher = None
-        if self.watch is not None:
-            linux.unwatch(self._inotify, self.watch)
         for descriptor in (self.guard, self.exit_fd):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -211,11 +190,3 @@ class Lease:
             except Refusal as refusal:  # guard: lock-left-is-logged
                 self.lock_left = refusal
         return copies
-
-
-def _exit_fd(pid: int) -> int:
-    """Return a pidfd; -1 when the process has ended already or is in another pid namespace."""
-    try:
-        return os.pidfd_open(pid) if pid else -1
-    except ProcessLookupError:
-        return -1

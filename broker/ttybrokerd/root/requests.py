@@ -14,6 +14,8 @@ from ttybrokerd.root import TYPE_CHECKING, confine, peer, processes, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices, unresolved
+from ttybrokerd.root.facts import Facts
+from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge, mistaken
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
@@ -45,6 +47,7 @@ class Requests:
         sessions: Sessions,
         answers: Answers,
         workers: Workers,
+        inotify: Inotify,
     ) -> None:
         self._judge = judge
         self._devices = devices
@@ -54,7 +57,10 @@ class Requests:
         self._answers = answers
         self._workers = workers
         self._lists = Lists(self._begin_list)
-        self.watches = Watches(leases, judge, self._lists.ask)
+        self.facts = Facts(workers, leases)
+        self.watches = Watches(
+            leases, judge, self.facts, inotify, devices.directory, self._lists.ask
+        )
 
     def serve(self, client: Connection, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
@@ -140,7 +146,7 @@ class Requests:
     def _begin_list(self, client: Connection, request: wire.List) -> None:
         client.look_up_groups()  # for one that watches may do so for days
         who, judged = client.identity, self._judge.version
-        plan, leased, copies = self._judge.plan, self._leases.keys(), self._leases.copies()
+        plan, leased, copies = self._judge.plan, self._leases.keys(), self._leases.copies.holders()
         everything, groups = self._judge.is_admin(who), self._judge.groups(who)
 
         def look() -> list[report.Row]:
@@ -181,7 +187,7 @@ class Requests:
         if request.flags & wire.WATCH:
             self.watches.renewed(client, asked, everything, judged)
         elif request.flags & wire.DETAILS:
-            self._leases.look_at(asked, client.identity.uid, everything, finish)
+            self.facts.fill_in(asked, client.identity.uid, everything, finish)
         else:
             finish()
         self._lists.done(client.identity.uid)

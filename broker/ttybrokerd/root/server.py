@@ -13,6 +13,7 @@ from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.fold import Fold
+from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.linux import socket
@@ -49,6 +50,7 @@ class Server:
         """
         self._loop = Loop()
         self._log = log
+        self._inotify = Inotify(self._loop)
         self._workers = Workers(self._short_of_threads)
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
@@ -59,6 +61,7 @@ class Server:
         others = Others(self._locks)
         self._leases = Leases(
             self._loop,
+            self._inotify,
             self._workers,
             self._devices,
             others,
@@ -75,7 +78,9 @@ class Server:
             sessions,
             answers,
             self._workers,
+            self._inotify,
         )
+        self._facts = requests.facts
         self._watches = requests.watches
         self._arrivals = Arrivals(self._loop, self._devices, self._judge, self._leases, answers)
         self._clients = Clients(
@@ -96,8 +101,8 @@ class Server:
         for part in self._parts():
             part.close()
 
-    def _parts(self) -> tuple[Loop | Workers | LockFiles | Leases | Arrivals, ...]:
-        return self._loop, self._workers, self._locks, self._leases, self._arrivals
+    def _parts(self) -> tuple[Loop | Workers | LockFiles | Inotify | Arrivals, ...]:
+        return self._loop, self._workers, self._locks, self._inotify, self._arrivals
 
     def places(self) -> Places:
         """Return where in the file system it does its job."""
@@ -150,7 +155,7 @@ class Server:
         """Somebody came to a seat, or left one, or logind came."""
 
         def hear(directory: str) -> None:
-            self._leases.hear(directory, self._on_seats)
+            self._inotify.names(directory, self._on_seats)
 
         if self._judge.seat(seats.look(hear)):
             self._leases.judge_again()  # guard: judge-what-waits-for-a-seat
@@ -219,7 +224,8 @@ class Server:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
         due = (self._arrivals.tick(), self._leases.tick(), self._watches.tick(),
-               self._clients.tick(), self._fold.tick(), self._workers.retry, timeout)  # fmt: skip
+               self._facts.tick(), self._clients.tick(), self._fold.tick(), self._workers.retry,
+               timeout)  # fmt: skip
         times = [seconds for seconds in due if seconds is not None]
         if self._workers.eager or self._clients.eager:
             times.append(0)

@@ -13,6 +13,8 @@ import time
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, report
 from ttybrokerd.root.connection import Connection
+from ttybrokerd.root.facts import Facts
+from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.refusal import Refusal
@@ -53,16 +55,23 @@ class Watch:
 
 
 class Watches:
-    """All of them. `renew` begins a look at all ports; `renewed` is to be called with the rows."""
+    """All of them. `nodes` is the directory of the ports. `renew` begins a look at all ports;
+    `renewed` is to be called with the rows."""
 
     def __init__(
         self,
         leases: Leases,
         judge: Judge,
+        facts: Facts,
+        inotify: Inotify,
+        nodes: str,
         renew: Callable[[Connection, wire.List], None],
     ) -> None:
         self._leases = leases
         self._judge = judge
+        self._facts = facts
+        self._inotify = inotify
+        self._nodes = nodes
         self._renew = renew
         self._all: dict[Connection, Watch] = {}
 
@@ -74,13 +83,13 @@ class Watches:
             what = f"{PER_UID} lists of yours are watched already; end some first"
             raise Refusal(errno.EDQUOT, what)
         if not self._all:
-            self._leases.hear_of_nodes(self._on_nodes)
+            self._inotify.names(self._nodes, self._on_nodes)
         self._all[client] = Watch(client, request)
 
     def lost(self, client: Connection) -> None:
         """Forget a client that is gone."""
         if self._all.pop(client, None) is not None and not self._all:
-            self._leases.deaf_to_nodes()
+            self._inotify.forget_names(self._nodes)
 
     def renewed(
         self, client: Connection, rows: list[report.Row], everything: bool, judged: int
@@ -114,7 +123,7 @@ class Watches:
         if watch.lines_at is not None and watch.lines_at <= now:
             watch.lines_at = now + LINES
             uid = watch.client.identity.uid
-            self._leases.look_at(watch.rows, uid, watch.everything, lambda: self._looked(watch))
+            self._facts.fill_in(watch.rows, uid, watch.everything, lambda: self._looked(watch))
         if watch.seen != self._leases.table.changes and watch.due <= now:  # guard: paced-watches
             self._show(watch, now)
 

@@ -1,0 +1,108 @@
+"""How the end of a lease is heard: its last copy is closed, its port is hung up, its holder ends.
+
+The kernel says it. What is done about it is for who made `Ends`, and told by two calls: `over`, and
+`orphaned` for a lease that goes on without its holder's process.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ttybrokerd.root import TYPE_CHECKING, linux
+from ttybrokerd.root.lease import Lease
+from ttybrokerd.root.loop import NOTHING, READ, Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ttybrokerd.root.inotify import Inotify
+
+CLOSED, HUNG_UP = "closed", "hung up or unplugged"  # how a lease ended
+# Seconds after a close at which to look again whether it was the holder's last: the kernel tells
+# of a close just before it forgets the description (fs/file_table.c, __fput), and who closes may
+# lose its processor in between.
+LOOK_AGAIN = (0.002, 0.02, 0.2, 2.0)  # guard: look-again-for-a-close
+
+
+class Ends:
+    """Hears of the leases that are held. One is heard as long as it has a `watch`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        inotify: Inotify,
+        over: Callable[[Lease, str], None],
+        orphaned: Callable[[Lease], None],
+    ) -> None:
+        self._loop = loop
+        self._inotify = inotify
+        self._over = over
+        self._orphaned = orphaned
+        self._looks: dict[Lease, list[float]] = {}  # when to look again whether it still is held
+
+    def hear(self, lease: Lease, descriptor: int, pid: int = 0) -> None:
+        """Hear of this lease from now on.
+
+        `descriptor` is of its node. While the broker has a copy of the holder's open, nothing can
+        be missed. `pid`: the holder's process, if the lease has no pidfd of it; 0: unknown.
+        Blocks on no device. Raises OSError when the kernel is out of watches: inotify(7).
+        """
+        lease.watch = self._inotify.closes(descriptor, lambda: self._on_close(lease))
+        if lease.exit_fd < 0:
+            lease.exit_fd = _exit_fd(pid)
+        # guard: watch-for-unplugging
+        self._loop.add(lease.guard, NOTHING, lambda: self._over(lease, HUNG_UP))
+        # guard: watch-for-unplugging, hang-up-under-any-discipline
+        self._loop.add(lease.hangup_fd, READ, lambda: self._over(lease, HUNG_UP))
+        if lease.exit_fd >= 0:
+            self._loop.add(lease.exit_fd, READ, lambda: self._on_exit(lease))
+        elif lease.pid:  # it ended while the port was being opened
+            self._on_exit(lease)
+
+    def stop(self, lease: Lease) -> None:
+        """Hear of it no more: it is over."""
+        for descriptor in (lease.guard, lease.hangup_fd, lease.exit_fd):
+            self._loop.remove(descriptor)
+        if lease.watch is not None:
+            self._inotify.forget_closes(lease.watch)
+            lease.watch = None
+        self._looks.pop(lease, None)
+
+    def look_after(self, lease: Lease) -> None:
+        """Say that the lease is over if the holder's last copy is closed."""
+        if lease.watch is not None and not lease.held():
+            hung_up = linux.hung_up(lease.guard)  # its holder may have been faster than the loop
+            self._over(lease, HUNG_UP if hung_up else CLOSED)
+
+    def tick(self, now: float) -> float | None:
+        """Look again at what is due; return when the next look is, by time.monotonic()."""
+        for lease, looks in list(self._looks.items()):
+            if looks[0] <= now:
+                looks.pop(0)
+                if not looks:
+                    del self._looks[lease]
+                self.look_after(lease)
+        return min((looks[0] for looks in self._looks.values()), default=None)
+
+    def _on_close(self, lease: Lease) -> None:
+        """Somebody closed the node: if it was the holder's last copy, the lease is over."""
+        self.look_after(lease)
+        if lease.watch is not None:
+            now = time.monotonic()
+            self._looks[lease] = [now + pause for pause in LOOK_AGAIN]
+
+    def _on_exit(self, lease: Lease) -> None:
+        """The holder's process ended. If a copy of its descriptor lives on, so does the lease."""
+        self._loop.remove(lease.exit_fd)
+        self.look_after(lease)
+        if lease.watch is not None:
+            self._orphaned(lease)
+
+
+def _exit_fd(pid: int) -> int:
+    """Return a pidfd; -1 when the process has ended already or is in another pid namespace."""
+    try:
+        return os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return -1

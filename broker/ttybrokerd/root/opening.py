@@ -1,0 +1,86 @@
+"""Open a port for a request, as far as the policy and the descriptors that are left allow.
+
+In a worker: who waited gets a fresh look here, for the node may be another by now.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+
+from ttybrokerd.root import TYPE_CHECKING, port
+from ttybrokerd.root.lease import Lease
+from ttybrokerd.root.refusal import Absent, Refusal
+
+if TYPE_CHECKING:
+    from ttybrokerd.root.connection import OpenRequest
+    from ttybrokerd.root.device import Devices, Seen
+    from ttybrokerd.root.judge import Judge
+    from ttybrokerd.root.others import Others
+    from ttybrokerd.root.settings import Settings
+
+RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
+
+
+class Opener:
+    """Opens them."""
+
+    def __init__(self, judge: Judge, devices: Devices, others: Others) -> None:
+        self._judge = judge
+        self._devices = devices
+        self._others = others
+
+    def open(
+        self,
+        key: int,
+        request: OpenRequest,
+        seen: Seen | None,
+        ghosts: frozenset[int],
+        resumed: Settings | None,
+    ) -> tuple[Lease, int] | Refusal:
+        """Return the lease of the device with the number `key`, and the holder's descriptor.
+
+        `seen`: what was looked at just now, which is closed; None for who waited. `ghosts` and
+        `resumed` as in port.acquire().
+        """
+        try:
+            if seen is None:
+                seen = self._judge.look(request.client.identity, request.target, request.rule)
+        except Refusal as refusal:
+            return refusal
+        except OSError as error:
+            return Refusal.out_of_means(error)
+        if (no := _another(key, seen) or _out_of_descriptors(request, seen)) is not None:
+            seen.close()
+            return no
+        lease = Lease(key, request, seen.target, request.rule, request.pid, seen.kernel_name,
+                      self._others.files)  # fmt: skip
+        lease.session = request.session
+        return port.acquire(
+            lease,
+            self._devices,
+            seen,
+            self._others,
+            lease.live_pid(),
+            ghosts,
+            mode=request.mode,
+            resumed=resumed,
+        )
+
+
+def _another(key: int, seen: Seen) -> Refusal | None:
+    if seen.rdev != key:  # guard: renamed-device
+        return Absent(errno.ENODEV, "another device has this name now; ask again")
+    return None
+
+
+def _out_of_descriptors(request: OpenRequest, seen: Seen) -> Refusal | None:
+    try:
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError as error:
+        return Refusal.out_of_means(error)
+    # guard: descriptors-for-root
+    if request.uid != 0 and seen.node >= most - RESERVE:  # the kernel gives the lowest
+        what = "the broker has no descriptor left for it"
+        return Refusal(errno.EMFILE, what, advice="try later")
+    return None
