@@ -37,6 +37,7 @@ DENIES_ALL = (
 FILES = "tests/unit/test_files.py"
 DROP_INS = f"{FILES}::test_a_drop_in_that_cannot_be_believed_is_a_bad_policy"
 JUDGE = "tests/unit/test_judge.py"
+ARRIVALS = "tests/unit/test_arrivals.py"
 WORDS = "tests/unit/test_words.py"
 SEATS, SITS = "tests/unit/test_seats.py", "tests/real/test_seats.py"
 DENIED_BY_WORDS = f"{WORDS}::test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name"
@@ -1831,6 +1832,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "return None",
         ("tests/real/test_absent.py::test_who_waits_for_it_is_judged_by_the_groups_of_the_moment",),
         FAILS + "|Failed",
+    ),
+    Mutant(
+        "paced-looks",
+        "looks for what is not there leave the most of the time to others",
+        NEVER,
+        (f"{ARRIVALS}::test_looks_leave_the_most_of_the_time_to_others",),
+    ),
+    Mutant(
+        "look-after-a-new-watch",
+        "what comes before its directory is watched is found",
+        REMOVE,
+        (f"{ARRIVALS}::test_a_device_that_comes_while_it_is_looked_for_is_found",),
+    ),
+    Mutant(
+        "look-for-a-lost-directory",
+        "a directory that went before it was watched is looked for again",
+        REMOVE,
+        (
+            f"{ARRIVALS}::"
+            "test_a_directory_that_goes_while_it_is_looked_for_is_looked_for_again",
+        ),
     ),
     Mutant(
         "judge-who-waited",

@@ -64,7 +64,7 @@ class Arrivals:
         if not self._due():
             return None
         now = time.monotonic()
-        if now < self._pause_until:
+        if now < self._pause_until:  # guard: paced-looks
             return self._pause_until - now
         self._news, self._misses = False, table.misses
         for ask in missing:
@@ -112,8 +112,10 @@ class Arrivals:
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     return Refusal.out_of_means(error)
+                # guard: look-for-a-lost-directory
                 self._news = True  # it went meanwhile
                 continue
+            # guard: look-after-a-new-watch
             self._news = self._news or watch not in self._watched
             self._watched.add(watch)
         return None

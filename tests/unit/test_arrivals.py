@@ -1,0 +1,114 @@
+"""Requests that wait for an absent device: when it is looked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ttybrokerd.root import arrivals
+from ttybrokerd.root.arrivals import SHARE, Arrivals
+from ttybrokerd.root.connection import OpenRequest
+from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.refusal import Absent
+
+LOOK = 0.5  # seconds that one takes
+
+
+class Place:
+    """Requests for `late` in a directory, and the clock."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.name = directory / "late"
+        self.clock = 100.0
+        self.missing: list[OpenRequest] = []
+        self.table = SimpleNamespace(
+            missing=lambda: list(self.missing), misses=0, found=self._found
+        )
+        self.looks = 0
+        self.granted: list[Any] = []
+        self.after_a_look: Callable[[], object] = lambda: None
+        monkeypatch.setattr(arrivals, "time", SimpleNamespace(monotonic=lambda: self.clock))
+        self.loop, here = Loop(), {str(directory)}
+        devices: Any = SimpleNamespace(directories=lambda _target: here)
+        judge: Any = SimpleNamespace(judge_waiting=lambda _request: None, look=self._look)
+        leases: Any = SimpleNamespace(
+            table=self.table, ask=lambda one, _seen: self.granted.append(one)
+        )
+        answers: Any = SimpleNamespace(refuse=pytest.fail)
+        self.arrivals = Arrivals(self.loop, devices, judge, leases, answers)
+
+    def _look(self, *_: object) -> object:
+        self.looks += 1
+        self.clock += LOOK
+        there = self.name.exists()
+        self.after_a_look()
+        if not there:
+            raise Absent(2, "no such port")
+        return object()
+
+    def _grant(self, request: OpenRequest, _seen: object) -> None:
+        self.granted.append(request)
+
+    def _found(self, request: OpenRequest, _now: float) -> None:
+        self.missing.remove(request)
+
+    def wait(self) -> float | None:
+        """One more waits; return when the next look is due."""
+        request = OpenRequest.__new__(OpenRequest)
+        request.client = SimpleNamespace(identity=None, look_up_groups=lambda: None)  # type: ignore[assignment]
+        request.target, request.rule = SimpleNamespace(), ""  # type: ignore[assignment]
+        self.missing.append(request)
+        self.table.misses += 1
+        return self.arrivals.tick()
+
+    def after(self, seconds: float) -> float | None:
+        self.clock += seconds
+        self.loop.turn(0)
+        return self.arrivals.tick()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    made = Place(tmp_path, monkeypatch)
+    yield made
+    made.arrivals.close()
+    made.loop.close()
+
+
+def test_looks_leave_the_most_of_the_time_to_others(place: Place) -> None:
+    """Whoever asks for what is not there, in a loop, has a look begun each time."""
+    place.wait()
+    place.after(SHARE * LOOK)  # for the new watch
+    assert place.looks == 2
+    assert place.wait() == pytest.approx(SHARE * LOOK)
+    assert place.after(SHARE * LOOK / 2) == pytest.approx(SHARE * LOOK / 2)
+    assert place.looks == 2
+    assert place.after(SHARE * LOOK / 2) is None
+    assert place.looks == 4  # at both requests
+
+
+def test_a_device_that_comes_while_it_is_looked_for_is_found(place: Place) -> None:
+    """Its name was not there at the look, and it was when the directory began to be watched."""
+    place.after_a_look = place.name.touch
+    assert place.wait() == pytest.approx(SHARE * LOOK)
+    assert not place.granted
+    assert place.after(SHARE * LOOK) is None
+    assert len(place.granted) == 1 and not place.missing
+
+
+def test_a_directory_that_goes_while_it_is_looked_for_is_looked_for_again(place: Place) -> None:
+    above, place.after_a_look = place.name.parent, lambda: os.rename(above, f"{above}.old")
+    assert place.wait() == pytest.approx(SHARE * LOOK)
+
+
+def test_nothing_is_looked_for_without_news(place: Place) -> None:
+    place.wait()
+    place.after(SHARE * LOOK)
+    assert place.after(3600) is None and place.looks == 2
+    place.name.touch()
+    assert place.after(1) is None and len(place.granted) == 1
