@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 
+import prctl
+
 from ttybroker.wire import Value
-from ttybrokerd.root import confine
+from ttybrokerd.root import TYPE_CHECKING, confine
+from ttybrokerd.root.confine import NotConfined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class User(Value):
@@ -37,7 +43,49 @@ def whom(user: str | int | None) -> User:
 def become(user: User) -> None:
     """Become this user for good; ends the process if privilege could be got back."""
     try:
-        confine.give_up_everything(user.uid, user.gid, user.groups)
+        give_up_everything(user)
     except BaseException as error:
         os.write(2, f"ttybroker: privilege could not be given up: {error}\n".encode())
         os._exit(70)
+
+
+def give_up_everything(user: User) -> None:
+    """Become this user for good, without a capability, and prove that there is no way back.
+
+    Raises NotConfined if the kernel still gives anything; then the process must end.
+    """
+    uid, gid = user.uid, user.gid
+    os.setgroups(user.groups)  # guard: frontend-groups
+    os.setresgid(gid, gid, gid)
+    confine.cut_bounding_set(())
+    os.setresuid(uid, uid, uid)  # guard: frontend-uid
+    confine.cut_sets(())  # guard: frontend-capabilities
+    prctl.set_no_new_privs(1)
+    confine.verify(permitted=0, bounding=0)
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
+        raise NotConfined("user or group ids are not what they were set to")
+    if set(os.getgroups()) != set(user.groups):
+        raise NotConfined("supplementary groups are not what they were set to")
+    _prove_no_way_back(gid)
+
+
+def _prove_no_way_back(gid: int) -> None:
+    """Try to be root again. Raises NotConfined if any way works.
+
+    A user with gid 0 of his own tries another group.
+    """
+    other = 0 if gid != 0 else 1
+    ways: tuple[Callable[[], None], ...] = (
+        lambda: os.setresuid(0, 0, 0),
+        lambda: os.setuid(0),
+        lambda: os.seteuid(0),
+        lambda: os.setresgid(other, other, other),
+        lambda: os.setgroups([0]),
+    )
+    for way in ways:
+        try:
+            way()
+        except PermissionError:
+            continue
+        # guard: frontend-cannot-come-back
+        raise NotConfined("privilege came back after it was given up")

@@ -148,7 +148,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "pid-at-the-grant",
         "a pid is asked about again when the port is granted",
-        "return lease.pid",
+        "return self.pid",
         (
             f"{ATTACK_IDENTITY}::test_a_lock_is_not_taken_for_ones_own_because_a_pid_came_again",
             f"{ATTACK_IDENTITY}::test_a_lock_does_not_name_who_got_a_dead_clients_pid",
@@ -1523,7 +1523,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "facts-are-for-holder-and-admins",
         "what a line is like is for its holder, root and admins",
-        "leases = [self._all[key] for key in keys]",
+        "leases = held",
         (
             "tests/real/test_details.py::test_the_holder_root_and_admins_are_told_of_the_line_and"
             "_nobody_else",

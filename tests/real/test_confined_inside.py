@@ -193,8 +193,8 @@ def nothing(*_: object, **__: object) -> None:
     ("where", "step", "why"),
     [
         (linux, "set_securebits", "securebits"),
-        (confine, "_cut_bounding_set", "CapBnd"),
-        (confine, "_cut_sets", "Cap(Prm|Eff)"),
+        (confine, "cut_bounding_set", "CapBnd"),
+        (confine, "cut_sets", "Cap(Prm|Eff)"),
         (prctl, "set_no_new_privs", "no_new_privs"),
         (prctl, "set_dumpable", "dumpable"),
         (resource, "setrlimit", "resource limit"),

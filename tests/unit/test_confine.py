@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from ttybrokerd import user
 from ttybrokerd.root import confine
 from ttybrokerd.root.confine import NotConfined, verify
 
@@ -91,9 +92,9 @@ def test_a_way_back_that_works_is_the_end(gid: int, monkeypatch: pytest.MonkeyPa
     for open_way in (None, *calls):
         for call in calls:
             way = (lambda *_: None) if call == open_way else refused
-            monkeypatch.setattr(confine.os, call, way)
+            monkeypatch.setattr(user.os, call, way)
         if open_way is None:
-            confine._prove_no_way_back(gid)
+            user._prove_no_way_back(gid)
             continue
         with pytest.raises(NotConfined, match="privilege came back"):
-            confine._prove_no_way_back(gid)
+            user._prove_no_way_back(gid)

@@ -35,7 +35,7 @@ def test_a_list_asks_once_for_the_flocks_and_the_logins_of_all_ports(
     lock_files = LockFiles(str(tmp_path))
     code = "import fcntl; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX)"
     with process(code, os.ttyname(ends[1][1])) as child:
-        rows = report.rows(
+        look = report.Look(
             Devices(),
             policy,
             Others(lock_files),
@@ -44,6 +44,7 @@ def test_a_list_asks_once_for_the_flocks_and_the_logins_of_all_ports(
             lambda name: policy.decide(1000, frozenset(), name),
             everything=False,
         )
+        rows = look.rows()
     lock_files.close()
     for end in ends:
         os.close(end[0])

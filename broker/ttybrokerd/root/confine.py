@@ -20,10 +20,7 @@ import prctl
 from ttybroker import landlock, wire
 from ttybroker.version import VERSION
 from ttybroker.wire import Value
-from ttybrokerd.root import TYPE_CHECKING, linux, logins, seats
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ttybrokerd.root import linux, logins, seats
 
 CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
@@ -114,8 +111,8 @@ def confine(bounds: Bounds) -> None:
     if not _logs_to_a_file():
         _limit(resource.RLIMIT_FSIZE, FILE_SIZE)  # guard: file-size-limit
     _lock_securebits()
-    _cut_bounding_set(CAPABILITIES)  # guard: cut-the-bounding-set
-    _cut_sets(CAPABILITIES)  # guard: cut-capabilities
+    cut_bounding_set(CAPABILITIES)  # guard: cut-the-bounding-set
+    cut_sets(CAPABILITIES)  # guard: cut-capabilities
     prctl.set_no_new_privs(1)  # guard: no-new-privs
     if not prctl.get_no_new_privs():
         raise NotConfined("no_new_privs is not set")
@@ -131,47 +128,6 @@ def confine(bounds: Bounds) -> None:
 def account() -> wire.Running:
     """Return what /proc does not show of how this process is confined."""
     return wire.Running(_landlock, bool(prctl.get_dumpable()), VERSION)
-
-
-def give_up_everything(uid: int, gid: int, groups: tuple[int, ...]) -> None:
-    """Become this user for good, without a capability, and prove that there is no way back.
-
-    Raises NotConfined if the kernel still gives anything; then the process must end.
-    """
-    os.setgroups(groups)  # guard: frontend-groups
-    os.setresgid(gid, gid, gid)
-    _cut_bounding_set(())
-    os.setresuid(uid, uid, uid)  # guard: frontend-uid
-    _cut_sets(())  # guard: frontend-capabilities
-    prctl.set_no_new_privs(1)
-    verify(permitted=0, bounding=0)
-    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
-        raise NotConfined("user or group ids are not what they were set to")
-    if set(os.getgroups()) != set(groups):
-        raise NotConfined("supplementary groups are not what they were set to")
-    _prove_no_way_back(gid)
-
-
-def _prove_no_way_back(gid: int) -> None:
-    """Try to be root again. Raises NotConfined if any way works.
-
-    A user with gid 0 of his own tries another group.
-    """
-    other = 0 if gid != 0 else 1
-    ways: tuple[Callable[[], None], ...] = (
-        lambda: os.setresuid(0, 0, 0),
-        lambda: os.setuid(0),
-        lambda: os.seteuid(0),
-        lambda: os.setresgid(other, other, other),
-        lambda: os.setgroups([0]),
-    )
-    for way in ways:
-        try:
-            way()
-        except PermissionError:
-            continue
-        # guard: frontend-cannot-come-back
-        raise NotConfined("privilege came back after it was given up")
 
 
 def _give_up_files(rules: landlock.Ruleset) -> None:
@@ -221,7 +177,7 @@ def _mask(capabilities: tuple[int, ...]) -> int:
     return sum(1 << number for number in capabilities)
 
 
-def _cut_bounding_set(keep: tuple[int, ...]) -> None:
+def cut_bounding_set(keep: tuple[int, ...]) -> None:
     """Drop what the kernel says is in the bounding set and the job does not need.
 
     python-prctl's list ends where its build did. What systemd has dropped cannot be dropped again
@@ -233,7 +189,7 @@ def _cut_bounding_set(keep: tuple[int, ...]) -> None:
             prctl.capbset_drop(number)
 
 
-def _cut_sets(keep: tuple[int, ...]) -> None:
+def cut_sets(keep: tuple[int, ...]) -> None:
     """Drop all capabilities but those of the job, unless systemd has done so.
 
     In that case capset(2) is not called: the unit does not allow it. The inheritable set is then as

@@ -454,18 +454,9 @@ class Leases:
             self._record("lock-failed", None, lease, ERROR, reason=refusal.reason)
 
     def _record(
-        self,
-        event: str,
-        client: Connection | None,
-        lease: Lease,
-        level: int,
-        *,
-        device: str | None = None,
-        rule: str | None = None,
-        reason: str | None = None,
+        self, event: str, client: Connection | None, lease: Lease, level: int, **more: str | None
     ) -> None:
-        self._answers.record(event, client, lease.name, level, device=device, rule=rule,
-                             holder=lease.holder, reason=reason)  # fmt: skip
+        self._answers.record(event, client, lease.name, level, holder=lease.holder, **more)
 
 
 def _grant(lease: Lease, *, joined: bool) -> wire.Grant:

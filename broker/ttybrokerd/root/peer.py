@@ -93,18 +93,11 @@ def _owner(pid: int) -> int | None:
 
 
 def _groups(pid: int) -> frozenset[int]:
-    try:
-        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
-    except OSError:
-        return frozenset()
-    found = [line.split()[1:] for line in lines if line.startswith((b"Groups:", b"Gid:"))]
-    return frozenset(int(gid) for line in found for gid in line)
+    found = processes.status(pid)
+    listed = found.get(b"Groups", b"").split() + found.get(b"Gid", b"").split()
+    return frozenset(map(int, listed))
 
 
 def _ids(pid: int) -> list[int]:
     """The real and the effective uid of a process: proc_pid_status(5); [] if there is none."""
-    try:
-        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
-    except OSError:
-        return []
-    return [int(uid) for line in lines if line.startswith(b"Uid:") for uid in line.split()[1:3]]
+    return [int(uid) for uid in processes.status(pid).get(b"Uid", b"").split()[:2]]

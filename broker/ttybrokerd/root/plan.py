@@ -108,17 +108,13 @@ class Decision(Value):
     device: str | None
 
 
-class Numbers:
+class Numbers(Value):
     """uids and gids of many ports, one after the other, and beside each its first rule."""
 
-    __slots__ = ("gid_rules", "gids", "uid_rules", "uids")
-
-    def __init__(self, uids: memoryview, uid_rules: memoryview,
-                 gids: memoryview, gid_rules: memoryview) -> None:  # fmt: skip
-        self.uids = uids
-        self.uid_rules = uid_rules
-        self.gids = gids
-        self.gid_rules = gid_rules
+    uids: memoryview
+    uid_rules: memoryview
+    gids: memoryview
+    gid_rules: memoryview
 
 
 class Place:
@@ -166,32 +162,6 @@ class Mended(Exception):
 class Plan:
     """A whole plan. A `mistake` in the policy leaves it without rules; "" if there is none."""
 
-    __slots__ = (
-        "_looked",
-        "admins",
-        "aliases",
-        "elsewhere",
-        "ends",
-        "exact",
-        "facts",
-        "files",
-        "filter",
-        "globs",
-        "lacks",
-        "made",
-        "made_for",
-        "mistake",
-        "names",
-        "numbers",
-        "places",
-        "policy",
-        "rules",
-        "seats",
-        "seccomp",
-        "stamps",
-        "warnings",
-        "worded",
-    )  # fmt: skip
     ends: bool  # whether `look` raises Mended: the daemon will be started again
     facts: Callable[[str], dict[str, str] | None]  # what a kernel name's device is, if known
     lacks: bool  # whether it has a mistake, or a rule that denies everybody for want of a name

@@ -23,18 +23,18 @@ def process(pid: int) -> Holder | None:
     except PermissionError:
         pass
     try:
-        fields = _status(pid)
+        fields = status(pid)
         uid = int(fields[b"Uid"].split()[0])
         return Holder(uid, "", pid, printable(fields[b"Name"].strip()))
-    except (OSError, KeyError):  # ended meanwhile, or a /proc that hides it
+    except KeyError:  # ended meanwhile, or a /proc that hides it
         return Holder(None, "", pid)
 
 
 def users(pid: int) -> frozenset[int] | None:
     """The real, effective, saved and file-system uid of a process; None if that is not told."""
     try:
-        return frozenset(int(uid) for uid in _status(pid)[b"Uid"].split())
-    except (OSError, KeyError):
+        return frozenset(int(uid) for uid in status(pid)[b"Uid"].split())
+    except KeyError:
         return None
 
 
@@ -42,8 +42,8 @@ def lives_here(pid: int) -> bool:
     """Whether a process has a pid in this pid namespace alone, and in none below:
     proc_pid_status(5), NSpid. False if that is not told."""
     try:
-        return len(_status(pid)[b"NSpid"].split()) == 1
-    except (OSError, KeyError):
+        return len(status(pid)[b"NSpid"].split()) == 1
+    except KeyError:
         return False
 
 
@@ -57,8 +57,12 @@ def began(pid: int) -> float | None:
     return int(fields[19]) / _TICKS
 
 
-def _status(pid: int) -> dict[bytes, bytes]:
-    lines = linux.read_file(f"/proc/{pid}/status").splitlines()
+def status(pid: int) -> dict[bytes, bytes]:
+    """Return the fields of proc_pid_status(5); {} if there is no such process, or it hides."""
+    try:
+        lines = linux.read_file(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return {}
     return dict(line.partition(b":")[::2] for line in lines)
 
 

@@ -23,28 +23,52 @@ class Row(Value):
     port: wire.PortInfo
 
 
-def rows(
-    devices: Devices,
-    policy: Plan,
-    others: Others,
-    copies: dict[int, tuple[wire.Holder, ...]],
-    ours: frozenset[int],
-    allowed: Callable[[str], Decision],
-    everything: bool,
-) -> list[Row]:
-    """One row a port that the caller may use (or each one, if `everything`), aliases first.
-    The devices `ours` are in the table: their locks are no outsider's. `copies` says, by device,
-    which revoked holders keep a dead copy of it.
+class Look(Value):
+    """A look at all ports for one client. `ours` are the devices in the table: their locks are no
+    outsider's. `copies` says, by device, which revoked holders keep a dead copy of it."""
 
-    Looks at nodes and lock files, opens no device. May be slow: not for the loop.
-    """
-    found = []
-    others.refresh()
-    for name in [*policy.aliases, *_kernel_names(devices, policy)]:
-        decision = allowed(name)
-        if decision.allowed or (everything and decision.known):  # guard: list-own-ports
-            found.append(_row(devices, policy, others, copies, ours, name, decision))
-    return found
+    devices: Devices
+    policy: Plan
+    others: Others
+    copies: dict[int, tuple[wire.Holder, ...]]
+    ours: frozenset[int]
+    decide: Callable[[str], Decision]
+    everything: bool  # not only the ports that the client may use
+
+    def rows(self) -> list[Row]:
+        """Return one row a port, aliases first.
+
+        Looks at nodes and lock files, opens no device. May be slow: not for the loop.
+        """
+        found, aliases = [], self.policy.aliases
+        self.others.refresh()
+        for name in [*aliases, *(name for name in self.devices.names() if name not in aliases)]:
+            decision = self.decide(name)
+            # guard: list-own-ports
+            if decision.allowed or (self.everything and decision.known):
+                found.append(self._row(name, decision))
+        return found
+
+    def _row(self, name: str, decision: Decision) -> Row:
+        rule = str(decision.rule) if decision.rule else ""
+        try:
+            target = self.devices.target(name, decision)
+            if not decision.allowed:  # an admin sees the port, though no rule lets it open it
+                target = target.replace(pty=self.policy.is_pty(name), console=True)
+            seen = self.devices.look(target)
+        except Refusal as refusal:
+            state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
+            path = decision.device or self.devices.path(name, None)
+            return Row(None, wire.PortInfo(name, path, state, rule))
+        try:
+            kept = self.copies.get(seen.rdev, ())
+            users = frozenset(copy.uid for copy in kept if copy.uid is not None)
+            holder = self.others.holder(seen, users) if seen.rdev not in self.ours else None
+        finally:
+            seen.close()
+        state = "free" if holder is None else "busy"
+        port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
+        return Row(seen.rdev, port)
 
 
 def part(ports: list[wire.PortInfo], start: int, version: int) -> wire.Ports:
@@ -54,37 +78,3 @@ def part(ports: list[wire.PortInfo], start: int, version: int) -> wire.Ports:
     while end < len(ports) and (room := room - wire.size_of(ports[end], version)) >= 0:
         end += 1
     return wire.Ports(tuple(ports[start:end]), more=end < len(ports))
-
-
-def _kernel_names(devices: Devices, policy: Plan) -> list[str]:
-    return [name for name in devices.names() if name not in policy.aliases]
-
-
-def _row(
-    devices: Devices,
-    policy: Plan,
-    others: Others,
-    copies: dict[int, tuple[wire.Holder, ...]],
-    ours: frozenset[int],
-    name: str,
-    decision: Decision,
-) -> Row:
-    rule = str(decision.rule) if decision.rule else ""
-    try:
-        target = devices.target(name, decision)
-        if not decision.allowed:  # an admin sees the port, though no rule lets it open it
-            target = target.replace(pty=policy.is_pty(name), console=True)
-        seen = devices.look(target)
-    except Refusal as refusal:
-        state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
-        path = decision.device or devices.path(name, None)
-        return Row(None, wire.PortInfo(name, path, state, rule))
-    try:
-        kept = copies.get(seen.rdev, ())
-        users = frozenset(copy.uid for copy in kept if copy.uid is not None)
-        holder = others.holder(seen, users) if seen.rdev not in ours else None
-    finally:
-        seen.close()
-    state = "free" if holder is None else "busy"
-    port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
-    return Row(seen.rdev, port)

@@ -149,16 +149,12 @@ class Requests:
         plan, leased, copies = self._judge.plan, self._leases.keys(), self._leases.copies.holders()
         everything, groups = self._judge.is_admin(who), self._judge.groups(who)
 
-        def look() -> list[report.Row]:
-            def decide(name: str) -> Decision:
-                return plan.decide(who.uid, groups, name)
+        def decide(name: str) -> Decision:
+            return plan.decide(who.uid, groups, name)
 
-            return report.rows(
-                self._devices, plan, self._others, copies, leased, decide, everything
-            )
-
+        look = report.Look(self._devices, plan, self._others, copies, leased, decide, everything)
         self._workers.submit(
-            lambda: _within_means(look),
+            lambda: _within_means(look.rows),
             lambda rows: self._listed(client, request, rows, everything, judged),
         )
 
