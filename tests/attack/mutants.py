@@ -40,6 +40,7 @@ JUDGE = "tests/unit/test_judge.py"
 ARRIVALS = "tests/unit/test_arrivals.py"
 WORDS = "tests/unit/test_words.py"
 SEATS, SITS = "tests/unit/test_seats.py", "tests/real/test_seats.py"
+UNNAMED = "test_what_any_other_rule_names_is_not_unnamed"
 DENIED_BY_WORDS = f"{WORDS}::test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name"
 EVERY_NAME = (
     "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
@@ -2030,6 +2031,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "a denial by words holds where nothing says what the device is",
         "return [place for place in places if not place.words]",
         (f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",),
+    ),
+    Mutant(
+        "unnamed-is-last",
+        "a rule about unnamed ports is about none that another rule names",
+        "return places",
+        (f"{WORDS}::{UNNAMED}",),
+    ),
+    Mutant(
+        "alias-is-a-name",
+        "a device that an alias leads to is not unnamed",
+        NEVER,
+        (f"{WORDS}::{UNNAMED}",),
     ),
     Mutant(
         "rule-of-the-very-node",

@@ -4,6 +4,7 @@
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 work=$(mktemp -d)
+desk=/etc/ttybroker/policy.d/90-desk.toml
 trap 'rm -rf "$work"' EXIT
 
 say() { echo "packages: $*"; }
@@ -35,6 +36,8 @@ files >"$work/before"
 quietly autopkgtest --no-built-binaries dist/*.deb build/deb/ttybroker -- null
 sed -n '/test main-job: \[-/,$p' "$work/log"
 install ./dist/*.deb
+[ -e $desk ] || fail "a first installation has no rules for who sits at the machine"
+ttybrokerd --check --policy /etc/ttybroker/policy.toml >"$work/log" || fail "no policy in force"
 purge "what autopkgtest installed"
 
 if tests/distro/old-packages.sh "$work/old"; then
@@ -44,6 +47,7 @@ if tests/distro/old-packages.sh "$work/old"; then
 	say "installed: $(dpkg-query -W ttybroker | tr '\t' ' ')"
 	dpkg -V ttybroker python3-ttybroker || fail "the upgrade left other files than the package's"
 	ttybrokerd --check --policy /etc/ttybroker/policy.toml >"$work/log" || fail "no policy in force"
+	! [ -e $desk ] || fail "the upgrade made the policy wider"
 	purge "what was upgraded from 0.1.0"
 elif [ $? = 3 ]; then
 	say "NOT RUN: the upgrade from 0.1.0; this clone has no commit of it"

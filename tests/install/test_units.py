@@ -101,6 +101,51 @@ def test_an_upgrade_keeps_in_force_what_was(version: str, before: str, policy: s
         assert (NONE in done.stderr) == (policy == "")
 
 
+DESK = """
+mount -t tmpfs -o mode=755 etc /etc
+mount -t tmpfs -o mode=755 packages /usr/lib/python3/dist-packages
+mount -t tmpfs -o mode=755 shared /usr/share
+mount -t tmpfs -o mode=755 run /run
+install -D -m 644 {shipped} /usr/lib/python3/dist-packages/ttybrokerd/prepare/policy.toml
+install -D -m 644 {desk} /usr/share/ttybroker/desk.toml
+install -D -m 644 {shipped} /etc/ttybroker/policy.toml
+{before}
+sh {script} configure {version} >&2
+stat -c %F:%u:%g:%a /etc/ttybroker/policy.d/90-desk.toml
+cat /etc/ttybroker/policy.d/90-desk.toml
+sh {purge} purge >&2
+ls /etc >&2
+"""
+MASK = "mkdir /etc/ttybroker/policy.d; ln -s /dev/null /etc/ttybroker/policy.d/90-desk.toml"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("version", "before", "there"),
+    [
+        ("''", ":", "the rules"),
+        ("''", "echo '[[rule]]' >>/etc/ttybroker/policy.toml", ""),
+        ("''", MASK, "symbolic link:0:0:777\n"),
+        ("0.1.0", ":", ""),
+        ("0.2.0", ":", ""),  # whoever removes them means it
+    ],
+    ids=["installed anew", "another policy", "masked", "0.1.0", "0.2.0"],
+)
+def test_adapters_are_for_who_sits_there_where_the_package_is_new(
+    version: str, before: str, there: str
+) -> None:
+    shipped = TOP / "broker/ttybrokerd/prepare/policy.toml"
+    desk, debian = TOP / "packaging/desk.toml", TOP / "packaging/debian"
+    text = DESK.format(shipped=shipped, desk=desk, before=before, version=version,
+                       script=debian / "ttybroker.postinst",
+                       purge=debian / "ttybroker.postrm")  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", text], capture_output=True, text=True, check=False
+    )
+    wanted = f"regular file:0:0:644\n{desk.read_text()}" if there == "the rules" else there
+    assert done.stdout == wanted, done.stderr
+
+
 TRIGGERED = """
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/systemd/system /run/bin

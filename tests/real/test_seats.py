@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,7 @@ from ttybrokerd.root.leases import INACTIVE
 
 pytestmark = pytest.mark.root
 
+TOP = Path(__file__).parents[2]
 ACTIVE = 'allow = ["%active"]'
 WHILE = 'while = "active"'
 
@@ -163,6 +167,44 @@ def test_such_a_rule_refuses_a_user_whom_it_names_and_who_sits_elsewhere(
     logind.sits(ALICE)
     comes(rig, ALICE, True)
     assert may(rig, ALICE)
+
+
+NODES = """
+from ttybrokerd.root import device, words
+device.Devices.__init__.__defaults__ = ({0!r}, {0!r} + "/drivers", {0!r} + "/none", words.TTYS)
+"""
+
+
+def test_an_adapter_that_no_rule_names_is_for_who_sits_there(rig: Rig, logind: Logind) -> None:
+    """By the shipped rules. The nodes are looked at and never opened."""
+    os.chmod(rig.locks, 0o755)
+    rig.expected_locks |= {"systemd", "dev"}
+    dev = rig.locks / "dev"
+    dev.mkdir()
+    (dev / "drivers").write_text("usbserial /dev/ttyUSB 60 0-9 serial\n")  # of no driver: LOCAL
+    for number in range(2):
+        os.mknod(dev / f"ttyUSB{number}", stat.S_IFCHR | 0o600, os.makedev(60, number))
+    alias = f'[[rule]]\nport = "gps"\ndevice = "{dev}/ttyUSB1"\nallow = [{BOB}]\n'
+    rig.write_policy(alias + (TOP / "packaging/desk.toml").read_text())
+    logind.start()
+    logind.sits(ALICE)
+    rig.daemon(*rig.arguments, hook=NODES.format(str(dev)) + HOOK.format(str(logind.top)))
+
+    def listed() -> list[str]:
+        with client.connect(str(rig.socket)) as connection:
+            return [port.name for port in connection.ports()]
+
+    assert as_user(ALICE, (), listed) == ["ttyUSB0"] and as_user(BOB, (), listed) == ["gps"]
+    with client.connect(str(rig.socket)) as connection:
+
+        def may(name: str, uid: int, *groups: int) -> bool:
+            return connection.check(name, uid=uid, groups=groups).allowed
+
+        dialout = grp.getgrnam("dialout").gr_gid
+        assert may("ttyUSB0", ALICE) and may("ttyUSB0", BOB, dialout) and may("gps", BOB)
+        assert not may("ttyUSB0", BOB) and not may("ttyUSB0", 0)
+        assert not may("ttyUSB1", ALICE) and not may("gps", ALICE)
+        assert "it is gps" in connection.check("ttyUSB1", uid=ALICE).message
 
 
 def test_a_daemon_that_is_started_again_ends_the_leases_of_who_left_meanwhile(

@@ -121,3 +121,14 @@ def test_what_a_glob_does_not_cover_some_name_shows(wide: str, narrow: str) -> N
             each = fills if char == "*" else ("t", "0", "a") if char == "?" else (char,)
             candidates = {name + more for name in candidates for more in each}
         assert any(not matches(name, wide) for name in candidates)
+
+
+def test_a_rule_about_unnamed_ports_is_hidden_by_any_other_that_names_them() -> None:
+    rest = "ttyUSB* unnamed = true\nallow = [1000]"
+    by = "never applies: /etc/p:{} names these ports"
+    for other in ("tty* allow = [1001]", "ttyUSB* deny = [1001]"):
+        assert warnings(rest, other) == [f"/etc/p:1: rule: ttyUSB* {by.format(6)}"]
+        assert warnings(other, rest) == [f"/etc/p:5: rule: ttyUSB* {by.format(1)}"]
+    assert warnings(rest, "ttyUSB0 allow = [1000]") == []
+    assert warnings("gps allow = [1]", rest) == []
+    assert warnings(rest, rest) == [never(6, "ttyUSB*", 1)]

@@ -16,7 +16,7 @@ from ttybrokerd.prepare import command, make
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.files import Stamps
 from ttybrokerd.root import seats
-from ttybrokerd.root.plan import ALLOWS, SHIPPED, Decision, Plan, PolicyError
+from ttybrokerd.root.plan import ALLOWS, SEATS, SHIPPED, Decision, Plan, PolicyError
 from unit.helpers import plan_of
 
 USERS = {"root": 0, "alice": 1000, "bob": 1001, "5": 1005}
@@ -51,11 +51,12 @@ def allowed(policy: Plan, name: str, uid: int = ALICE, gids: frozenset[int] = NO
 
 UNKNOWN_IN_RULE = (
     "unknown key; known are allow, class, console, deny, device, driver, interface, max_lease, "
-    "path, port, serial, usb, while"
+    "path, port, serial, unnamed, usb, while"
 )
 NOT_A_SUBJECT = 'is not "@group", "user", a uid or "*"'
 NO_WORD = 'unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
 FOR_ALLOW = "is for allow alone: it names nobody when nobody is there"
+KERNEL_NAMES = "this is for kernel names of real ports"
 A_LIST = 'must be a list, such as ["@dialout", "alice", 1000]'
 PRINTABLE = "printable ASCII, with * and ?; a space is ?"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
@@ -177,6 +178,14 @@ BAD: list[tuple[str, str]] = [
         '[[rule]]\nport = "ttyS0"\ndeny = ["*"]\nwhile = "active"\n',
         "p:4: while: a rule that denies leases nothing",
     ),
+    (GOOD + "unnamed = 1\n", "p:4: unnamed: must be true or false"),
+    (
+        '[[rule]]\nport = "ttyS0"\ndeny = ["*"]\nunnamed = true\n',
+        "p:4: unnamed: what no rule names is refused anyway; this is for allow",
+    ),
+    (WORDS + 'usb = "0403:6001"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
+    (WORDS + 'device = "/dev/x"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
+    (GOOD + 'class = "pty"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
     (
         '[[rule]]\nport = "ttyS0"\nallow = [-1]\n',
         "p:3: allow: a uid is a number from 0 to 4294967294",
@@ -503,6 +512,18 @@ def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name
         assert not allowed(policy, name, uid, gids)
     assert not policy.is_admin(ALICE, DIALOUT | ADM)
     assert all(flags == ALLOWS for _, _, flags, _ in policy.rules)
+
+
+def test_the_desk_s_rules_are_good_and_leave_the_other_ports_alone() -> None:
+    desk = (Path(__file__).parents[2] / "packaging/desk.toml").read_text()
+    policy = plan_of(f"{Path(SHIPPED).read_text()}\n{desk}")
+    policy.facts = lambda name: None
+    sits = frozenset({SEATS})
+    for name, seat, member in (("ttyS0", False, True), ("ttyUSB0", True, True),
+                               ("ttyACM9", True, True), ("ttyAMA0", False, False)):  # fmt: skip
+        assert allowed(policy, name, BOB, sits) == seat
+        assert allowed(policy, name, ALICE, DIALOUT) == member
+        assert not allowed(policy, name, BOB)
 
 
 def test_check_says_where_nobody_tells_who_sits_at_the_machine(

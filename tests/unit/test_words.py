@@ -7,11 +7,12 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from ttybroker import sysfs
-from ttybrokerd.root import words
+from ttybrokerd.root import report, words
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.peer import Identity
@@ -317,6 +318,84 @@ def test_a_decision_among_a_thousand_rules_looks_at_the_device_once(machine: Mac
     plan.facts = facts
     assert plan.decide(5, frozenset(), "ttyUSB0").allowed
     assert looked == ["ttyUSB0"]
+
+
+# rules about what no other rule names
+
+DESK = '[[rule]]\nport = "ttyUSB*"\nallow = [5]\nunnamed = true\n'
+OTHERS = {
+    "a glob for others": 'port = "tty*"\nallow = [6]',
+    "a denial of others": 'port = "ttyUSB0"\ndeny = [6]',
+    "the same glob": 'port = "ttyUSB*"\nallow = [6]',
+    "words": 'port = "ttyUSB*"\nserial = "A*"\nallow = [6]',
+    "an alias by words": 'port = "gps"\nserial = "A1"\nallow = [6]',
+    "an alias by words that fit two": 'port = "gps"\ndriver = "ftdi_sio"\nallow = [6]',
+    "an alias by a link": 'port = "gps"\ndevice = "{}/by-id"\nallow = [6]',
+}
+NOT_OTHERS = {
+    "nothing": 'port = "ttyS*"\nallow = [6]',
+    "other words": 'port = "ttyUSB*"\nserial = "C*"\nallow = [6]',
+    "another's alias": 'port = "gps"\nserial = "B7"\nallow = [6]',
+    "another's link": 'port = "gps"\ndevice = "{}/ttyUSB1"\nallow = [6]',
+    "a link to nothing": 'port = "gps"\ndevice = "{}/nothing"\nallow = [6]',
+}
+
+
+def had(machine: Machine, policy: str, name: str = "ttyUSB0") -> str:
+    """Why the user may not have the port, "" if he may; and the list says the same."""
+    judge, who = judge_of(machine, policy)
+    others = mock.Mock(holder=lambda seen, users: None)
+    look = report.Look(machine.devices, judge.plan, others, {}, frozenset(),
+                       lambda port: judge.decide(who, port), everything=False)  # fmt: skip
+    rows = look.rows()
+    try:
+        decision = judge.allowed(who, name)
+        judge.look(who, machine.devices.target(name, decision), str(decision.rule)).close()
+        why = ""
+    except Refusal as refusal:
+        why = refusal.cause
+    assert (name in [row.port.name for row in rows]) == (why == "")
+    return why
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["first", "last"])
+@pytest.mark.parametrize("other", [*OTHERS, *NOT_OTHERS])
+def test_what_any_other_rule_names_is_not_unnamed(machine: Machine, other: str, order: int) -> None:
+    machine.ftdi(0)
+    machine.ftdi(1, "B7")
+    os.chmod(machine.base, 0o755)
+    (machine.dev / "by-id").symlink_to("ttyUSB0")
+    text = {**OTHERS, **NOT_OTHERS}[other].format(machine.dev)
+    policy = "".join([DESK, f"[[rule]]\n{text}\n"][::order])
+    why = had(machine, policy)
+    assert why.startswith("not permitted: ") if other in OTHERS else why == "", why
+
+
+def test_whose_alias_it_is_is_said(machine: Machine) -> None:
+    machine.ftdi(0)
+    os.chmod(machine.base, 0o755)
+    alias = f'[[rule]]\nport = "gps"\ndevice = "{machine.dev}/ttyUSB0"\nallow = [6]\n'
+    why = "it is gps, and rule ttyUSB* (line 1) is about ports that no other rule names"
+    assert had(machine, DESK + alias) == f"not permitted: {why}"
+
+
+def test_a_device_of_which_nothing_is_known_is_not_unnamed_where_words_decide(
+    machine: Machine,
+) -> None:
+    machine.ftdi(0)
+    words_of_another = '[[rule]]\nport = "gps"\nserial = "Z*"\nallow = [6]\n'
+    assert had(machine, DESK + words_of_another) == ""
+    shutil.rmtree(machine.sys)
+    assert had(machine, DESK) == ""
+    assert "no rule of the policy" in had(machine, DESK + words_of_another)
+
+
+def test_of_two_such_rules_the_first_decides(machine: Machine) -> None:
+    machine.ftdi(0)
+    narrow = DESK.replace("ttyUSB*", "ttyUSB0").replace("[5]", '["*"]')
+    assert decided(machine, "ttyUSB0", DESK + narrow) == (True, "ttyUSB* (line 1)")
+    assert decided(machine, "ttyUSB0", narrow + DESK) == (True, "ttyUSB0 (line 1)")
+    assert decided(machine, "ttyUSB0", DESK + DESK) == (True, "ttyUSB* (line 1)")
 
 
 def toml(wanted: str) -> str:

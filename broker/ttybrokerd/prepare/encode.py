@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ttybroker.wire import Value
 from ttybrokerd.prepare.policy import Policy, Rule, Subjects
-from ttybrokerd.root import plan
+from ttybrokerd.root import plan, words
 
 
 class Origin(Value):
@@ -101,6 +101,7 @@ def _rules(policy: Policy, main: str) -> bytes:
     for rule in policy.rules:
         flags = plan.ALLOWS * rule.allows | plan.CONSOLE * rule.console | plan.PTY * rule.pty
         flags |= plan.UNKNOWN * rule.subjects.unknown | plan.ACTIVE * rule.active
+        flags |= plan.UNNAMED * rule.unnamed
         file = paths.index(rule.path)
         records.append(plan.RULE.pack(rule.line, file, flags, rule.max_lease or 0))
     return b"".join(records)
@@ -126,14 +127,27 @@ class _Port:
         for seat in subjects.seats:
             self.gids.setdefault(plan.SEATS + seats.index(seat), number)
         self.flags |= plan.PTY * rule.pty | plan.DENIES * (not rule.allows)
+        self.flags |= plan.UNNAMED * rule.unnamed
+
+
+def _key(rule: Rule) -> str:
+    verb = "+" if rule.allows else "-"
+    return f"{rule.port} {verb}{rule.words}" if rule.words else rule.port
 
 
 def _ports(policy: Policy, seats: Sequence[str]) -> bytes:
     ports: dict[str, _Port] = {}
     for number, rule in enumerate(policy.rules):
-        verb = "+" if rule.allows else "-"
-        port = f"{rule.port} {verb}{rule.words}" if rule.words else rule.port
-        ports.setdefault(port, _Port()).add(number, rule, seats)
+        if not rule.unnamed:
+            ports.setdefault(_key(rule), _Port()).add(number, rule, seats)
+    rest = [(number, rule) for number, rule in enumerate(policy.rules) if rule.unnamed]
+    for _, rule in rest:  # an alias that is words is another name of such a device
+        for device in filter(words.are, policy.aliases.values()):
+            ports.setdefault(f"{rule.port} +{device}", _Port())
+    named = set(ports)
+    for number, rule in rest:
+        if _key(rule) not in named:
+            ports.setdefault(_key(rule), _Port()).add(number, rule, seats)
     uids = [pair for port in ports.values() for pair in sorted(port.uids.items())]
     gids = [pair for port in ports.values() for pair in sorted(port.gids.items())]
     return b"".join(

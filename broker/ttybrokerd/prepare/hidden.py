@@ -19,12 +19,19 @@ Token = frozenset[str] | None  # the characters that it stands for; None: any nu
 def hidden(policy: Policy) -> list[str]:
     """Return what `--check` warns of, each as FILE:LINE: rule: what, in the order of the rules.
 
-    A rule never applies if an earlier one is about all of its ports and names all of its users. A
-    glob is not about a kernel name that the policy makes an alias.
+    A rule never applies if an earlier one is about all of its ports and names all of its users; one
+    about unnamed ports, if any other is about all of them. A glob is not about a kernel name that
+    the policy makes an alias.
     """
     found = []
     for number, late in enumerate(policy.rules):
+        if late.unnamed and (where := _named_at(policy, late)):
+            why = f"{where} names these ports"
+            found.append(f"{late.where}: rule: {late.port} never applies: {why}")
+            continue
         for early in policy.rules[:number] if _names_somebody(late.subjects) else ():
+            if early.unnamed and not late.unnamed:
+                continue
             if _covers_users(early.subjects, late.subjects) and _same_port(policy, early, late):
                 why = f"{early.where} comes first, about the same ports and users"
                 found.append(f"{late.where}: rule: {late.port} never applies: {why}")
@@ -41,6 +48,12 @@ def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
         for alias in policy.aliases:
             if portname.split(alias) is not None and portname.matches(alias, rule.port):
                 yield alias
+
+
+def _named_at(policy: Policy, rule: Rule) -> str:
+    """Where another rule names all of these unnamed ports, "" if none does."""
+    others = (one for one in policy.rules if not one.unnamed and _same_port(policy, one, rule))
+    return next((one.where for one in others), "")
 
 
 def _same_port(policy: Policy, early: Rule, late: Rule) -> bool:

@@ -23,7 +23,8 @@ from ttybrokerd.root.plan import SEATS, PolicyError
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: ttybroker/sysfs.py
-RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "while", "console", "class", *WORDS}
+RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "while", "console", "class", "unnamed",
+             *WORDS}  # fmt: skip
 # As sysfs has a vendor or product: four digits. Fewer match none, unless a * stands for the rest.
 ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
 # systemd's src/basic/login-util.c, seat_name_is_valid(), has the names of seats.
@@ -61,7 +62,8 @@ class Rule(Value):
 
     `device` is set on aliases alone, a path or words; `words` on kernel names, of whose devices it
     is about those alone. `max_lease` is in seconds. `active`: its leases last only as long as their
-    user has the active session of a seat.
+    user has the active session of a seat. `unnamed`: it is about devices that no other rule is
+    about.
     """
 
     line: int
@@ -75,6 +77,7 @@ class Rule(Value):
     path: str = ""
     words: str = ""
     active: bool = False
+    unnamed: bool = False
 
     @property
     def where(self) -> str:
@@ -240,6 +243,7 @@ class _Parser:
             self.path,
             wanted,
             self.is_active(table, number),
+            self.is_unnamed(table, device, number),
         )
 
     def subjects(self, table: dict[str, Any], key: str, number: int | None) -> Subjects:
@@ -359,6 +363,16 @@ class _Parser:
             raise self.error("while", number, 'must be "active"')
         if "deny" in table:
             raise self.error("while", number, "a rule that denies leases nothing")
+        return True
+
+    def is_unnamed(self, table: dict[str, Any], device: str | None, number: int) -> bool:
+        if not self.flag(table, "unnamed", number):
+            return False
+        if device is not None or self.is_pty(table, number):
+            raise self.error("unnamed", number, "this is for kernel names of real ports")
+        if "deny" in table:
+            what = "what no rule names is refused anyway; this is for allow"
+            raise self.error("unnamed", number, what)
         return True
 
     def flag(self, table: dict[str, Any], key: str, number: int) -> bool:

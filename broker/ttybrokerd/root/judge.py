@@ -118,8 +118,9 @@ class Judge:
         """Judge what was looked at, for which this rule was found by its name.
 
         Raises Refusal EACCES if the device is denied under another of its names: its kernel name
-        and each alias that leads to it are names of one device. Raises ENODEV if it is another by
-        now, which another rule is about.
+        and each alias that leads to it are names of one device. So too if the rule is about devices
+        that no other is about, and an alias leads to it. Raises ENODEV if it is another by now,
+        which another rule is about.
         """
         groups = self.groups(who)
         decisions = [self.plan.decide(who.uid, groups, alias)
@@ -133,6 +134,11 @@ class Judge:
             if str(decision.rule) != rule:  # guard: rule-of-the-very-node
                 what = "another device has its name by now"
                 raise Refusal(errno.ENODEV, what, advice="ask again")
+            if decision.rule is not None and decision.rule.unnamed:
+                for alias, device in self.plan.aliases.items():
+                    if self._leads_to(alias, device, target, kernel_name):  # guard: alias-is-a-name
+                        what = f"not permitted: it is {alias}, and rule {rule} is about ports that"
+                        raise Refusal(errno.EACCES, f"{what} no other rule names", rule=rule)
         for decision in decisions:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:

@@ -22,7 +22,8 @@ A text is a u32 length and that many bytes of UTF-8. Lists of uids and gids are 
 A port is what rules say in `port`; where these have words that say what the device is, it is
 `port`, a space, + or - (they allow or deny) and the words. For each, `everybody`, and beside each
 uid and gid, is the first rule that names them (NONE: no rule does), so that a decision does not
-walk the rules. Who sits at a seat that is number n has the gid SEATS + n.
+walk the rules. What is UNNAMED decides where no other port fits; where there is one, the words of
+aliases are ports, too. Who sits at a seat that is number n has the gid SEATS + n.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ MAGIC = b"ttyplan3"
 MAX_BYTES = 16 << 20
 NONE = 0xFFFFFFFF  # no rule
 ALLOWS, CONSOLE, PTY = 1, 2, 4  # a rule's flags
-DENIES = 8  # a port's, beside PTY: some rule about it denies
+DENIES = 8  # a port's, beside PTY and UNNAMED: some rule about it denies
 UNKNOWN = 16  # a rule's: it denies everybody, because nobody knows a name in it
 ACTIVE = 32  # a rule's: it is for users who sit at the machine, as long as they do
+UNNAMED = 64  # a rule's and a port's: it is about devices that no other rule is about
 SEATS = 0xFFF00000  # the first of the numbers that stand for seats among the gids
 ELSEWHERE = 600.0  # seconds for which names from LDAP and the like are good at a start
 LOOK_AGAIN = 1.0  # seconds
@@ -78,6 +80,7 @@ class Rule(Value):
 
     `line` is that of its [[rule]] in the drop-in `file`, or in the policy where that is "".
     `max_lease` is in seconds. `active`: for users who sit at the machine, as long as they do.
+    `unnamed`: of devices that no other rule is about.
     """
 
     line: int
@@ -89,6 +92,7 @@ class Rule(Value):
     pty: bool
     unknown: bool = False
     active: bool = False
+    unnamed: bool = False
 
     def __str__(self) -> str:
         file = self.file and f"{self.file}, "
@@ -183,7 +187,7 @@ class Plan:
     rules: list[tuple[int, int, int, float]]
     numbers: Numbers
     places: list[Place]
-    worded: bool  # whether any of them has words
+    worded: bool  # whether any of them has words or is unnamed: what a device is decides, too
     exact: dict[str, list[Place]]  # by what rules say in `port`
     globs: dict[str, list[Place]]  # those of them with *, ? or [, by what stands before it
 
@@ -222,7 +226,8 @@ class Plan:
         line, file, flags, seconds = self.rules[first]
         allows = bool(flags & ALLOWS)
         rule = Rule(line, self.files[file], port, allows, seconds or None, bool(flags & CONSOLE),
-                    bool(flags & PTY), bool(flags & UNKNOWN), bool(flags & ACTIVE))  # fmt: skip
+                    bool(flags & PTY), bool(flags & UNKNOWN), bool(flags & ACTIVE),
+                    bool(flags & UNNAMED))  # fmt: skip
         return Decision(allows, True, rule, device)
 
     def is_pty(self, name: str) -> bool:
@@ -263,15 +268,17 @@ class Plan:
         return self._fitting(name, found) if self.worded else found  # guard: words-of-a-rule
 
     def _fitting(self, name: str, places: list[Place]) -> list[Place]:
-        """Those of them whose words, if any, are true of the device with this kernel name. Where
-        nothing is known of it, the denials are."""
-        if not any(place.words for place in places):
-            return places
-        facts = self.facts(name)
-        if facts is None:
-            # guard: unknown-is-denied
-            return [place for place in places if not place.words or place.flags & DENIES]
-        return [place for place in places if not place.words or words.fit(place.words, facts)]
+        """Those of them whose words, if any, are true of the device with this kernel name, and the
+        unnamed ones if there is no other. Where nothing is known of it, those of denials are."""
+        if any(place.words for place in places):
+            facts = self.facts(name)
+            if facts is None:
+                # guard: unknown-is-denied
+                return [place for place in places if place.flags & DENIES
+                        or not (place.words or place.flags & UNNAMED)]  # fmt: skip
+            places = [place for place in places if not place.words or words.fit(place.words, facts)]
+        named = [place for place in places if not place.flags & UNNAMED]
+        return named or places  # guard: unnamed-is-last
 
 
 def decode(data: bytes) -> Plan:
@@ -330,7 +337,7 @@ def _read_ports(reader: _Reader, plan: Plan) -> None:
     at, groups_at, most = 0, 0, len(plan.rules)
     for port, record in zip(ports, records, strict=True):
         everybody, _, _, flags = record
-        if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES):
+        if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES | UNNAMED):
             raise BadPlan("a port without its rule")
         place = Place(port, record, at, groups_at)
         plan.places.append(place)
@@ -341,7 +348,7 @@ def _read_ports(reader: _Reader, plan: Plan) -> None:
         prefix = portname.literal(place.port)
         if prefix != place.port:
             plan.globs.setdefault(prefix, []).append(place)
-    plan.worded = any(place.words for place in plan.places)
+    plan.worded = any(place.words or place.flags & UNNAMED for place in plan.places)
     # guard: plan-rule-numbers
     if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
         raise BadPlan("a user without a rule")

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 
+import pexpect
 import pytest
 
+from adapters import Adapters
 from lines import raw
-from service import ALICE, BOB, LAB_POLICY, POLICY, Service, run, until
+from seat import activate, login
+from service import ALICE, BOB, LAB_POLICY, PATIENT, POLICY, Service, run, until
 from support.children import Chat
 from ttybroker import NotPermitted, open_fd, open_tty
 
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.systemd
 PACKAGES = Path(os.environ.get("PACKAGES", "."))
 EXAMPLES = Path("/project/packaging/examples")
 SHIPPED = Path("/project/broker/ttybrokerd/prepare/policy.toml")
+DESK = Path("/etc/ttybroker/policy.d/90-desk.toml")
 NAMES = ("ttybroker", "python3-ttybroker")
 PLACES = ("/etc/ttybroker", "/run/ttybroker", "/usr/lib/ttybroker",
           "/usr/lib/python3/dist-packages/ttybroker",
@@ -69,6 +73,7 @@ def test_a_purge_leaves_nothing_and_an_install_is_ready(
     install()
     assert sorted(installed()) == sorted(purged)
     assert POLICY.read_bytes() == SHIPPED.read_bytes()
+    assert DESK.read_bytes() == Path("/usr/share/ttybroker/desk.toml").read_bytes()
     assert state("ttybroker.socket") == "active"
     assert run("systemctl", "is-enabled", "ttybroker.socket") == "enabled"
     assert broker.pid == 0  # until somebody asks
@@ -79,14 +84,42 @@ def test_a_purge_leaves_nothing_and_an_install_is_ready(
     assert broker.pid != 0
 
 
+@pytest.mark.timeout(2 * SLOW)
+@pytest.mark.usefixtures("purged")
+def test_the_person_at_a_new_machine_has_what_he_plugs_in(
+    broker: Service, adapters: Adapters
+) -> None:
+    """He is in no group but his own, and was logged in before the package came."""
+    with login(BOB, 2) as bobs, login(ALICE, 3):
+        activate(bobs)
+        install()
+        name = adapters.plug(0)  # wired to ttyS3
+        far = os.open("/dev/ttyS3", os.O_RDWR | os.O_NOCTTY)
+        raw(far)
+        words = ["-u", "bob", "--", "ttybroker", "term", name, "9600"]
+        screen = pexpect.spawn("runuser", words, timeout=PATIENT, cwd="/")
+        try:
+            until("the port", lambda: any(port.name == name for port in broker.held()))
+            holder = broker.port(name).holder
+            assert holder is not None and holder.uid == BOB
+            os.write(far, b"here I am\r\n")
+            screen.expect_exact("here I am")
+        finally:
+            screen.close(force=True)
+            os.close(far)
+        until("the port to be free", lambda: not broker.held(), told=broker.log)
+    told = broker.child(BOB, lambda chat: ask(chat, name)).hear(60)
+    assert "no rule of the policy allows it" in told
+
+
 def state(unit: str) -> str:
     return run("systemctl", "show", "--value", "-p", "ActiveState", unit)
 
 
-def ask(chat: Chat) -> None:
+def ask(chat: Chat, name: str = "ttyS1") -> None:
     """What the broker says."""
     try:
-        os.close(open_fd("ttyS1"))
+        os.close(open_fd(name))
         chat.say("granted")
     except NotPermitted as refusal:
         chat.say(str(refusal))

@@ -1,0 +1,38 @@
+"""Sessions at the machine, by PAM and logind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+from service import run, until
+
+
+def session(uid: int) -> str:
+    """The user's session with a seat, "" if there is none."""
+    sessions = json.loads(run("loginctl", "list-sessions", "--output=json"))
+    return next((one["session"] for one in sessions if one["uid"] == uid and one["seat"]), "")
+
+
+@contextlib.contextmanager
+def login(uid: int, terminal: int) -> Iterator[str]:
+    """A session of the user on this virtual terminal, by PAM; its name."""
+    unit = f"login-on-{terminal}.service"
+    run("systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--uid={uid}",
+        "--property=PAMName=login", f"--property=TTYPath=/dev/tty{terminal}",
+        "--property=StandardInput=tty-force", "--property=StandardOutput=tty",
+        "sleep", "600")  # fmt: skip
+    try:
+        until("a session", lambda: session(uid))
+        yield session(uid)
+    finally:
+        run("systemctl", "stop", unit)
+        until("the end of the session", lambda: not session(uid))
+
+
+def activate(name: str) -> None:
+    """Bring a session to the front, as Ctrl-Alt-F2 does."""
+    run("loginctl", "activate", name)
+    until("the switch", lambda: run("loginctl", "show-session", "--value", "-p", "Active", name)
+          == "yes")  # fmt: skip
