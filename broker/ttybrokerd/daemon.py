@@ -29,6 +29,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 USAGE = """usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR]
        ttybrokerd --prepare [--policy FILE] [--socket PATH]
        ttybrokerd --check [--policy FILE]
+       ttybrokerd --udev-rules [--policy FILE]
        ttybrokerd --version | --help"""
 HELP = f"""
 Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
@@ -38,6 +39,7 @@ Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
   --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
   --prepare       check the policy, write the plan that the daemon reads on SIGHUP, and exit
   --check         check the policy, which may be a draft anywhere, and exit
+  --udev-rules    print rules for udev: nobody else is to probe the adapters of the policy
   --version       say which version this is
 
 SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""
@@ -49,7 +51,7 @@ class Options(Value):
     policy: str | None
     socket: str
     lock_dir: str
-    action: str  # "serve", "prepare", "check", "version" or "help"
+    action: str  # "serve", "prepare", "check", "udev-rules", "version" or "help"
 
 
 class Usage(Exception):
@@ -100,7 +102,7 @@ def _parse(argv: list[str]) -> Options:
             if argument is None:
                 raise Usage(f"{option}: its argument is missing")
             options[option] = argument
-        elif word in ("--prepare", "--check", "--version", "--help", "-h"):
+        elif word in ("--prepare", "--check", "--udev-rules", "--version", "--help", "-h"):
             action = "help" if word == "-h" else word[2:]
         else:
             raise Usage(f"{word}: not an option")
@@ -115,11 +117,13 @@ def _parse(argv: list[str]) -> Options:
 
 
 def _judge(options: Options) -> int:
-    """Do --check or --prepare. What they need is loaded here, and in no process that serves."""
+    """Do what is no service. What that needs is loaded here, and in no process that serves."""
     from ttybrokerd.prepare import command
 
     if options.action == "check":
         return command.check(options.policy)
+    if options.action == "udev-rules":
+        return command.udev_rules(options.policy)
     if os.geteuid() != 0:
         raise CannotStart("--prepare needs root, whose the plan must be; --check does not")
     return command.prepare(options.policy, os.path.dirname(options.socket))

@@ -147,6 +147,8 @@ def _list(options: argparse.Namespace) -> int:
         _show_copies(ports, pid, options.json)
     elif ports or not missing:
         (listing.show_json if options.json else listing.show)(ports, lines)
+    if options.details and not options.json:
+        _warn_of_probes(ports)
     for name in missing:
         from ttybroker.names import did_you_mean
 
@@ -177,6 +179,16 @@ def _look(
         if port.facts
     }
     return ports, lines
+
+
+def _warn_of_probes(ports: list[PortInfo]) -> None:
+    from ttybroker.modems import probed
+
+    devices = probed([port.device for port in ports])
+    names = [port.name for port in ports if port.device in devices]
+    if names:
+        what = f"ModemManager runs, and may write to {', '.join(names)}, also while somebody has it"
+        _say(f"{what}; to keep it off: ttybrokerd --udev-rules")
 
 
 def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:

@@ -18,6 +18,8 @@ PACKAGES=systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,strace
 PACKAGES=$PACKAGES,python3,python3-serial,python3-prctl,python3-seccomp
 PACKAGES=$PACKAGES,python3-pytest,python3-pytest-timeout,python3-pexpect
 PACKAGES=$PACKAGES,lrzsz,picocom,minicom,cu
+# A root that writes to ports which it finds; a test starts it.
+PACKAGES=$PACKAGES,modemmanager
 # ext4 needs crc32c, which has had two names.
 ROOT_MODULES="virtio_pci virtio_blk ext4 overlay"
 CRC32C="crc32c_generic crc32c-cryptoapi"

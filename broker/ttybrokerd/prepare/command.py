@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sized
 
+from ttybrokerd.prepare import udev
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
 from ttybrokerd.prepare.files import Stamps, why_untrusted
@@ -34,6 +35,17 @@ def check(named: str | None) -> int:
         print(f"note: {why}", file=sys.stderr)
     rules, aliases = _count(policy.rules, "rule"), _count(policy.aliases, "alias", "aliases")
     print(f"{path}: {rules}, {aliases}: good")
+    return 0
+
+
+def udev_rules(named: str | None) -> int:
+    """Print rules for udev(7) about the policy's adapters. Return the exit status."""
+    path = plan.policy_path(named)
+    draft = path not in (plan.POLICY, plan.SHIPPED)
+    policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
+    if mistakes:
+        return _say_mistakes(mistakes)
+    print(udev.rules(policy), end="")
     return 0
 
 
