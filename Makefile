@@ -16,7 +16,7 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 	zsh fish systemd bubblewrap
 # More of them, and those of PyPI and npm: for `make matrix` alone.
 MATRIX_NEEDS := avrdude flashrom mbpoll libhamlib-utils gammu tcl expect \
-	libdevice-serialport-perl ruby php-cli erlang-base ppp
+	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2
 SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
@@ -51,6 +51,7 @@ lab-clean:
 matrix: $(VENV)/ready $(VENV)/test-needs $(VENV)/matrix/ready
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py tests/matrix/test_locks.py \
 		--write-matrix
+	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_labgrid.py
 
 # All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest); with WRITE=1 what
 # they did goes into docs/attacks.md.
