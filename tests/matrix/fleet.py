@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from matrix.namespace import INSTALLED
-from matrix.stage import NAMELESS, Installation, Stage
+from matrix.stage import AGAIN, NAMELESS, Installation, Stage
 from support.children import Chat, Child
 from support.ptys import Pty
 from support.rig import Rig
 from support.users import BOB
 from support.waiting import TIMEOUT, wait_readable
+from ttybroker import client
 
 EXAMPLE = Path(__file__).parents[2] / "packaging/examples/labgrid"
 LABGRID = INSTALLED / "labgrid"
@@ -114,7 +115,7 @@ class Machine:
         end = time.monotonic() + TIMEOUT
         while ready not in path.read_bytes():
             assert process.poll() is None and time.monotonic() < end, path.read_text()
-            time.sleep(0.05)
+            time.sleep(AGAIN)
         return process
 
     def client(self, *words: str) -> str:
@@ -181,3 +182,12 @@ def hear_line(process: subprocess.Popen[bytes], text: str) -> None:
         wait_readable(process.stdout.fileno(), f"{text!r}, got {heard!r}")
         heard += (data := os.read(process.stdout.fileno(), 4096))
         assert data, heard.decode()
+
+
+def until_waiting(socket: str, name: str) -> None:
+    """Ask until somebody waits for the port."""
+    end = time.monotonic() + TIMEOUT
+    with client.connect(socket) as broker:
+        while broker.ports((name,))[0].waiting != 1:
+            assert time.monotonic() < end, f"nobody waits for {name}"
+            time.sleep(AGAIN)

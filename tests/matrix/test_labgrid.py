@@ -10,14 +10,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from matrix.fleet import BOARD, EXAMPLE, LABGRID, PYTHON, Host, Machine, Net, hear_line, kill
+from matrix.fleet import (
+    BOARD,
+    EXAMPLE,
+    LABGRID,
+    PYTHON,
+    Host,
+    Machine,
+    Net,
+    hear_line,
+    kill,
+    until_waiting,
+)
 from matrix.stage import Installation, Stage
 from support.children import Chat
 from support.processes import PR_SET_CHILD_SUBREAPER, prctl
 from support.rig import Rig
 from support.users import BOB
 from support.waiting import TIMEOUT
-from ttybroker import client, open_fd, open_tty
+from ttybroker import open_fd, open_tty
 
 pytestmark = [
     pytest.mark.root,
@@ -229,8 +240,5 @@ def test_a_local_program_that_waits_has_the_port_after_the_place(fleet: Fleet) -
     socket = str(host.rig.socket)
     with fleet.console(host):
         local = host.rig.child(BOB, lambda _: os.close(open_fd(BOARD, broker=socket, wait=TIMEOUT)))
-        with client.connect(socket) as broker:
-            end = time.monotonic() + TIMEOUT
-            while broker.ports((BOARD,))[0].waiting != 1:
-                assert time.monotonic() < end, "it does not wait"
+        until_waiting(socket, BOARD)
     local.result()
