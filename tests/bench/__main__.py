@@ -23,7 +23,7 @@ from bench.build import Bench, CannotBuild
 from bench.figures import Row
 
 TOPICS = ("lines", "start", "opens", "rules", "reload", "launch", "crowd", "watch", "memory",
-          "commands", "traffic", "terminal")  # fmt: skip
+          "commands", "traffic", "terminal", "scale")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

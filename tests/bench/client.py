@@ -93,6 +93,19 @@ def cycles(count: int, ports: int, start: int) -> None:
         os.close(open_fd(f"p{turn % ports}", broker=sock, wait=30))
 
 
+def opens(count: int, first: int, ports: int) -> list[float]:
+    """Open and close so often one of these ports, by a connection of its own each time, as a
+    program does that wants one port. Returns the seconds of each open.
+    """
+    spent = []
+    for turn in range(count):
+        before = now()
+        descriptor = open_fd(f"p{first + turn % ports}", broker=PATH, wait=30)
+        spent.append(now() - before)
+        os.close(descriptor)
+    return spent
+
+
 def until_told(ports: int) -> list[tuple[float, float]]:
     """Open and close a port each 10 ms until a line comes.
 
@@ -135,8 +148,8 @@ def ports(count: int) -> float:
 
 
 COMMANDS = {name: globals()[name]
-            for name in ("dial", "first", "let_go", "pass_on", "burst", "cycles", "until_told",
-                         "check", "ports")}  # fmt: skip
+            for name in ("dial", "first", "let_go", "pass_on", "burst", "cycles", "opens",
+                         "until_told", "check", "ports")}  # fmt: skip
 kept: list[int] = []
 if len(sys.argv) > 3:
     c_backend = socket.socket(fileno=int(sys.argv[3]))

@@ -27,9 +27,9 @@ def rows(bench: Bench) -> list[Row]:
             client.send("until_told", PORTS)
         calm, watched = [], []
         for _ in range(ROUNDS):
-            calm.append(_busy(rig))
+            calm.append(busy(rig))
             with _watcher(rig) as watcher:
-                watched.append(_busy(rig))
+                watched.append(busy(rig))
                 watcher.terminate()
         opens = sum(len(client.interrupt()) for client in clients)
     more = [after - before for before, after in zip(calm, watched, strict=True)]
@@ -53,7 +53,7 @@ def _watcher(rig: Rig) -> subprocess.Popen[bytes]:
     return watcher
 
 
-def _busy(rig: Rig) -> float:
+def busy(rig: Rig) -> float:
     """The daemon's share of a processor in the next SECONDS, in percent."""
     before, began = _spent(rig.pid), time.monotonic()
     time.sleep(SECONDS)
