@@ -202,7 +202,8 @@ def test_a_confined_daemon_knows_a_device_by_what_sysfs_says(rig: Rig) -> None:
 SLOW = """
 import os
 from ttybrokerd.root.device import Devices
-told = os.open("{told}", os.O_WRONLY | os.O_CLOEXEC)  # now: it will be out of reach
+# Now, for they will be out of reach; and to read as well, for it may be told after the test's end.
+told = os.open("{told}", os.O_RDWR | os.O_CLOEXEC)
 gate = os.open("{gate}", os.O_RDONLY | os.O_CLOEXEC)
 true = Devices.open
 def open(self, seen, *rest, **more):

@@ -174,8 +174,10 @@ class Rig:
                     status = daemon.stop()
                     if status != 0:
                         problems.append(f"the daemon ended with {status}:\n{daemon.output()}")
-                except (AssertionError, OSError) as error:
+                except AssertionError as error:
                     problems.append(str(error))
+                except OSError as error:  # it has ended before
+                    problems.append(f"{error}; log:\n{daemon.output()}")
         for pty in self.ports.values():
             pty.close()
         for pid in children() - self._before:
