@@ -64,14 +64,19 @@ def minicom_sends(screen: pexpect.spawn) -> None:
     screen.send("\r")  # no file is marked: ask for its name
     screen.expect_exact("filename")
     screen.send("file\r")
-    screen.expect("press any key")
-    screen.send("\r")
+    minicom_ends(screen)
 
 
 def minicom_receives(screen: pexpect.spawn) -> None:
     """It begins by itself when the other side's first word comes: the key that asks for it would
     race with that (do_terminal() in minicom's main.c)."""
-    screen.expect("press any key")
+    minicom_ends(screen)
+
+
+def minicom_ends(screen: pexpect.spawn) -> None:
+    """It shows what sz or rz say. Then it waits for a key up to 2.9; from 2.10 on its window just
+    goes away, and the key goes to the line."""
+    screen.expect_exact("Transfer complete")
     screen.send("\r")
 
 
