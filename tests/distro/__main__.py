@@ -1,6 +1,7 @@
 """`make distro D=trixie`: demo, check, deb and test on another release of Debian.
 
     make distro D=sid STEPS="demo deb"                  some of the steps, in this order
+    make distro D=sid STEPS=matrix                      its versions of the programs
     make distro D=sid STEPS=tests/unit                  a folder of tests, or a file
     make distro D=sid PYTHON=/usr/bin/python3.15        another of its interpreters
 
@@ -9,7 +10,8 @@ and certificates, nothing else. In it is a clean clone of HEAD, and each step is
 tells a newcomer to type, as root; what deb built is then tried by packages.sh. Packages that steps
 install stay in the root, which is kept in .distro; `make distro-clean` takes all of them away.
 
-What each step came to goes into docs/releases.md, with the commit.
+What each step came to goes into docs/releases.md, with the commit; what `matrix` found goes into a
+column of docs/programs.md.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ ROOT = HERE.parents[1]
 CACHE = ROOT / ".distro"
 RELEASES = ("bookworm", "trixie", "forky", "sid")
 STEPS = ("demo", "check", "deb", "test")
+PROGRAMS = ROOT / "docs" / "programs.md"
 CLONE = "root/ttybroker"  # for its owner alone, as root's home is
 NOT_SOURCE = (".venv", ".distro", ".lab", "build", "dist", "__pycache__")
 CERTIFICATES = "etc/ssl/machine.crt"  # this machine's, which may know a registry that others do not
@@ -47,7 +50,11 @@ def main(release: str, python: str, steps: list[str]) -> int:
     failed = False
     for step in steps:
         started = time.monotonic()
+        if step == "matrix":
+            shutil.copy(PROGRAMS, root / CLONE / "docs")
         status, last = _run(root, python, step)
+        if step == "matrix":
+            shutil.copy(root / CLONE / "docs" / PROGRAMS.name, PROGRAMS)
         seconds = time.monotonic() - started
         failed |= status != 0
         found = table.Found(release, _version(root, python), step, _came_to(status, last, seconds),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from distro.table import HEAD, PAGE, Found, put
+from matrix import table as matrix
 from matrix.programs import Program, Since
 
 ROW = Found("trixie", "3.13.5", "demo", "ok (45 s)", "abc1234")
@@ -37,3 +40,24 @@ def test_a_program_is_what_it_is_in_its_version() -> None:
     assert found == {
         "2.8": ("LCK file", "x"), "2.9": ("flock", "x"), "2.10": ("flock", "x -u")
     }  # fmt: skip
+
+
+def test_a_run_on_another_release_adds_its_column_and_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "programs.md"
+    before = matrix.committed()
+    page.write_text(matrix.PAGE.read_text())
+    monkeypatch.setattr(matrix, "PAGE", page)
+    monkeypatch.setattr(matrix, "RELEASE", "another")
+    found = {(program.name, launcher): matrix.WORKS
+             for program in matrix.ALL for launcher in matrix.LAUNCHERS}  # fmt: skip
+    found["picocom", "ttyrun"] = matrix.FAILS
+    matrix.write(found)
+    after = matrix.committed()
+    cells = {name: cells.pop("another").split(" ", 1)[1] for name, cells in after.items()}
+    assert after == before
+    assert cells.pop("picocom") == "fails under ttyrun" and set(cells.values()) == {"works"}
+    assert matrix.differences(found) == []
+    found["picocom", "ttyrun"] = matrix.WORKS
+    assert len(matrix.differences(found)) == 1
