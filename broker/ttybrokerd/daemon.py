@@ -11,7 +11,7 @@ import time
 from ttybroker.version import VERSION
 from ttybroker.wire import SOCKET, Value
 from ttybrokerd import start
-from ttybrokerd.root import TYPE_CHECKING, confine, locks, plan
+from ttybrokerd.root import TYPE_CHECKING, confine, fresh, locks
 from ttybrokerd.root.clients import BACKLOG
 from ttybrokerd.root.linux import signal, socket
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
@@ -26,23 +26,6 @@ if TYPE_CHECKING:
 PAUSE = 1.0
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-USAGE = """usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR]
-       ttybrokerd --prepare [--policy FILE] [--socket PATH]
-       ttybrokerd --check [--policy FILE]
-       ttybrokerd --udev-rules [--policy FILE]
-       ttybrokerd --version | --help"""
-HELP = f"""
-Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
-
-  --policy FILE   who may use what; default {plan.POLICY}, or as shipped
-  --socket PATH   where to listen; default {SOCKET}
-  --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
-  --prepare       check the policy, write the plan that the daemon reads on SIGHUP, and exit
-  --check         check the policy, which may be a draft anywhere, and exit
-  --udev-rules    print rules for udev: nobody else is to probe the adapters of the policy
-  --version       say which version this is
-
-SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""
 
 
 class Options(Value):
@@ -67,10 +50,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = _parse(sys.argv[1:] if argv is None else argv)
     except Usage as error:
+        from ttybrokerd.prepare.usage import USAGE
+
         print(f"ttybrokerd: {error}\n{USAGE}", file=sys.stderr)
         return 2
     if options.action == "help":
-        print(f"{USAGE}\n{HELP}")
+        from ttybrokerd.prepare.usage import HELP
+
+        print(HELP)
         return 0
     if options.action == "version":
         print(f"ttybrokerd {VERSION}")
@@ -149,7 +136,7 @@ def _serve(options: Options) -> NoReturn:
     server = Server(policy, options.lock_dir, log, systemd)  # may fail: no socket yet
     listener, own_path = _listener(options.socket, sockets)
     _own_session()
-    kept_plan = plan.kept_at(directory, policy.policy)
+    kept_plan = fresh.kept_at(directory, policy.policy)
     places = server.places().replace(plan=kept_plan, socket=own_path)
     bounds = confine.bounds(places, policy.seccomp, policy.filter)
 

@@ -10,7 +10,7 @@ import errno
 import gc
 import os
 
-from ttybrokerd.root import linux, trust
+from ttybrokerd.root import fresh, linux, trust
 from ttybrokerd.root import plan as plans
 from ttybrokerd.root.plan import BadPlan, Plan
 
@@ -34,11 +34,11 @@ def plan_for(
     Else a child makes it, and keeps it there if it may and if `keep`. No thread may run. `warn`
     gets what is wrong with a plan that is there and not used. Raises OSError.
     """
-    path = plans.policy_path(policy)
+    path = fresh.policy_path(policy)
     try:
-        plan = plans.read(plans.kept_at(directory, path))
-        stale = plans.why_stale(plan, path, plans.made_for(), texts=True)
-        if stale is None and not plans.too_old(plan):  # guard: stale-plan, old-names
+        plan = plans.read(fresh.kept_at(directory, path))
+        stale = fresh.why_stale(plan, path, fresh.made_for(), texts=True)
+        if stale is None and not fresh.too_old(plan):  # guard: stale-plan, old-names
             return plan
     except trust.Untrusted as error:
         warn(f"no plan is read from {directory}: {error}")
@@ -52,8 +52,8 @@ def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
 
     Raises NotPrepared.
     """
-    path = plans.policy_path(policy)
-    kept = plans.kept_at(directory, path)
+    path = fresh.policy_path(policy)
+    kept = fresh.kept_at(directory, path)
     try:
         plan = plans.read(kept)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
         raise NotPrepared(f"{what}; restart the daemon") from None
     except (OSError, BadPlan) as error:
         raise NotPrepared(f"{kept}: {error}: {ADVICE}") from None
-    why = plans.why_stale(plan, path, old.made_for, texts=False)
+    why = fresh.why_stale(plan, path, old.made_for, texts=False)
     if why is not None:  # guard: reload-of-a-stale-plan
         raise NotPrepared(f"{why}: {ADVICE}")
     return plan

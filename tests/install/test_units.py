@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ttybrokerd.prepare.files import SHARED
-from ttybrokerd.root.plan import POLICY
+from ttybrokerd.root.fresh import POLICY
 from ttybrokerd.root.server import AGAIN
 
 TOP = Path(__file__).parents[2]

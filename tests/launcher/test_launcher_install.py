@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ttybrokerd.root.plan import SHIPPED
+from ttybrokerd.root.fresh import SHIPPED
 
 pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `broker`")
 

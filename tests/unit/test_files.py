@@ -13,7 +13,7 @@ from support.users import ALICE
 from ttybrokerd import start
 from ttybrokerd.prepare import accounts, command, files, make
 from ttybrokerd.prepare.files import Stamps
-from ttybrokerd.root import plan as plans
+from ttybrokerd.root import fresh
 from ttybrokerd.root.plan import Plan, decode
 
 pytestmark = pytest.mark.root
@@ -65,7 +65,7 @@ class Machine:
 @pytest.fixture
 def machine(safe_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(safe_dir)
-    monkeypatch.setattr(plans, "POLICY", str(made.policy))
+    monkeypatch.setattr(fresh, "POLICY", str(made.policy))
     monkeypatch.setattr(files, "RUN", str(made.run))
     monkeypatch.setattr(files, "SHARED", str(made.lib))
     monkeypatch.setattr(command, "NICE", 0)
@@ -135,7 +135,7 @@ def test_a_drop_in_may_be_about_another_files_alias(machine: Machine) -> None:
 def test_the_shipped_policy_has_the_machines_drop_ins(machine: Machine) -> None:
     machine.policy.unlink()
     (machine.lib / "50.toml").write_text(ALIAS.format("gps", "/dev/a", 5))
-    made = make.make(plans.SHIPPED)
+    made = make.make(fresh.SHIPPED)
     assert made.mistakes == ()
     assert decode(made.data).decide(5, frozenset(), "gps").allowed
 
@@ -340,6 +340,6 @@ def test_a_name_made_in_the_same_tick_is_seen(machine: Machine) -> None:
 def test_a_daemon_with_a_bad_drop_in_ends_when_that_is_mended(machine: Machine) -> None:
     (machine.run / "50.toml").write_text("nonsense")
     plan = decode(make.make(str(machine.policy)).data)
-    assert plan.lacks and plans.changed(plan, texts=False) is None
+    assert plan.lacks and fresh.changed(plan, texts=False) is None
     (machine.run / "50.toml").unlink()
-    assert plans.changed(plan, texts=False) == str(machine.run)
+    assert fresh.changed(plan, texts=False) == str(machine.run)

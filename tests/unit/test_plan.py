@@ -21,6 +21,7 @@ from ttybrokerd import start
 from ttybrokerd.prepare import accounts, command, make
 from ttybrokerd.prepare.encode import Origin, encode, read_names
 from ttybrokerd.prepare.policy import NOBODY, Policy, Rule, Subjects
+from ttybrokerd.root import fresh
 from ttybrokerd.root import plan as plans
 from ttybrokerd.root.judge import denied
 from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan, decode
@@ -97,7 +98,7 @@ def test_what_is_written_is_read(
     made: float,
     elsewhere: bool,
 ) -> None:
-    stamps = {"/a": (plans.FILE, *range(1, 9), 0), "/b\udcff": (plans.ABSENT, *[0] * 9)}
+    stamps = {"/a": (fresh.FILE, *range(1, 9), 0), "/b\udcff": (fresh.ABSENT, *[0] * 9)}
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     data = written(
         policy_of(listed, admins, *warnings),
@@ -128,7 +129,7 @@ def is_plan_or_bad(data: bytes) -> None:
         assert isinstance(plan.decide(ALICE, frozenset({20}), name), Decision)
         plan.is_pty(name)
     plan.is_admin(ALICE, frozenset())
-    plans.changed(plan, texts=True)
+    fresh.changed(plan, texts=True)
 
 
 WHOLE = written(
@@ -144,7 +145,7 @@ WHOLE = written(
         Subjects(False, frozenset({1000}), frozenset({4})),
         "a warning",
     ),
-    stamps={"/": plans.stamp("/", plans.PLACE), "/nowhere": (plans.ABSENT, *[0] * 9)},
+    stamps={"/": fresh.stamp("/", fresh.PLACE), "/nowhere": (fresh.ABSENT, *[0] * 9)},
 )  # fmt: skip
 
 
@@ -357,7 +358,7 @@ def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(ki
 # when it holds
 
 root = pytest.mark.root
-HERE = mock.Mock(made_for=plans.made_for())
+HERE = mock.Mock(made_for=fresh.made_for())
 RULE = '[[rule]]\nport = "ttyS*"\nallow = [{}]\n'
 USERS = {"alice": ALICE, "bob": BOB}
 GID = 2000
@@ -390,7 +391,7 @@ def prepare(policy: Path) -> None:
 
 
 def kept(policy: Path) -> Path:
-    return Path(plans.kept_at(str(policy.parent.parent), str(policy)))
+    return Path(fresh.kept_at(str(policy.parent.parent), str(policy)))
 
 
 def is_fresh(policy: Path) -> bool:
@@ -422,7 +423,7 @@ def in_the_same_tick(policy: Path) -> None:
     before = os.stat(policy)
     policy.write_text(policy.read_text().replace("alice", "elice"))
     text = dict(plans.read(str(kept(policy))).stamps)[str(policy)]
-    assert text[0] == plans.TEXT
+    assert text[0] == fresh.TEXT
 
     def coarse(path: str) -> os.stat_result:
         return before if path == str(policy) else LSTAT(path)
@@ -474,11 +475,11 @@ def test_a_plan_made_for_another_system_is_made_anew(
 ) -> None:
     system = os.uname()
     if what == "VERSION":
-        monkeypatch.setattr(plans, "VERSION", "0.0.0")
+        monkeypatch.setattr(fresh, "VERSION", "0.0.0")
     elif what == "sys.version":
         monkeypatch.setattr(sys, "version", "3.99")
     elif what == "dev_mode":
-        monkeypatch.setattr(plans.sys, "flags", mock.Mock(dev_mode=True))
+        monkeypatch.setattr(fresh.sys, "flags", mock.Mock(dev_mode=True))
     else:
         other = mock.Mock(release=system.release, machine=system.machine)
         setattr(other, what, "other")
@@ -489,7 +490,7 @@ def test_a_plan_made_for_another_system_is_made_anew(
 @root
 def test_a_plan_is_stamped_with_interpreter_and_libraries(policy: Path) -> None:
     stamps = plans.read(str(kept(policy))).stamps
-    paths = [path for path, stamp in stamps if stamp[0] != plans.ABSENT]
+    paths = [path for path, stamp in stamps if stamp[0] != fresh.ABSENT]
     for wanted in (r"/python3[.\d]*$", r"/libc[.-]", r"/libseccomp\.so", r"/syscalls\.py$"):
         assert any(re.search(wanted, path) for path in paths), wanted
 
@@ -509,9 +510,9 @@ def test_names_from_elsewhere_are_good_for_ten_minutes_at_a_start(
     (policy.parent.parent / "nsswitch.conf").write_text("passwd: files sss\n")
     prepare(policy)
     made = time.time()
-    for later, fresh in ((0, True), (590, True), (601, False), (-5, False)):
-        monkeypatch.setattr(plans.time, "time", lambda later=later: made + later)
-        assert is_fresh(policy) == fresh
+    for later, good in ((0, True), (590, True), (601, False), (-5, False)):
+        monkeypatch.setattr(fresh.time, "time", lambda later=later: made + later)
+        assert is_fresh(policy) == good
 
 
 @pytest.mark.parametrize(
@@ -746,8 +747,8 @@ def test_a_daemon_that_lacks_a_name_ends_when_it_may_be_known(
     plan, _ = started(policy)
     plan.ends = True
     plan.look()
-    later = time.time() + plans.ELSEWHERE + 1
-    monkeypatch.setattr(plans.time, "time", lambda: later)
+    later = time.time() + fresh.ELSEWHERE + 1
+    monkeypatch.setattr(fresh.time, "time", lambda: later)
     plan._looked = 0.0
     with pytest.raises(Mended):
         plan.look()
@@ -800,12 +801,12 @@ def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
     safe_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = safe_dir / "policy.toml"
-    monkeypatch.setattr(plans, "POLICY", str(mine))
+    monkeypatch.setattr(fresh, "POLICY", str(mine))
     plan = start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail)
-    assert (plan.policy, plan.mistake) == (plans.SHIPPED, "")
-    assert start.read_again(None, str(safe_dir), HERE).policy == plans.SHIPPED
+    assert (plan.policy, plan.mistake) == (fresh.SHIPPED, "")
+    assert start.read_again(None, str(safe_dir), HERE).policy == fresh.SHIPPED
     mine.write_text(RULE.format(1000))
-    assert plans.changed(plan, texts=False) == str(mine)
+    assert fresh.changed(plan, texts=False) == str(mine)
     assert start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail).policy == str(mine)
     missing = start.plan_for(f"{mine}.no", str(safe_dir), keep=True, warn=pytest.fail)
     assert missing.mistake == f"{mine}.no: No such file or directory"

@@ -13,7 +13,7 @@ from ttybrokerd.prepare.encode import read_names
 from ttybrokerd.prepare.files import Stamps, why_untrusted
 from ttybrokerd.prepare.make import judge, make
 from ttybrokerd.prepare.policy import NAMES, Policy, Subjects
-from ttybrokerd.root import plan, seats, trust
+from ttybrokerd.root import fresh, plan, seats, trust
 
 NICE = 10
 
@@ -25,8 +25,8 @@ def check(named: str | None) -> int:
     """
     from ttybrokerd.prepare.hidden import hidden  # a start has no use for it
 
-    path = plan.policy_path(named)
-    draft = path not in (plan.POLICY, plan.SHIPPED)
+    path = fresh.policy_path(named)
+    draft = path not in (fresh.POLICY, fresh.SHIPPED)
     policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
     if mistakes := mistakes or policy.unknown:  # guard: check-unknown-names
         return _say_mistakes(mistakes)
@@ -40,8 +40,8 @@ def check(named: str | None) -> int:
 
 def udev_rules(named: str | None) -> int:
     """Print rules for udev(7) about the policy's adapters. Return the exit status."""
-    path = plan.policy_path(named)
-    draft = path not in (plan.POLICY, plan.SHIPPED)
+    path = fresh.policy_path(named)
+    draft = path not in (fresh.POLICY, fresh.SHIPPED)
     policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
     if mistakes:
         return _say_mistakes(mistakes)
@@ -67,13 +67,13 @@ def prepare(named: str | None, directory: str) -> int:
     """
     with contextlib.suppress(PermissionError):  # the unit's filter forbids it
         os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
-    path = plan.policy_path(named)
+    path = fresh.policy_path(named)
     made = make(path)
     if mistakes := made.mistakes or made.policy.unknown:  # guard: reload-with-unknown-names
         return _say_mistakes(mistakes)
     _say_warnings(made.policy.warnings)
     os.makedirs(directory, 0o755, exist_ok=True)
-    keep(plan.kept_at(directory, path), made.data)
+    keep(fresh.kept_at(directory, path), made.data)
     return 0
 
 
@@ -86,7 +86,7 @@ def prepared(path: str, directory: str, keep_it: bool) -> bytes:
     # guard: keep-whole-plans-only
     if keep_it and not made.mistakes and not made.policy.unknown:
         try:
-            keep(plan.kept_at(directory, path), made.data)
+            keep(fresh.kept_at(directory, path), made.data)
         except OSError:  # such as a directory of others: then it is used once
             pass
     return made.data
@@ -95,7 +95,7 @@ def prepared(path: str, directory: str, keep_it: bool) -> bytes:
 def _last_names(path: str, directory: str) -> Mapping[str, Subjects]:
     """Whom the names in `deny` meant in the plan that is kept, which is the last good one."""
     try:
-        last = plan.read(plan.kept_at(directory, path))
+        last = plan.read(fresh.kept_at(directory, path))
         return read_names(last.names) if last.policy == path else NAMES
     except (OSError, ValueError):  # none, of another version, or where others could write it
         return NAMES

@@ -12,7 +12,7 @@ import time
 from binascii import crc32
 
 from ttybrokerd.prepare.policy import Text
-from ttybrokerd.root import linux, plan, trust
+from ttybrokerd.root import fresh, linux, trust
 from ttybrokerd.root.plan import PolicyError
 
 RUN = "/run/ttybroker/policy.d"
@@ -20,7 +20,7 @@ SHARED = "/usr/lib/ttybroker/policy.d"
 MAX_BYTES = 1 << 20  # of all files together
 MOST = 256  # drop-ins
 YOUNG = 1_000_000_000  # ns: a clock's tick, and the granularity of old file systems
-INSTALL = f"install it as {plan.POLICY}, owned by root and writable by nobody else"
+INSTALL = f"install it as {fresh.POLICY}, owned by root and writable by nobody else"
 DROP_IN = "a drop-in and its directories are root's, and writable by nobody else"
 COPY_IT = "copy the file, or mask the name by a link to /dev/null"
 
@@ -32,11 +32,11 @@ class Stamps(dict[str, tuple[int, ...]]):
         """Note how this path is now, if it was not noted before."""
         if path not in self:
             directory = os.path.isdir(path) and not os.path.islink(path)
-            self[path] = plan.stamp(path, plan.PLACE if directory else plan.FILE)
+            self[path] = fresh.stamp(path, fresh.PLACE if directory else fresh.FILE)
 
     def take_listing(self, directory: str) -> None:
         """Note how a directory is now with all that is in it, or that it is not there."""
-        self[directory] = plan.stamp(directory, plan.FILE)
+        self[directory] = fresh.stamp(directory, fresh.FILE)
 
     def was_read(self, path: str, data: bytes) -> None:
         """Note the checksum of what was read, if the file or directory is very young.
@@ -45,17 +45,17 @@ class Stamps(dict[str, tuple[int, ...]]):
         """
         kind, *values, _ = self[path]
         # guard: young-text
-        if kind == plan.FILE and time.time_ns() - max(values[3], values[4]) < YOUNG:
-            self[path] = (plan.TEXT, *values, crc32(data))
+        if kind == fresh.FILE and time.time_ns() - max(values[3], values[4]) < YOUNG:
+            self[path] = (fresh.TEXT, *values, crc32(data))
 
 
 def directories(path: str) -> list[str]:
     """Where the drop-ins of the policy at `path` are, the first before all others."""
-    path = plan.POLICY if path == plan.SHIPPED else path
+    path = fresh.POLICY if path == fresh.SHIPPED else path
     beside = f"{path.removesuffix('.toml')}.d"
     if "\0" in path:  # which reading it tells
         return []
-    return [beside, RUN, SHARED] if path == plan.POLICY else [beside]
+    return [beside, RUN, SHARED] if path == fresh.POLICY else [beside]
 
 
 def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False) -> list[Text]:
@@ -102,8 +102,8 @@ def why_untrusted(path: str) -> str:
 
 
 def _policy(path: str, stamps: Stamps, draft: bool) -> bytes:
-    if path == plan.SHIPPED:  # as long as there is no other
-        stamps.take(plan.POLICY)
+    if path == fresh.SHIPPED:  # as long as there is no other
+        stamps.take(fresh.POLICY)
         stamps.take(path)
         return read_draft(path)
     resolved, why = _way(path, stamps)
@@ -142,7 +142,7 @@ def _listed(directory: str, stamps: Stamps, draft: bool) -> list[str]:
         return []
     except OSError as error:
         raise PolicyError(f"{directory}: {error.strerror}") from None
-    stamps.was_read(resolved, plan.listing(names))
+    stamps.was_read(resolved, fresh.listing(names))
     return [name for name in names if name.endswith(".toml") and not name.startswith(".")]
 
 

@@ -12,7 +12,7 @@ from ttybrokerd.prepare import accounts, files, filter
 from ttybrokerd.prepare.encode import Origin, encode
 from ttybrokerd.prepare.files import Stamps
 from ttybrokerd.prepare.policy import NAMES, NO_POLICY, Policy, Subjects, parse
-from ttybrokerd.root import linux, plan
+from ttybrokerd.root import fresh, linux, plan
 from ttybrokerd.root.plan import PolicyError
 
 LIBRARIES = ("libc.", "libc-", "libseccomp.", "libpython")
@@ -52,7 +52,7 @@ def make(path: str, last: Mapping[str, Subjects] = NAMES) -> Made:
     origin = Origin(
         names.asked and accounts.elsewhere(accounts.SWITCH),
         time.time(),
-        plan.made_for(),
+        fresh.made_for(),
         path,
         "".join(mistakes[:1]),
         stamps,
