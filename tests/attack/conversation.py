@@ -653,7 +653,7 @@ class Episode:
                 device = self.stage.devices[port.name]
                 port.plugged = device.plug(wanted=device.number)
         self.compare()
-        left = [self.leases._all, self.leases._ends._looks, self.leases.copies,
+        left = [self.leases._all, self.leases._ends._looks, self.leases.copies._all,
                 self.inotify._closes, self.clients._all, self.clients._per_uid._counts,
                 self.hands.jobs, self.leases.table._alarms]  # fmt: skip
         if any(left):

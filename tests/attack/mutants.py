@@ -1830,7 +1830,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "judge-who-waited-for-a-device",
         "whoever waited for a device is judged when it comes",
-        "return None",
+        "refusal = None",
         ("tests/real/test_absent.py::test_who_waits_for_it_is_judged_by_the_groups_of_the_moment",),
         FAILS + "|Failed",
     ),

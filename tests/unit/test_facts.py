@@ -15,6 +15,7 @@ from ttybroker import wire
 from ttybroker.facts import Line
 from ttybrokerd.root import facts
 from ttybrokerd.root.facts import Facts
+from ttybrokerd.root.report import Row
 
 CFLAG = termios.CS8 | termios.CREAD
 CRTSCTS, CMSPAR = 0x80000000, 0x40000000
@@ -102,41 +103,60 @@ class Workers:
         then(job())
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> tuple[Facts, Workers, list[float]]:
-    clock, workers = [10.0], Workers()
-    monkeypatch.setattr(facts, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    return Facts(workers, None), workers, clock  # type: ignore[arg-type]
-
-
 class Lease:
     """A port's device number and guard."""
+
+    uid = 1001
 
     def __init__(self, key: int, guard: int) -> None:
         self.key, self.guard = key, guard
 
 
-def test_a_line_that_does_not_answer_keeps_nobody(
-    looks: tuple[Facts, Workers, list[float]],
-) -> None:
+class Looks:
+    """Facts, the leases that are held, the clock, and what lists were told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock, self.workers = 10.0, Workers()
+        self.leases: list[Lease] = []
+        self.told: list[dict[int | None, Any]] = []
+        monkeypatch.setattr(facts, "time", SimpleNamespace(monotonic=lambda: self.clock))
+        place: Any = SimpleNamespace(submit=self.workers.submit, held=lambda: self.leases)
+        self.facts = Facts(place, place)
+
+    def ask(self, *leases: Lease) -> None:
+        """List the ports of these leases, which are held now."""
+        self.leases = list(leases)
+        rows = [Row(one.key, wire.PortInfo("p", "/dev/p", "busy", "")) for one in leases]
+
+        def then() -> None:
+            self.told.append({row.rdev: row.port.facts for row in rows if row.port.facts})
+
+        self.facts.fill_in(rows, Lease.uid, False, then)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
+def test_a_line_that_does_not_answer_keeps_nobody(looks: Looks) -> None:
     """Neither the list that asks for it, nor the next one; and it costs one worker."""
-    asked, workers, clock = looks
+    workers, told = looks.workers, looks.told
     master, slave = os.openpty()
     stuck, good = Lease(1, slave), Lease(2, slave)
-    told: list[dict[int, Any]] = []
     open_before = os.listdir("/proc/self/fd")
     for number in (1, 2):
-        asked.look([stuck, good], told.append)  # type: ignore[list-item]
+        looks.ask(stuck, good)
         assert len(workers.jobs) == 2  # the stuck one's, and another
         workers.run(-1)
         assert len(told) == number - 1
-        assert asked.tick() == facts.PATIENCE
-        clock[0] += facts.PATIENCE
-        assert asked.tick() is None
+        assert looks.facts.tick() == facts.PATIENCE
+        looks.clock += facts.PATIENCE
+        assert looks.facts.tick() is None
         assert set(told[-1]) == {2} and wire.SPEED in dict(told[-1][2])
     workers.run(0)  # at last
     assert len(told) == 2
-    asked.look([stuck], told.append)  # type: ignore[list-item]
+    looks.ask(stuck)
     workers.run(0)
     assert set(told[-1]) == {1}
     assert os.listdir("/proc/self/fd") == open_before
@@ -144,14 +164,11 @@ def test_a_line_that_does_not_answer_keeps_nobody(
     os.close(slave)
 
 
-def test_a_device_is_looked_at_once_at_a_time_whosever_it_is_meanwhile(
-    looks: tuple[Facts, Workers, list[float]],
-) -> None:
-    asked, workers, _ = looks
+def test_a_device_is_looked_at_once_at_a_time_whosever_it_is_meanwhile(looks: Looks) -> None:
+    workers, told = looks.workers, looks.told
     master, slave = os.openpty()
-    told: list[dict[int, Any]] = []
-    asked.look([Lease(1, slave)], told.append)  # type: ignore[list-item]
-    asked.look([Lease(1, slave)], told.append)  # type: ignore[list-item]
+    looks.ask(Lease(1, slave))
+    looks.ask(Lease(1, slave))
     assert len(workers.jobs) == 1 and told == [{}]  # the second lease gets nothing of the first
     workers.run(0)
     assert len(told) == 2 and told[1]

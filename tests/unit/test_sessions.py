@@ -18,7 +18,7 @@ def test_a_connection_that_opens_and_closes_for_ever_has_few_sessions() -> None:
         held.append(session)
         if len(held) == 3:
             held.pop(0).leases -= 1
-    assert len(mine) == len(sessions) == 3
+    assert len(mine) == len(sessions._all) == 3
 
 
 def test_a_session_ends_with_its_last_connection_and_its_last_lease() -> None:
@@ -30,4 +30,4 @@ def test_a_session_ends_with_its_last_connection_and_its_last_lease() -> None:
         assert sessions.find(session.number, 1000) is session
         setattr(session, count, 0)
     sessions.tidy(session)
-    assert len(sessions) == 0
+    assert len(sessions._all) == 0

@@ -78,7 +78,10 @@ class Arrivals:
         return self._news or self._leases.table.misses != self._misses
 
     def _look_for(self, request: OpenRequest) -> None:
-        refusal, seen = self._judge_again(request), None
+        request.client.look_up_groups()
+        # guard: judge-who-waited-for-a-device
+        refusal = self._judge.judge_waiting(request)
+        seen = None
         try:
             if refusal is None:
                 identity, target = request.client.identity, request.target
@@ -99,10 +102,6 @@ class Arrivals:
             self._leases.ask(request, seen)
         except Refusal as no:
             self._answers.refuse(request.client, request.name, no, request.rule)
-
-    def _judge_again(self, request: OpenRequest) -> Refusal | None:
-        request.client.look_up_groups()
-        return self._judge.judge_waiting(request)  # guard: judge-who-waited-for-a-device
 
     def _watch(self, directories: set[str]) -> Refusal | None:
         """Hear of names that come there. What came before that was not heard, so look again."""

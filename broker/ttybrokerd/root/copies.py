@@ -15,9 +15,6 @@ class DeadCopies:
     def __init__(self) -> None:
         self._all: list[tuple[int, int, Holder, select.epoll]] = []
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def add(self, device: int, uid: int, holder: Holder, watcher: select.epoll) -> None:
         """Remember one more, until it is closed."""
         self._all.append((device, uid, holder, watcher))

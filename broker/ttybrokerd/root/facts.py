@@ -33,13 +33,14 @@ _INT = struct.Struct("=i")
 
 
 class Asked:
-    """One list that waits for facts of the leases in `left`; `then` gets what was `found`."""
+    """One list whose `rows` wait for facts of the leases in `left`; then `then` is called."""
 
-    def __init__(self, left: set[Lease], then: Callable[[dict[int, Found]], None]) -> None:
+    def __init__(self, rows: list[Row], left: set[Lease], then: Callable[[], None]) -> None:
+        self.rows = rows
         self.left = left
         self.then = then
         self.until = time.monotonic() + PATIENCE
-        self.found: dict[int, Found] = {}
+        self.found: dict[int | None, Found] = {}  # by device number
 
 
 class Facts:
@@ -55,27 +56,16 @@ class Facts:
         self, rows: list[Row], uid: int, everything: bool, then: Callable[[], None]
     ) -> None:
         """Put the facts of their lines into the rows of ports that this user has (or each one, if
-        `everything`), and `then` do that."""
+        `everything`), and `then` do that.
+
+        A device that does not answer in time, or that still keeps an earlier look, has none.
+        """
         keys = {row.rdev for row in rows}
         held = [lease for lease in self._leases.held() if lease.key in keys]
         # guard: facts-are-for-holder-and-admins
         leases = [lease for lease in held if everything or lease.uid == uid]
-
-        def fill_in(found: dict[int, Found]) -> None:
-            for row in rows:
-                row.port.facts = () if row.rdev is None else found.get(row.rdev, ())
-            then()
-
-        self.look(leases, fill_in)
-
-    def look(self, leases: list[Lease], then: Callable[[dict[int, Found]], None]) -> None:
-        """Ask for the lines of these leases, which are held. `then` gets the facts by device
-        number.
-
-        A device that does not answer in time, or that still keeps an earlier look, has none.
-        """
         left = {one for one in leases if self._looking.get(one.key) is one or self._begin(one)}
-        self._asked.append(Asked(left, then))
+        self._asked.append(Asked(rows, left, then))
         self._answer()
 
     def tick(self) -> float | None:
@@ -110,7 +100,9 @@ class Facts:
         done = [asked for asked in self._asked if not asked.left]
         self._asked = [asked for asked in self._asked if asked.left]
         for asked in done:
-            asked.then(asked.found)
+            for row in asked.rows:
+                row.port.facts = asked.found.get(row.rdev, ())
+            asked.then()
 
 
 def _read(tty: int) -> Found:

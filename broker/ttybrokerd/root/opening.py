@@ -50,7 +50,7 @@ class Opener:
             return refusal
         except OSError as error:
             return Refusal.out_of_means(error)
-        if (no := _another(key, seen) or _out_of_descriptors(request, seen)) is not None:
+        if (no := _why_not(key, request, seen)) is not None:
             seen.close()
             return no
         lease = Lease(key, request, seen.target, request.rule, request.pid, seen.kernel_name,
@@ -68,13 +68,10 @@ class Opener:
         )
 
 
-def _another(key: int, seen: Seen) -> Refusal | None:
+def _why_not(key: int, request: OpenRequest, seen: Seen) -> Refusal | None:
+    """Return why what was looked at is not opened, if so."""
     if seen.rdev != key:  # guard: renamed-device
         return Absent(errno.ENODEV, "another device has this name now; ask again")
-    return None
-
-
-def _out_of_descriptors(request: OpenRequest, seen: Seen) -> Refusal | None:
     try:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     except OSError as error:

@@ -36,9 +36,6 @@ class Sessions:
     def __init__(self) -> None:
         self._all: dict[bytes, Session] = {}
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def unused(self, among: list[Session], uid: int) -> Session:
         """Return one of a connection's sessions that has no port, or a new one.
 

@@ -86,7 +86,7 @@ def test_memory_at_rest(broker: Service) -> None:
 
 def test_no_wake_up_at_rest(broker: Service) -> None:
     broker.holder(BOB, "ttyS1")
-    time.sleep(2.5)  # it looks again at a port that somebody closed: broker.py, LOOK_AGAIN
+    time.sleep(2.5)  # it looks again at a port that somebody closed: root/ends.py, LOOK_AGAIN
     before = _switches(broker.pid)
     time.sleep(10)
     assert _switches(broker.pid) == before
