@@ -100,6 +100,7 @@ class Client:
         self._version = 1 if path in _old else wire.VERSION
         self._name = ""  # of the port that the request under way is about
         self._end = 0.0  # when to give up on its answer, by time.monotonic()
+        self._tell: Callable[[wire.Waiting], None] | None = None  # why it waits
         self.session = wire.NO_SESSION  # of the last port that was opened
         self.joined = False  # the session had it already
 
@@ -158,11 +159,19 @@ class Client:
         pid: int = 0,
         flags: int = 0,
         session: bytes = wire.NO_SESSION,
+        tell: Callable[[wire.Waiting], None] | None = None,
     ) -> None:
-        """The first half of `open`: ask, and do not wait for the answer."""
+        """The first half of `open`: ask, and do not wait for the answer.
+
+        tell: called from the second half each time that the reason for the wait has changed,
+        instead of `tell_why`. An older broker tells of a slow device alone.
+        """
         if not 0 <= pid <= MAX_PID:
             raise ValueError(f"pid must be that of a process or 0, not {pid}")
         milliseconds = _milliseconds(wait)
+        self._tell = tell
+        if tell is not None:
+            flags |= wire.PROGRESS
         request = wire.Open(_checked(name), milliseconds, pid, os.getpid(), flags, session,
                             self._label)  # fmt: skip
         if self._version == 1:
@@ -178,7 +187,7 @@ class Client:
     def take_answer(self) -> int | None:
         """Take the next message of the second half of `open`.
 
-        Returns None if it was only the reason for a delay, which `tell_why` was told.
+        Returns None if it was only the reason for a delay, which was told.
         """
         return self._granted(*self._receive())
 
@@ -190,7 +199,12 @@ class Client:
             os.close(descriptor)
         if not isinstance(reply, wire.Waiting):
             raise _unexpected(reply)
-        tell_why(reply.message if self._version == 1 else f"{self._name}: {reply.message}")
+        if self._version > 1:
+            reply.message = f"{self._name}: {reply.message}"
+        if self._tell is not None:
+            self._tell(reply)
+        else:
+            tell_why(reply.message)
         return None
 
     def news(self) -> wire.Lent | int | None:

@@ -57,7 +57,7 @@ _ttybroker()
 	*)
 		case $command:$cur in
 		list:-*) words='--json --copies --details --watch --help' ;;
-		run:-*) words='--via --wait --hold --yield --for --fd --stdio --help --version --' ;;
+		run:-*) words='--via --wait --quiet --hold --yield --for --fd --stdio --help --version --' ;;
 		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
 			--wait --yield --take --for --reconnect --no-reconnect --linger --send --profile --log
 			--timestamps --hex --eol --echo --filter --encoding --raw --quiet --exit-char

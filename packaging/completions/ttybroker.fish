@@ -29,6 +29,7 @@ for command in ttybroker ttyrun
     complete -c $command -f
     complete -c $command -n '__ttybroker_in run' -l via -x -a 'auto notify pty' -d 'How opens are answered'
     complete -c $command -n '__ttybroker_in run' -l wait -x -d 'Queue for a busy port'
+    complete -c $command -n '__ttybroker_in run' -s q -l quiet -d 'Do not show for whom it waits'
     complete -c $command -n '__ttybroker_in run' -l hold -d 'Keep the ports from start to end'
     complete -c $command -n '__ttybroker_in run' -l yield -d 'Lend the port to your other programs'
     complete -c $command -n '__ttybroker_in run' -l for -x -d 'Say for whom or what'

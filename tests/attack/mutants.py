@@ -1561,6 +1561,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_watches.py::test_changes_are_told_at_a_pace_and_the_last_one_always",),
     ),
     Mutant(
+        "paced-progress",
+        "who waits is told at a pace",
+        NEVER,
+        (
+            "tests/unit/test_waiting.py::test_changes_are_told_at_a_pace_and_the_last_one_always",
+            "tests/unit/test_waiting.py::test_most_of_the_time_is_left_to_others",
+        ),
+    ),
+    Mutant(
         "watched-by-the-policy-in-force",
         "a list that is watched is by the policy in force",
         "watch.rows is None",

@@ -52,6 +52,7 @@ class FakeClient:
         pid: int = 0,
         flags: int = 0,
         session: bytes = b"",
+        tell: object = None,
     ) -> None:
         """The answer comes from a thread, as from another process."""
         waits = "None" if wait is None else f"{wait:.1f}"

@@ -120,15 +120,19 @@ def test_the_wait_for_it_is_shown_and_ended_by_ctrl_c(rig: Rig, env: dict[str, s
     rig.write("ttyS7.holder", "1600000000 alice minicom 71")
     gate = rig.gate("ttyS7")
     arguments = ("--hold", "--wait", "30", "ttyS7", "--", "sh", "-c", "echo began", "/dev/ttyS7")
-    process = rig.start(*arguments, env=env)
+    screen, terminal = os.openpty()
+    process = rig.start(*arguments, env=env, stderr=terminal)
+    os.close(terminal)
     gate.wait_for(1)
-    assert process.stderr is not None
-    assert select.select([process.stderr], [], [], LIMIT)[0]
-    line = os.read(process.stderr.fileno(), 4096).decode()
-    assert "30 s at most: held by " in line and "minicom (pid 71) since" in line
+    shown = b""
+    while b"has it" not in shown:
+        assert select.select([screen], [], [], LIMIT)[0], shown
+        shown += os.read(screen, 4096)
+    assert b"ttyS7: waiting, 29 s left: alice has it" in shown
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=LIMIT)[0] == b""
     assert process.returncode == -signal.SIGINT
+    os.close(screen)
 
 
 def test_a_refusal_stops_us_before_the_program(rig: Rig) -> None:

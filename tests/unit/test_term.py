@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ttybroker import client
-from ttybroker.term import acquire, lines
+from ttybroker.term import lines
 from ttybroker.term.options import GROUPS, Options, Usage, help_text, parse
-from ttybroker.wire import Holder, PortInfo
 
 
 @pytest.fixture(autouse=True)
@@ -194,17 +191,3 @@ def test_numbers_end_their_line_where_the_text_did() -> None:
     feed = lines.Lines("none", in_hex=True).feed
     assert feed(b"\x00A\r\n\xff") == b"00 41 0d 0a\r\nff "
     assert feed(b"") == b""
-
-
-@pytest.mark.parametrize(("state", "named"), [("busy", True), ("opening", False)])
-def test_the_line_of_a_wait_never_names_whoever_waits(
-    monkeypatch: pytest.MonkeyPatch, state: str, named: bool
-) -> None:
-    """While the broker tries a port again, its list names whoever asked for it."""
-    port = PortInfo("ttyS0", "/dev/ttyS0", state, "", holder=Holder(1000, "alice", 4711, "cat"))
-    broker = SimpleNamespace(ports=lambda _names: [port])
-    monkeypatch.setattr(client, "connect", lambda: nullcontext(broker))
-    line = acquire.Wait("ttyS0", quiet=True)
-    line._shown = True
-    line.look()
-    assert bool(line._holder) is named

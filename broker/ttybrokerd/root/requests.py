@@ -21,6 +21,7 @@ from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
+from ttybrokerd.root.progress import Progress
 from ttybrokerd.root.refusal import Absent, Refusal
 from ttybrokerd.root.sessions import PER_CONNECTION, Session, Sessions
 from ttybrokerd.root.watches import Watches
@@ -61,6 +62,7 @@ class Requests:
         self.watches = Watches(
             leases, judge, self.facts, inotify, devices.directory, self._lists.ask
         )
+        self.progress = Progress(leases.table)
 
     def serve(self, client: Connection, request: wire.Request) -> None:
         """Do what a client asks; what is refused at once is answered and logged here."""
@@ -125,9 +127,11 @@ class Requests:
                 raise
             client.request = asked
             self._leases.miss(asked)
-            return
-        client.request = asked
-        self._leases.ask(asked, seen)
+        else:
+            client.request = asked
+            self._leases.ask(asked, seen)
+        if asked.patient and request.flags & wire.PROGRESS:
+            self.progress.add(asked)
 
     def _session(self, client: Connection, number: bytes) -> Session:
         """Return the session that the client names, or its own that has no port, or a new one."""

@@ -80,8 +80,8 @@ class Server:
             self._workers,
             self._inotify,
         )
-        self._facts = requests.facts
-        self._watches = requests.watches
+        self._facts, self._watches = requests.facts, requests.watches
+        self._progress = requests.progress
         self._arrivals = Arrivals(self._loop, self._devices, self._judge, self._leases, answers)
         self._clients = Clients(
             self._loop, self._fold, requests.serve, requests.lost, self._judge.has_place
@@ -224,8 +224,8 @@ class Server:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
         due = (self._arrivals.tick(), self._leases.tick(), self._watches.tick(),
-               self._facts.tick(), self._clients.tick(), self._fold.tick(), self._workers.retry,
-               timeout)  # fmt: skip
+               self._facts.tick(), self._progress.tick(), self._clients.tick(),
+               self._fold.tick(), self._workers.retry, timeout)  # fmt: skip
         times = [seconds for seconds in due if seconds is not None]
         if self._workers.eager or self._clients.eager:
             times.append(0)

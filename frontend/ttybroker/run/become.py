@@ -61,7 +61,7 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
     taken = {number for numbers, _ in wanted for number in numbers}
     try:
         names = [name for _, name in wanted]
-        fds, session = open_for_itself(job.connect, names, job.wait)
+        fds, session = open_for_itself(job, names)
         opened = Opened()
         opened.session = session
         for fd, (numbers, _) in zip(fds, wanted, strict=True):

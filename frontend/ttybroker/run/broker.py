@@ -13,7 +13,7 @@ import time
 from _thread import LockType, allocate_lock
 
 from ttybroker.run.kernel import peer_pid
-from ttybroker.say import printable, say
+from ttybroker.say import printable
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     from ttybroker.client import RetryBudget
-    from ttybroker.wire import Holder, PortInfo, Verdict
+    from ttybroker.run.job import LaunchJob
+    from ttybroker.waiting import WaitingLine
+    from ttybroker.wire import PortInfo, Verdict, Waiting
 
     class BrokerClient(Protocol):
         """What is needed of `ttybroker.client.Client`."""
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
             pid: int = 0,
             flags: int = 0,
             session: bytes = b"",
+            tell: Callable[[Waiting], None] | None = None,
         ) -> None: ...
         def take_answer(self) -> int | None: ...
         def come_back(self, budget: RetryBudget) -> Iterator[float]: ...
@@ -50,8 +53,7 @@ if TYPE_CHECKING:
 
 _ENOUGH_IDLE = 2  # connections that are kept without a question
 _DEAD = (errno.ECONNREFUSED, errno.EPROTO)  # what BrokerUnavailable and ProtocolError have
-_TELL_AFTER = 0.3  # seconds of waiting before it is said
-_TELL_AGAIN = 2.0  # seconds until the next try, when nobody has it yet
+_TELL_AFTER = 0.3  # seconds of waiting before it is shown
 _LOOK = 0.1  # seconds between two looks whether the caller still wants its port
 _NO_SESSION = bytes(16)
 
@@ -63,25 +65,24 @@ class Interrupted(Exception):
 class Patience:
     """What is done while a request waits.
 
-    gone: whether the caller has given up. tell: called after a moment, and again until it says that
-    it has told who has the port.
+    gone: whether the caller has given up. line: shows for whom it waits, None: it does not.
     """
 
-    def __init__(self, gone: Callable[[], bool], tell: Callable[[], bool]) -> None:
+    def __init__(self, gone: Callable[[], bool], line: WaitingLine | None) -> None:
         self._gone = gone
-        self._tell = tell
-        self._tell_at: float | None = time.monotonic() + _TELL_AFTER
+        self.line = line
+        self._show_at = time.monotonic() + _TELL_AFTER
 
     def check(self) -> None:
         """Raise Interrupted when the caller does not wait any longer."""
         if self._gone():
             raise Interrupted
 
-    def look(self) -> None:
-        """The same, and tell for whom it waits."""
+    def look(self, ports: Callable[[], list[PortInfo]] | None = None) -> None:
+        """The same, and show for whom it waits. ports: as of `WaitingLine.draw`."""
         self.check()
-        if self._tell_at is not None and time.monotonic() >= self._tell_at:
-            self._tell_at = None if self._tell() else time.monotonic() + _TELL_AGAIN
+        if self.line is not None and time.monotonic() >= self._show_at:
+            self.line.draw(ports)
 
 
 class Turn:
@@ -172,6 +173,8 @@ class Broker:
             self.session = _NO_SESSION
             return self._open(name, left, pid, patience, flags, _NO_SESSION)
         finally:
+            if patience.line is not None:
+                patience.line.erase()
             turn.give_back()
 
     def _session_of(self, name: str) -> bytes:
@@ -188,45 +191,13 @@ class Broker:
     ) -> int:
         def ask(client: BrokerClient) -> int:
             what = {"pid": pid if self._claims else 0, "flags": flags, "session": session}
-            fd = _open(client, name, wait, patience, what)
+            if patience.line is not None:
+                what["tell"] = patience.line.hear
+            fd = _open(client, name, wait, lambda: patience.look(self.ports), what)
             self._sessions[name] = self.session = client.session
             return fd
 
         return self._ask(ask)
-
-    def open_and_tell(
-        self,
-        name: str,
-        wait: float | None,
-        pid: int,
-        gone: Callable[[], bool],
-        who: str = "",
-        flags: int = 0,
-    ) -> int:
-        """As `open`, for a launcher: a wait is said on stderr."""
-
-        def tell() -> bool:
-            if wait is None:
-                return True  # it is a slow device, or a broker that is being started again
-            holder = self.holder(name)
-            if holder is not None:
-                say(wait_line(name, wait, who, holder))
-            return holder is not None
-
-        return self.open(name, wait, pid, Patience(gone, tell), flags)
-
-    def holder(self, name: str) -> Holder | None:
-        """Return who has the port, as far as is known.
-
-        None when nobody has it, the broker is silent, or the port is being opened: the list then
-        names whoever asked, which may be us.
-        """
-        try:
-            ports = {port.name: port for port in self.ports()}
-        except OSError:
-            return None
-        port = ports.get(name)
-        return None if port is None or port.state == "opening" else port.holder
 
     def take_connection(self) -> Any:
         """The last connection that answered, from now on the caller's."""
@@ -261,11 +232,11 @@ def _open(
     client: BrokerClient,
     name: str,
     wait: float | None,
-    patience: Patience,
+    look: Callable[[], None],
     what: dict[str, Any],
 ) -> int:
     """Ask and wait; once more where the broker was started again meanwhile, as `Client.open`.
-    what: further arguments of `ask_open`."""
+    look: called meanwhile. what: further arguments of `ask_open`."""
     from ttybroker.client import BrokenOff, RetryBudget
 
     budget = RetryBudget(wait)
@@ -276,12 +247,12 @@ def _open(
             poll.register(client.fileno(), select.POLLIN)
             while True:
                 while client.time_left() and not poll.poll(_LOOK * 1000):
-                    patience.look()
+                    look()
                 if (fd := client.take_answer()) is not None:
                     return fd
         except BrokenOff:
             for pause in client.come_back(budget):
-                patience.look()
+                look()
                 time.sleep(pause)
             wait = budget.left()
 
@@ -324,18 +295,26 @@ def line_of(error: OSError) -> str:
     return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
 
 
-def open_for_itself(
-    connect: Connect, names: list[str], wait: float | None
-) -> tuple[list[int], bytes]:
+def line_for(job: LaunchJob, name: str) -> WaitingLine | None:
+    """Return what shows that the run waits for this port, None if it does not wait."""
+    if job.wait is None:
+        return None
+    from ttybroker.waiting import WaitingLine
+
+    return WaitingLine(name, job.quiet, job.wait)
+
+
+def open_for_itself(job: LaunchJob, names: list[str]) -> tuple[list[int], bytes]:
     """Return descriptors of these ports for the process that asks, and the session that has them.
 
     The process is their holder. Raises OSError.
     """
-    broker = Broker(connect, connect())
+    broker = Broker(job.connect, job.connect())
     opened: list[int] = []
     try:
         for name in names:
-            opened.append(broker.open_and_tell(name, wait, 0, lambda: False))
+            patience = Patience(lambda: False, line_for(job, name))
+            opened.append(broker.open(name, job.wait, 0, patience))
     except BaseException:
         for fd in opened:
             os.close(fd)
@@ -353,14 +332,3 @@ def program_of(pid: int) -> str:
     except OSError:
         name = "process"
     return f"{printable(name)} (pid {pid})"
-
-
-def wait_line(name: str, wait: float | None, who: str, holder: Holder) -> str:
-    """Who waits for the port and how long, and who has it since when."""
-    from ttybroker.users import named
-
-    limit = "" if wait is None else f", {wait:g} s at most"
-    since = holder.since
-    when = "" if since is None else time.strftime(" since %H:%M:%S", time.localtime(since))
-    waits = f"{who} waits for it" if who else "waiting"
-    return f"{name}: {waits}{limit}: held by {named(holder)}{when}"

@@ -1,7 +1,7 @@
 """`ttybroker run` and the user half of `ttyrun`: the command line, and its errors.
 
-    [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT] [--fd N PORT]...
-    [--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]
+    [-q | --quiet] [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT]
+    [--fd N PORT]... [--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]
 
 Parsed by hand, because argparse costs a quarter of the start-up time that there is.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ttybroker.run.broker import BrokerClient, Connect
 
 USAGE = (
-    "[--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT] [--fd N PORT]... "
-    "[--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]"
+    "[-q | --quiet] [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT] "
+    "[--fd N PORT]... [--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]"
 )
 BAD_USAGE = 2
 _WITH_VALUE = ("--via", "--wait", "--for", "--fd", "--stdio")
@@ -48,7 +48,9 @@ usage: {command} {usage}
 Run a program whose own open of a port, as /dev/ttyS0 or by a link to it, is answered with the
 broker's descriptor. Without a PORT that holds for all ports that the policy allows.
 
-  --wait SECONDS  queue for a busy port, first come, first served
+  --wait SECONDS  queue for a busy port, first come, first served, or for one that is absent;
+                  on a terminal one line shows for whom
+  -q, --quiet     show no such line
   --hold          take the ports that are named at the start, and keep them to the end
   --yield         lend the port to your other programs when they ask, and have it again; the
                   program does not notice, for it gets a pty, as with --via pty
@@ -73,6 +75,7 @@ class Request:
         self.wait: float | None = None
         self.hold = False
         self.yields = False
+        self.quiet = False
         self.label = ""
         self.direct: list[tuple[tuple[int, ...], str]] = []
         self.ports: list[str] = []
@@ -131,6 +134,7 @@ def main(
             hold=request.hold,
             wait=request.wait,
             yields=request.yields,
+            quiet=request.quiet,
             env=env,
             before_exec=before_exec,
         )
@@ -217,6 +221,9 @@ def _option(request: Request, word: str, words: list[str]) -> None:
         return
     if word == "--yield":
         request.yields = True
+        return
+    if word in ("-q", "--quiet"):
+        request.quiet = True
         return
     if equals:
         words.append(value)

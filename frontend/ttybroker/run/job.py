@@ -28,7 +28,7 @@ class LaunchJob:
     ports: names to broker, none for all that the user may use. direct: (descriptors, name)
     of the ports that the program finds open. hold: whether all these ports are kept from the start
     to the end. wait: seconds to queue for a busy port, or None.
-    yields: lend the ports to other programs of the user.
+    yields: lend the ports to other programs of the user. quiet: do not show for whom it waits.
     before_exec: called last in the process that becomes the program.
     """
 
@@ -42,6 +42,7 @@ class LaunchJob:
         hold: bool = False,
         wait: float | None = None,
         yields: bool = False,
+        quiet: bool = False,
         env: Mapping[str, str] | None = None,
         before_exec: Callable[[], None] | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class LaunchJob:
         self.direct = tuple(direct)
         self.wait = wait
         self.yields = yields
+        self.quiet = quiet
         self.env = our_environment() if env is None else dict(env)
         self.before_exec = before_exec
         # whose opens are answered: the ports that are named in any way

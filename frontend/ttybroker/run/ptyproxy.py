@@ -138,15 +138,14 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
 
 def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) -> Line:
     """Open a port, and a pty for it. OSError."""
-    from ttybroker.run.broker import Broker, program_of
+    from ttybroker.run.broker import Broker, Patience, line_for
     from ttybroker.wire import YIELD_USER
 
-    who = program_of(program) if job.wait else ""
-    gone = partial(_ended, leader)
+    patience = Patience(partial(_ended, leader), line_for(job, name))
     if not job.yields:
-        return Line(broker.open_and_tell(name, job.wait, program, gone, who))
+        return Line(broker.open(name, job.wait, program, patience))
     own = Broker(job.connect, job.connect())
-    line = Line(own.open_and_tell(name, job.wait, program, gone, who, YIELD_USER))
+    line = Line(own.open(name, job.wait, program, patience, YIELD_USER))
     line.lends(own.take_connection(), job.connect, name)
     return line
 

@@ -27,7 +27,7 @@ from _thread import allocate_lock, stack_size, start_new_thread
 from fcntl import F_GETFL, F_SETFL, fcntl
 
 from ttybroker.run import notify, target
-from ttybroker.run.broker import Interrupted, Patience, line_of, program_of, wait_line
+from ttybroker.run.broker import Interrupted, Patience, line_for, line_of, program_of
 from ttybroker.run.hold import Held
 from ttybroker.run.kernel import Memory, take_fd
 from ttybroker.run.leased import Leased
@@ -82,7 +82,7 @@ class Supervisor:
         self.finder = Finder(names, broker.ports, self._unnamed)
         self.leased = Leased()
         self._held = Held(job.held)
-        self._wait = job.wait
+        self._job = job
         self._lock = allocate_lock()
         self._idle = 0
 
@@ -226,8 +226,8 @@ class Supervisor:
         if not flags & os.O_NOCTTY and target.would_get_terminal(pid):
             what = "does not become the controlling terminal by open() here; TIOCSCTTY does it"
             self.complaints.say("", _CONTROLLING, f"{name}: {what} (setsid -c)")
-        patience = self._patience(call, name, pid)
-        fd = self._broker.open(name, self._wait, pid, patience, _wire_flags(flags))
+        patience = self._patience(call, name)
+        fd = self._broker.open(name, self._job.wait, pid, patience, _wire_flags(flags))
         if not flags & os.O_NONBLOCK:
             os.set_blocking(fd, True)
         if flags & os.O_APPEND:
@@ -269,22 +269,13 @@ class Supervisor:
             self._listener, call.id, notify.ERESTARTSYS if pending.is_ours else errno.EINTR
         )
 
-    def _patience(self, call: notify.Notification, name: str, pid: int) -> Patience:
+    def _patience(self, call: notify.Notification, name: str) -> Patience:
         """Return what ends the wait of a call: it is over, or a signal waits for its thread."""
 
         def gone() -> bool:
             return not notify.is_waiting(self._listener, call.id) or Pending(call.pid).any
 
-        def tell() -> bool:
-            if self._wait is None:
-                return True  # it is a slow device, or a broker that is being started again
-            holder = self._broker.holder(name)
-            if holder is not None:
-                line = wait_line(name, self._wait, program_of(pid), holder)
-                self.complaints.say(f"wait for {name}", holder.pid or 0, line)
-            return holder is not None
-
-        return Patience(gone, tell)
+        return Patience(gone, line_for(self._job, name))
 
 
 def read_request(

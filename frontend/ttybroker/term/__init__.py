@@ -72,7 +72,7 @@ def _run(name: str, options: Options) -> int:
     from ttybroker.errors import BrokerError
     from ttybroker.loan import flags
     from ttybroker.port import BrokeredSerial
-    from ttybroker.term.acquire import Wait, acquire
+    from ttybroker.term.acquire import acquire
     from ttybroker.term.console import Console
     from ttybroker.term.lines import Lines
     from ttybroker.term.terminal import Terminal
@@ -103,7 +103,7 @@ def _run(name: str, options: Options) -> int:
         if sender is None:  # while a file goes out nobody may borrow the port
             wanted |= flags(options.yields)
         descriptor, broker = acquire(
-            name, options.wait, Wait(name, options.quiet), flags=wanted, label=options.label
+            name, options.wait, quiet=options.quiet, flags=wanted, label=options.label
         )
     except BrokerError as error:
         from ttybroker.term.refusal import refusal

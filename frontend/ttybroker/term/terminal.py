@@ -23,7 +23,7 @@ from ttybroker import client, landlock, loan
 from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError, WaitTimeout
 from ttybroker.holding import holding
 from ttybroker.say import say, show
-from ttybroker.term.acquire import Wait, acquire
+from ttybroker.term.acquire import acquire
 from ttybroker.wire import KEEP
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -364,14 +364,20 @@ class Terminal(miniterm.Miniterm):
         name = str(self.serial.port)
         key = miniterm.key_description(self.exit_character)
         self._notice(f"{self._why()}; waiting for it, {key} ends that")
-        line, said = Wait(name, self._quiet), ""
+        said = ""
         typed = self._only_exit if self.console.is_terminal else None
         while True:
             self._pause()
             try:
                 flags = loan.flags(self._yields) | KEEP
                 descriptor, broker = acquire(
-                    name, _A_DAY, line, typed, endless=True, flags=flags, label=self.serial.label
+                    name,
+                    _A_DAY,
+                    quiet=self._quiet,
+                    typed=typed,
+                    endless=True,
+                    flags=flags,
+                    label=self.serial.label,
                 )
                 self._have(descriptor, broker)
                 break
@@ -437,7 +443,7 @@ class Terminal(miniterm.Miniterm):
         flags = loan.flags(self._yields) | KEEP
         try:
             descriptor, broker = acquire(
-                name, None, Wait(name, quiet=True), flags=flags, label=self.serial.label
+                name, None, quiet=True, flags=flags, label=self.serial.label
             )
         except BrokerError as error:
             from ttybroker.term.refusal import refusal

@@ -1,0 +1,103 @@
+"""One line on the terminal while a port is waited for: who has it, since when, for how long yet."""
+
+from __future__ import annotations
+
+import os
+import time
+from _thread import allocate_lock
+
+from ttybroker import wire
+from ttybroker.say import say, show
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOOK = 1.0  # seconds between looks at the holder, where the broker does not tell who it is
+_ERASE = "\r\x1b[K"  # ECMA-48 EL: erase in line
+_screen = allocate_lock()  # of several waits one is shown
+
+
+class WaitingLine:
+    """That line. It is for one thread.
+
+    quiet: do not show it; neither is it shown where standard error is no terminal. wait: seconds,
+    None: without an end. `hear` is what `Client.ask_open` tells.
+    """
+
+    def __init__(self, name: str, quiet: bool, wait: float | None) -> None:
+        self._name = name
+        self._shown = not quiet and os.isatty(2) and os.environ.get("TERM") != "dumb"
+        self._end = None if wait is None else time.monotonic() + wait
+        self._news: wire.Waiting | None = None
+        self._whose = ""  # who has it, in words
+        self._look_at = 0.0
+        self._drawn = ""
+
+    def hear(self, news: wire.Waiting) -> None:
+        """Show this from now on; say it where it is about the device."""
+        if news.reason in (0, wire.SLOW):
+            self.erase()
+            say(news.message)
+            return
+        self._news = news
+        self._know(news.holder)
+        if self._end is not None:
+            self._end = time.monotonic() + news.left / 1000
+        self.draw()
+
+    def draw(self, ports: Callable[[], list[wire.PortInfo]] | None = None) -> None:
+        """Show what is known by now. ports: asks an older broker, which does not tell; it is
+        called now and then. It may raise OSError."""
+        if not self._shown:
+            return
+        if self._news is None and ports is not None and time.monotonic() >= self._look_at:
+            self._look(ports)
+        if not self._drawn and not _screen.acquire(blocking=False):
+            return
+        line = f"ttybroker: {self._name}: {self._text()}"
+        try:
+            columns = os.get_terminal_size(2).columns or 80
+        except OSError:
+            columns = 80
+        line = line[: columns - 1]
+        if line != self._drawn:
+            show(f"{_ERASE}{line}")
+        self._drawn = line
+
+    def erase(self) -> None:
+        """Leave the line empty."""
+        if self._drawn:
+            show(_ERASE)
+            self._drawn = ""
+            _screen.release()
+
+    def _look(self, ports: Callable[[], list[wire.PortInfo]]) -> None:
+        self._look_at = time.monotonic() + LOOK
+        try:
+            port = next((port for port in ports() if port.name == self._name), None)
+        except OSError:
+            return
+        # while it is being opened the list names whoever asked, which may be us
+        if port is not None and port.holder is not None and port.state != "opening":
+            self._know(port.holder)
+
+    def _know(self, holder: wire.Holder | None) -> None:
+        from ttybroker.holding import holding  # here, for most ports are there at once
+
+        self._whose = "" if holder is None or not self._shown else holding(holder)
+
+    def _text(self) -> str:
+        """What is said behind the name; the end may be cut off."""
+        news = self._news or wire.Waiting("")
+        text = "waiting"
+        if self._end is not None:
+            text += f", {max(0, int(self._end - time.monotonic()))} s left"
+        if news.place:
+            text += f", {news.place} in front"
+        if news.reason == wire.ABSENT:
+            return f"{text}: for it to be plugged in"
+        if not self._whose:
+            return f"{text}: it is put in order for the next" if self._news else text
+        does = {wire.ASKED: ", and was asked to lend it", wire.LENT_OUT: ", borrowed"}
+        return f"{text}: {self._whose}{does.get(news.reason, '')}"
