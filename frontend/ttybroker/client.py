@@ -203,17 +203,18 @@ class Client:
             reply.message = f"{self._name}: {reply.message}"
         if self._tell is not None:
             self._tell(reply)
-        else:
+        elif reply.reason in (0, wire.SLOW):
             tell_why(reply.message)
         return None
 
-    def news(self) -> wire.Lent | int | None:
+    def news(self) -> wire.Lent | wire.Ending | int | None:
         """The next message about the port that this connection has with YIELD_USER or YIELD_ALL:
-        somebody asks for it, or it is back, and then this is its descriptor, the caller's. None if
-        it only was the reason for a delay. Raises BrokerError: it does not come back.
+        somebody asks for it, or its lease ends soon, or it is back, and then this is its
+        descriptor, the caller's. None if it only was the reason for a delay. Raises BrokerError: it
+        does not come back.
         """
         reply, descriptor = self._receive()
-        if isinstance(reply, wire.Lent) and descriptor is None:
+        if isinstance(reply, wire.Lent | wire.Ending) and descriptor is None:
             return reply
         return self._granted(reply, descriptor)
 

@@ -24,7 +24,7 @@ class Loan:
 
     connect: makes another one, when the broker is started again. `connection` is None while there
     is none. `lent` is who has the port meanwhile. `look` calls `lend`, which has to let go of the
-    port, and `take`, which gets its new descriptor.
+    port, `take`, which gets its new descriptor, and `warn` with a line where the lease ends soon.
     """
 
     def __init__(
@@ -35,13 +35,14 @@ class Loan:
         flags: int,
         lend: Callable[[wire.Holder], None],
         take: Callable[[int], None],
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.lent: wire.Holder | None = None
         self.connection: client.Client | None = connection
         self._connect, self._name, self._flags = connect, name, flags
         self._session = connection.session
         self._again_at: float | None = None  # when to ask again
-        self._lend, self._take = lend, take
+        self._lend, self._take, self._warn = lend, take, warn
         self._lost: BrokerError | None = None
 
     def close(self) -> None:
@@ -78,10 +79,12 @@ class Loan:
             except BrokerError as error:
                 self._refused(error)
 
-    def _hear(self, news: wire.Lent | int | None) -> None:
+    def _hear(self, news: wire.Lent | wire.Ending | int | None) -> None:
         if isinstance(news, wire.Lent):
             self.lent = news.holder or wire.Holder()
             self._lend(self.lent)
+        elif isinstance(news, wire.Ending):
+            self._warn(news.message(self._name))
         elif news is not None:
             assert self.connection is not None
             self._session = self.connection.session
@@ -119,7 +122,8 @@ class Loan:
 
 
 def flags(yields: bool | str | None) -> int:
-    """Return the flag of `ttybroker.wire` for "user" (or True), "all", or "" (or False).
+    """Return the flags of `ttybroker.wire` for "user" (or True), "all", or "" (or False). With
+    one that yields it hears when its lease ends soon.
 
     Raises ValueError.
     """
@@ -127,7 +131,8 @@ def flags(yields: bool | str | None) -> int:
     word = known.get(yields, yields)
     if word not in ("user", "all", ""):
         raise ValueError(f'yields must be "user" or "all", not {yields!r}')
-    return {"user": wire.YIELD_USER, "all": wire.YIELD_ALL}.get(str(word), 0)
+    yielded = {"user": wire.YIELD_USER, "all": wire.YIELD_ALL}.get(str(word))
+    return 0 if yielded is None else yielded | wire.PROGRESS
 
 
 def _readable(descriptor: int) -> bool:

@@ -36,7 +36,7 @@ NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
 NO_SESSION = bytes(16)  # a new session; in a GRANT: one that cannot be joined
 
 OPEN, LIST, REVOKE, CHECK, CONNECT, STATUS = 1, 2, 3, 4, 5, 6
-GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING, WAITING, LENT = range(129, 137)
+GRANT, DONE, REFUSED, PORTS, VERDICT, RUNNING, WAITING, LENT, ENDING = range(129, 138)
 
 # flags of OPEN
 READ, WRITE, APPEND, SYNC, YIELD_USER, YIELD_ALL, KEEP, PROGRESS = (1 << bit for bit in range(8))
@@ -317,8 +317,20 @@ class Lent(Value):
     holder: Holder | None = None
 
 
+class Ending(Value):
+    """Say that the lease of a session that yields ends in `left` milliseconds, and why."""
+
+    left: int
+    cause: str
+
+    def message(self, name: str) -> str:
+        """The line to show."""
+        when = f"in {self.left / 1000:.0f} s" if self.left else "now"
+        return f"{name}: the lease ends {when}: {self.cause}"
+
+
 Request = Open | List | Revoke | Check | Connect | Status
-Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting | Lent
+Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting | Lent | Ending
 
 
 class _Reader:
@@ -577,6 +589,8 @@ def _reply(reply: Reply, version: int, name: str) -> tuple[int, bytes]:
         return VERDICT, flags + _text(reply.rule) + _text(reply.message)
     if isinstance(reply, Lent):  # grace u32, holder
         return LENT, _U32.pack(reply.grace) + _encode_holder(reply.holder, version)
+    if isinstance(reply, Ending):  # left u32, cause text
+        return ENDING, _U32.pack(reply.left) + _text(reply.cause)
     # withdrawn u16; nothing in version 1
     return DONE, b"" if version == 1 else reply.withdrawn.to_bytes(2, "little")
 
@@ -589,7 +603,7 @@ def decode_reply(data: bytes) -> Reply:
     """
     version, kind, body = _read_head(data)
     decode = _DECODERS.get(kind)
-    if decode is None or (version == 1 and kind == LENT):
+    if decode is None or (version == 1 and kind in (LENT, ENDING)):
         raise Malformed(f"unknown kind of reply: {kind}")
     reply = decode(body, version)
     body.end()
@@ -638,6 +652,10 @@ def _decode_lent(body: _Reader, version: int) -> Lent:
     return Lent(body.number(4), _decode_holder(body, version))
 
 
+def _decode_ending(body: _Reader, _version: int) -> Ending:
+    return Ending(body.number(4), body.text())
+
+
 _DECODERS: dict[int, Callable[[_Reader, int], Reply]] = {
     GRANT: _decode_grant,
     DONE: _decode_done,
@@ -647,4 +665,5 @@ _DECODERS: dict[int, Callable[[_Reader, int], Reply]] = {
     RUNNING: _decode_running,
     WAITING: _decode_waiting,
     LENT: _decode_lent,
+    ENDING: _decode_ending,
 }

@@ -44,6 +44,7 @@ SEEDS: list[bytes] = [
     *(wire.encode_request(request, version) for request in REQUESTS for version in wire.VERSIONS),
     *(wire.encode_reply(reply, version) for reply in REPLIES for version in wire.VERSIONS),
     wire.encode_reply(wire.Lent(1000, HOLDER)),
+    wire.encode_reply(wire.Ending(1000, "why")),
 ]
 
 
@@ -185,6 +186,8 @@ def any_reply(draw: Any) -> wire.Reply:
         return wire.Waiting(any_text(draw), *numbers, left, any_holder(draw))
     if kind == 6:
         return wire.Lent(draw.ConsumeIntInRange(0, U32), any_holder(draw))
+    if kind == 7:
+        return wire.Ending(draw.ConsumeIntInRange(0, U32), any_text(draw))
     return wire.Done(draw.ConsumeIntInRange(0, U16))
 
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.children import Chat, Child, as_user
+from support.children import Chat, Child, Orphan, as_user
 from support.daemon import Daemon
 from support.rig import Rig
+from support.screen import Screen
 from support.systemd import Systemd, manager
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
@@ -549,3 +550,49 @@ def test_a_claim_whose_session_does_not_come_back_after_a_restart_is_void(
     monitor.kill()
     flasher.say()
     assert flash(rig, BOB, wait=10) < AFTER_GRACE
+
+
+# the end of its time
+
+
+def with_a_time(rig: Rig, seconds: float, name: str = "ttyS0") -> Daemon:
+    """A daemon whose port has a time limit."""
+    rig.port(name, extra=f"max_lease = {seconds}")
+    return rig.daemon()
+
+
+def test_a_session_that_listens_is_warned_five_seconds_before(rig: Rig) -> None:
+    daemon = with_a_time(rig, 5.5)
+    with client.connect(str(rig.socket)) as connection:
+        began = time.monotonic()
+        descriptor = connection.open("ttyS0", flags=wire.YIELD_USER | wire.PROGRESS)
+        news = connection.news()
+        assert isinstance(news, wire.Ending) and 4_000 < news.left <= 5_000
+        assert 0.5 <= time.monotonic() - began < 1.5
+        assert "max_lease" in news.message("ttyS0")
+    os.close(descriptor)
+    daemon.record("release", port="ttyS0", reason="closed")
+
+
+@pytest.mark.parametrize("flags", [wire.YIELD_USER, wire.PROGRESS], ids=["older", "not yielding"])
+def test_who_does_not_listen_is_told_nothing(rig: Rig, flags: int) -> None:
+    daemon = with_a_time(rig, 0.3)
+    with client.connect(str(rig.socket)) as connection:
+        descriptor = connection.open("ttyS0", flags=flags)
+        daemon.record("release", port="ttyS0", reason="time limit")
+        assert not select.select([connection.fileno()], [], [], 0)[0]
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("term", "board"), ("run", "--yield", "board", "--", "cat", "/dev/board")],
+    ids=["term", "run"],
+)
+def test_the_terminal_and_the_pty_say_it(rig: Rig, words: tuple[str, ...]) -> None:
+    with_a_time(rig, 2, "board")
+    command, *rest = words
+    with Screen(rig, *rest, command=command) as screen:
+        screen.shows(b"ttybroker: board: the lease ends in 2 s: its rule has a time limit")
+    for pid in rig.orphans():
+        Orphan(pid).wait()

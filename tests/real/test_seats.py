@@ -17,7 +17,7 @@ from support.rig import Rig
 from support.systemd import manager
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
-from ttybroker import NotPermitted, client, open_fd
+from ttybroker import NotPermitted, client, loan, open_fd, wire
 from ttybrokerd.root.leases import INACTIVE
 
 pytestmark = pytest.mark.root
@@ -128,6 +128,21 @@ def test_a_lease_ends_when_its_user_does_not_sit_there_any_more(
         holder.say()
         holder.result()
     daemon.record("release", port="ttyS1", uid=ALICE, reason="closed")
+
+
+def test_a_session_that_listens_is_told_why(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    logind.sits(0)
+    rig.port("ttyS0", ACTIVE, WHILE)
+    daemon = start()
+    with client.connect(str(rig.socket)) as connection:
+        descriptor = connection.open("ttyS0", flags=loan.flags("user"))
+        logind.sits(BOB, "2")
+        assert connection.news() == wire.Ending(0, INACTIVE)
+        daemon.record("release", port="ttyS0", uid=0, reason=INACTIVE)
+    os.close(descriptor)
 
 
 def test_who_waits_and_sits_there_no_more_is_refused(

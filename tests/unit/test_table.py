@@ -33,6 +33,7 @@ from ttybrokerd.root.table import (
     SLOW,
     SLOW_DEVICE,
     WAITS_PER_UID,
+    WARNING,
     Ask,
     Effect,
     End,
@@ -42,6 +43,7 @@ from ttybrokerd.root.table import (
     State,
     Table,
     Tell,
+    Warn,
 )
 
 TTY, OTHER = 0x440, 0x441
@@ -967,6 +969,45 @@ def test_a_claim_whose_time_begins_anew_shares_it_with_whom_it_lends_to() -> Non
 
 
 # hand-over and a broker that is started again
+
+
+def listens(max_lease: float, *, yields: int = YIELD_USER) -> Ask:
+    """A session that hears when its time is nearly over."""
+    made = ask(1, yields=yields, max_lease=max_lease)
+    made.listens = True
+    return made
+
+
+def test_who_listens_is_told_once_when_its_time_is_nearly_over() -> None:
+    table = held_by(monitor := listens(20))
+    assert table.next_alarm() == 20 - WARNING
+    assert table.tick(20 - WARNING - 1) == []
+    assert table.tick(20 - WARNING) == [Warn(monitor, WARNING)]
+    assert table.next_alarm() == 20
+    assert table.tick(19) == []
+    assert table.tick(20) == [End(TTY, monitor, "time limit")]
+
+
+def test_a_short_time_is_told_at_once_and_one_that_is_over_is_not() -> None:
+    table = held_by(monitor := listens(2))
+    assert table.next_alarm() is not None and table.tick(0) == [Warn(monitor, 2)]
+    table = held_by(monitor := listens(20))
+    assert table.tick(20) == [End(TTY, monitor, "time limit")]
+
+
+def test_who_has_the_port_again_and_who_comes_back_are_told_again() -> None:
+    table = held_by(monitor := listens(20))
+    assert table.tick(16) == [Warn(monitor, 4)]
+    flasher = ask(1, now=16)
+    table.ask(TTY, flasher)
+    give_back(table, 16)
+    table.opened(TTY, 16)
+    give_back(table, 16.5)
+    table.opened(TTY, 16.5)
+    assert table.tick(17) == [Warn(monitor, 3)]
+    again = listens(20)
+    table.renew(TTY, monitor, again, 17)
+    assert table.tick(18) == [Warn(again, 2)]
 
 
 def adopted(*claims: Ask, yields: int = 0, expires: float | None = None) -> tuple[Table, Ask]:

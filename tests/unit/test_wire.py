@@ -23,6 +23,7 @@ from ttybroker.wire import (
     Check,
     Connect,
     Done,
+    Ending,
     Grant,
     Holder,
     Lent,
@@ -94,6 +95,7 @@ REPLIES = st.one_of(
     st.builds(Running, u8, st.booleans(), text),
     st.builds(Waiting, text, u8, u16, u32, SOMEBODY),
     st.builds(Lent, u32, SOMEBODY),
+    st.builds(Ending, u32, text),
 )
 
 
@@ -205,6 +207,7 @@ def test_requests_have_the_bytes_that_the_protocol_says(
         (Waiting("soon", wire.BUSY, 2, 3, bob), 2,
          b"\2\x87\0\0" + b"\1\2\0\3\0\0\0" + BOB_2 + b"\4\0soon"),
         (Lent(1000, bob), 2, b"\2\x88\0\0" + b"\xe8\3\0\0" + BOB_2),
+        (Ending(5000, "why"), 2, b"\2\x89\0\0" + b"\x88\x13\0\0" + b"\3\0why"),
     ],
 )  # fmt: skip
 def test_replies_have_the_bytes_that_the_protocol_says(
@@ -357,7 +360,7 @@ def test_arbitrary_bytes_are_a_request_in_its_one_form_or_malformed(data: bytes)
             continue
 
 
-@given(st.integers(wire.GRANT, wire.LENT), st.binary(max_size=200))
+@given(st.integers(wire.GRANT, wire.ENDING), st.binary(max_size=200))
 @settings(deadline=None)
 def test_arbitrary_bytes_are_a_reply_or_malformed(kind: int, data: bytes) -> None:
     for raw in (data, *(bytes([version, kind, 0, 0]) + data for version in wire.VERSIONS)):
@@ -411,7 +414,8 @@ def test_a_bad_request_is_named_for_what_is_wrong_with_it(data: bytes, why: str)
         (b"\1\xff\0\0", "unknown kind of reply: 255"),
         (b"\1\x81\0\0\0", "message too long"),
         (b"\1\x88\0\0" + bytes(5), "unknown kind of reply: 136"),
-        (b"\2\x89\0\0", "unknown kind of reply: 137"),
+        (b"\1\x89\0\0" + bytes(6), "unknown kind of reply: 137"),
+        (b"\2\x8a\0\0", "unknown kind of reply: 138"),
         (b"\2\x81\0\0\0" + bytes(15), "message too short"),
         (b"\2\x84\0\0\0\1\0" + bytes(10) + b"\0\0\1\0\0", "a copy that nobody keeps"),
         (b"\1\x85\0\0\2\0\0\0\0\0", "a flag is 0 or 1"),

@@ -48,6 +48,7 @@ from ttybrokerd.root.table import (
     State,
     Table,
     Tell,
+    Warn,
 )
 from ttybrokerd.root.workers import Workers
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 
 INACTIVE = "its user has the active session no more"
+TIME_LIMIT = "its rule has a time limit (max_lease)"
 
 
 class Leases:
@@ -211,6 +213,8 @@ class Leases:
         """End the leases that are for users who sit at the machine, and who do so no more."""
         for key, lease in list(self._all.items()):
             if lease.ask.active and not self._judge.sits(lease.uid):
+                if isinstance(lease.ask, OpenRequest) and lease.ask.listens and self._held(key):
+                    lease.ask.client.answer(wire.Ending(0, INACTIVE))
                 self._do(self.table.end(key, INACTIVE))  # guard: end-while-active
 
     def adopt(self, kept: list[Kept]) -> None:
@@ -263,6 +267,8 @@ class Leases:
                     self._answers.record("lend", None, request.name, INFO, holder=request.holder,
                                          reason=f"asked for by {asker.holder}")  # fmt: skip
                     request.client.answer(wire.Lent(round(grace * 1000), asker.holder))
+                case Warn(OpenRequest() as request, left):
+                    request.client.answer(wire.Ending(round(left * 1000), TIME_LIMIT))
                 case Tell(OpenRequest() as request, message):
                     self._answers.record("slow", request.client, request.name, NOTICE,
                                          reason=message)  # fmt: skip

@@ -117,6 +117,7 @@ class Requests:
         asked.judged = self._judge.version
         asked.mode = _mode(request.flags)
         asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
+        asked.listens = asked.yields != 0 and request.flags & wire.PROGRESS != 0
         asked.keep = request.flags & wire.KEEP != 0
         if client.version > 1:
             asked.session = self._session(client, request.session)

@@ -47,6 +47,7 @@ SLOW = 1.0  # seconds after which who waits for a device is told that it is the 
 LEASES_PER_UID = 64  # guard: leases-per-user
 WAITS_PER_UID = 32
 YIELDERS_PER_UID = 32
+WARNING = 5.0  # seconds before its time is over at which a session that listens is told
 GRACE = 1.0  # seconds that a session which yields has to let go of its port
 HANG_UPS = 8  # in a row, of a session that does not let go; each may leave a dead copy
 NEVER = float("inf")
@@ -79,13 +80,14 @@ class Ask:
     the port and waits to have it back. `ends`: when the time is over of the leases that began with
     its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
     client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
-    `active`: its lease is for as long as its user sits at the machine. `left`: the settings of the
+    `active`: its lease is for as long as its user sits at the machine. `listens`: while it has the
+    port it hears when its time is nearly over. `left`: the settings of the
     port, if it has lent it.
     """
 
     __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
-                 "left", "max_lease", "opens_by", "patient", "session", "tell", "uid", "withdrawn",
-                 "yields")  # fmt: skip
+                 "left", "listens", "max_lease", "opens_by", "patient", "session", "tell", "uid",
+                 "withdrawn", "yields")  # fmt: skip
 
     def __init__(
         self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
@@ -107,6 +109,7 @@ class Ask:
         self.hung = 0
         self.absent = False
         self.active = False
+        self.listens = False
         self.left: Settings | None = None
 
     def yields_to(self, other: Ask) -> bool:
@@ -152,6 +155,13 @@ class Lend(Value):
     grace: float
 
 
+class Warn(Value):
+    """Tell the holder that its time is over in `left` seconds."""
+
+    ask: Ask
+    left: float
+
+
 class End(Value):
     """Put the port in order, then report `closed`."""
 
@@ -160,19 +170,20 @@ class End(Value):
     reason: str
 
 
-Effect = Start | Refuse | Tell | Lend | End
+Effect = Start | Refuse | Tell | Lend | Warn | End
 
 
 class Row:
     """One port of the table."""
 
-    __slots__ = ("current", "expires", "grace", "outsider", "queue", "retry", "state")
+    __slots__ = ("current", "expires", "grace", "outsider", "queue", "retry", "state", "warned")
 
     def __init__(self, ask: Ask, state: str = State.OPENING) -> None:
         self.state = state
         self.current = ask
         self.queue: list[Ask] = []
         self.expires: float | None = None
+        self.warned = False  # `current` was told of that
         self.grace: float | None = None  # when `current` must have let go
         self.retry: float | None = None
         self.outsider: Refusal | None = None
@@ -225,6 +236,12 @@ class Row:
         self.queue.sort(key=lambda one: (one.claim, 0.0 if one.claim else one.asked))
         self.line_up()
 
+    def warning(self) -> float | None:
+        """When to tell `current` that its time is nearly over, if ever."""
+        if self.expires is None or self.warned or not self.current.listens:
+            return None
+        return self.expires - WARNING
+
     def alarm(self) -> float | None:
         """When the port needs a `tick`, if ever."""
         times = [ask.deadline for ask in self.queue if not ask.claim]
@@ -232,7 +249,7 @@ class Row:
             times.append(self.current.tell or self.current.opens_by)
         if self.expires is not None:
             times.append(self.expires)
-        times += [when for when in (self.grace, self.retry) if when is not None]
+        times += [when for when in (self.grace, self.retry, self.warning()) if when is not None]
         return min(times, default=None)
 
 
@@ -291,7 +308,7 @@ class Table:
         """The port is open for `current`, who has it from now on."""
         port = self._port(key, State.OPENING)
         ask = port.current
-        port.state = State.HELD
+        port.state, port.warned = State.HELD, False
         self._answered(ask)
         ask.claim = False
         self._leases.up(ask.uid)
@@ -334,7 +351,7 @@ class Table:
             port.queue = [ask if one is old else one for one in port.queue]
             self._settle(key)
             return []
-        port.current = ask
+        port.current, port.warned = ask, False
         port.queue = [one for one in port.queue if one is not old]
         until, port.grace = port.grace, None  # it is asked anew, if anybody still asks
         effects = self._lend(key, port, now, NEVER if until is None else until)
@@ -418,6 +435,9 @@ class Table:
 
     def _tick_port(self, key: int, port: Row, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        if (due := port.warning()) is not None and due <= now < due + WARNING:
+            port.warned = True
+            effects.append(Warn(port.current, due + WARNING - now))
         if port.expires is not None and port.expires <= now:
             port.to_the_back()
             effects += self.end(key, "time limit")

@@ -138,14 +138,14 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
 
 def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) -> Line:
     """Open a port, and a pty for it. OSError."""
+    from ttybroker.loan import flags
     from ttybroker.run.broker import Broker, Patience, line_for
-    from ttybroker.wire import YIELD_USER
 
     patience = Patience(partial(_ended, leader), line_for(job, name))
     if not job.yields:
         return Line(broker.open(name, job.wait, program, patience))
     own = Broker(job.connect, job.connect())
-    line = Line(own.open(name, job.wait, program, patience, YIELD_USER))
+    line = Line(own.open(name, job.wait, program, patience, flags("user")))
     line.lends(own.take_connection(), job.connect, name)
     return line
 
@@ -222,11 +222,10 @@ class Line:
 
     def lends(self, connection: Client, connect: Connect, name: str) -> None:
         """Lend the port, which came through this connection, when it is asked for."""
-        from ttybroker.loan import Loan
-        from ttybroker.wire import YIELD_USER
+        from ttybroker.loan import Loan, flags
 
         new: Any = connect  # of the same kind
-        self._loan = Loan(connection, new, name, YIELD_USER, self._lend, self._take)
+        self._loan = Loan(connection, new, name, flags("user"), self._lend, self._take, say)
 
     def _lend(self, _holder: Holder) -> None:
         os.close(self.port)

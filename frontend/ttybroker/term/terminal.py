@@ -304,7 +304,9 @@ class Terminal(miniterm.Miniterm):
             broker.close()
             return
         name = str(self.serial.port)
-        self._loan = loan.Loan(broker, self._connect, name, wanted | KEEP, self._lend, self._take)
+        self._loan = loan.Loan(
+            broker, self._connect, name, wanted | KEEP, self._lend, self._take, self._notice
+        )
         if not yields:
             self._loan.ask()
 
