@@ -2042,6 +2042,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",),
     ),
     Mutant(
+        "unknown-is-not-absent",
+        "a device of which nothing is known is not taken for one that is not there",
+        "return {}",
+        (f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",),
+    ),
+    Mutant(
         "unnamed-is-last",
         "a rule about unnamed ports is about none that another rule names",
         "return places",

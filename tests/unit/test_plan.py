@@ -49,10 +49,14 @@ kernel_rules = st.builds(
     st.just(""),
     st.sampled_from(["", "", "usb=1:2", "usb=1:3", "usb=1:* serial=A?", "driver=x"]),
 )
-aliases = st.sampled_from([("gps", "/dev/gps"), ("ttyS1", "/dev/one")])
+unnamed_rules = kernel_rules.map(
+    lambda rule: rule.replace(allows=True, pty=False, console=False, unnamed=True)
+)
+aliases = st.sampled_from([("gps", "/dev/gps"), ("ttyS1", "/dev/one"), ("meter", "usb=1:2")])
 rules = st.lists(
     st.one_of(
         kernel_rules,
+        unnamed_rules,
         st.builds(
             lambda rule, alias: rule.replace(port=alias[0], device=alias[1], words=""),
             kernel_rules,
@@ -61,14 +65,16 @@ rules = st.lists(
     ),
     max_size=8,
 )
-names = st.sampled_from(["ttyS0", "ttyS1", "ttyS10", "ttyUSB0", "gps", "gps2", "ttyS00", "tty"])
+names = st.sampled_from(
+    ["ttyS0", "ttyS1", "ttyS10", "ttyUSB0", "gps", "meter", "gps2", "ttyS00", "tty"]
+)
 
 
 def policy_of(listed: list[Rule], admins: Subjects = NOBODY, *warnings: str) -> Policy:
     named = {rule.port: rule.device for rule in listed if rule.device is not None}
     for number, rule in enumerate(listed):
-        if rule.port in named and rule.words:  # which is a mistake
-            listed[number] = rule.replace(words="")
+        if rule.port in named and (rule.words or rule.unnamed):  # which is a mistake
+            listed[number] = rule.replace(words="", unnamed=False)
     return Policy(tuple(listed), admins, named, warnings)
 
 
@@ -124,7 +130,7 @@ def is_plan_or_bad(data: bytes) -> None:
     except BadPlan as bad:
         assert str(bad)
         return
-    plan.facts = {"ttyS0": {"usb": "1:2"}}.get
+    plan.facts = lambda name, seen: {"ttyS0": {"usb": "1:2"}}.get(name)
     for name in ("ttyS0", "gps", "ttyUSB3"):  # and what was read can be asked
         assert isinstance(plan.decide(ALICE, frozenset({20}), name), Decision)
         plan.is_pty(name)
@@ -247,13 +253,21 @@ def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
 DEVICES = {"ttyS0": {"usb": "1:2", "serial": "A1"}, "ttyUSB0": {"usb": "1:3"}}
 
 
+def facts(name: str, seen: bool) -> dict[str, str] | None:
+    return DEVICES.get(name)
+
+
 def fits(rule: Rule, name: str) -> bool:
     """Whether the rule is about the device that has this kernel name, if it is about the name."""
     if not rule.words:
         return True
     if name not in DEVICES:  # nobody knows what it is
         return not rule.allows
-    wanted = dict(word.split("=") for word in rule.words.split(" "))
+    return are(rule.words, name)
+
+
+def are(words: str, name: str) -> bool:
+    wanted = dict(word.split("=") for word in words.split(" "))
     return all(fnmatch.fnmatchcase(DEVICES[name].get(key, ""), wanted[key]) for key in wanted)
 
 
@@ -261,18 +275,25 @@ def oracle(
     policy: Policy, uid: int, gids: frozenset[int], name: str
 ) -> tuple[bool, bool, int | None]:
     """Allowed, known, the number of the rule: from the words of ttybroker-policy(5)."""
-    known = False
-    for number, rule in enumerate(policy.rules):
-        if name in policy.aliases:
-            applies = rule.port == name
-        else:
-            is_kernel_name = KERNEL_NAME.fullmatch(name) is not None
-            applies = is_kernel_name and fnmatch.fnmatchcase(name, rule.port) and fits(rule, name)
-        known = known or applies
+    matching = [
+        (number, rule)
+        for number, rule in enumerate(policy.rules)
+        if (rule.port == name if name in policy.aliases else
+            KERNEL_NAME.fullmatch(name) and fnmatch.fnmatchcase(name, rule.port))
+    ]  # fmt: skip
+    about = [one for one in matching if name in policy.aliases or fits(one[1], name)]
+    named = [one for one in about if not one[1].unnamed]
+    alias = False  # whether the device has a name besides
+    if any(rule.unnamed for _, rule in matching):
+        worded = [device for device in policy.aliases.values() if not device.startswith("/")]
+        alias = any(are(device, name) for device in worded if name in DEVICES)
+        if name not in DEVICES and (worded or any(rule.words for _, rule in matching)):
+            about = named
+    for number, rule in named if named or alias else about:
         whom = rule.subjects
-        if applies and (whom.everybody or uid in whom.uids or whom.gids & gids):
+        if whom.everybody or uid in whom.uids or whom.gids & gids:
             return rule.allows, True, number
-    return False, known, None
+    return False, bool(about) or alias, None
 
 
 @given(rules, few, st.frozensets(few), names)
@@ -282,7 +303,7 @@ def test_it_decides_as_the_first_of_all_rules_that_applies(
 ) -> None:
     policy = policy_of(listed)
     plan = decode(written(policy))
-    plan.facts = DEVICES.get
+    plan.facts = facts
     decision = plan.decide(uid, gids, name)
     allowed, known, number = oracle(policy, uid, gids, name)
     assert (decision.allowed, decision.known) == (allowed, known)
@@ -316,7 +337,7 @@ def test_a_name_is_a_ptys_if_any_rule_says_so(listed: list[Rule], name: str) -> 
             KERNEL_NAME.fullmatch(name) and matches(name, rule.port) and fits(rule, name))
     ]  # fmt: skip
     plan = decode(written(policy))
-    plan.facts = DEVICES.get
+    plan.facts = facts
     assert plan.is_pty(name) == any(rule.pty for rule in about)
 
 

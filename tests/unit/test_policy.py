@@ -518,7 +518,7 @@ def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name
 def test_the_desk_s_rules_are_good_and_leave_the_other_ports_alone() -> None:
     desk = (Path(__file__).parents[2] / "packaging/desk.toml").read_text()
     policy = plan_of(f"{Path(SHIPPED).read_text()}\n{desk}")
-    policy.facts = lambda name: None
+    policy.facts = lambda name, seen: None
     sits = frozenset({SEATS})
     for name, seat, member in (("ttyS0", False, True), ("ttyUSB0", True, True),
                                ("ttyACM9", True, True), ("ttyAMA0", False, False)):  # fmt: skip

@@ -271,8 +271,25 @@ def test_a_rule_with_words_is_about_the_devices_that_fit(machine: Machine) -> No
 def test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed(
     machine: Machine,
 ) -> None:
+    machine.ftdi(0)
+    shutil.rmtree(machine.sys)
     assert decided(machine, "ttyUSB0") == (False, "ttyUSB* (line 2)")
     assert decided(machine, "ttyUSB0", RULES.replace("[5]", "[6]")) == (False, "None")
+
+
+def test_what_is_not_there_is_judged_when_it_comes(machine: Machine) -> None:
+    """Else nobody could wait for it. Whoever saw a device is told when nothing is known of it."""
+    policy = DESK + '[[rule]]\nport = "gps"\nserial = "A1"\nallow = [6]\n'
+    assert machine.devices.facts("ttyUSB0", seen=False) == {}
+    assert machine.devices.facts("ttyUSB0") is None
+    assert decided(machine, "ttyUSB0", policy) == (True, "ttyUSB* (line 1)")
+    judge, who = judge_of(machine, policy)
+    target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
+    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    machine.ftdi(0)
+    with pytest.raises(Refusal, match="another device has its name by now"):
+        judge.check_device(who, target, "ttyUSB0", rule)
+    assert "no rule of the policy" in had(machine, policy)
 
 
 def test_what_cannot_be_read_is_unknown_and_so_denied(machine: Machine) -> None:
@@ -311,7 +328,7 @@ def test_a_decision_among_a_thousand_rules_looks_at_the_device_once(machine: Mac
     rules = "".join(RULES.replace("B*", f"B{number}") for number in range(500))
     plan, looked = plan_of(rules), list[str]()
 
-    def facts(name: str) -> dict[str, str]:
+    def facts(name: str, seen: bool) -> dict[str, str]:
         looked.append(name)
         return machine.facts(name)
 

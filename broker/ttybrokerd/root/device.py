@@ -150,12 +150,16 @@ class Devices:
         facts = self.facts(kernel_name)
         return unknown if facts is None else words.fit(wanted, facts)
 
-    def facts(self, kernel_name: str) -> dict[str, str] | None:
-        """Return what this port is; None where sysfs does not say."""
+    def facts(self, kernel_name: str, seen: bool = True) -> dict[str, str] | None:
+        """Return what this port is; None where sysfs does not say.
+
+        One that nobody has `seen` yet is nothing, if there is no node of the name.
+        """
         try:
             return sysfs.facts(kernel_name, self._ttys)
         except OSError:
-            return None
+            # guard: unknown-is-not-absent
+            return None if seen or os.path.lexists(f"{self.directory}/{kernel_name}") else {}
 
     def _find(self, wanted: str) -> str:
         """Return the only port that fits the words."""

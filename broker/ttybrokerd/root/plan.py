@@ -155,7 +155,7 @@ class Plan:
     """A whole plan. A `mistake` in the policy leaves it without rules; "" if there is none."""
 
     ends: bool  # whether `look` raises Mended: the daemon will be started again
-    facts: Callable[[str], dict[str, str] | None]  # what a kernel name's device is, if known
+    facts: Callable[[str, bool], dict[str, str] | None]  # of a kernel name: Devices.facts
     lacks: bool  # whether it has a mistake, or a rule that denies everybody for want of a name
     # filled by `decode`
     elsewhere: bool  # whether names came from LDAP and the like
@@ -200,10 +200,11 @@ class Plan:
         """Return whether this caller may use this (valid) name. The first rule that applies
         decides.
 
-        `kernels`: the name is the kernel's, also where it is an alias of something as well.
+        `kernels`: the name is the kernel's, also where it is an alias of something as well, and its
+        device was seen.
         """
         device = None if kernels else self.aliases.get(name)
-        places = self._matching(name, device)
+        places = self._matching(name, device, kernels)
         first, port = NONE, ""
         for place in places:
             number = place.first_rule(self.numbers, uid, gids)
@@ -240,7 +241,7 @@ class Plan:
         firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places)
         return any(first != NONE and self.rules[first][2] & ALLOWS for first in firsts)
 
-    def _matching(self, name: str, device: str | None) -> list[Place]:
+    def _matching(self, name: str, device: str | None, seen: bool = False) -> list[Place]:
         """Return the ports of rules that this name matches.
 
         An alias matches only itself, because globs are over kernel names.
@@ -253,13 +254,13 @@ class Plan:
                 for place in self.globs.get(name[:length], ()):
                     if portname.matches(name, place.port):
                         found.append(place)
-        return self._fitting(name, found) if self.worded else found  # guard: words-of-a-rule
+        return self._fitting(name, found, seen) if self.worded else found  # guard: words-of-a-rule
 
-    def _fitting(self, name: str, places: list[Place]) -> list[Place]:
+    def _fitting(self, name: str, places: list[Place], seen: bool) -> list[Place]:
         """Those of them whose words, if any, are true of the device with this kernel name, and the
         unnamed ones if there is no other. Where nothing is known of it, those of denials are."""
         if any(place.words for place in places):
-            facts = self.facts(name)
+            facts = self.facts(name, seen)
             if facts is None:
                 # guard: unknown-is-denied
                 return [place for place in places if place.flags & DENIES
