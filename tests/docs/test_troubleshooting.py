@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -24,7 +25,7 @@ from support.rig import Rig, lock_text
 from support.screen import Screen
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
-from ttybroker import BrokerError, cli, client, open_fd, wire
+from ttybroker import BrokerError, cli, client, modems, open_fd, wire
 from ttybrokerd.prepare.make import make
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
@@ -143,6 +144,39 @@ def the_active_console(rig: Rig) -> str:
     with pytest.raises(Refusal) as caught:
         devices.look(Target("ttyS0", f"{dev}/ttyS0", False, False))
     return caught.value.answer().message("ttyS0").replace(str(dev), "/dev")
+
+
+@provoke
+def a_device_that_has_another_name(rig: Rig) -> str:
+    dev = rig.base / "dev"
+    dev.mkdir()
+    os.mknod(dev / "ttyS0", stat.S_IFCHR | 0o600, os.makedev(4, 64))
+    (rig.base / "drivers").write_text("serial /dev/ttyS 4 64-95 serial\n")
+    alias(rig, f"{dev}/ttyS0")
+    rig.rules.append('[[rule]]\nport = "ttyS*"\nallow = ["*"]\nunnamed = true\n')
+    rig.write_policy()
+    devices = Devices(str(dev), str(rig.base / "drivers"), str(rig.base / "none"))
+    judge = Judge(decode(make(str(rig.policy)).data), devices)
+    who = Identity(BOB, BOB, frozenset(), 1)
+    decision = judge.allowed(who, "ttyS0")
+    with pytest.raises(Refusal) as caught:
+        judge.look(who, devices.target("ttyS0", decision), str(decision.rule))
+    return caught.value.answer().message("ttyS0")
+
+
+@provoke
+def a_program_of_roots_that_probes_ports(rig: Rig) -> str:
+    port = rig.base / "usb1/ttyS0"
+    (rig.base / "7").mkdir()
+    port.mkdir(parents=True)
+    (rig.base / "7/comm").write_text("ModemManager\n")
+    (port / "dev").write_text("188:0\n")
+    (rig.base / "c188:0").write_text("E:ID_MM_CANDIDATE=1\n")
+    places = {"_PROC": str(rig.base), "_TTYS": str(port.parent), "_UDEV": str(rig.base)}
+    err = io.StringIO()
+    with mock.patch.multiple(modems, **places), contextlib.redirect_stderr(err):
+        cli._warn_of_probes([wire.PortInfo("ttyS0", "/dev/ttyS0", "free", "")])
+    return err.getvalue()
 
 
 @provoke
