@@ -87,13 +87,17 @@ class Fleet:
         self.desk.client("-p", place(host), "add-match", f"{host.name}/{BOARD}/*")
         self.desk.client("-p", place(host), "acquire")
 
-    @contextlib.contextmanager
-    def console(self, host: Host) -> Iterator[subprocess.Popen[bytes]]:
-        """Somebody at the desk talks to the board of this host, by the example's environment."""
+    def start_console(self, host: Host) -> subprocess.Popen[bytes]:
+        """Start what talks to the board of this host, by the example's environment."""
         env = self.desk.stage.root / f"{host.name}.yaml"
         env.write_text((EXAMPLE / "env.yaml").read_text().replace(BOARD, place(host)))
         pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = self.desk.start(*PYTHON, "-c", CONSOLE, str(env), **pipes)
+        return self.desk.start(*PYTHON, "-c", CONSOLE, str(env), **pipes)
+
+    @contextlib.contextmanager
+    def console(self, host: Host) -> Iterator[subprocess.Popen[bytes]]:
+        """Somebody at the desk talks to the board of this host."""
+        process = self.start_console(host)
         host.daemon.record("grant", port=BOARD)
         host.hear(b"from the desk")
         host.board.write(b"from the board")
@@ -231,6 +235,20 @@ def test_a_local_program_that_yields_gives_way_to_the_place_and_comes_back(fleet
         assert child.hear() == "lent"
     assert child.hear() == "back"
     child.result()
+
+
+def test_a_local_program_that_does_not_yield_keeps_its_port(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    local = host.rig.holder(BOB, BOARD)
+    host.export()
+    fleet.acquire(host)
+    process = fleet.start_console(host)
+    host.daemon.record("refuse", port=BOARD)
+    assert process.wait(TIMEOUT) == 1  # its connection is closed
+    local.say()
+    local.result()
+    with fleet.console(host):
+        pass
 
 
 def test_a_local_program_that_waits_has_the_port_after_the_place(fleet: Fleet) -> None:
