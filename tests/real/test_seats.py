@@ -185,8 +185,8 @@ def test_such_a_rule_refuses_a_user_whom_it_names_and_who_sits_elsewhere(
 
 
 NODES = """
-from ttybrokerd.root import device, words
-device.Devices.__init__.__defaults__ = ({0!r}, {0!r} + "/drivers", {0!r} + "/none", words.TTYS)
+from ttybrokerd.root import device
+device.Devices.__init__.__defaults__ = ({0!r}, {0!r} + "/drivers", {0!r} + "/none", "/sys")
 """
 
 
