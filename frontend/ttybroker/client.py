@@ -10,7 +10,7 @@ import sys
 import time
 from _thread import allocate_lock
 
-from ttybroker import wire
+from ttybroker import asking, wire
 from ttybroker.errors import (
     BY_ERRNO,
     BrokerError,
@@ -425,7 +425,7 @@ class Client:
         """Ask, and give the answer `limit` seconds, else ANSWER_LIMIT."""
         self._name = getattr(request, "name", "")
         self._end = time.monotonic() + (ANSWER_LIMIT if limit is None else limit)
-        data = wire.encode_request(request, self._version)
+        data = asking.encode_request(request, self._version)
         try:
             self._sock.sendmsg([data], _credentials(), socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionError):
@@ -505,7 +505,7 @@ class Client:
         if flags & _TRUNCATED:
             raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
         try:
-            reply = wire.decode_reply(data)
+            reply = asking.decode_reply(data)
         except wire.Malformed as malformed:
             what = f"this is not the broker's protocol: {malformed}"
             raise ProtocolError(errno.EPROTO, what) from None

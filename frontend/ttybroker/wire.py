@@ -2,8 +2,11 @@
 
 No I/O, no clock, no policy: values in, bytes out, and back. docs/protocol.md says what each
 message means; the comments below say its form. The broker speaks versions 1 and 2. A datagram
-that is not exactly one well-formed message raises `Malformed`, and nothing else does. Both
-halves use this module. It imports next to nothing, because every client pays for it at start.
+that is not exactly one well-formed message raises `Malformed`, and nothing else does.
+
+Here is what both halves need, and what the broker does: read requests, write replies. The other
+direction is the client's (`asking`). This imports next to nothing, because every client pays for
+it at start.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import struct
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Self, dataclass_transform
 else:
 
@@ -31,7 +33,9 @@ MAX_NAME = 64
 MAX_LABEL = 80  # characters
 MAX_COPIES = 64  # of a row; with the longest labels it fits into an answer
 MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
-_END = 2.0**37  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
+LAST_MOMENT = (
+    2.0**37
+)  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
 NO_SESSION = bytes(16)  # a new session; in a GRANT: one that cannot be joined
 
@@ -48,18 +52,18 @@ BUSY, SLOW, ABSENT, ASKED, LENT_OUT = 1, 2, 3, 4, 5
 (SPEED, CFLAG, LINES, RECEIVED, SENT, FRAME, PARITY, OVERRUN, BREAK, BUFFER_OVERRUN,
  IFLAG) = range(1, 12)  # fmt: skip
 
-_HEAD = struct.Struct("<BBH")
-_OPEN_1 = struct.Struct("<II")
-_OPEN = struct.Struct("<IIIH16s")
-_LIST_1 = struct.Struct("<I")
-_LIST = struct.Struct("<IBB")
-_U32 = struct.Struct("<I")
-_CHECK = struct.Struct("<IH")
-_HOLDER = struct.Struct("<BIId")
-_PORTS = struct.Struct("<BH")
-_GRANT = struct.Struct("<B16s")
-_WAITING = struct.Struct("<BHI")
-_FACT = struct.Struct("<BQ")
+HEAD_FORM = struct.Struct("<BBH")
+OPEN_FORM_1 = struct.Struct("<II")
+OPEN_FORM = struct.Struct("<IIIH16s")
+LIST_FORM_1 = struct.Struct("<I")
+LIST_FORM = struct.Struct("<IBB")
+U32 = struct.Struct("<I")
+CHECK_FORM = struct.Struct("<IH")
+HOLDER_FORM = struct.Struct("<BIId")
+PORTS_FORM = struct.Struct("<BH")
+GRANT_FORM = struct.Struct("<B16s")
+WAITING_FORM = struct.Struct("<BHI")
+FACT_FORM = struct.Struct("<BQ")
 
 
 class Malformed(ValueError):
@@ -333,7 +337,7 @@ Request = Open | List | Revoke | Check | Connect | Status
 Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting | Lent | Ending
 
 
-class _Reader:
+class Reader:
     """Take fields off a datagram from the left; anything missing is Malformed."""
 
     __slots__ = ("at", "data")
@@ -356,12 +360,6 @@ class _Reader:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
 
-    def flag(self) -> bool:
-        value = self.take(1)[0]
-        if value > 1:
-            raise Malformed("a flag is 0 or 1")
-        return value == 1
-
     def text(self) -> str:
         try:
             return self.take(self.number(2)).decode()
@@ -376,52 +374,19 @@ class _Reader:
             raise Malformed("message too long")
 
 
-def _read_head(data: bytes) -> tuple[int, int, _Reader]:
-    if len(data) < _HEAD.size:
+def read_head(data: bytes) -> tuple[int, int, Reader]:
+    if len(data) < HEAD_FORM.size:
         raise Malformed("message too short")
-    version, kind, zero = _HEAD.unpack_from(data)
+    version, kind, zero = HEAD_FORM.unpack_from(data)
     if version not in VERSIONS:  # guard: protocol-version
         raise Malformed(f"protocol version {version}, not 1 or 2")
     if zero:  # guard: reserved-bytes
         raise Malformed("reserved bytes are not zero")
-    return version, kind, _Reader(data, _HEAD.size)
+    return version, kind, Reader(data, HEAD_FORM.size)
 
 
-def _name(name: str) -> bytes:
+def pack_name(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
-
-
-def encode_request(request: Request, version: int = VERSION) -> bytes:
-    """The datagram for `request`. What version 1 has no field for is left out."""
-    kind, body = _request(request, version)
-    return _HEAD.pack(version, kind, 0) + body
-
-
-def _request(request: Request, version: int) -> tuple[int, bytes]:
-    if isinstance(request, Open):
-        name = _name(request.name)
-        if version == 1:  # wait u32, pid u32, name
-            return OPEN, _OPEN_1.pack(request.wait, request.pid) + name
-        # wait u32, pid u32, self u32, flags u16, session 16 bytes, label text, name
-        fixed = _OPEN.pack(
-            request.wait, request.pid, request.self_pid, request.flags, request.session
-        )
-        return OPEN, fixed + _text(request.label) + name
-    if isinstance(request, Revoke):  # hold u32 (not in version 1), name
-        hold = b"" if version == 1 else _U32.pack(request.hold)
-        return REVOKE, hold + _name(request.name)
-    if isinstance(request, Check):  # uid u32, count u16, count x gid u32, name
-        groups = request.groups
-        uid = NOBODY if request.uid is None else request.uid
-        packed = _CHECK.pack(uid, len(groups)) + struct.pack(f"<{len(groups)}I", *groups)
-        return CHECK, packed + _name(request.name)
-    if isinstance(request, List):
-        if version == 1:  # start u32
-            return LIST, _LIST_1.pack(request.start)
-        # start u32, flags u8, count u8, count x text
-        names = b"".join(map(_text, request.names))
-        return LIST, _LIST.pack(request.start, request.flags, len(request.names)) + names
-    return (CONNECT if isinstance(request, Connect) else STATUS), b""
 
 
 def decode_request(data: bytes) -> Request:
@@ -431,7 +396,7 @@ def decode_request(data: bytes) -> Request:
     """
     if len(data) > MAX_REQUEST:  # guard: request-size
         raise Malformed("message too long")
-    version, kind, body = _read_head(data)
+    version, kind, body = read_head(data)
     request: Request
     if kind == OPEN:
         return _decode_open(body, version)
@@ -450,11 +415,11 @@ def decode_request(data: bytes) -> Request:
     return request
 
 
-def _decode_open(body: _Reader, version: int) -> Open:
+def _decode_open(body: Reader, version: int) -> Open:
     if version == 1:
-        wait, pid = body.fields(_OPEN_1)
+        wait, pid = body.fields(OPEN_FORM_1)
         return Open(body.name(), wait, pid)
-    wait, pid, self_pid, flags, session = _OPEN.unpack(body.take(_OPEN.size))
+    wait, pid, self_pid, flags, session = OPEN_FORM.unpack(body.take(OPEN_FORM.size))
     label = body.text()
     if flags >= 2 * PROGRESS:  # guard: open-flags
         raise Malformed("unknown flags")
@@ -463,10 +428,10 @@ def _decode_open(body: _Reader, version: int) -> Open:
     return Open(body.name(), wait, pid, self_pid, flags, session, label)
 
 
-def _decode_list(body: _Reader, version: int) -> List:
+def _decode_list(body: Reader, version: int) -> List:
     if version == 1:
         return List(body.number(4))
-    start, flags, count = body.fields(_LIST)
+    start, flags, count = body.fields(LIST_FORM)
     if flags > DETAILS | WATCH:  # guard: list-flags
         raise Malformed("unknown flags")
     if count > MAX_NAMES:  # guard: name-count
@@ -474,15 +439,15 @@ def _decode_list(body: _Reader, version: int) -> List:
     return List(start, flags, tuple(body.text() for _ in range(count)))
 
 
-def _decode_check(body: _Reader) -> Check:
-    uid, count = body.fields(_CHECK)
+def _decode_check(body: Reader) -> Check:
+    uid, count = body.fields(CHECK_FORM)
     if count > MAX_GROUPS:  # guard: group-count
         raise Malformed("too many groups")
     groups = struct.unpack(f"<{count}I", body.take(4 * count))
     return Check(body.name(), None if uid == NOBODY else uid, groups)
 
 
-def _text(text: str) -> bytes:
+def pack_text(text: str) -> bytes:
     raw = text.encode("utf-8", "replace")
     if len(raw) > 0xFFFF:  # cut between characters, or nobody could read it
         raw = raw[:0xFFFF].decode("utf-8", "ignore").encode()
@@ -495,26 +460,12 @@ def _encode_holder(holder: Holder | None, version: int) -> bytes:
     if holder is None:
         return b"\0"
     uid = NOBODY if holder.uid is None else holder.uid
-    since = holder.since if holder.since is not None and 0 < holder.since < _END else 0.0
-    fixed = _HOLDER.pack(1, uid, holder.pid or 0, since)
-    what = _text(holder.program) + _text(holder.how)
+    since = holder.since if holder.since is not None and 0 < holder.since < LAST_MOMENT else 0.0
+    fixed = HOLDER_FORM.pack(1, uid, holder.pid or 0, since)
+    what = pack_text(holder.program) + pack_text(holder.how)
     if version == 1:
-        return fixed + _text(holder.user) + what
-    return fixed + what + _text(holder.label)
-
-
-def _decode_holder(body: _Reader, version: int) -> Holder | None:
-    if not body.flag():
-        return None
-    body.at -= 1
-    _, uid, pid, since = _HOLDER.unpack(body.take(_HOLDER.size))
-    if not 0 <= since < _END:
-        raise Malformed("a moment out of range")
-    user = body.text() if version == 1 else ""
-    program, how = body.text(), body.text()
-    label = "" if version == 1 else body.text()
-    known_uid = None if uid == NOBODY else uid
-    return Holder(known_uid, user, pid or None, program, since or None, how, label)
+        return fixed + pack_text(holder.user) + what
+    return fixed + what + pack_text(holder.label)
 
 
 def size_of(port: PortInfo, version: int = VERSION) -> int:
@@ -525,34 +476,18 @@ def size_of(port: PortInfo, version: int = VERSION) -> int:
 def _encode_port(port: PortInfo, version: int) -> bytes:
     """name, device, state and rule text, waiting u16, holder; from version 2 on also: lent
     holder, count u8, count x holder, count u8, count x (fact u8, value u64)."""
-    texts = _text(port.name) + _text(port.device) + _text(port.state) + _text(port.rule)
+    texts = (
+        pack_text(port.name) + pack_text(port.device) + pack_text(port.state) + pack_text(port.rule)
+    )
     data = texts + port.waiting.to_bytes(2, "little") + _encode_holder(port.holder, version)
     if version == 1:
         return data
     first = port.copies[:MAX_COPIES]  # guard: a-row-fits
     copies = [_encode_holder(copy, version) for copy in first]
-    facts = [_FACT.pack(*fact) for fact in port.facts]
+    facts = [FACT_FORM.pack(*fact) for fact in port.facts]
     parts = (data, _encode_holder(port.lent, version), bytes((len(copies),)), *copies,
              bytes((len(facts),)), *facts)  # fmt: skip
     return b"".join(parts)
-
-
-def _decode_port(body: _Reader, version: int) -> PortInfo:
-    name, device, state, rule = body.text(), body.text(), body.text(), body.text()
-    waiting, holder = body.number(2), _decode_holder(body, version)
-    if version == 1:
-        return PortInfo(name, device, state, rule, waiting, holder)
-    lent = _decode_holder(body, version)
-    copies = tuple(_decode_copy(body) for _ in range(body.number(1)))
-    facts = tuple(_FACT.unpack(body.take(_FACT.size)) for _ in range(body.number(1)))
-    return PortInfo(name, device, state, rule, waiting, holder, lent, copies, facts)
-
-
-def _decode_copy(body: _Reader) -> Holder:
-    holder = _decode_holder(body, VERSION)
-    if holder is None:
-        raise Malformed("a copy that nobody keeps")
-    return holder
 
 
 def encode_reply(reply: Reply, version: int = VERSION, name: str = "") -> bytes:
@@ -561,109 +496,35 @@ def encode_reply(reply: Reply, version: int = VERSION, name: str = "") -> bytes:
     `name` is the port that the request was about: a text of version 1 says it itself.
     """
     kind, body = _reply(reply, version, name)
-    return _HEAD.pack(version, kind, 0) + body
+    return HEAD_FORM.pack(version, kind, 0) + body
 
 
 def _reply(reply: Reply, version: int, name: str) -> tuple[int, bytes]:
     if isinstance(reply, Grant):  # flags u8, session 16 bytes; nothing in version 1
-        return GRANT, b"" if version == 1 else _GRANT.pack(reply.joined, reply.session)
+        return GRANT, b"" if version == 1 else GRANT_FORM.pack(reply.joined, reply.session)
     if isinstance(reply, Refused):  # errno u16, holder, cause text, advice text
         fixed = reply.errno.to_bytes(2, "little") + _encode_holder(reply.holder, version)
         if version == 1:  # message text instead of the last two
-            return REFUSED, fixed + _text(reply.message(name))
-        return REFUSED, fixed + _text(reply.cause) + _text(reply.advice)
+            return REFUSED, fixed + pack_text(reply.message(name))
+        return REFUSED, fixed + pack_text(reply.cause) + pack_text(reply.advice)
     if isinstance(reply, Ports):  # more u8, count u16, count x port
         rows = b"".join(_encode_port(port, version) for port in reply.ports)
-        return PORTS, _PORTS.pack(reply.more, len(reply.ports)) + rows
+        return PORTS, PORTS_FORM.pack(reply.more, len(reply.ports)) + rows
     if isinstance(reply, Waiting):
         if version == 1:  # message text
-            return WAITING, _text(f"{name}: {reply.message}" if name else reply.message)
+            return WAITING, pack_text(f"{name}: {reply.message}" if name else reply.message)
         # reason u8, place u16, left u32, holder, message text
-        fixed = _WAITING.pack(reply.reason, reply.place, reply.left)
-        return WAITING, fixed + _encode_holder(reply.holder, version) + _text(reply.message)
+        fixed = WAITING_FORM.pack(reply.reason, reply.place, reply.left)
+        return WAITING, fixed + _encode_holder(reply.holder, version) + pack_text(reply.message)
     if isinstance(reply, Running):  # landlock u8, dumpable u8, version text (not in version 1)
-        told = b"" if version == 1 else _text(reply.version)
+        told = b"" if version == 1 else pack_text(reply.version)
         return RUNNING, bytes((reply.landlock, reply.dumpable)) + told
     if isinstance(reply, Verdict):  # allowed u8, known u8, rule text, message text
         flags = bytes((reply.allowed, reply.known))
-        return VERDICT, flags + _text(reply.rule) + _text(reply.message)
+        return VERDICT, flags + pack_text(reply.rule) + pack_text(reply.message)
     if isinstance(reply, Lent):  # grace u32, holder
-        return LENT, _U32.pack(reply.grace) + _encode_holder(reply.holder, version)
+        return LENT, U32.pack(reply.grace) + _encode_holder(reply.holder, version)
     if isinstance(reply, Ending):  # left u32, cause text
-        return ENDING, _U32.pack(reply.left) + _text(reply.cause)
+        return ENDING, U32.pack(reply.left) + pack_text(reply.cause)
     # withdrawn u16; nothing in version 1
     return DONE, b"" if version == 1 else reply.withdrawn.to_bytes(2, "little")
-
-
-def decode_reply(data: bytes) -> Reply:
-    """The reply in `data`, whose first byte is its version. Raises Malformed.
-
-    `cause` of a REFUSED of version 1 is the whole line to show, the port's name included, and
-    so is `message` of a WAITING.
-    """
-    version, kind, body = _read_head(data)
-    decode = _DECODERS.get(kind)
-    if decode is None or (version == 1 and kind in (LENT, ENDING)):
-        raise Malformed(f"unknown kind of reply: {kind}")
-    reply = decode(body, version)
-    body.end()
-    return reply
-
-
-def _decode_grant(body: _Reader, version: int) -> Grant:
-    if version == 1:
-        return Grant()
-    joined = body.flag()
-    return Grant(body.take(16), joined)
-
-
-def _decode_done(body: _Reader, version: int) -> Done:
-    return Done() if version == 1 else Done(body.number(2))
-
-
-def _decode_refused(body: _Reader, version: int) -> Refused:
-    number, holder, cause = body.number(2), _decode_holder(body, version), body.text()
-    return Refused(number, cause, holder, "" if version == 1 else body.text())
-
-
-def _decode_ports(body: _Reader, version: int) -> Ports:
-    more, count = body.flag(), body.number(2)
-    return Ports(tuple(_decode_port(body, version) for _ in range(count)), more)
-
-
-def _decode_verdict(body: _Reader, _version: int) -> Verdict:
-    return Verdict(body.flag(), body.flag(), body.text(), body.text())
-
-
-def _decode_running(body: _Reader, version: int) -> Running:
-    landlock, dumpable = body.number(1), body.flag()
-    return Running(landlock, dumpable, "" if version == 1 else body.text())
-
-
-def _decode_waiting(body: _Reader, version: int) -> Waiting:
-    if version == 1:
-        return Waiting(body.text())
-    reason, place, left = body.fields(_WAITING)
-    holder = _decode_holder(body, version)
-    return Waiting(body.text(), reason, place, left, holder)
-
-
-def _decode_lent(body: _Reader, version: int) -> Lent:
-    return Lent(body.number(4), _decode_holder(body, version))
-
-
-def _decode_ending(body: _Reader, _version: int) -> Ending:
-    return Ending(body.number(4), body.text())
-
-
-_DECODERS: dict[int, Callable[[_Reader, int], Reply]] = {
-    GRANT: _decode_grant,
-    DONE: _decode_done,
-    REFUSED: _decode_refused,
-    PORTS: _decode_ports,
-    VERDICT: _decode_verdict,
-    RUNNING: _decode_running,
-    WAITING: _decode_waiting,
-    LENT: _decode_lent,
-    ENDING: _decode_ending,
-}

@@ -8,7 +8,7 @@ import struct
 
 from attack.model import Answer, Who
 from attack.stage import Different
-from ttybroker import wire
+from ttybroker import asking, wire
 
 TAKE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
@@ -47,7 +47,7 @@ def as_row(row: wire.PortInfo) -> tuple[object, ...]:
 def read_answer(data: bytes, with_descriptor: bool) -> Answer:
     """A reply as the model has it."""
     if data and with_descriptor == (data[1] == wire.GRANT):
-        match reply := wire.decode_reply(data):
+        match reply := asking.decode_reply(data):
             case wire.Grant():
                 return Answer("grant")
             case wire.Done():

@@ -48,7 +48,7 @@ from attack.stage import (
 )
 from support.processes import descriptors
 from support.rig import lock_text
-from ttybroker import wire
+from ttybroker import asking, wire
 from ttybrokerd.prepare.make import make
 from ttybrokerd.root import arrivals as arrivals_module
 from ttybrokerd.root import clients as clients_module
@@ -350,7 +350,7 @@ class Episode:
             request.flags = self.dice.choice((0, 0, wire.DETAILS, wire.DETAILS | wire.WATCH))
         if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
             request.hold = self.dice.choice((1, 60_000, 86_400_001))
-        return wire.encode_request(request, version)
+        return asking.encode_request(request, version)
 
     def name(self) -> str:
         """A port's, or what somebody might try."""
@@ -403,7 +403,7 @@ class Episode:
         if many < LIMITS.clients:
             self.welcome(who, sock)
             return
-        reply = wire.decode_reply(sock.recv(65536))
+        reply = asking.decode_reply(sock.recv(65536))
         if not isinstance(reply, wire.Refused) or sock.recv(1):
             raise Different(f"one too many of uid {uid} got {reply}")
         sock.close()

@@ -20,7 +20,7 @@ from support.children import Chat, Child
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
 from support.waiting import TIMEOUT, wait_readable
-from ttybroker import wire
+from ttybroker import asking, wire
 
 RULES = {"p0": Rule(None), "p1": Rule(None), "p2": Rule(None), "p3": Rule(None),
          "alices": Rule(frozenset((ALICE, CAROL))),
@@ -165,7 +165,7 @@ class Dialogue:
             request.names = tuple(self.dice.sample((*RULES, "other", "a/b"), 2))
         if version == 2 and isinstance(request, wire.Revoke) and self.dice.random() < 0.1:
             request.hold = 86_400_001
-        return wire.encode_request(request, version)
+        return asking.encode_request(request, version)
 
     def broken(self, data: bytes) -> bytes:
         """Now and then not a message at all."""
@@ -210,7 +210,7 @@ class Dialogue:
     def barrier(self) -> None:
         """When this is answered, the daemon has seen all that happened before."""
         self.model_turns()
-        self.send(self.control, wire.encode_request(wire.Check("p0")))
+        self.send(self.control, asking.encode_request(wire.Check("p0")))
         self.model_turns()
         self.expect(self.control, self.control.answers.popleft())
 

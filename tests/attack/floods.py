@@ -12,12 +12,12 @@ from itertools import cycle
 from support.children import Chat
 from support.raw import LIST, connect, opening
 from support.rig import Rig
-from ttybroker import wire
+from ttybroker import asking, wire
 
 CONNECTIONS = 250
 UNDER_WAY = 2  # requests on each
-WATCH = wire.encode_request(wire.List(flags=wire.WATCH | wire.DETAILS))
-CHECK = wire.encode_request(wire.Check("ttyS0"))
+WATCH = asking.encode_request(wire.List(flags=wire.WATCH | wire.DETAILS))
+CHECK = asking.encode_request(wire.Check("ttyS0"))
 SEQPACKET_NOW = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
 AGAIN = 20  # connects between two looks whether it is to end
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["ttybroker.wire"]):
-    from ttybroker import wire
+with atheris.instrument_imports(include=["ttybroker.asking", "ttybroker.wire"]):
+    from ttybroker import asking, wire
 
 U16, U32 = 0xFFFF, 0xFFFFFFFF
 HOLDER = wire.Holder(1000, "", 12, "picocom", 1e9, "lease", "test")
@@ -41,7 +41,7 @@ REPLIES = [
     wire.Waiting("slow", 2, 3, 4, HOLDER),
 ]
 SEEDS: list[bytes] = [
-    *(wire.encode_request(request, version) for request in REQUESTS for version in wire.VERSIONS),
+    *(asking.encode_request(request, version) for request in REQUESTS for version in wire.VERSIONS),
     *(wire.encode_reply(reply, version) for reply in REPLIES for version in wire.VERSIONS),
     wire.encode_reply(wire.Lent(1000, HOLDER)),
     wire.encode_reply(wire.Ending(1000, "why")),
@@ -79,19 +79,19 @@ def read_request(data: bytes) -> None:
     except wire.Malformed:
         return
     count.requests += 1
-    assert wire.encode_request(request, data[0]) == data, "a request in two forms"
+    assert asking.encode_request(request, data[0]) == data, "a request in two forms"
 
 
 def read_reply(data: bytes) -> None:
     """Bytes of anybody, to the user side."""
     try:
-        reply = wire.decode_reply(data)
+        reply = asking.decode_reply(data)
     except wire.Malformed:
         return
     count.replies += 1
     if data[0] == 1 and isinstance(reply, wire.Refused):
         reply.holder = None  # it is in the text already, and would get there twice
-    again = wire.decode_reply(wire.encode_reply(reply, data[0]))
+    again = asking.decode_reply(wire.encode_reply(reply, data[0]))
     assert again == reply, "not read as it was written"
 
 
@@ -102,8 +102,8 @@ def write_and_read(data: bytes) -> None:
     at, byte = draw.ConsumeIntInRange(0, U16), draw.ConsumeIntInRange(0, 255)
     request, reply = any_request(draw), any_reply(draw)
     for value, encode, decode, read in (
-        (request, wire.encode_request, wire.decode_request, read_request),
-        (reply, wire.encode_reply, wire.decode_reply, read_reply),
+        (request, asking.encode_request, wire.decode_request, read_request),
+        (reply, wire.encode_reply, asking.decode_reply, read_reply),
     ):
         raw = encode(value)
         assert decode(raw) == value, "not the same when it is read"

@@ -32,7 +32,7 @@ from typing import NoReturn
 from support.daemon import Daemon
 from support.processes import PR_SET_PDEATHSIG, descriptors, prctl, watches
 from support.rig import Rig
-from ttybroker import client, wire
+from ttybroker import asking, client, wire
 from ttybrokerd.root.workers import IDLE
 
 CLIENTS, USERS, PORTS = 50, 5, 60
@@ -61,7 +61,7 @@ class Client:
         self.address = str(rig.socket)
         self.names = list(rig.ports)
         self.patient, self.hasty = (
-            {name: wire.encode_request(wire.Open(name, wait)) for name in rig.ports}
+            {name: asking.encode_request(wire.Open(name, wait)) for name in rig.ports}
             for wait in (60_000, 0)
         )
         self.late: list[tuple[int, bytes]] = []
@@ -133,7 +133,7 @@ class Client:
         data, ancillary, _, _ = self.sock.recvmsg(65536, socket.CMSG_LEN(4))
         if data[1] == wire.GRANT:
             return int.from_bytes(ancillary[0][2], sys.byteorder)
-        reply = wire.decode_reply(data)
+        reply = asking.decode_reply(data)
         if self.late and isinstance(reply, wire.Refused) and reply.errno == errno.EBUSY:
             return -1
         if isinstance(reply, wire.Refused) and reply.errno == errno.ECANCELED:
@@ -146,8 +146,8 @@ class Client:
 
     def revoke(self, name: str, descriptor: int) -> None:
         """Take it back from oneself: from then on nothing gets through."""
-        self.sock.send(wire.encode_request(wire.Revoke(name)))
-        reply = wire.decode_reply(self.sock.recv(65536))
+        self.sock.send(asking.encode_request(wire.Revoke(name)))
+        reply = asking.decode_reply(self.sock.recv(65536))
         if not isinstance(reply, wire.Done):
             raise AssertionError(f"{name}: {reply}")
         try:

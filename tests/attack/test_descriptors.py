@@ -31,7 +31,7 @@ from support.processes import descriptors
 from support.raw import LIST, answer, connect, cut_off, message, opening, others_are_served
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
-from ttybroker import BrokerError, client, open_fd, wire
+from ttybroker import BrokerError, asking, client, open_fd, wire
 from ttybrokerd.root import linux
 
 pytestmark = pytest.mark.root
@@ -42,9 +42,9 @@ MESSAGES = {
     "open": opening("ttyS0"),
     "open and wait": opening("ttyS0", 1000),
     "list": LIST,
-    "revoke": wire.encode_request(wire.Revoke("ttyS0")),
-    "check": wire.encode_request(wire.Check("ttyS0")),
-    "connect": wire.encode_request(wire.Connect()),
+    "revoke": asking.encode_request(wire.Revoke("ttyS0")),
+    "check": asking.encode_request(wire.Check("ttyS0")),
+    "connect": asking.encode_request(wire.Connect()),
     "an answer": wire.encode_reply(wire.Grant()),
     "no kind": message(77),
     "empty": b"",

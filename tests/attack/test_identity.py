@@ -35,7 +35,7 @@ from support.raw import LIST, answer, connect, cut_off, opening, refusal
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB
 from support.waiting import IN_CREATE, Watch, wait_readable
-from ttybroker import BrokerError, client, open_fd, wire
+from ttybroker import BrokerError, asking, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -154,9 +154,9 @@ def test_a_setuid_program_on_a_connection_speaks_for_who_made_it(
     private_rules(rig)
     rig.daemon()
     holder = rig.holder(BOB, "ttyS1")
-    data = opening("roots") if request_ == "open" else wire.encode_request(wire.Revoke("ttyS1"))
+    data = opening("roots") if request_ == "open" else asking.encode_request(wire.Revoke("ttyS1"))
     cat = setuid_programs("cat")
-    reply = wire.decode_reply(rig.child(ALICE, through(rig, [cat], data, fork=False)).result())
+    reply = asking.decode_reply(rig.child(ALICE, through(rig, [cat], data, fork=False)).result())
     assert isinstance(reply, wire.Refused) and reply.errno == errno.EACCES, reply
     end_orphans(rig)
     holder.say()
@@ -177,7 +177,7 @@ def test_a_setuid_program_that_is_another_process_or_user_is_cut_off(
     if how == "all root":
         command = [setuid_programs("setpriv"), "--reuid=0", *command]
     run = through(rig, command, opening("roots"), fork=how == "a child")
-    reply = wire.decode_reply(rig.child(ALICE, run).result())
+    reply = asking.decode_reply(rig.child(ALICE, run).result())
     assert isinstance(reply, wire.Refused) and reply.errno == errno.EPROTO, reply
     assert "identity changed" in reply.cause
     end_orphans(rig)
@@ -408,7 +408,7 @@ class Reused:
     def answer(self) -> wire.Reply:
         """What the broker said in the end."""
         wait_readable(self.heard.fileno(), "the broker's answer")
-        return wire.decode_reply(self.heard.recv(65536))
+        return asking.decode_reply(self.heard.recv(65536))
 
 
 def test_a_lock_is_not_taken_for_ones_own_because_a_pid_came_again(rig: Rig) -> None:

@@ -36,7 +36,7 @@ from support.ptys import Pty
 from support.raw import answer, connect, message
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
-from ttybroker import BrokerError, client, open_fd, wire
+from ttybroker import BrokerError, asking, client, open_fd, wire
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.refusal import Refusal
 
@@ -495,7 +495,7 @@ def test_no_name_leads_anywhere_but_where_the_policy_says(
             chat.say(answer(sock))
 
     alice = rig.child(ALICE, relay)
-    alice.say(wire.encode_request(wire.Check("gps")))
+    alice.say(asking.encode_request(wire.Check("gps")))
     alice.hear()
     opened()
 

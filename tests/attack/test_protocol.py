@@ -25,7 +25,7 @@ from support.processes import descriptors
 from support.raw import IN_TIME, connect, opening, others_are_served
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB
-from ttybroker import client, open_fd, wire
+from ttybroker import asking, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -127,7 +127,7 @@ def test_who_connects_and_is_silent_keeps_a_place_of_its_own_user_alone(
             with contextlib.suppress(BrokenPipeError):
                 sock.send(b"\1")  # the first byte of every request
         for sock in socks:
-            reply = wire.decode_reply(sock.recv(65536))
+            reply = asking.decode_reply(sock.recv(65536))
             assert isinstance(reply, wire.Refused) and reply.errno == errno.EPROTO
             assert sock.recv(1) == b""
         chat.say("cut off")
@@ -150,7 +150,7 @@ def test_an_answer_read_byte_by_byte_is_one_message_and_nothing_waits_for_the_re
     def sip() -> None:
         sock = connect(rig)
         for _ in range(50):
-            sock.send(wire.encode_request(wire.List()))
+            sock.send(asking.encode_request(wire.List()))
             assert sock.recv(1) == bytes([wire.VERSION])
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -242,7 +242,7 @@ def test_no_descriptor_is_left_by_ten_thousand_requests_that_nobody_waits_for(
     """Ask, and be gone before the answer comes: for every request, over and over."""
     holder = rig.holder(BOB)
     requests = [opening(b"ttyS0"), opening(b"ttyS0", wait=60_000), opening(b"ttyS1"),
-                *map(wire.encode_request, (wire.List(), wire.Revoke("ttyS1"), wire.Check("ttyS0"),
+                *map(asking.encode_request, (wire.List(), wire.Revoke("ttyS1"), wire.Check("ttyS0"),
                                            wire.Status()))]  # fmt: skip
     times = scale(700, 10_000)
 

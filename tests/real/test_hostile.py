@@ -19,7 +19,7 @@ from support.processes import descriptors
 from support.raw import LIST, connect, last_words, opening, others_are_served
 from support.rig import Rig
 from support.users import ALICE, BOB
-from ttybroker import BrokerError, InvalidName, client, open_fd, wire
+from ttybroker import BrokerError, InvalidName, asking, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -82,12 +82,12 @@ def test_every_name_that_is_none_is_refused_and_the_connection_lives_on(
         sock = connect(rig)
         for what, name in NAMES.items():
             sock.send((struct.pack("<BBH", version, kind, 0) + before + name)[: wire.MAX_REQUEST])
-            reply = wire.decode_reply(sock.recv(65536))
+            reply = asking.decode_reply(sock.recv(65536))
             assert isinstance(reply, wire.Refused), what
             assert (reply.errno, reply.holder) == (errno.EINVAL, None), what
             assert "not a port's name" in reply.cause, what
         sock.send(LIST)
-        assert isinstance(wire.decode_reply(sock.recv(65536)), wire.Ports)
+        assert isinstance(asking.decode_reply(sock.recv(65536)), wire.Ports)
 
     as_user(ALICE, (), run)
     others_are_served(rig)
@@ -131,8 +131,8 @@ def test_a_broken_message_is_the_end_of_its_sender(
 def test_a_daemon_is_no_peer_to_connect_through(rig: Rig, daemon: Daemon) -> None:
     def run() -> None:
         sock = connect(rig)
-        sock.send(wire.encode_request(wire.Connect()))
-        reply = wire.decode_reply(sock.recv(65536))
+        sock.send(asking.encode_request(wire.Connect()))
+        reply = asking.decode_reply(sock.recv(65536))
         assert isinstance(reply, wire.Refused)
 
     as_user(ALICE, (), run)
@@ -186,7 +186,7 @@ def test_a_thousand_waits_are_bounded_and_cost_nobody_else_anything(
         while refused < 200:
             for sock in socks:
                 with contextlib.suppress(BlockingIOError, ConnectionError):
-                    reply = wire.decode_reply(sock.recv(65536))
+                    reply = asking.decode_reply(sock.recv(65536))
                     assert isinstance(reply, wire.Refused)
                     answers[reply.errno] = answers.get(reply.errno, 0) + 1
                     refused += 1
@@ -215,7 +215,7 @@ def test_300_connections_of_one_user_are_bounded(rig: Rig, daemon: Daemon) -> No
                 sock.send(LIST)
             except BrokenPipeError:
                 pass
-            replies = wire.decode_reply(sock.recv(65536)) if sock else None
+            replies = asking.decode_reply(sock.recv(65536)) if sock else None
             refused += isinstance(replies, wire.Refused) and replies.errno == errno.EDQUOT
         with pytest.raises(BrokerError) as caught:
             open_fd("ttyS0", broker=str(rig.socket))

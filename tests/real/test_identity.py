@@ -17,7 +17,7 @@ from support.daemon import Daemon
 from support.raw import LIST, connect
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL, NOBODY
-from ttybroker import NotPermitted, PortBusy, client, open_fd, wire
+from ttybroker import NotPermitted, PortBusy, asking, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -165,7 +165,7 @@ def test_asking_for_another_process_is_for_ones_own_alone(rig: Rig, daemon: Daem
 
 def cut_off(sock: socket.socket) -> str:
     """The last word of the broker on a connection that it ends."""
-    reply = wire.decode_reply(sock.recv(65536))
+    reply = asking.decode_reply(sock.recv(65536))
     assert isinstance(reply, wire.Refused) and reply.errno == errno.EPROTO
     assert sock.recv(65536) == b""
     return reply.cause
@@ -175,7 +175,7 @@ def test_a_forked_child_on_its_parents_connection_is_cut_off(rig: Rig, daemon: D
     def run() -> str:
         sock = connect(rig)
         sock.send(LIST)
-        assert isinstance(wire.decode_reply(sock.recv(65536)), wire.Ports)
+        assert isinstance(asking.decode_reply(sock.recv(65536)), wire.Ports)
         if (pid := os.fork()) == 0:
             sock.send(LIST)
             os._exit(0)

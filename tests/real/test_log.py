@@ -15,7 +15,7 @@ from support.processes import PR_SET_NAME, prctl
 from support.raw import opening
 from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
-from ttybroker import BrokerError, NotPermitted, client, open_fd, wire
+from ttybroker import BrokerError, NotPermitted, asking, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -136,7 +136,7 @@ def test_ten_thousand_refusals_do_not_drown_a_grant(rig: Rig, daemon: Daemon) ->
             sock.connect(str(rig.socket))
             for _ in range(10_000):
                 sock.send(opening("no-such-thing"))
-                assert isinstance(wire.decode_reply(sock.recv(4096)), wire.Refused)
+                assert isinstance(asking.decode_reply(sock.recv(4096)), wire.Refused)
         return 10_000
 
     refused = as_user(ALICE, (), flood)

@@ -21,7 +21,7 @@ from support.rig import Rig, lock_text
 from support.systemd import Systemd, manager
 from support.users import ALICE, NOBODY
 from support.waiting import TIMEOUT, Watch
-from ttybroker import NotPermitted, PortBusy, client, open_fd, wire
+from ttybroker import NotPermitted, PortBusy, asking, client, open_fd, wire
 from ttybroker.users import named
 from ttybrokerd.root import keeper, linux, record, store
 from ttybrokerd.root.server import AGAIN
@@ -228,7 +228,7 @@ def test_a_label_keeps_no_lease_out_of_the_store(rig: Rig, systemd: Systemd) -> 
 
     def hold(chat: Chat) -> None:
         with raw.connect(rig) as sock:
-            sock.send(wire.encode_request(wire.Open("ttyS0", label="a\0b\n\x1b[31m")))
+            sock.send(asking.encode_request(wire.Open("ttyS0", label="a\0b\n\x1b[31m")))
             chat.say(socket.recv_fds(sock, wire.MAX_REPLY, 1)[1])
         chat.hear()
 

@@ -16,7 +16,7 @@ from support.children import Child, as_user
 from support.daemon import Daemon
 from support.rig import Rig
 from support.users import ALICE, BOB
-from ttybroker import BrokerError, client, open_fd, wire
+from ttybroker import BrokerError, asking, client, open_fd, wire
 
 pytestmark = pytest.mark.root
 
@@ -98,12 +98,12 @@ def test_an_older_client_takes_a_port_back(rig: Rig, daemon: Daemon) -> None:
 def test_each_answer_is_in_the_version_of_its_question(rig: Rig, daemon: Daemon) -> None:
     asker = OldClient(rig)
     for version in (1, 2, 2, 1):
-        asker.sock.send(wire.encode_request(wire.List(), version))
+        asker.sock.send(asking.encode_request(wire.List(), version))
         assert asker.sock.recv(65536)[0] == version
-        asker.sock.send(wire.encode_request(wire.Open("not-here"), version))
+        asker.sock.send(asking.encode_request(wire.Open("not-here"), version))
         assert asker.sock.recv(65536)[0] == version
     asker.sock.send(b"\2\2\0\0x")
-    reply = wire.decode_reply(data := asker.sock.recv(65536))
+    reply = asking.decode_reply(data := asker.sock.recv(65536))
     assert data[0] == 2
     assert reply == wire.Refused(errno.EPROTO, "cut off: message too short")
 
@@ -127,8 +127,8 @@ def test_a_label_that_cannot_be_shown_is_refused_before_anything_is_asked(label:
 
 def test_a_list_of_some_names_has_those_alone(rig: Rig, daemon: Daemon) -> None:
     asker = OldClient(rig)
-    asker.sock.send(wire.encode_request(wire.List(names=("ttyS1", "nothing"))))
-    reply = wire.decode_reply(asker.sock.recv(65536))
+    asker.sock.send(asking.encode_request(wire.List(names=("ttyS1", "nothing"))))
+    reply = asking.decode_reply(asker.sock.recv(65536))
     assert isinstance(reply, wire.Ports) and [port.name for port in reply.ports] == ["ttyS1"]
 
 
@@ -139,9 +139,9 @@ def test_a_pid_of_another_pid_namespace_means_nothing_here(rig: Rig, daemon: Dae
     def ask() -> int:
         request = wire.Open("ttyS0", 0, 1, os.getpid() + 1)
         asker = OldClient(rig)
-        asker.sock.send(wire.encode_request(request))
+        asker.sock.send(asking.encode_request(request))
         data, (descriptor,), _, _ = socket.recv_fds(asker.sock, 65536, 1)
-        assert isinstance(wire.decode_reply(data), wire.Grant)
+        assert isinstance(asking.decode_reply(data), wire.Grant)
         os.close(descriptor)
         return os.getpid()
 

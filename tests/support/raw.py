@@ -11,10 +11,10 @@ import time
 from support.children import as_user
 from support.rig import Rig
 from support.users import BOB
-from ttybroker import open_fd, wire
+from ttybroker import asking, open_fd, wire
 
 IN_TIME = 1.0  # seconds for a bystander's lease; some milliseconds on an idle machine
-LIST = wire.encode_request(wire.List())
+LIST = asking.encode_request(wire.List())
 
 
 def connect(rig: Rig) -> socket.socket:
@@ -38,7 +38,7 @@ def opening(name: str | bytes, wait: int = 0, pid: int = 0) -> bytes:
 
 def answer(sock: socket.socket) -> wire.Reply:
     """Return the next answer. A descriptor beside it is not taken."""
-    return wire.decode_reply(sock.recv(65536))
+    return asking.decode_reply(sock.recv(65536))
 
 
 def refusal(sock: socket.socket) -> wire.Refused:
@@ -58,7 +58,7 @@ def last_words(sock: socket.socket) -> list[wire.Reply]:
             continue
         if not data:
             return replies
-        replies.append(wire.decode_reply(data))
+        replies.append(asking.decode_reply(data))
 
 
 def cut_off(sock: socket.socket) -> str:

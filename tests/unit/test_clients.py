@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from ttybroker import wire
+from ttybroker import asking, wire
 from ttybrokerd.root import clients as limits
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.peer import Identity
 
-STATUS = wire.encode_request(wire.Status())
+STATUS = asking.encode_request(wire.Status())
 
 
 class Door:
