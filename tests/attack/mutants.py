@@ -2048,6 +2048,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",),
     ),
     Mutant(
+        "links-to-come",
+        "a new device is nobody's by its node before udev has made its links",
+        NEVER,
+        (f"{WORDS}::test_nobody_has_a_new_device_before_udev_has_made_its_links",),
+    ),
+    Mutant(
         "unnamed-is-last",
         "a rule about unnamed ports is about none that another rule names",
         "return places",

@@ -12,11 +12,11 @@ from unittest import mock
 import pytest
 
 from ttybroker import sysfs
-from ttybrokerd.root import report, words
+from ttybrokerd.root import device, report, words
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.peer import Identity
-from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.refusal import Absent, Refusal
 from unit.helpers import plan_of
 
 pytestmark = pytest.mark.root
@@ -394,6 +394,40 @@ def test_whose_alias_it_is_is_said(machine: Machine) -> None:
     alias = f'[[rule]]\nport = "gps"\ndevice = "{machine.dev}/ttyUSB0"\nallow = [6]\n'
     why = "it is gps, and rule ttyUSB* (line 1) is about ports that no other rule names"
     assert had(machine, DESK + alias) == f"not permitted: {why}"
+
+
+LINKED = 'port = "gps"\ndevice = "{}/by-id"\n'
+TO_COME = {
+    "unnamed": f"{DESK}[[rule]]\n{LINKED}allow = [6]\n",
+    "denied": f'[[rule]]\nport = "ttyUSB*"\nallow = [5]\n[[rule]]\n{LINKED}deny = [5]\n',
+}
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_nobody_has_a_new_device_before_udev_has_made_its_links(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The kernel makes the node first. Who waits for it is granted it when udev is done."""
+    machine.ftdi(0)
+    os.chmod(machine.base, 0o755)
+    judge, who = judge_of(machine, TO_COME[kind].format(machine.dev))
+    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
+    monkeypatch.setattr(device, "UDEV", str(machine.base / "udev"))
+    judge.look(who, target, rule).close()  # no udev, and no links
+    (machine.base / "udev").mkdir()
+    assert str(machine.base / "udev") in machine.devices.directories(target)
+    with pytest.raises(Absent, match="udev has not named it yet"):
+        judge.look(who, target, rule)
+    with monkeypatch.context() as later:
+        later.setattr(device, "NAMING", 0.0)  # it is not new: udev has nothing to say of it
+        judge.look(who, target, rule).close()
+    (machine.base / "udev/c188:0").touch()
+    judge.look(who, target, rule).close()
+    (machine.dev / "by-id").symlink_to("ttyUSB0")
+    with pytest.raises(Refusal, match="gps"):
+        judge.look(who, target, rule)
+    assert not machine.devices.named(f"{machine.dev}/gone")
 
 
 def test_a_device_of_which_nothing_is_known_is_not_unnamed_where_words_decide(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # guard: no-link-at-the-open, no-controlling-terminal
 OPEN_FLAGS = os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+UDEV = "/run/udev/data"  # a file for each device that udev is done with: its links are there
+NAMING = 5.0  # seconds that it may take for that, if ever
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
 CLOSING_PAUSE = 0.05  # seconds
 
@@ -119,7 +121,8 @@ class Devices:
                 trust.resolve(alias, way)
             except OSError:  # it ends where something is missing
                 pass
-        return {self.directory, *(step.rpartition("/")[0] or "/" for step in way)}
+        udev = [UDEV] if os.path.isdir(UDEV) else []
+        return {self.directory, *udev, *(step.rpartition("/")[0] or "/" for step in way)}
 
     def path(self, name: str, alias: str | None) -> str:
         """Return the node that `name` means. `alias` is the device that the policy gives it, if
@@ -140,6 +143,16 @@ class Devices:
             raise Refusal(errno.EACCES, what) from None
         except OSError as error:
             raise _not_found(error, alias, "; is it plugged in?") from None
+
+    def named(self, path: str) -> bool:
+        """Return whether udev has made its links to this node, or will make none."""
+        try:
+            node = os.stat(path)
+        except OSError:  # it has gone
+            return False
+        number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
+        new = os.path.isdir(UDEV) and time.time() - node.st_ctime < NAMING
+        return not new or os.path.lexists(f"{UDEV}/c{number}")
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
         """Return where the nodes of a policy's aliases are now."""

@@ -9,7 +9,7 @@ from ttybrokerd.root import TYPE_CHECKING, words
 from ttybrokerd.root.device import Devices, Seen, Target
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import SEATS
-from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.refusal import Absent, Refusal
 
 if TYPE_CHECKING:
     from ttybrokerd.root.connection import OpenRequest
@@ -120,7 +120,7 @@ class Judge:
         Raises Refusal EACCES if the device is denied under another of its names: its kernel name
         and each alias that leads to it are names of one device. So too if the rule is about devices
         that no other is about, and an alias leads to it. Raises ENODEV if it is another by now,
-        which another rule is about.
+        which another rule is about; Absent if an alias may come to lead to it.
         """
         groups = self.groups(who)
         decisions = [self.plan.decide(who.uid, groups, alias)
@@ -180,6 +180,10 @@ class Judge:
             return not target.pty and self._devices.fits(kernel_name, device, unknown=True)
         try:
             return self._devices.path(alias, device) == target.path
+        except Absent:
+            if not self._devices.named(target.path):  # guard: links-to-come
+                raise Absent(errno.ENOENT, "udev has not named it yet; try again") from None
+            return False
         except Refusal:
             return False
 

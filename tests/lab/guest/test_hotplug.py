@@ -78,6 +78,44 @@ def hold_and_say(chat: Chat, name: str) -> None:
     chat.hear(60)
 
 
+@pytest.mark.systemd
+@pytest.mark.parametrize(
+    "rules",
+    [
+        'allow = ["alice"]\n[[rule]]\nport = "ttyUSB*"\nallow = ["bob"]\nunnamed = true\n',
+        'deny = ["bob"]\n[[rule]]\nport = "ttyUSB*"\nallow = ["bob"]\n',
+    ],
+    ids=["unnamed", "denied"],
+)
+def test_who_waits_does_not_get_a_port_before_udev_has_named_it(
+    broker: Service, adapters: Adapters, rules: str
+) -> None:
+    """The node comes first, and then the link by which the policy knows it."""
+    name = adapters.plug(ADAPTER, "LATE1")
+    adapters.unplug(ADAPTER)
+    until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
+    broker.write_policy(f'[[rule]]\nport = "gps"\ndevice = "{BY_ID.format("LATE1")}"\n{rules}')
+    broker.reload()
+
+    def ask(chat: Chat) -> None:
+        try:
+            os.close(open_fd(name, wait=60))
+            chat.say("granted")
+        except BrokerError as refusal:
+            chat.say(str(refusal))
+
+    waiting = broker.child(BOB, ask)
+    time.sleep(0.5)  # it has asked by then; if not, it asks when the port is there
+    assert adapters.plug(ADAPTER, "LATE1") == name
+    assert "gps" in waiting.hear(PATIENT)
+    adapters.unplug(ADAPTER)
+    until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
+    waiting = broker.child(BOB, ask)
+    time.sleep(0.5)
+    assert adapters.plug(ADAPTER, "ANOTHER1") == name
+    assert waiting.hear(PATIENT) == "granted"
+
+
 @pytest.mark.parametrize(
     "kind", ["kernel", "words", pytest.param("link", marks=pytest.mark.systemd)]
 )
