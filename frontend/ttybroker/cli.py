@@ -119,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     about.add_argument("port", nargs="?")
     suggest = commands.add_parser("suggest", help="a rule of the policy for a port's device")
     suggest.add_argument("port")
+    history = commands.add_parser("history", help="who had a port, from the journal")
+    history.add_argument("port")
+    history.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("demo", help="see it work, on a pty (needs root)")
     return parser
 
@@ -315,6 +318,24 @@ def _suggest(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _history(options: argparse.Namespace) -> int:
+    from ttybroker import history
+
+    port = options.port
+    try:
+        found = history.read(port)
+    except history.NoJournal as error:
+        _say(f"{port}: the journal cannot be read: {error}{history.hint(port)}")
+        return REFUSED
+    if options.json:
+        history.show_json(found)
+    elif found:
+        history.show(found)
+    else:
+        print(f"{port}: nobody had it, as far as you can read the journal{history.hint(port)}")
+    return DONE
+
+
 def _check_broker(json: bool) -> int:
     from ttybroker import confinement
 
@@ -401,6 +422,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "revoke": _revoke,
     "check": _check,
     "suggest": _suggest,
+    "history": _history,
     "demo": _demo,
 }
 

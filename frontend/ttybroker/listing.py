@@ -37,7 +37,7 @@ def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
         return
     below = {port.name: _below(port, lines) for port in ports}
     rows = [_row(port) for port in ports]
-    _table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
+    table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
 
 
 def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
@@ -50,7 +50,7 @@ def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
         for copy in copies
     ]  # fmt: skip
     if rows:
-        _table(_COPIES, rows, lambda _: (_BOLD,))
+        table(_COPIES, rows, lambda _: (_BOLD,))
     for port in (port for port, copies in found.items() if not copies):
         print(f"{port}: no process that can be seen from here has a descriptor of it")
 
@@ -75,7 +75,7 @@ def show_copies_json(found: dict[str, list[Copy]], broker: int) -> None:
     print(json.dumps(records, indent=2))
 
 
-def _table(
+def table(
     titles: tuple[str, ...],
     rows: list[tuple[str, ...]],
     styles: Callable[[tuple[str, ...]], tuple[str, ...]],

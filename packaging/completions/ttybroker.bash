@@ -17,7 +17,7 @@ _ttybroker()
 	if [[ ${COMP_WORDS[0]##*/} == ttyrun ]]; then
 		command=run first=1
 	elif ((COMP_CWORD == 1)); then
-		COMPREPLY=($(compgen -W 'list run term check revoke suggest demo --help --version' -- "$cur"))
+		COMPREPLY=($(compgen -W 'list run term check revoke suggest history demo --help --version' -- "$cur"))
 		return
 	fi
 	COMPREPLY=()
@@ -64,8 +64,9 @@ _ttybroker()
 			--menu-char --help" ;;
 		revoke:-*) words='--hold --help' ;;
 		check:-*) words='--user --broker --json --help' ;;
+		history:-*) words='--json --help' ;;
 		demo:-* | suggest:-*) words=--help ;;
-		list:* | run:* | term:* | check:* | revoke:* | suggest:*) words=$(_ttybroker_ports) ;;
+		list:* | run:* | term:* | check:* | revoke:* | suggest:* | history:*) words=$(_ttybroker_ports) ;;
 		esac
 		;;
 	esac

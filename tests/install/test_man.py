@@ -59,7 +59,7 @@ def test_it_is_well_formed(name: str) -> None:
 
 
 def test_ttybroker_has_every_option_of_every_command() -> None:
-    commands = ["list", "term", "revoke", "check", "suggest", "demo"]
+    commands = ["list", "term", "revoke", "check", "suggest", "history", "demo"]
     found = options("ttybroker.cli").union(*(options("ttybroker.cli", name) for name in commands))
     assert documented(page("ttybroker.1")) == found | set(OPTION.findall(USAGE)) | {"h"}
     assert set(re.findall(r"^\.It Cm (\S+)", page("ttybroker.1"), re.M)) == {*commands, "run"}

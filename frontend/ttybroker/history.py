@@ -1,0 +1,169 @@
+"""`ttybroker history`: who had a port, from the records of the daemon in the journal."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import subprocess
+import time
+
+from ttybroker import listing
+from ttybroker.say import printable
+from ttybroker.users import name_of
+
+TYPE_CHECKING = False  # typing costs every start 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TITLES = ("FROM", "TO", "USER", "PROGRAM", "PORT", "ENDED")
+# Anybody can write to the journal under any name. `_UID` is the kernel's word:
+# systemd.journal-fields(7).
+_OURS = ("_UID=0", "SYSLOG_IDENTIFIER=ttybrokerd")
+_EVENTS = ("grant", "adopt", "revoke", "release")
+
+
+class NoJournal(Exception):
+    """It cannot be read; the text says why."""
+
+
+class Lease:
+    """Who had a port. `began` and `ended` are in seconds of the epoch, None: not known."""
+
+    def __init__(self, record: Record, began: float | None) -> None:
+        self.port, self.device = record.text("PORT"), record.text("DEVICE")
+        self.uid, self.pid = record.number("UID"), record.number("PID")
+        self.program, self.label = record.text("PROGRAM"), record.text("LABEL")
+        self.began = began
+        self.ended: float | None = None
+        self.why = ""
+        self.by = ""
+
+    def fields(self) -> dict[str, object]:
+        """What a program gets of it."""
+        return {
+            "port": self.port,
+            "device": self.device or None,
+            "uid": self.uid,
+            "user": None if self.uid is None else name_of(self.uid) or None,
+            "pid": self.pid,
+            "program": self.program or None,
+            "label": self.label or None,
+            "from": self.began,
+            "to": self.ended,
+            "ended": self.why or None,
+            "by": self.by or None,
+        }
+
+    def row(self) -> tuple[str, ...]:
+        """The cells of its row."""
+        user = "?" if self.uid is None else name_of(self.uid) or f"uid {self.uid}"
+        program = f"{self.program} ({self.pid})" if self.pid else self.program
+        label = f" for {self.label!r}" if self.label else ""
+        why = f"{self.why} by {self.by}" if self.by else self.why
+        cells = _moment(self.began), _moment(self.ended), user, program + label, self.port, why
+        return tuple(map(printable, cells))
+
+
+class Record:
+    """One record of the daemon, as journalctl(1) prints it: JSON, all values texts."""
+
+    def __init__(self, line: str) -> None:
+        """Raises ValueError."""
+        self._fields = json.loads(line)
+        if not isinstance(self._fields, dict):
+            raise ValueError(line)
+
+    @property
+    def at(self) -> float:
+        """When it was written, in seconds of the epoch."""
+        return float(self._fields["__REALTIME_TIMESTAMP"]) / 1e6
+
+    def text(self, name: str) -> str:
+        """A value as it was before the daemon escaped it; "" if there is none."""
+        value = self._fields.get(f"TTYBROKER_{name}")
+        if not isinstance(value, str):
+            return ""
+        try:
+            return codecs.decode(value, "unicode_escape")
+        except ValueError:
+            return value
+
+    def number(self, name: str) -> int | None:
+        """A value that is a number; None if there is none."""
+        value = self.text(name)
+        return int(value) if value.isdecimal() and value.isascii() else None
+
+
+def read(port: str) -> list[Lease]:
+    """Return the leases of the port, the oldest first. It is known by its name, and by that of its
+    device. Raises NoJournal."""
+    ours = [*_OURS, *(f"TTYBROKER_EVENT={event}" for event in _EVENTS)]
+    wanted = [*ours, f"TTYBROKER_PORT={port}", "+", *ours, f"TTYBROKER_DEVICE=/dev/{port}"]
+    try:
+        done = subprocess.run(
+            ["journalctl", "--output=json", "--no-pager", "--all", *wanted],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise NoJournal(f"journalctl: {error.strerror}") from None
+    said = " ".join(printable(line.strip()) for line in done.stderr.splitlines())
+    if done.returncode:
+        raise NoJournal(said or f"journalctl ended with status {done.returncode}")
+    found = leases(done.stdout.splitlines())
+    if not found and said:
+        raise NoJournal(said)
+    return found
+
+
+def leases(lines: Iterable[str]) -> list[Lease]:
+    """Put records together. One of a lease that a daemon took over from an earlier one may be the
+    first that there is: then nobody knows when it began."""
+    found: list[Lease] = []
+    held: dict[str, Lease] = {}  # by device
+    for line in lines:
+        try:
+            record = Record(line)
+            event, at = record.text("EVENT"), record.at
+        except (ValueError, KeyError, TypeError):  # a record of somebody else
+            continue
+        who = record.number("UID"), record.number("PID")
+        if event == "revoke":
+            for one in held.values():
+                if (one.uid, one.pid) == who:
+                    one.by = record.text("BY")
+            continue
+        device = record.text("DEVICE")
+        lease = held.get(device)
+        if lease is None or event == "grant" or (lease.uid, lease.pid) != who:
+            lease = held[device] = Lease(record, at if event == "grant" else None)
+            found.append(lease)
+        if event == "release":
+            lease.ended, lease.why = at, record.text("REASON")
+            lease.by = lease.by if lease.why == "revoked" else ""
+            del held[device]
+    return found
+
+
+def show(found: list[Lease]) -> None:
+    """Print the table."""
+    listing.table(_TITLES, [lease.row() for lease in found], lambda _: ())
+
+
+def show_json(found: list[Lease]) -> None:
+    """Print a JSON array, one object a lease; what is not known is null."""
+    print(json.dumps([lease.fields() for lease in found], indent=2))
+
+
+def hint(port: str) -> str:
+    """What to do, for who may not read the whole journal."""
+    if os.geteuid() == 0:
+        return ""
+    return f"; root and group adm read the whole journal: sudo ttybroker history {port}"
+
+
+def _moment(when: float | None) -> str:
+    return "" if when is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
