@@ -179,6 +179,8 @@ def _lent(holder: Holder | None, lender: Holder) -> str:
 def _holder(holder: Holder | None) -> str:
     if holder is None:
         return ""
+    if holder.how == "exclusive":  # the kernel does not tell who
+        return "unknown: the last open found it exclusive"
     who = named(holder).user or ("?" if holder.uid is None else f"uid {holder.uid}")
     what = " ".join(filter(None, (holder.program, f"({holder.pid})" if holder.pid else "")))
     how = "" if holder.how == "lease" else f"[{holder.how}]"

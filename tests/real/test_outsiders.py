@@ -382,3 +382,31 @@ def test_a_copy_that_outlived_its_lease_and_its_broker_is_dead_when_the_next_has
     bob.result()
     heir.end()
     take(rig, NOBODY)
+
+
+def test_a_port_that_an_open_found_exclusive_is_listed_so_until_the_next_open(
+    rig: Rig, daemon: Daemon
+) -> None:
+    pty = rig.ports["ttyS0"]
+
+    def lock(chat: Chat) -> None:
+        terminal = os.open(pty.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        fcntl.ioctl(terminal, TIOCEXCL)
+        chat.say("locked")
+        chat.hear()
+
+    outsider = rig.child(0, lock)
+    outsider.hear()
+    assert row(rig).state == "free"  # no lock is seen
+    before = time.time()
+    assert isinstance(refused(rig), PortBusy)
+    seen = row(rig)
+    assert seen.state == "exclusive" and seen.holder is not None
+    assert (seen.holder.how, seen.holder.uid) == ("exclusive", None)
+    assert seen.holder.since is not None and before <= seen.holder.since <= time.time()
+    outsider.say()
+    outsider.result()
+    pty.forget_exclusive()
+    take(rig)
+    daemon.settled()
+    assert (row(rig).state, row(rig).holder) == ("free", None)

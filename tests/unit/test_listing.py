@@ -125,3 +125,11 @@ def test_a_holder_cannot_speak_to_the_terminal(in_file: Callable[..., str]) -> N
 def test_what_the_locale_cannot_say_is_no_error(in_file: Callable[..., str]) -> None:
     assert "Gerät" in in_file([PortInfo("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))])
     assert "Ger?t" in in_file([PortInfo("ttyS0", DEVICE, "busy", "", 0, holder("Gerät"))], "ascii")
+
+
+def test_a_port_that_was_found_exclusive_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Holder(how="exclusive", since=NOW - 130)
+    listing.show([PortInfo("ttyS0", "/dev/ttyS0", "exclusive", "r", 0, found)])
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split("  ")[0] == "ttyS0"
+    assert "exclusive  unknown: the last open found it exclusive  2 min" in row

@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from support.namespaces import sees_dead_takers
 from ttybrokerd.root import linux, others, paced
-from ttybrokerd.root.others import Flocks, Taker, excused, named
+from ttybrokerd.root.others import Flocks, Others, Taker, excused, named
 from ttybrokerd.root.paced import Paced
 from unit.helpers import process as helper
 
@@ -190,3 +192,20 @@ def test_what_could_not_be_read_is_read_again() -> None:
         read.refresh()
     read.refresh()
     assert read.reads == 2
+
+
+def test_another_device_with_the_same_number_was_not_found_exclusive(
+    terminal: tuple[int, int, str], tmp_path: Path
+) -> None:
+    other = os.open(tmp_path, os.O_RDONLY)
+    files: Any = SimpleNamespace(holder=lambda _: None)
+    known = Others(files)
+    one: Any = SimpleNamespace(kernel_name="x", rdev=7, node=terminal[0])
+    new: Any = SimpleNamespace(kernel_name="x", rdev=7, node=other)
+    known.found(one, True)
+    found = known.holder(one, frozenset())
+    assert found is not None and found.how == "exclusive"
+    assert known.holder(new, frozenset()) is None
+    known.found(one, False)
+    assert known.holder(one, frozenset()) is None
+    os.close(other)

@@ -2,11 +2,14 @@
 
 An flock belongs to an open file description. A holder that was hung up may keep its description
 open for ever, a dead copy, and its flock with it. That is no outsider's lock.
+
+TIOCEXCL shows on an open device alone. So a list has what the last open found.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 from ttybroker.wire import Holder, Value
 from ttybrokerd.root import TYPE_CHECKING, linux
@@ -105,6 +108,7 @@ class Others:
         self.files = files
         self._flocks = Flocks()
         self._logins = Logins(utmp)
+        self._exclusive: dict[int, tuple[int, float]] = {}  # inode and moment, by device number
 
     def refresh(self) -> None:
         """Look again at all flocks and logins, unless that was done a moment ago."""
@@ -112,7 +116,8 @@ class Others:
         self._logins.refresh()
 
     def holder(self, seen: Seen, ghosts: frozenset[int]) -> Holder | None:
-        """Return who has the port by a lock file, a login or an flock; None if nobody has.
+        """Return who has the port by a lock file, a login or an flock, or was found to have it
+        exclusive; None if nobody is known.
 
         The port is not opened. Logins and flocks are as of the last `refresh`. `ghosts` are the
         users who may keep a dead copy of the port.
@@ -122,7 +127,17 @@ class Others:
         takers = self._flocks.takers(seen.node)
         if found is None and takers and not excused(takers, ghosts):
             found = named(takers)
+        if found is None and seen.rdev in self._exclusive:
+            inode, since = self._exclusive[seen.rdev]
+            if inode == os.fstat(seen.node).st_ino:
+                found = Holder(how="exclusive", since=since)
         return found
+
+    def found(self, seen: Seen, exclusive: bool) -> None:
+        """Note whether an open has just found the port exclusive."""
+        self._exclusive.pop(seen.rdev, None)
+        if exclusive:
+            self._exclusive[seen.rdev] = os.fstat(seen.node).st_ino, time.time()
 
     def login(self, device: str, rdev: int) -> Holder | None:
         """Return who has a login on the port with this kernel name and device number, as of a

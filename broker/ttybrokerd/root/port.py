@@ -285,7 +285,9 @@ def _login(lease: Lease, others: Others) -> bool:
 
 def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
     """Raise Refusal EBUSY if TIOCEXCL is set: whoever set it has the port, dead copies or not."""
-    if linux.is_exclusive(descriptor):  # guard: exclusive-port-is-busy
+    exclusive = linux.is_exclusive(descriptor)
+    others.found(seen, exclusive)
+    if exclusive:  # guard: exclusive-port-is-busy
         takers = others.takers(seen)
         known = takers and not excused(takers, ghosts)
         raise busy(named(takers) if known else Holder(how="exclusive"))

@@ -69,7 +69,9 @@ class Look(Value):
             holder = self.others.holder(seen, users) if seen.rdev not in self.ours else None
         finally:
             seen.close()
-        state = "free" if holder is None else "busy"
+        state = "free" if holder is None else "busy"  # free: no lock is seen
+        if holder is not None and holder.how == "exclusive":  # when it was opened last
+            state = "exclusive"
         port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
         return Row(seen.rdev, port)
 
