@@ -197,7 +197,7 @@ def test_why_a_pty_was_tried_is_said(rig: Rig, tmp_path: Path) -> None:
 def test_help_is_given_on_stdout(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert command.main(arguments) == 0
     output, errors = capfd.readouterr()
-    assert output.startswith("usage: ttybroker run [--via")
+    assert output.startswith("usage: ttybroker run [-q | --quiet] [--via")
     assert "--stdio PORT" in output and errors == ""
 
 
