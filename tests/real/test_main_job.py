@@ -98,6 +98,13 @@ def test_nobody_moves_a_file_with_lrzsz(
     with Watch(rig.locks) as locks, Watch(target) as files:
         began = time.monotonic()
         mover.say()
+        assert rig.lock().read_bytes() == lock_text(mover.pid)
+        if mode == "daemon":
+            with pytest.raises(PortBusy) as caught:
+                as_user(ALICE, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
+            holder = caught.value.holder
+            assert holder is not None
+            assert (holder.uid, holder.user, holder.pid) == (NOBODY, "nobody", mover.pid)
         ours, theirs = socket.socketpair()
         wire = rig.child(0, lambda _chat: relay(pty.master, ours), keep=[pty.master, ours.fileno()])
         other_end = subprocess.Popen(
@@ -106,13 +113,6 @@ def test_nobody_moves_a_file_with_lrzsz(
         ours.close()
         theirs.close()
         files.wait("file", IN_CREATE)
-        assert rig.lock().read_bytes() == lock_text(mover.pid)
-        if mode == "daemon":
-            with pytest.raises(PortBusy) as caught:
-                as_user(ALICE, (), lambda: open_fd("ttyS0", broker=str(rig.socket)))
-            holder = caught.value.holder
-            assert holder is not None
-            assert (holder.uid, holder.user, holder.pid) == (NOBODY, "nobody", mover.pid)
         status, ended = mover.hear()
         assert locks.gone("LCK..ttyS0") - ended < 0.1
         assert status == 0
