@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from matrix.namespace import PORT
 from matrix.stage import NODE, Stage
+from support.waiting import wait_readable
 
 pytestmark = pytest.mark.root
 
@@ -43,13 +46,17 @@ def test_who_waits_has_it_at_the_end_of_the_run_and_not_before(
     assert holder.stdout.readline() == b"closed\n"
     refused = stage.run(*bare, PORT, "--", "sh", "-c", f"echo x >{NODE}")
     assert refused.status != 0 and "busy" in refused.err
-    waiter = stage.start(
-        *bare, "--wait", "10", "--hold", PORT, "--", "sh", "-c", f"echo up >{NODE}"
-    )
-    assert waiter.stderr is not None
-    assert b"held by" in waiter.stderr.readline()
+    screen, terminal = os.openpty()
+    queue = ("--wait", "10", "--hold", PORT)
+    waiter = stage.start(*bare, *queue, "--", "sh", "-c", f"echo up >{NODE}", stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while b"has it" not in shown:
+        wait_readable(screen, f"who has it, got {shown!r}")
+        shown += os.read(screen, 4096)
     assert len(stage.rig.lock_files()) == 1
     assert holder.communicate(b"\n", timeout=10)[0] == b"last\n"
     stage.hear(b"up")
     assert waiter.wait(10) == 0
+    os.close(screen)
     stage.demand_free(2)

@@ -37,11 +37,11 @@ def change_policy(stage: Stage, allow: str) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        ((PORT,), 2, "no -- before the program; usage: {} [--via"),
+        ((PORT,), 2, "no -- before the program; usage: {} [-q"),
         ((PORT, "true"), 2, "no -- before the program; write: {} ttyS7 -- true"),
         (("picocom", NODE), 2, "no -- before the program; write: {} -- picocom /dev/ttyS7"),
-        ((PORT, "--"), 2, "no program after --; usage: {} [--via"),
-        (("--speed", "9600", "--", "true"), 2, "--speed: no such option; usage: {} [--via"),
+        ((PORT, "--"), 2, "no program after --; usage: {} [-q"),
+        (("--speed", "9600", "--", "true"), 2, "--speed: no such option; usage: {} [-q"),
         ((PORT, PORT, "--", "true"), 2, "ttyS7: named twice; name each port once"),
         (("--fd", "3", PORT, "--fd", "4", PORT, "--", "true"), 2, "ttyS7: named twice"),
         ((NODE, "--", "true"), 2, "'/dev/ttyS7': not a port's name; write ttyS7"),
