@@ -59,6 +59,7 @@ class Dialogue:
         self.uids = dict(zip(self.users, (ALICE, BOB, CAROL, ALICE), strict=True))
         self.model.owners = {child.pid: uid for child, uid in self.uids.items()}
         self.socks: dict[Connection, socket.socket] = {}
+        self.told: set[Connection] = set()  # those who asked why they wait
         self.copies: list[tuple[Lease, int]] = []
         self.control = self.connect(self.users[2])
 
@@ -131,6 +132,8 @@ class Dialogue:
         if passes:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 0))]
         self.sent += 1
+        if asks_why(data):
+            self.told.add(who)
         try:
             self.socks[who].sendmsg([data], [(*CREDENTIALS, SENDER.pack(*sender)), *rights])
         except PermissionError:  # the kernel refuses descriptors: SO_PASSRIGHTS, Linux 6.16
@@ -237,11 +240,13 @@ class Dialogue:
         self.piled = any(who.inbox for who in self.model.connections)
 
     def hear(self, who: Connection) -> tuple[bytes, int | None]:
-        """The next message, when it comes."""
+        """The next message, when it comes. Not why it waits: the model's ports take no time."""
         end = time.monotonic() + TIMEOUT
         while True:
             try:
-                return receive(self.socks[who])
+                data, descriptor = receive(self.socks[who])
+                if not (who in self.told and says_why(data)):
+                    return data, descriptor
             except BlockingIOError:
                 left = end - time.monotonic()
                 wait_readable(self.socks[who].fileno(), f"an answer to uid {who.uid}", left)
@@ -257,6 +262,21 @@ class Dialogue:
         seen, due = timeless(seen), timeless(due)
         if not same(seen, due):
             raise Different(f"uid {who.uid} got {seen}, not {due}")
+
+
+def asks_why(data: bytes) -> bool:
+    """Whether it is an OPEN that asks why it waits, when it does."""
+    try:
+        request = wire.decode_request(data)
+    except wire.Malformed:
+        return False
+    return isinstance(request, wire.Open) and request.flags & wire.PROGRESS != 0
+
+
+def says_why(data: bytes) -> bool:
+    """Whether it says why a request waits, but for a slow device."""
+    reply = asking.decode_reply(data) if data else None
+    return isinstance(reply, wire.Waiting) and reply.reason != wire.SLOW
 
 
 def timeless(answer: Answer) -> Answer:
