@@ -209,3 +209,22 @@ def test_another_device_with_the_same_number_was_not_found_exclusive(
     known.found(one, False)
     assert known.holder(one, frozenset()) is None
     os.close(other)
+
+
+def test_an_open_that_finds_a_port_free_while_it_is_listed_ends_no_list(
+    terminal: tuple[int, int, str],
+) -> None:
+    """Lists and opens are made by different threads. What one of them raises ends the broker."""
+
+    class Racing(dict[int, tuple[int, float]]):
+        """Somebody else takes the entry away as soon as it was seen."""
+
+        def __contains__(self, key: object) -> bool:
+            return super().pop(key, None) is not None  # type: ignore[call-overload, no-any-return]
+
+    files: Any = SimpleNamespace(holder=lambda _: None)
+    known, one = Others(files), SimpleNamespace(kernel_name="x", rdev=7, node=terminal[0])
+    seen: Any = one
+    known._exclusive = Racing()
+    known.found(seen, True)
+    known.holder(seen, frozenset())

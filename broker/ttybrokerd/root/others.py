@@ -127,10 +127,10 @@ class Others:
         takers = self._flocks.takers(seen.node)
         if found is None and takers and not excused(takers, ghosts):
             found = named(takers)
-        if found is None and seen.rdev in self._exclusive:
-            inode, since = self._exclusive[seen.rdev]
-            if inode == os.fstat(seen.node).st_ino:
-                found = Holder(how="exclusive", since=since)
+        # in one step: an open may take it away meanwhile, in another thread
+        inode, since = self._exclusive.get(seen.rdev, (None, 0.0))
+        if found is None and inode == os.fstat(seen.node).st_ino:
+            found = Holder(how="exclusive", since=since)
         return found
 
     def found(self, seen: Seen, exclusive: bool) -> None:
