@@ -2054,6 +2054,18 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{WORDS}::test_nobody_has_a_new_device_before_udev_has_made_its_links",),
     ),
     Mutant(
+        "named-before-it-came",
+        "what udev noted of an earlier device with this number is not about the new one",
+        "return True",
+        (f"{WORDS}::test_what_udev_noted_of_the_device_before_is_not_about_this_one",),
+    ),
+    Mutant(
+        "unsafe-alias-is-a-name",
+        "an alias that others could redirect may be a name of any device",
+        "leads = False",
+        (f"{WORDS}::test_an_alias_that_others_could_redirect_may_be_a_name",),
+    ),
+    Mutant(
         "unnamed-is-last",
         "a rule about unnamed ports is about none that another rule names",
         "return places",

@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from ttybroker import sysfs
-from ttybrokerd.root import device, report, words
+from ttybrokerd.root import device, report, trust, words
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.peer import Identity
@@ -428,6 +428,99 @@ def test_nobody_has_a_new_device_before_udev_has_made_its_links(
     with pytest.raises(Refusal, match="gps"):
         judge.look(who, target, rule)
     assert not machine.devices.named(f"{machine.dev}/gone")
+
+
+@pytest.fixture
+def plugged(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """ttyUSB0 has just come, and udev has not looked at it yet."""
+    machine.ftdi(0)
+    os.chmod(machine.base, 0o755)
+    (machine.base / "udev").mkdir()
+    monkeypatch.setattr(device, "UDEV", str(machine.base / "udev"))
+    monkeypatch.setattr(device, "QUEUE", str(machine.base / "queue"))
+    return machine
+
+
+def looks(machine: Machine, kind: str) -> None:
+    """What a user does whom the rule about an alias would not let have ttyUSB0. Raises Refusal."""
+    judge, who = judge_of(machine, TO_COME[kind].format(machine.dev))
+    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
+    judge.look(who, target, rule).close()
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_links_that_udev_makes_while_they_are_followed_are_names(
+    plugged: Machine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is done between two steps of the judge."""
+    path = Devices.path
+
+    def just_before(self: Devices, name: str, alias: str | None) -> str:
+        try:
+            return path(self, name, alias)
+        finally:
+            if alias is not None and not (plugged.dev / "by-id").is_symlink():
+                (plugged.dev / "by-id").symlink_to("ttyUSB0")
+                (plugged.base / "udev/c188:0").touch()
+
+    monkeypatch.setattr(Devices, "path", just_before)
+    with pytest.raises(Refusal, match="udev has not named it yet"):
+        looks(plugged, kind)
+    with pytest.raises(Refusal, match="gps"):
+        looks(plugged, kind)
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_a_new_device_may_take_a_link_over_from_another(plugged: Machine, kind: str) -> None:
+    """As the second of two that call themselves the same."""
+    plugged.ftdi(1)
+    (plugged.dev / "by-id").symlink_to("ttyUSB1")
+    with pytest.raises(Absent, match="udev has not named it yet"):
+        looks(plugged, kind)
+    (plugged.base / "udev/c188:0").touch()
+    looks(plugged, kind)
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_what_udev_noted_of_the_device_before_is_not_about_this_one(
+    plugged: Machine, kind: str
+) -> None:
+    noted, node = plugged.base / "udev/c188:0", plugged.dev / "ttyUSB0"
+    noted.touch()
+    before = node.stat().st_ctime_ns - 10**9
+    os.utime(noted, ns=(before, before))
+    with pytest.raises(Absent, match="udev has not named it yet"):
+        looks(plugged, kind)
+    noted.touch()
+    looks(plugged, kind)
+    os.utime(node)  # as a write does, and the other time is that of the node's mode
+    os.utime(node, ns=(before, before))
+    looks(plugged, kind)
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_as_long_as_udev_is_at_work_no_device_is_old(
+    plugged: Machine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As at the start of the machine, where it comes to a device long after the kernel."""
+    monkeypatch.setattr(device, "NAMING", 0.0)
+    (plugged.base / "queue").touch()
+    with pytest.raises(Absent, match="udev has not named it yet"):
+        looks(plugged, kind)
+    (plugged.base / "queue").unlink()
+    looks(plugged, kind)
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_an_alias_that_others_could_redirect_may_be_a_name(plugged: Machine, kind: str) -> None:
+    (plugged.dev / "by-id").symlink_to("ttyUSB1")
+    (plugged.base / "udev/c188:0").touch()
+    looks(plugged, kind)
+    trust._directories.clear()
+    os.chmod(plugged.dev, 0o777)
+    with pytest.raises(Refusal, match="gps"):
+        looks(plugged, kind)
 
 
 def test_a_device_of_which_nothing_is_known_is_not_unnamed_where_words_decide(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # guard: no-link-at-the-open, no-controlling-terminal
 OPEN_FLAGS = os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 UDEV = "/run/udev/data"  # a file for each device that udev is done with: its links are there
-NAMING = 5.0  # seconds that it may take for that, if ever
+QUEUE = "/run/udev/queue"  # is there while udev has work: systemd, src/libudev/libudev-queue.c
+NAMING = 5.0  # seconds that it may take for that, if ever, and if it is not at work
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
 CLOSING_PAUSE = 0.05  # seconds
 
@@ -145,14 +146,21 @@ class Devices:
             raise _not_found(error, alias, "; is it plugged in?") from None
 
     def named(self, path: str) -> bool:
-        """Return whether udev has made its links to this node, or will make none."""
+        """Return whether udev has made its links to this node, or will make none.
+
+        What it noted of the device that had this number before is older than the node. Of the times
+        of a node udev changes one, and who writes to the device the other.
+        """
         try:
             node = os.stat(path)
-        except OSError:  # it has gone
+            new = time.time() - node.st_ctime < NAMING or os.path.lexists(QUEUE)
+            if not new or not os.path.isdir(UDEV):
+                return True
+            noted = os.stat(f"{UDEV}/c{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}")
+        except OSError:  # the node has gone, or udev is not done
             return False
-        number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
-        new = os.path.isdir(UDEV) and time.time() - node.st_ctime < NAMING
-        return not new or os.path.lexists(f"{UDEV}/c{number}")
+        # guard: named-before-it-came
+        return noted.st_mtime_ns >= min(node.st_mtime_ns, node.st_ctime_ns)
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
         """Return where the nodes of a policy's aliases are now."""

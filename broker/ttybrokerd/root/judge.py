@@ -123,10 +123,12 @@ class Judge:
         which another rule is about; Absent if an alias may come to lead to it.
         """
         groups = self.groups(who)
+        # Before the links are followed, for udev may be done in between.
+        named = target.pty or not self.plan.aliases or self._devices.named(target.path)
         decisions = [self.plan.decide(who.uid, groups, alias)
                      for alias, device in self._denying.items()
                      if alias != target.name
-                     and self._leads_to(alias, device, target, kernel_name)]  # fmt: skip
+                     and self._leads_to(alias, device, target, kernel_name, named)]  # fmt: skip
         if target.alias is not None and not target.pty:  # guard: deny-by-the-kernels-name
             decisions.append(self.plan.decide(who.uid, groups, kernel_name, kernels=True))
         elif self.plan.worded and not target.pty:
@@ -136,7 +138,8 @@ class Judge:
                 raise Refusal(errno.ENODEV, what, advice="ask again")
             if decision.rule is not None and decision.rule.unnamed:
                 for alias, device in self.plan.aliases.items():
-                    if self._leads_to(alias, device, target, kernel_name):  # guard: alias-is-a-name
+                    # guard: alias-is-a-name
+                    if self._leads_to(alias, device, target, kernel_name, named):
                         what = f"not permitted: it is {alias}, and rule {rule} is about ports that"
                         raise Refusal(errno.EACCES, f"{what} no other rule names", rule=rule)
         for decision in decisions:
@@ -175,18 +178,26 @@ class Judge:
             return denied
         return None
 
-    def _leads_to(self, alias: str, device: str, target: Target, kernel_name: str) -> bool:
+    def _leads_to(
+        self, alias: str, device: str, target: Target, kernel_name: str, named: bool
+    ) -> bool:
+        """Return whether the alias is a name of this device. `named`: its links are there.
+
+        One that others than root could redirect may be a name of any. It is not followed: it could
+        lead through a file system that never answers.
+        """
         if words.are(device):  # guard: deny-by-words
             return not target.pty and self._devices.fits(kernel_name, device, unknown=True)
         try:
-            return self._devices.path(alias, device) == target.path
+            leads = self._devices.path(alias, device) == target.path
         except Absent:
-            # guard: links-to-come
-            if not target.pty and not self._devices.named(target.path):
-                raise Absent(errno.ENOENT, "udev has not named it yet; try again") from None
-            return False
+            leads = False
         except Refusal:
-            return False
+            leads = True  # guard: unsafe-alias-is-a-name
+        # An alias may lead to another device until udev has moved its link.
+        if not leads and not named:  # guard: links-to-come
+            raise Absent(errno.ENOENT, "udev has not named it yet; try again")
+        return leads
 
 
 def check_name(name: str) -> None:
