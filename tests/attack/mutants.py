@@ -2054,6 +2054,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{WORDS}::test_nobody_has_a_new_device_before_udev_has_made_its_links",),
     ),
     Mutant(
+        "look-at-the-unnamed",
+        "who waits for a device that udev never names has it in the end",
+        "again = False",
+        (f"{ARRIVALS}::test_what_udev_never_names_is_looked_for_again_though_no_name_comes",),
+    ),
+    Mutant(
         "named-before-it-came",
         "what udev noted of an earlier device with this number is not about the new one",
         "return True",

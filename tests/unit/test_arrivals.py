@@ -30,6 +30,7 @@ class Place:
             missing=lambda: list(self.missing), misses=0, found=self._found
         )
         self.looks = 0
+        self.again: float | None = None
         self.granted: list[Any] = []
         self.after_a_look: Callable[[], object] = lambda: None
         monkeypatch.setattr(arrivals, "time", SimpleNamespace(monotonic=lambda: self.clock))
@@ -47,8 +48,10 @@ class Place:
         self.clock += LOOK
         there = self.name.exists()
         self.after_a_look()
-        if not there:
-            raise Absent(2, "no such port")
+        if not there or self.again:
+            absent = Absent(2, "no such port")
+            absent.again = self.again
+            raise absent
         return object()
 
     def _grant(self, request: OpenRequest, _seen: object) -> None:
@@ -112,3 +115,17 @@ def test_nothing_is_looked_for_without_news(place: Place) -> None:
     assert place.after(3600) is None and place.looks == 2
     place.name.touch()
     assert place.after(1) is None and len(place.granted) == 1
+
+
+def test_what_udev_never_names_is_looked_for_again_though_no_name_comes(place: Place) -> None:
+    place.name.touch()
+    place.again = 5.0
+    place.wait()
+    place.after(SHARE * LOOK)  # for the new watch
+    looks = place.looks
+    left = place.after(1)
+    assert left is not None and 0 < left <= 5 and place.looks == looks
+    left = place.after(left)
+    assert left == pytest.approx(5.0) and place.looks == looks + 1
+    place.again = None
+    assert place.after(left) is None and len(place.granted) == 1

@@ -506,8 +506,9 @@ def test_as_long_as_udev_is_at_work_no_device_is_old(
     """As at the start of the machine, where it comes to a device long after the kernel."""
     monkeypatch.setattr(device, "NAMING", 0.0)
     (plugged.base / "queue").touch()
-    with pytest.raises(Absent, match="udev has not named it yet"):
+    with pytest.raises(Absent, match="udev has not named it yet") as caught:
         looks(plugged, kind)
+    assert caught.value.again is not None  # nothing is told when udev has no more work
     (plugged.base / "queue").unlink()
     looks(plugged, kind)
 

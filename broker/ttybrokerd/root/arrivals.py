@@ -38,6 +38,7 @@ class Arrivals:
         self._misses = 0  # so many had begun to wait at the last look
         self._news = False
         self._pause_until = 0.0
+        self._again_at: float | None = None  # when to look though nothing is new
         self._watched: set[int] = set()
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_names)
@@ -61,21 +62,25 @@ class Arrivals:
         if not missing:
             self._watch_nothing()
             return None
-        if not self._due():
-            return None
         now = time.monotonic()
+        if not self._due():
+            return None if self._again_at is None else self._again_at - now
         if now < self._pause_until:  # guard: paced-looks
             return self._pause_until - now
-        self._news, self._misses = False, table.misses
+        self._news, self._misses, self._again_at = False, table.misses, None
         for ask in missing:
             assert isinstance(ask, OpenRequest)
             self._look_for(ask)
         end = time.monotonic()
         self._pause_until = end + SHARE * (end - now)
-        return self._pause_until - end if self._due() else None
+        if self._due():
+            return self._pause_until - end
+        return None if self._again_at is None else max(self._again_at, self._pause_until) - end
 
     def _due(self) -> bool:
-        return self._news or self._leases.table.misses != self._misses
+        # guard: look-at-the-unnamed
+        again = self._again_at is not None and self._again_at <= time.monotonic()
+        return again or self._news or self._leases.table.misses != self._misses
 
     def _look_for(self, request: OpenRequest) -> None:
         request.client.look_up_groups()
@@ -86,7 +91,9 @@ class Arrivals:
             if refusal is None:
                 identity, target = request.client.identity, request.target
                 seen = self._judge.look(identity, target, request.rule)
-        except Absent:
+        except Absent as absent:
+            if absent.again is not None and self._again_at is None:
+                self._again_at = time.monotonic() + absent.again
             refusal = self._watch(self._devices.directories(request.target))
             if refusal is None:
                 return

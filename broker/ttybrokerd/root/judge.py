@@ -6,7 +6,7 @@ import errno
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, words
-from ttybrokerd.root.device import Devices, Seen, Target
+from ttybrokerd.root.device import NAMING, Devices, Seen, Target
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import SEATS
 from ttybrokerd.root.refusal import Absent, Refusal
@@ -196,7 +196,9 @@ class Judge:
             leads = True  # guard: unsafe-alias-is-a-name
         # An alias may lead to another device until udev has moved its link.
         if not leads and not named:  # guard: links-to-come
-            raise Absent(errno.ENOENT, "udev has not named it yet; try again")
+            unnamed = Absent(errno.ENOENT, "udev has not named it yet; try again")
+            unnamed.again = NAMING
+            raise unnamed
         return leads
 
 

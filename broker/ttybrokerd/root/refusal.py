@@ -51,7 +51,12 @@ class Refusal(Exception):
 
 
 class Absent(Refusal):
-    """No device has the name now, or another than before. Who is patient may wait for one."""
+    """No device has the name now, or another than before. Who is patient may wait for one.
+
+    `again`: in so many seconds it may be there though no name has come; None: then one will.
+    """
+
+    again: float | None = None
 
 
 def busy(holder: Holder, or_else: str = "") -> Refusal:
