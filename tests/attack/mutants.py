@@ -1561,6 +1561,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_watches.py::test_changes_are_told_at_a_pace_and_the_last_one_always",),
     ),
     Mutant(
+        "room-for-the-grant",
+        "a client that does not read what it waits for has its port all the same",
+        NEVER,
+        ("tests/unit/test_waiting.py::test_what_is_not_read_leaves_room_for_the_grant",),
+    ),
+    Mutant(
+        "a-client-that-went-meanwhile",
+        "who moves up is told, whoever is found gone while others are told",
+        "return None",
+        ("tests/unit/test_waiting.py::test_who_moves_up_because_another_is_found_gone_is_told",),
+    ),
+    Mutant(
         "paced-progress",
         "who waits is told at a pace",
         NEVER,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,9 @@ from ttybroker import waiting, wire
 from ttybroker.waiting import WaitingLine
 from ttybroker.wire import Holder, PortInfo
 from ttybrokerd.root import progress
-from ttybrokerd.root.connection import OpenRequest
+from ttybrokerd.root.connection import Connection, OpenRequest
+from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.progress import PACE, SHARE, Progress
 from ttybrokerd.root.table import Table
 
@@ -120,11 +124,16 @@ class Client:
         self.identity = SimpleNamespace(uid=ALICE, pid=1)
         self.told: list[tuple[int, int]] = []
         self.reads = True
+        self.then: Callable[[], object] = lambda: None
+
+    def has_room(self) -> bool:
+        return True
 
     def answer(self, reply: wire.Waiting, *, patient: bool = False) -> bool:
         assert patient
         if self.reads:
             self.told.append((reply.reason, reply.place))
+        self.then()
         return self.reads
 
 
@@ -207,6 +216,40 @@ def test_who_does_not_read_is_told_at_the_next_change(place: Place) -> None:
     place.waits(told=False)
     place.after(1)
     assert client.told == [(wire.BUSY, 0)]
+
+
+def test_who_moves_up_because_another_is_found_gone_is_told(place: Place) -> None:
+    """That it is gone is seen when it is told something, and nothing else tells of it later."""
+    first, request = place.waits()
+    client, _ = place.waits()
+    first.reads = False
+    first.then = lambda: place.table.withdraw(7, request)
+    left = place.after(0)
+    assert client.told == [(wire.BUSY, 1)]
+    assert left == pytest.approx(PACE)
+    place.after(PACE)
+    assert client.told == [(wire.BUSY, 1), (wire.BUSY, 0)]
+
+
+def test_what_is_not_read_leaves_room_for_the_grant(place: Place) -> None:
+    """However often it changes: a client that is stopped has its port when it goes on."""
+    ended: list[str] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client = Connection(ours, Identity(ALICE, ALICE, frozenset(), 0), False, Loop(),
+                        lambda _, why: ended.append(why))  # fmt: skip
+    client.version = 2
+    for _ in range(2000):
+        other = place.waits(told=False)[1]
+        one: Any = client
+        request = place.request(one)
+        place.table.ask(7, request)
+        place.progress.add(request)
+        place.after(PACE)
+        for ask in (other, request):
+            place.table.withdraw(7, ask)
+    assert client.answer(wire.Grant(), theirs.fileno()) and not ended
+    for sock in (ours, theirs):
+        sock.close()
 
 
 def test_most_of_the_time_is_left_to_others(place: Place) -> None:

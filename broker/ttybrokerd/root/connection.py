@@ -145,6 +145,13 @@ class Connection:
             return False
         return True
 
+    def has_room(self) -> bool:
+        """Return whether less than half of what it may leave unread is unread."""
+        if self.gone:
+            return False
+        most = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return 2 * linux.unsent(self.fd) < most
+
     def done(self) -> None:
         """Listen to the client again: the request under way is answered."""
         self.busy = False

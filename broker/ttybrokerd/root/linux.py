@@ -310,9 +310,10 @@ def is_exclusive(tty: int) -> bool:
     return bool(_INT.unpack(fcntl.ioctl(tty, TIOCGEXCL, bytes(_INT.size)))[0])
 
 
-def unsent(tty: int) -> int:
-    """Bytes in the terminal's output queue: tty_ioctl(4), TIOCOUTQ."""
-    return int(_INT.unpack(fcntl.ioctl(tty, TIOCOUTQ, bytes(_INT.size)))[0])
+def unsent(descriptor: int) -> int:
+    """Bytes in a terminal's output queue: tty_ioctl(4), TIOCOUTQ. Of a socket, what its messages
+    take that the peer has not read: SIOCOUTQ, the same number; net/unix/af_unix.c, unix_ioctl()."""
+    return int(_INT.unpack(fcntl.ioctl(descriptor, TIOCOUTQ, bytes(_INT.size)))[0])
 
 
 def transmitting(tty: int) -> bool:

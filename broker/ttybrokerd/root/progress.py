@@ -57,7 +57,8 @@ class Progress:
         self._told = waiting
         end = time.monotonic()
         self._due = end + max(PACE, SHARE * (end - now))
-        return None
+        # guard: a-client-that-went-meanwhile
+        return None if self._seen == self._table.changes else self._due - end
 
     def _tell(self, ask: Ask, why: tuple[int, wire.Holder | None], place: int) -> Told | None:
         """Say it, if that is new; return what was said. Who does not read misses it."""
@@ -67,6 +68,8 @@ class Progress:
             return self._told[ask]
         left = min(round(1000 * max(0.0, ask.deadline - time.monotonic())), 0xFFFFFFFF)
         waiting = wire.Waiting(WORDS[reason], reason, place, left, holder)
+        if not ask.client.has_room():  # guard: room-for-the-grant
+            return None
         if not ask.client.answer(waiting, patient=True):
             return None
         return reason, place, None if holder is None else holder.replace()  # it is given a `since`
