@@ -60,6 +60,15 @@ def test_what_means_something_else_to_udev_is_any_character() -> None:
     assert made('port = "gps"\nserial = "a|b\\"c\\\\d"')[1].count('ATTRS{serial}=="a?b?c?d"') == 1
 
 
+def test_no_path_begins_a_line() -> None:
+    """It would be a rule of whoever wrote the path."""
+    device = r"/dev/a\r\nKERNEL==\"*\", RUN+=\"x\"\u007f"
+    shown = '"a??KERNEL==?[*]?, RUN+=?x??"'
+    assert made(f'port = "gps"\ndevice = "{device}"')[1:] == [
+        f'SUBSYSTEM=="tty", {key}=={shown}, {IGNORE}' for key in ("KERNEL", "SYMLINK")
+    ]
+
+
 def test_kernel_names_are_no_aliases() -> None:
     assert made('port = "ttyUSB*"\nusb = "0403:6001"') == []
 

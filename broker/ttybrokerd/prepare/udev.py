@@ -21,7 +21,7 @@ HEAD = """\
 # Its place is /etc/udev/rules.d/99-ttybroker.rules, behind all rules that it goes by.
 ACTION=="remove", GOTO="ttybroker_end"
 """
-UDEVS_OWN = r'["|\\]'
+UDEVS_OWN = r'["|\\\x00-\x1f\x7f]'
 END = 'LABEL="ttybroker_end"\n'
 IGNORE = 'ENV{ID_MM_DEVICE_IGNORE}="1", ENV{ID_MM_PORT_IGNORE}="1"'
 BRLTTY = 'SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ENV{BRLTTY_BRAILLE_DRIVER}=="?*"'
@@ -76,5 +76,6 @@ def _by_words(name: str, device: str) -> Iterator[str]:
 
 
 def _is(key: str, glob: str) -> str:
-    """A match of udev's; its globs are ours, but that | means "or", and a backslash itself."""
+    """A match of udev's; its globs are ours, but that | means "or", and a backslash
+    itself. A newline would end the rule."""
     return f'{key}=="{re.sub(UDEVS_OWN, "?", glob)}"'
