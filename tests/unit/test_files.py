@@ -124,7 +124,8 @@ def test_what_is_masked_may_be_bad(machine: Machine) -> None:
 def test_a_drop_in_may_be_about_another_files_alias(machine: Machine) -> None:
     (machine.etc / "a.toml").write_text('[[rule]]\nport = "gps"\ndeny = [2]\n')
     assert machine.mistakes() == (
-        f"{machine.etc}/a.toml:2: port: gps is no kernel name; an alias needs a device",
+        f"{machine.etc}/a.toml:2: port: gps is no kernel name; an alias needs a device, or words "
+        "such as usb",
     )
     (machine.lib / "b.toml").write_text(ALIAS.format("gps", "/dev/a", '"*"'))
     assert not machine.plan().decide(2, frozenset(), "gps").allowed

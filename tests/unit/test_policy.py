@@ -90,11 +90,11 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         '[[rule]]\nallow = ["*"]\nport = "gps"\n',
-        "p:3: port: gps is no kernel name; an alias needs a device",
+        "p:3: port: gps is no kernel name; an alias needs a device, or words such as usb",
     ),
     (
         GOOD + '[[rule]]\nport = "ttyS00"\nallow = ["*"]\n',
-        "p:5: port: ttyS00 is no kernel name; an alias needs a device",
+        "p:5: port: ttyS00 is no kernel name; an alias needs a device, or words such as usb",
     ),
     # device
     (
@@ -224,7 +224,7 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         '\nrule = [{port = "a", allow = []}]',
-        "p:2: port: a is no kernel name; an alias needs a device (rule 1)",
+        "p:2: port: a is no kernel name; an alias needs a device, or words such as usb (rule 1)",
     ),
     # what only looks like a rule, or a key
     (
@@ -466,6 +466,18 @@ def test_an_alias_may_take_a_kernel_name_and_then_means_its_device_alone() -> No
     assert policy.decide(ALICE, NOBODY, "ttyS0").device == "/dev/x"
     assert not allowed(policy, "ttyS0", BOB)
     assert policy.decide(BOB, NOBODY, "ttyS1").device is None
+
+
+@pytest.mark.parametrize("name", ["gps", "board1", "b-1", "S0"])
+def test_a_name_of_ones_own_with_words_is_an_alias_with_a_number_too(name: str) -> None:
+    policy = rules(f'port = "{name}"\nserial = "A5*"\nallow = ["alice"]')
+    assert policy.decide(ALICE, NOBODY, name).device == "serial=A5*"
+    assert policy.aliases == {name: "serial=A5*"}
+
+
+@pytest.mark.parametrize("name", ["ttyUSB0", "ttyS0", "rfcomm0", "gsmtty1", "noz0"])
+def test_a_kernel_name_with_words_is_no_alias(name: str) -> None:
+    assert rules(f'port = "{name}"\nserial = "A5*"\nallow = ["alice"]').aliases == {}
 
 
 def test_a_rule_carries_what_it_permits_besides() -> None:

@@ -25,6 +25,9 @@ MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: ttybroker/sysfs.py
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "while", "console", "class", "unnamed",
              *WORDS}  # fmt: skip
+# How the kernel's names of serial ports begin: drivers/tty and drivers/usb; drivers/tty/n_gsm.c;
+# net/bluetooth/rfcomm/tty.c; drivers/tty/nozomi.c.
+FAMILIES = ("tty", "gsmtty", "rfcomm", "noz")
 # As sysfs has a vendor or product: four digits. Fewer match none, unless a * stands for the rest.
 ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
 # systemd's src/basic/login-util.c, seat_name_is_valid(), has the names of seats.
@@ -150,7 +153,7 @@ def _aliases(parsers: list[_Parser], mistakes: list[str]) -> dict[str, str]:
             what = f"{rule.port} is an alias, and these words are for kernel names"
             mistakes.append(str(parser.error("port", number, what)))
         if plain and rule.port not in found:
-            what = f"{rule.port} is no kernel name; an alias needs a device"
+            what = f"{rule.port} is no kernel name; an alias needs a device, or words such as usb"
             mistakes.append(str(parser.error("port", number, what)))
     return found
 
@@ -225,7 +228,7 @@ class _Parser:
         self.check_keys(table, RULE_KEYS, number)
         port = self.string(table, "port", number)
         device, wanted = self.device(table, number), self.words(table, number)
-        if wanted and valid_name(port) and portname.split(port) is None:
+        if wanted and valid_name(port) and not _is_kernels(port):
             device, wanted = wanted, ""
         self.check_port(port, device, number)
         if ("allow" in table) == ("deny" in table):
@@ -406,6 +409,14 @@ class _Parser:
         """
         which = "" if rule is None or self.lines.exact else f" (rule {rule + 1})"
         return PolicyError(f"{self.path}:{self.lines.key(key, rule)}: {key}: {what}{which}")
+
+
+def _is_kernels(name: str) -> bool:
+    """Whether a rule with words is about devices of this name, and does not make it an alias.
+
+    board1 looks like a kernel's name, and no driver has it.
+    """
+    return portname.split(name) is not None and name.startswith(FAMILIES)
 
 
 def _is_glob(text: str) -> bool:
