@@ -87,6 +87,18 @@ def test_each_hidden_rule_is_named_once_with_the_first_that_hides_it() -> None:
     ]
 
 
+def test_a_glob_is_not_about_aliases_of_ones_own() -> None:
+    told = "/etc/p:5: rule: g* is not about gps: an alias, /etc/p:1"
+    assert warnings('gps allow = ["*"]', "g* allow = [1000]", "* deny = [1000]") == [told]
+
+
+def test_a_name_of_ones_own_without_a_device_is_no_alias() -> None:
+    told = "/etc/p:1: rule: board1 is no alias, for no rule says its device"
+    assert warnings('board1 allow = ["*"]', "ttyAMA0 allow = [1000]") == [told]
+    words = '[[rule]]\nport = "b1"\nserial = "A"\nallow = [1]\n[[rule]]\nport = "b1"\ndeny = [2]\n'
+    assert hidden(parse([Text("/etc/p", words.encode())], ACCOUNTS)) == []
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_glob_is_not_about_a_kernel_name_that_is_an_alias(first: bool) -> None:
     rules = ["ttyS* deny = [1000]", "ttyUSB* deny = [1000]", 'ttyS7 allow = ["*"]']

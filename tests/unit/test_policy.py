@@ -182,7 +182,7 @@ BAD: list[tuple[str, str]] = [
     (GOOD + "unnamed = 1\n", "p:4: unnamed: must be true or false"),
     (
         '[[rule]]\nport = "ttyS0"\ndeny = ["*"]\nunnamed = true\n',
-        "p:4: unnamed: what no rule names is refused anyway; this is for allow",
+        "p:4: unnamed: this is for allow; a port that no rule names is refused anyway",
     ),
     (WORDS + 'usb = "0403:6001"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
     (WORDS + 'device = "/dev/x"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),

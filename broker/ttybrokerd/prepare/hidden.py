@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from string import ascii_letters, digits
 
-from ttybrokerd.prepare.policy import Policy, Rule, Subjects
+from ttybrokerd.prepare.policy import Policy, Rule, Subjects, is_kernels
 from ttybrokerd.root import portname
 
 PIECE = re.compile(r"\[(?:!.|[^!])[^]]*\]|.", re.DOTALL)  # of a glob: a set, or one character
@@ -21,10 +21,14 @@ def hidden(policy: Policy) -> list[str]:
 
     A rule never applies if an earlier one is about all of its ports and names all of its users; one
     about unnamed ports, if any other is about all of them. A glob is not about a kernel name that
-    the policy makes an alias.
+    the policy makes an alias. A name of one's own with a number looks like the kernel's.
     """
     found = []
     for number, late in enumerate(policy.rules):
+        own = portname.split(late.port) is not None and not is_kernels(late.port)
+        if own and late.port not in policy.aliases:
+            why = "is no alias, for no rule says its device"
+            found.append(f"{late.where}: rule: {late.port} {why}")
         if late.unnamed and (where := _named_at(policy, late)):
             why = f"{where} names these ports"
             found.append(f"{late.where}: rule: {late.port} never applies: {why}")
@@ -43,10 +47,12 @@ def hidden(policy: Policy) -> list[str]:
 
 
 def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
-    """The kernel names that a glob matches and that are aliases."""
+    """The aliases that a glob matches, and about which it is not. That * is not about gps is no
+    surprise."""
     if rule.port not in policy.aliases:
+        meant = portname.literal(rule.port) != ""
         for alias in policy.aliases:
-            if portname.split(alias) is not None and portname.matches(alias, rule.port):
+            if (meant or portname.split(alias)) and portname.matches(alias, rule.port):
                 yield alias
 
 

@@ -228,7 +228,7 @@ class _Parser:
         self.check_keys(table, RULE_KEYS, number)
         port = self.string(table, "port", number)
         device, wanted = self.device(table, number), self.words(table, number)
-        if wanted and valid_name(port) and not _is_kernels(port):
+        if wanted and valid_name(port) and not is_kernels(port):
             device, wanted = wanted, ""
         self.check_port(port, device, number)
         if ("allow" in table) == ("deny" in table):
@@ -374,7 +374,7 @@ class _Parser:
         if device is not None or self.is_pty(table, number):
             raise self.error("unnamed", number, "this is for kernel names of real ports")
         if "deny" in table:
-            what = "what no rule names is refused anyway; this is for allow"
+            what = "this is for allow; a port that no rule names is refused anyway"
             raise self.error("unnamed", number, what)
         return True
 
@@ -411,11 +411,8 @@ class _Parser:
         return PolicyError(f"{self.path}:{self.lines.key(key, rule)}: {key}: {what}{which}")
 
 
-def _is_kernels(name: str) -> bool:
-    """Whether a rule with words is about devices of this name, and does not make it an alias.
-
-    board1 looks like a kernel's name, and no driver has it.
-    """
+def is_kernels(name: str) -> bool:
+    """Return whether the kernel may call a port so. board1 looks like it, and no driver has it."""
     return portname.split(name) is not None and name.startswith(FAMILIES)
 
 
