@@ -191,7 +191,8 @@ def _warn_of_probes(ports: list[PortInfo]) -> None:
     names = [port.name for port in ports if port.device in devices]
     if names:
         what = f"ModemManager runs, and may write to {', '.join(names)}, also while somebody has it"
-        _say(f"{what}; to keep it off: ttybrokerd --udev-rules")
+        way = "to keep it off give it an alias (ttybroker suggest): ttybrokerd --udev-rules"
+        _say(f"{what}; {way}")
 
 
 def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
@@ -310,7 +311,8 @@ def _suggest(options: argparse.Namespace) -> int:
     except OSError:
         there = False
     if not there:
-        _say(f"{options.port}: there is no device {device}; is it plugged in?")
+        what = "is it plugged in? A kernel's name is meant, such as ttyUSB0"
+        _say(f"{options.port}: there is no device {device}; {what}")
         return REFUSED
     allow = "%active" if uid == 0 else name_of(uid) or uid
     print("# into /etc/ttybroker/policy.d/NAME.toml; then: sudo systemctl reload ttybroker")
@@ -332,7 +334,7 @@ def _history(options: argparse.Namespace) -> int:
     elif found:
         history.show(found)
     else:
-        print(f"{port}: nobody had it, as far as you can read the journal{history.hint(port)}")
+        print(f"{port}: the journal names nobody who had it{history.hint(port)}")
     return DONE
 
 

@@ -208,10 +208,10 @@ class Client:
         return None
 
     def news(self) -> wire.Lent | wire.Ending | int | None:
-        """The next message about the port that this connection has with YIELD_USER or YIELD_ALL:
-        somebody asks for it, or its lease ends soon, or it is back, and then this is its
-        descriptor, the caller's. None if it only was the reason for a delay. Raises BrokerError: it
-        does not come back.
+        """Return the next message about the port that this connection has with YIELD_USER or
+        YIELD_ALL: Lent if somebody asks for it, Ending if its lease ends soon, a descriptor, which
+        the caller owns, if it is back. None if it was only the reason for a delay. Raises
+        BrokerError if the port does not come back.
         """
         reply, descriptor = self._receive()
         if isinstance(reply, wire.Lent | wire.Ending) and descriptor is None:

@@ -23,8 +23,8 @@ class Loan:
     """The connection through which a session has a port and yields.
 
     connect: makes another one, when the broker is started again. `connection` is None while there
-    is none. `lent` is who has the port meanwhile. `look` calls `lend`, which has to let go of the
-    port, `take`, which gets its new descriptor, and `warn` with a line where the lease ends soon.
+    is none. `lent` is who has the port meanwhile. `look` calls these: `lend`, which has to let go
+    of the port; `take` with its new descriptor; `warn` with a line that the lease ends soon.
     """
 
     def __init__(
@@ -122,10 +122,9 @@ class Loan:
 
 
 def flags(yields: bool | str | None) -> int:
-    """Return the flags of `ttybroker.wire` for "user" (or True), "all", or "" (or False). With
-    one that yields it hears when its lease ends soon.
+    """Return the flags of `ttybroker.wire` for "user" (or True), "all", or "" (or False).
 
-    Raises ValueError.
+    A session that yields is told when its lease ends soon. Raises ValueError.
     """
     known = {True: "user", False: "", None: "", "no": ""}
     word = known.get(yields, yields)

@@ -17,8 +17,8 @@ _IGNORED = ("E:ID_MM_DEVICE_IGNORE=1", "E:ID_MM_PORT_IGNORE=1")
 
 
 def probed(devices: list[str]) -> list[str]:
-    """Return those of these devices that it may probe: USB adapters that are not taken from it by a
-    property of udev's. Its policy and plugins decide, which only it knows."""
+    """Return those of these devices that it may probe: USB adapters that udev's properties do not
+    keep from it. Whether it does is up to its filter policy and plugins, which only it knows."""
     adapters = [device for device in devices if _may_be(os.path.basename(device))]
     return adapters if adapters and _runs() else []
 

@@ -178,4 +178,4 @@ def test_without_journalctl_it_says_so(
 
 def test_nobody_is_said_to_be_nobody(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["history", "ttyS0"]) == 0
-    assert capsys.readouterr().out.startswith("ttyS0: nobody had it, as far as you can read the")
+    assert capsys.readouterr().out.startswith("ttyS0: the journal names nobody who had it")

@@ -72,5 +72,8 @@ def test_nothing_is_said_of_a_device_that_sysfs_does_not_know() -> None:
 
 def test_a_port_that_is_not_there_has_no_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["suggest", "ttyUSB4095"]) == 1
-    said = "ttybroker: ttyUSB4095: there is no device /dev/ttyUSB4095; is it plugged in?\n"
+    said = (
+        "ttybroker: ttyUSB4095: there is no device /dev/ttyUSB4095; is it plugged in? "
+        "A kernel's name is meant, such as ttyUSB0\n"
+    )
     assert capsys.readouterr() == ("", said)

@@ -1,10 +1,10 @@
 """Rules for udev(7) that keep others from probing the adapters that the policy names.
 
-ModemManager leaves a port alone that has ID_MM_DEVICE_IGNORE or ID_MM_PORT_IGNORE, under each of
-its filter policies ("Common udev tags" in its reference). The first alone is not enough: who has
-ID_MM_DEVICE_PROCESS is looked at all the same (src/mm-filter.c). brltty's rules have systemd start
-it for some USB devices, by SYSTEMD_WANTS (Autostart/Udev in its sources): that is taken back. A
-brltty that runs already looks for devices by itself, and no rule of udev's keeps it away.
+ModemManager leaves a port alone that has ID_MM_PORT_IGNORE, under each of its filter policies, and
+a device that has ID_MM_DEVICE_IGNORE but not ID_MM_DEVICE_PROCESS ("Common udev tags" in its
+reference; src/mm-filter.c). So a port gets both. brltty's rules have systemd start it for some USB
+devices, by SYSTEMD_WANTS (Autostart/Udev in its sources): that is taken back. A brltty that runs
+already looks for devices by itself, and no rule of udev's keeps it away.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def _alias(name: str, device: str) -> Iterator[str]:
 
 
 def _by_words(name: str, device: str) -> Iterator[str]:
-    """The words, some of which are about a parent each. What a line says of parents must be true of
-    one of them, so there is a line for each, and a mark says how far the device has come."""
+    """Return the lines for these words. udev demands that one parent fits all that a line says of
+    parents, and the words are about several: so each has its line, which marks how far it came."""
     globs = dict(word.split("=", 1) for word in device.split(" "))
     said = list[str]()
     if "usb" in globs:

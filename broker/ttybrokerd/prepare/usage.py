@@ -19,7 +19,8 @@ Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
   --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
   --prepare       check the policy, write the plan that the daemon reads on SIGHUP, and exit
   --check         check the policy, which may be a draft anywhere, and exit
-  --udev-rules    print rules for udev: nobody else is to probe the adapters of the policy
+  --udev-rules    print rules for udev, which keep ModemManager and brltty off the policy's
+                  adapters
   --version       say which version this is
 
 SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""

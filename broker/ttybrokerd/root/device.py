@@ -174,7 +174,7 @@ class Devices:
     def facts(self, kernel_name: str, seen: bool = True) -> dict[str, str] | None:
         """Return what this port is; None where sysfs does not say.
 
-        One that nobody has `seen` yet is nothing, if there is no node of the name.
+        {} if there is no node of the name, and nobody has `seen` the port yet.
         """
         try:
             return sysfs.facts(kernel_name, self._ttys)

@@ -1,7 +1,7 @@
 """How the end of a lease is heard: its last copy is closed, its port is hung up, its holder ends.
 
-The kernel says it. What is done about it is for who made `Ends`, and told by two calls: `over`, and
-`orphaned` for a lease that goes on without its holder's process.
+The kernel says it. `Ends` calls `over` for a lease that has ended, and `orphaned` for one that goes
+on without its holder's process.
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ class Facts:
     def fill_in(
         self, rows: list[Row], uid: int, everything: bool, then: Callable[[], None]
     ) -> None:
-        """Put the facts of their lines into the rows of ports that this user has (or each one, if
-        `everything`), and `then` do that.
+        """Put the facts of their lines into the rows, and then call `then`.
 
-        A device that does not answer in time, or that still keeps an earlier look, has none.
+        A row gets them if this user has its port, or in any case with `everything`. A device that
+        does not answer in time, or that still keeps an earlier look, has none.
         """
         keys = {row.rdev for row in rows}
         held = [lease for lease in self._leases.held() if lease.key in keys]

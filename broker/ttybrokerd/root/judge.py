@@ -115,12 +115,12 @@ class Judge:
         return seen
 
     def check_device(self, who: Identity, target: Target, kernel_name: str, rule: str) -> None:
-        """Judge what was looked at, for which this rule was found by its name.
+        """Judge the device that was looked at, for which `rule` was found by the name.
 
-        Raises Refusal EACCES if the device is denied under another of its names: its kernel name
-        and each alias that leads to it are names of one device. So too if the rule is about devices
-        that no other is about, and an alias leads to it. Raises ENODEV if it is another by now,
-        which another rule is about; Absent if an alias may come to lead to it.
+        Its kernel name and each alias that leads to it are names of one device. Raises Refusal:
+        EACCES if it is denied under another name, or if the rule is `unnamed` and an alias leads to
+        it; ENODEV if the name is another device's by now, and another rule is about that; Absent if
+        udev may yet make a link by which an alias leads to it.
         """
         groups = self.groups(who)
         # Before the links are followed, for udev may be done in between.

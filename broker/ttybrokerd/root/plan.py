@@ -200,8 +200,8 @@ class Plan:
         """Return whether this caller may use this (valid) name. The first rule that applies
         decides.
 
-        `kernels`: the name is the kernel's, also where it is an alias of something as well, and its
-        device was seen.
+        `kernels`: the kernel gave this name to a device that was seen. An alias that is called the
+        same does not count.
         """
         device = None if kernels else self.aliases.get(name)
         places = self._matching(name, device, kernels)
