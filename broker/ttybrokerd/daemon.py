@@ -104,7 +104,7 @@ def _parse(argv: list[str]) -> Options:
 
 
 def _judge(options: Options) -> int:
-    """Do what is no service. What that needs is loaded here, and in no process that serves."""
+    """Do what ends by itself. A process that serves loads nothing of what this needs."""
     from ttybrokerd.prepare import command
 
     if options.action == "check":

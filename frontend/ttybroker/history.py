@@ -96,8 +96,8 @@ class Record:
 
 
 def read(port: str) -> list[Lease]:
-    """Return the leases of the port, the oldest first. It is known by its name, and by that of its
-    device. Raises NoJournal."""
+    """Return the leases of the port, the oldest first. `port` is the name that was asked for, or
+    that of the device. Raises NoJournal."""
     ours = [*_OURS, *(f"TTYBROKER_EVENT={event}" for event in _EVENTS)]
     wanted = [*ours, f"TTYBROKER_PORT={port}", "+", *ours, f"TTYBROKER_DEVICE=/dev/{port}"]
     try:
@@ -120,8 +120,8 @@ def read(port: str) -> list[Lease]:
 
 
 def leases(lines: Iterable[str]) -> list[Lease]:
-    """Put records together. One of a lease that a daemon took over from an earlier one may be the
-    first that there is: then nobody knows when it began."""
+    """Make leases of records. If the first record of a lease is not its grant, because the journal
+    does not go back so far, nobody knows when it began."""
     found: list[Lease] = []
     held: dict[str, Lease] = {}  # by device
     for line in lines:
@@ -159,7 +159,7 @@ def show_json(found: list[Lease]) -> None:
 
 
 def hint(port: str) -> str:
-    """What to do, for who may not read the whole journal."""
+    """Return what to do for somebody who may not read the whole journal."""
     if os.geteuid() == 0:
         return ""
     return f"; root and group adm read the whole journal: sudo ttybroker history {port}"

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 POLICY = "/etc/ttybroker/policy.toml"
 SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), "prepare", "policy.toml")
 ELSEWHERE = 600.0  # seconds for which names from LDAP and the like are good at a start
-# What a stamp says of a path: that nothing is there; which inode, owner and mode it is (a
-# directory on the way: its times change with every name made in it); its size and times too; and
-# the checksum of its text, where it was so young that its times might not tell the next change.
+# What a stamp says of a path. ABSENT: nothing is there. PLACE: inode, owner and mode; it is for a
+# directory on the way, whose times change with every name made in it. FILE: size and times as well.
+# TEXT: also the checksum of its text, because it was so young that its times might not tell the
+# next change.
 ABSENT, PLACE, FILE, TEXT = range(4)
 
 

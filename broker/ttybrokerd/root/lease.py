@@ -115,8 +115,8 @@ class Lease:
         return self.watcher.fileno()
 
     def live_pid(self) -> int:
-        """Return the pid that the lock is to name, 0 for nobody's: the process may have ended while
-        it waited, and then its pid may be another's, with a lock of his own."""
+        """Return the pid that the lock is to name, 0 if the process has ended: it may have done so
+        while it waited, and its pid may be another's by now, who has a lock of his own."""
         # guard: pid-at-the-grant
         return self.pid if self.pid and peer.owns(self.uid, self.pid) else 0
 

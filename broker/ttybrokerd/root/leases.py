@@ -432,8 +432,8 @@ class Leases:
     # what the kernel says
 
     def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> list[Effect]:
-        """Hear from now on of the end of the lease. One whose end would not be heard must not be:
-        it is over at once."""
+        """Hear from now on of the end of the lease. If that is not possible, the lease is over at
+        once: nobody would notice its end."""
         try:
             self._ends.hear(lease, descriptor, pid)
         except OSError as error:  # guard: end-an-unwatched-lease

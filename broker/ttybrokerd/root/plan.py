@@ -257,8 +257,9 @@ class Plan:
         return self._fitting(name, found, seen) if self.worded else found  # guard: words-of-a-rule
 
     def _fitting(self, name: str, places: list[Place], seen: bool) -> list[Place]:
-        """Those of them whose words, if any, are true of the device with this kernel name, and the
-        unnamed ones if there is no other. Where nothing is known of it, those of denials are."""
+        """Return those whose words, if any, fit the device with this kernel name. Unnamed ones are
+        among them only if there is no other. If nothing is known of the device, the words of
+        denials are taken to fit, and no others."""
         if any(place.words for place in places):
             facts = self.facts(name, seen)
             if facts is None:

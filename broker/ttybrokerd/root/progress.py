@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Told = tuple[int, int, wire.Holder | None]  # reason, place, holder
 
 PACE = 0.1  # seconds between two looks at all that wait
-SHARE = 4  # of the time are left to others, for one that is spent on looks
+SHARE = 4  # times as long as a look takes, others have their turn before the next
 WORDS = {
     wire.BUSY: "busy",
     wire.ABSENT: "absent",
