@@ -346,6 +346,7 @@ OTHERS = {
     "the same glob": 'port = "ttyUSB*"\nallow = [6]',
     "words": 'port = "ttyUSB*"\nserial = "A*"\nallow = [6]',
     "an alias by words": 'port = "gps"\nserial = "A1"\nallow = [6]',
+    "one with a number": 'port = "board1"\nserial = "A1"\nallow = [6]',
     "an alias by words that fit two": 'port = "gps"\ndriver = "ftdi_sio"\nallow = [6]',
     "an alias by a link": 'port = "gps"\ndevice = "{}/by-id"\nallow = [6]',
 }
@@ -386,6 +387,11 @@ def test_what_any_other_rule_names_is_not_unnamed(machine: Machine, other: str, 
     policy = "".join([DESK, f"[[rule]]\n{text}\n"][::order])
     why = had(machine, policy)
     assert why.startswith("not permitted: ") if other in OTHERS else why == "", why
+
+
+def test_an_alias_by_words_with_a_number_is_had_and_listed(machine: Machine) -> None:
+    machine.ftdi(0)
+    assert had(machine, '[[rule]]\nport = "board1"\nserial = "A1"\nallow = [5]\n', "board1") == ""
 
 
 def test_whose_alias_it_is_is_said(machine: Machine) -> None:
