@@ -20,9 +20,11 @@ from ttybroker import client, open_fd
 pytestmark = pytest.mark.root
 
 # As the installed command does: isolated, without site. Each event of the log that tells of a plan
-# is followed by what is loaded then, beyond what the interpreter itself has.
+# is followed by what is loaded then, beyond what the interpreter itself has, and what it needs
+# for a structure of ctypes: with Debian's 3.14 that is sysconfig, and with it threading.
 DAEMON = """
-import os, sys
+import ctypes, os, sys
+type("Any", (ctypes.Structure,), {{"_fields_": [("field", ctypes.c_int)]}})
 bare = set(sys.modules)
 sys.path[:0] = {paths!r}
 from ttybrokerd import daemon

@@ -8,14 +8,17 @@ import sys
 from run.conftest import ROOTS
 
 # All that the launcher and the supervisor of a plain run need, and how they get their connection.
+# What a structure of ctypes needs is not theirs: with Debian's 3.14 that is sysconfig, which needs
+# threading.
 LOADS = """
-import sys
+import ctypes, sys
+type("Any", (ctypes.Structure,), {"_fields_": [("field", ctypes.c_int)]})
+dear = {"enum", "re", "serial", "socket", "threading", "typing"} - set(sys.modules)
 sys.path[:0] = sys.argv[1].split(":")
 from ttybroker.run import broker, choose, command, daemonised, supervise, trace
 choose.launch = lambda job, via: job.connect()
 status = command.main(["--", "true"], broker="/nonexistent")
 assert "ttybroker.client" in sys.modules
-dear = {"enum", "re", "serial", "socket", "threading", "typing"}
 print(status, sorted(dear & set(sys.modules)))
 """
 
