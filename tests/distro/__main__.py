@@ -141,7 +141,8 @@ def _run(root: Path, python: str, step: str) -> tuple[int, str]:
         for line in process.stdout:
             file.write(line)
             print(line, end="", flush=True)
-            last = line if re.search(r"\d+ (passed|failed|errors?).* in [\d.]+s", line) else last
+            if re.search(r"\d+ (passed|failed|errors?).* in [\d.]+s", line):
+                last = last + line if step == "matrix" else line  # of which each is a part
     return process.returncode, last
 
 

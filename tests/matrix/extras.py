@@ -49,6 +49,7 @@ KENWOOD = (
     (rb"PS;", b"PS1;"),
     (rb"SA;", b"SA0000000;"),
     (rb"AI;", b"AI0;"),
+    (rb"KS;", b"KS010;"),
     (rb"..\d;", b""),
 )
 # A modem with its echo on: 3GPP TS 27.007.
