@@ -637,3 +637,11 @@ def test_a_label_that_can_be_shown_is_one(label: str) -> None:
 @pytest.mark.parametrize("label", ["x" * (wire.MAX_LABEL + 1), "a\0", "a\nb", "\x1b[2J", "\u202e"])
 def test_a_label_that_cannot_be_shown_is_none(label: str) -> None:
     assert not wire.valid_label(label)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [(4700, "gps: the lease ends in 5 s: max_lease"), (0, "gps: the lease ends now: max_lease")],
+)
+def test_the_end_of_a_lease_is_said_in_seconds(left: int, said: str) -> None:
+    assert Ending(left, "max_lease").message("gps") == said
