@@ -69,6 +69,11 @@ def test_no_path_begins_a_line() -> None:
     ]
 
 
+def test_a_serial_number_is_left_as_it_is() -> None:
+    *_, brltty = made('port = "gps"\nserial = "ATTRS1"')
+    assert 'ATTR{serial}=="ATTRS1"' in brltty
+
+
 def test_kernel_names_are_no_aliases() -> None:
     assert made('port = "ttyUSB*"\nusb = "0403:6001"') == []
 

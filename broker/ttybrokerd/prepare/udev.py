@@ -72,7 +72,7 @@ def _by_words(name: str, device: str) -> Iterator[str]:
         then = f'ENV{{.TTYBROKER}}="{name} {number + 1}"' if part is not parts[-1] else IGNORE
         yield f'SUBSYSTEM=="tty", {before}{part}, {then}'
     if adapter:
-        yield f"{BRLTTY}, {adapter.replace('ATTRS', 'ATTR')}, {NOT_BRLTTY}"
+        yield f"{BRLTTY}, {adapter.replace('ATTRS{', 'ATTR{')}, {NOT_BRLTTY}"
 
 
 def _is(key: str, glob: str) -> str:
