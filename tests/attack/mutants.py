@@ -2072,6 +2072,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{ARRIVALS}::test_what_udev_never_names_is_looked_for_again_though_no_name_comes",),
     ),
     Mutant(
+        "another-node-of-the-device",
+        "a node that root made of a device is a name of it",
+        "return node == other",
+        (f"{WORDS}::test_another_node_of_the_device_is_a_name",),
+    ),
+    Mutant(
         "named-before-it-came",
         "what udev noted of an earlier device with this number is not about the new one",
         "return True",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from unittest import mock
 
 import pytest
@@ -17,7 +18,7 @@ ALICE, BOB = 1000, 1001
 
 def denied(policy: str, uid: int, name: str, alias: str | None, path: str, kernels: str) -> str:
     """Why the user may not have the device at `path` under this name, "" if he may."""
-    devices = mock.Mock(path=lambda name, alias: alias or f"/dev/{name}")
+    devices = mock.Mock(path=lambda name, alias: alias or f"/dev/{name}", same=operator.eq)
     judge = Judge(plan_of(policy), devices)
     target = Target(name, path, False, False, alias)
     try:

@@ -530,6 +530,18 @@ def test_an_alias_that_others_could_redirect_may_be_a_name(plugged: Machine, kin
         looks(plugged, kind)
 
 
+@pytest.mark.parametrize("kind", TO_COME)
+def test_another_node_of_the_device_is_a_name(plugged: Machine, kind: str) -> None:
+    """As root makes one for a container."""
+    (plugged.base / "udev/c188:0").touch()
+    os.mknod(plugged.dev / "by-id", stat.S_IFCHR | 0o600, os.makedev(188, 1))
+    looks(plugged, kind)
+    (plugged.dev / "by-id").unlink()
+    os.mknod(plugged.dev / "by-id", stat.S_IFCHR | 0o600, os.makedev(188, 0))
+    with pytest.raises(Refusal, match="gps"):
+        looks(plugged, kind)
+
+
 def test_a_device_of_which_nothing_is_known_is_not_unnamed_where_words_decide(
     machine: Machine,
 ) -> None:

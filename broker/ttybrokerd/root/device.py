@@ -145,6 +145,14 @@ class Devices:
         except OSError as error:
             raise _not_found(error, alias, "; is it plugged in?") from None
 
+    def same(self, node: str, other: str) -> bool:
+        """Return whether two nodes are of one device."""
+        try:
+            # guard: another-node-of-the-device
+            return node == other or os.stat(node).st_rdev == os.stat(other).st_rdev
+        except OSError:  # one has gone
+            return False
+
     def named(self, path: str) -> bool:
         """Return whether udev has made its links to this node, or will make none.
 

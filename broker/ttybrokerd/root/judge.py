@@ -189,7 +189,7 @@ class Judge:
         if words.are(device):  # guard: deny-by-words
             return not target.pty and self._devices.fits(kernel_name, device, unknown=True)
         try:
-            leads = self._devices.path(alias, device) == target.path
+            leads = self._devices.same(self._devices.path(alias, device), target.path)
         except Absent:
             leads = False
         except Refusal:
