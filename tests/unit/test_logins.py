@@ -137,3 +137,18 @@ def test_a_pty_has_no_login_for_its_number_is_each_containers_own(
     assert seen.holder("pts0", login.rdev) is not None
     monkeypatch.undo()
     assert seen.holder("pts0", login.rdev) is None
+
+
+def test_what_another_thread_reads_meanwhile_ends_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists and opens are made by different threads. What one of them raises ends the broker."""
+    seen = Logins("/nonexistent")
+
+    class Read(dict[int, int]):
+        """What was read before; as soon as it is asked, the next reading is there, with nobody."""
+
+        def __contains__(self, key: object) -> bool:
+            seen._by_terminal = {}
+            return super().__contains__(key)
+
+    seen._by_terminal = Read({7: os.getpid()})
+    assert seen.holder("x", 7) is None

@@ -63,9 +63,11 @@ class Logins(Paced):
         return None
 
     def _candidates(self, device: str, rdev: int) -> list[int]:
-        if self._by_line is not None:
-            return self._by_line.get(device.encode(), [])
-        return [self._by_terminal[rdev]] if rdev in self._by_terminal else []
+        # each looked at once: another thread may read them anew meanwhile
+        by_line, pid = self._by_line, self._by_terminal.get(rdev)
+        if by_line is not None:
+            return by_line.get(device.encode(), [])
+        return [] if pid is None else [pid]
 
     def read(self) -> None:
         """Look at utmp, or where there is none at every process."""
