@@ -228,3 +228,22 @@ def test_an_open_that_finds_a_port_free_while_it_is_listed_ends_no_list(
     known._exclusive = Racing()
     known.found(seen, True)
     known.holder(seen, frozenset())
+
+
+def test_while_the_locks_are_read_anew_the_last_reading_counts(
+    terminal: tuple[int, int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who asks in this moment is told of somebody whom nobody knows."""
+    _slave, node, _path = terminal
+    flocks = Flocks()
+    flocks.refresh()
+    meanwhile: list[tuple[Taker, ...] | None] = []
+    read = linux.read_file
+
+    def slow(path: str, most: int) -> bytes:
+        meanwhile.append(flocks.takers(node))
+        return read(path, most)
+
+    monkeypatch.setattr(linux, "read_file", slow)
+    flocks.read()
+    assert meanwhile == [()]

@@ -59,13 +59,14 @@ class Flocks(Paced):
 
     def read(self) -> None:
         """Read all locks."""
-        self._pids = None
+        found = None
         try:
             data = linux.read_file(LOCKS, MOST)
+            if len(data) < MOST:  # guard: bounded-proc-locks
+                found = _flocks(data)
         except OSError:
-            return
-        if len(data) < MOST:  # guard: bounded-proc-locks
-            self._pids = _flocks(data)
+            pass
+        self._pids = found
 
 
 def excused(
