@@ -8,7 +8,7 @@ import pytest
 
 from matrix.namespace import PORT
 from matrix.stage import NODE, Stage
-from support.waiting import wait_readable
+from support.waiting import read_until
 
 pytestmark = pytest.mark.root
 
@@ -50,10 +50,7 @@ def test_who_waits_has_it_at_the_end_of_the_run_and_not_before(
     queue = ("--wait", "10", "--hold", PORT)
     waiter = stage.start(*bare, *queue, "--", "sh", "-c", f"echo up >{NODE}", stderr=terminal)
     os.close(terminal)
-    shown = b""
-    while b"has it" not in shown:
-        wait_readable(screen, f"who has it, got {shown!r}")
-        shown += os.read(screen, 4096)
+    read_until(screen, b"has it")
     assert len(stage.rig.lock_files()) == 1
     assert holder.communicate(b"\n", timeout=10)[0] == b"last\n"
     stage.hear(b"up")

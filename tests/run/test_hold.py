@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from run.conftest import LIMIT, Rig, wait_for_end
+from support.waiting import read_until
 from ttybroker.run import command, hold
 
 LAYOUTS = pytest.mark.parametrize(
@@ -124,10 +125,7 @@ def test_the_wait_for_it_is_shown_and_ended_by_ctrl_c(rig: Rig, env: dict[str, s
     process = rig.start(*arguments, env=env, stderr=terminal)
     os.close(terminal)
     gate.wait_for(1)
-    shown = b""
-    while b"has it" not in shown:
-        assert select.select([screen], [], [], LIMIT)[0], shown
-        shown += os.read(screen, 4096)
+    shown = read_until(screen, b"has it", LIMIT)
     assert b"ttyS7: waiting, 29 s left: alice has it" in shown
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=LIMIT)[0] == b""

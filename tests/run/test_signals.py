@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from run.conftest import LIMIT, Rig, wait_for_end
+from support.waiting import read_until
 
 TRACED, LISTENED = {"TEST_VIA": "auto"}, {"TEST_VIA": "notify"}
 TREE = {"TEST_PTRACE_SCOPE": "1", "TEST_VIA": "notify"}
@@ -198,10 +198,7 @@ def test_a_wait_shows_who_has_it_since_when(rig: Rig) -> None:
     process = rig.start("--wait", "30", "ttyS7", *program, stderr=terminal)
     os.close(terminal)
     gate.wait_for(1)
-    shown = b""
-    while b"has it" not in shown:
-        assert select.select([screen], [], [], LIMIT)[0], shown
-        shown += os.read(screen, 4096)
+    shown = read_until(screen, b"has it", LIMIT)
     assert shown.startswith(b"\r\x1b[Kttybroker: ttyS7: waiting, 29 s left: alice has it")
     process.terminate()
     process.communicate(timeout=LIMIT)

@@ -26,6 +26,15 @@ def wait_readable(descriptor: int, what: str, timeout: float = TIMEOUT) -> None:
         raise AssertionError(f"waited {timeout} s for {what}")
 
 
+def read_until(descriptor: int, text: bytes, timeout: float = TIMEOUT) -> bytes:
+    """Read until this is among it, and return all. timeout: seconds for each part."""
+    seen = b""
+    while text not in seen:
+        wait_readable(descriptor, f"{text!r}, got {seen!r}", timeout)
+        seen += os.read(descriptor, 4096)
+    return seen
+
+
 class Watch:
     """News of the files in a directory, from the moment this is made: inotify(7)."""
 
