@@ -196,9 +196,9 @@ class Judge:
             leads = True  # guard: unsafe-alias-is-a-name
         # An alias may lead to another device until udev has moved its link.
         if not leads and not named:  # guard: links-to-come
-            unnamed = Absent(errno.ENOENT, "udev has not named it yet; try again")
-            unnamed.again = NAMING
-            raise unnamed
+            to_come = Absent(errno.ENOENT, "udev has not named it yet; try again")
+            to_come.again = NAMING
+            raise to_come
         return leads
 
 

@@ -42,7 +42,7 @@ class Look(Value):
         """
         found, aliases = [], self.policy.aliases
         self.others.refresh()
-        taken = self.devices.nodes(self.policy.aliases) if self.policy.worded else ()
+        taken = self.devices.nodes(aliases) if self.policy.worded else ()
         for name in [*aliases, *(name for name in self.devices.names() if name not in aliases)]:
             decision = self.decide(name)
             if decision.rule and decision.rule.unnamed and self.devices.path(name, None) in taken:
