@@ -1530,3 +1530,12 @@ def test_whose_device_goes_while_it_waits_waits_on() -> None:
     assert table.missing() == [bob] and TTY not in table.ports
     assert table.ask(TTY, hasty) == [Start(TTY, hasty)]
     assert refused(table.failed(TTY, GONE, 2), hasty) is GONE
+
+
+def test_users_take_turns_also_when_a_claim_that_stood_between_them_is_gone() -> None:
+    table = held_by(monitor := ask(1, yields=YIELD_ALL))
+    first, second, other = ask(3, wait=9), ask(3, wait=9), ask(1, wait=9, keep=True)
+    for one in (first, other, second):
+        table.ask(TTY, one)
+    table.renew(TTY, monitor, ask(1, yields=YIELD_USER), 0)
+    assert table.ports[TTY].queue == [first, other, second]

@@ -353,6 +353,7 @@ class Table:
             return []
         port.current, port.warned = ask, False
         port.queue = [one for one in port.queue if one is not old]
+        port.line_up()  # its claim stood between some
         until, port.grace = port.grace, None  # it is asked anew, if anybody still asks
         effects = self._lend(key, port, now, NEVER if until is None else until)
         self._settle(key)
