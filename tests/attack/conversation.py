@@ -654,7 +654,7 @@ class Episode:
                 port.plugged = device.plug(wanted=device.number)
         self.compare()
         left = [self.leases._all, self.leases._ends._looks, self.leases.copies._all,
-                self.inotify._closes, self.clients._all, self.clients._per_uid._counts,
+                self.inotify._closes, self.clients._all, self.clients._of,
                 self.hands.jobs, self.leases.table._alarms]  # fmt: skip
         if any(left):
             raise Different(f"left over: {left}")

@@ -1112,6 +1112,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_clients.py::test_a_connection_with_an_unread_request_does_not_give_way",),
     ),
     Mutant(
+        "no-second-search-in-vain",
+        "connections that nothing gives way to cost no search each",
+        NEVER,
+        (
+            "tests/unit/test_clients.py::"
+            "test_who_finds_all_places_busy_is_refused_without_a_search_for_each",
+        ),
+    ),
+    Mutant(
         "a-lease-keeps-its-connection",
         "a connection with a lease does not give way",
         NEVER,

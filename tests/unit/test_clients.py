@@ -148,6 +148,54 @@ def test_a_connection_with_an_unread_request_does_not_give_way(
     assert len(door.clients) == 4
 
 
+def test_who_finds_all_places_busy_is_refused_without_a_search_for_each(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = []
+    search = door.clients._idle
+
+    def counted(connections: list[Any], strangers: bool) -> list[Any]:
+        searches.append(len(connections))
+        return search(connections, strangers)
+
+    monkeypatch.setattr(limits, "CLIENTS", 4)
+    monkeypatch.setattr(limits, "RESERVE", 0)
+    monkeypatch.setattr(limits.peer, "at_connect", lambda _: Identity(1, 1, frozenset((1,)), 1))
+    monkeypatch.setattr(door.clients, "_idle", counted)
+    busy = [door.connect() for _ in range(4)]
+    door.turn()
+    for client in door.clients._all.values():
+        client.busy = True
+    late = [door.connect() for _ in range(20)]
+    door.turn()
+    assert all(map(ended, late))
+    assert searches == [4]
+    door.clients._all[next(iter(door.clients._all))].done()
+    time.sleep(limits.PAUSE)
+    door.connect()
+    door.turn()
+    assert searches == [4, 4]
+    assert sum(map(ended, busy)) == 1
+
+
+def test_the_user_with_the_most_connections_gives_way_with_the_oldest(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = iter([1, 2, 2, 2, 1, 3])
+
+    def next_one(_: socket.socket) -> Identity:
+        uid = next(uids)
+        return Identity(uid, uid, frozenset((uid,)), 1)
+
+    monkeypatch.setattr(limits, "CLIENTS", 5)
+    monkeypatch.setattr(limits, "RESERVE", 0)
+    monkeypatch.setattr(limits, "ROOM", 2)
+    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+    socks = [door.connect() for _ in range(6)]
+    door.turn()
+    assert [ended(sock) for sock in socks] == [False, True, True, False, False, False]
+
+
 def test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,6 @@ import time
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
 from ttybrokerd.root.connection import SEND, BrokenPeer, Connection, Gone
-from ttybrokerd.root.counts import Counts
 from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING
@@ -36,7 +35,7 @@ ROOM = 16  # idle connections that give way at once, for looking for them takes 
 BACKLOG = 128
 ACCEPTS = 32  # connections in a turn of the loop
 REQUESTS = 16  # in a turn
-PAUSE = 0.1  # seconds without accepting, when there is no descriptor for it
+PAUSE = 0.1  # seconds without accepting, or without looking for room, when there is none
 
 
 class Clients:
@@ -60,7 +59,8 @@ class Clients:
         self._serve = serve
         self._lost = lost
         self._all: dict[int, Connection] = {}
-        self._per_uid = Counts()
+        self._of: dict[int, dict[int, Connection]] = {}  # by user, oldest first
+        self._in_vain: dict[bool, float] = {}  # no room was made, until when to believe it
 
     def __len__(self) -> int:
         return len(self._all)
@@ -156,7 +156,7 @@ class Clients:
         most = min(CLIENTS, descriptors // 2)  # the other half is for ports
         if uid != 0:  # guard: places-for-root
             most -= RESERVE
-        if self._per_uid.of(uid) >= CLIENTS_PER_UID and uid != 0:
+        if len(self._of.get(uid, ())) >= CLIENTS_PER_UID and uid != 0:
             what = f"uid {uid} has {CLIENTS_PER_UID} connections already; end some first"
             return Refusal(errno.EDQUOT, what)
         # guard: strangers-share
@@ -173,23 +173,35 @@ class Clients:
     def _make_room(self, *, strangers: bool) -> bool:
         """Close the oldest idle connections of the user with the most; return whether there were
         any."""
-        idle = [one for one in self._all.values() if one.idle and (one.stranger or not strangers)]
-        idle.sort(key=lambda one: -self._per_uid.of(one.identity.uid))
-        ended: list[Connection] = []
-        for one in idle:
-            if len(ended) == ROOM or (ended and one.identity.uid != ended[0].identity.uid):
-                break
-            if one.quiet():  # guard: only-idle-ones-give-way
-                self._end(one, "it was idle and all places were taken; connect again")
-                ended.append(one)
-        return bool(ended)
+        now = time.monotonic()
+        # guard: no-second-search-in-vain
+        if now < self._in_vain.get(strangers, 0.0):
+            return False
+        for connections in sorted(self._of.values(), key=len, reverse=True):
+            if ended := self._idle(list(connections.values()), strangers):
+                for one in ended:
+                    self._end(one, "it was idle and all places were taken; connect again")
+                return True
+        self._in_vain[strangers] = now + PAUSE
+        return False
+
+    def _idle(self, connections: list[Connection], strangers: bool) -> list[Connection]:
+        """Return the first of these that give way."""
+        found: list[Connection] = []
+        for one in connections:
+            # guard: only-idle-ones-give-way
+            if one.idle and (one.stranger or not strangers) and one.quiet():
+                found.append(one)
+                if len(found) == ROOM:
+                    break
+        return found
 
     def _welcome(self, sock: socket.socket, identity: Identity, *, forked: bool) -> Connection:
         """Serve a new client. Raises OSError, and then nothing has begun."""
         client = Connection(sock, identity, forked, self._loop, self._end)
         client.listen(lambda: self._turns.add(client))
         self._all[client.fd] = client  # from here on nothing fails
-        self._per_uid.up(identity.uid)
+        self._of.setdefault(identity.uid, {})[client.fd] = client
         return client
 
     def _on_turn(self, client: Connection) -> None:
@@ -257,5 +269,8 @@ class Clients:
         client.close(broken)
         del self._all[client.fd]
         self._strangers -= client.stranger
-        self._per_uid.down(who.uid)
+        of_user = self._of[who.uid]
+        del of_user[client.fd]
+        if not of_user:
+            del self._of[who.uid]
         self._lost(client)
