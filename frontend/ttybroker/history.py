@@ -76,8 +76,14 @@ class Record:
 
     @property
     def at(self) -> float:
-        """When it was written, in seconds of the epoch."""
-        return float(self._fields["__REALTIME_TIMESTAMP"]) / 1e6
+        """When it was written, in seconds of the epoch. Raises ValueError if it says no moment.
+
+        It is 64 bits of microseconds: systemd.journal-fields(7). "nan" and the like have no date.
+        """
+        microseconds = int(str(self._fields.get("__REALTIME_TIMESTAMP")))
+        if not 0 <= microseconds < 1 << 64:
+            raise ValueError(microseconds)
+        return microseconds / 1e6
 
     def text(self, name: str) -> str:
         """A value as it was before the daemon escaped it; "" if there is none."""
@@ -92,7 +98,8 @@ class Record:
     def number(self, name: str) -> int | None:
         """A value that is a number; None if there is none."""
         value = self.text(name)
-        return int(value) if value.isdecimal() and value.isascii() else None
+        number = value.isdecimal() and value.isascii() and len(value) <= 10  # 32 bits
+        return int(value) if number else None
 
 
 def read(port: str) -> list[Lease]:
@@ -128,7 +135,7 @@ def leases(lines: Iterable[str]) -> list[Lease]:
         try:
             record = Record(line)
             event, at = record.text("EVENT"), record.at
-        except (ValueError, KeyError, TypeError):  # a record of somebody else
+        except ValueError:  # a record of somebody else
             continue
         who = record.number("UID"), record.number("PID")
         if event == "revoke":

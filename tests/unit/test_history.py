@@ -60,6 +60,12 @@ class Journal:
         with open(self._lines, "a") as lines:
             lines.write(f"{line}\n")
 
+    def changed(self, old: str, new: str) -> None:
+        """Have the journal say something else in this place."""
+        text = self._lines.read_text()
+        assert old in text
+        self._lines.write_text(text.replace(old, new))
+
     def garbage(self) -> None:
         with open(self._lines, "a") as lines:
             lines.write('[]\n{"TTYBROKER_EVENT": [1, 2]}\nno json\n{"TTYBROKER_PORT": null}\n')
@@ -98,6 +104,32 @@ def test_each_lease_is_a_row(journal: Journal, capsys: pytest.CaptureFixture[str
     assert first.startswith(moments) and first.split()[-4:] == ["picocom", "(7)", "ttyS0", "closed"]
     assert second.startswith("2020-09-13 12:27:42                       nobody")
     assert "e\"v?il (8) for 'für J'" in second
+
+
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "table"])
+@pytest.mark.parametrize(
+    "stamp",
+    ['"nan"', '"inf"', '"-1"', f'"{1 << 64}"', '""', '"1e300"', "NaN", "Infinity", "null", "[]"],
+)
+def test_a_record_of_no_moment_is_not_counted(
+    journal: Journal, capsys: pytest.CaptureFixture[str], stamp: str, form: list[str]
+) -> None:
+    journal.record("grant")
+    journal.record("release", reason="closed")
+    journal.changed(f'"{(NOW + 1) * 1_000_000}"', stamp)
+    assert cli.main(["history", *form, "ttyS0"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "picocom" in out
+    if form:  # the release alone is left, and so nobody knows when it began
+        assert [(one["from"], one["to"]) for one in json.loads(out)] == [(None, NOW + 2)]
+
+
+def test_a_number_that_no_user_and_no_process_has_is_not_known(
+    journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.record("grant", uid=1234567890, pid=1234567890)
+    journal.changed("1234567890", "9" * 5000)
+    assert [(one["uid"], one["pid"]) for one in told(capsys)] == [(None, None)]
 
 
 def test_journalctl_is_asked_for_what_root_wrote_of_this_port(
