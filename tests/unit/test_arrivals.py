@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ttybrokerd.root import arrivals
-from ttybrokerd.root.arrivals import SHARE, Arrivals
+from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.connection import OpenRequest
 from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.paced import REST
 from ttybrokerd.root.refusal import Absent
 
 LOOK = 0.5  # seconds that one takes
@@ -86,32 +87,32 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 def test_looks_leave_the_most_of_the_time_to_others(place: Place) -> None:
     """Whoever asks for what is not there, in a loop, has a look begun each time."""
     place.wait()
-    place.after(SHARE * LOOK)  # for the new watch
+    place.after(REST * LOOK)  # for the new watch
     assert place.looks == 2
-    assert place.wait() == pytest.approx(SHARE * LOOK)
-    assert place.after(SHARE * LOOK / 2) == pytest.approx(SHARE * LOOK / 2)
+    assert place.wait() == pytest.approx(REST * LOOK)
+    assert place.after(REST * LOOK / 2) == pytest.approx(REST * LOOK / 2)
     assert place.looks == 2
-    assert place.after(SHARE * LOOK / 2) is None
+    assert place.after(REST * LOOK / 2) is None
     assert place.looks == 4  # at both requests
 
 
 def test_a_device_that_comes_while_it_is_looked_for_is_found(place: Place) -> None:
     """Its name was not there at the look, and it was when the directory began to be watched."""
     place.after_a_look = place.name.touch
-    assert place.wait() == pytest.approx(SHARE * LOOK)
+    assert place.wait() == pytest.approx(REST * LOOK)
     assert not place.granted
-    assert place.after(SHARE * LOOK) is None
+    assert place.after(REST * LOOK) is None
     assert len(place.granted) == 1 and not place.missing
 
 
 def test_a_directory_that_goes_while_it_is_looked_for_is_looked_for_again(place: Place) -> None:
     above, place.after_a_look = place.name.parent, lambda: os.rename(above, f"{above}.old")
-    assert place.wait() == pytest.approx(SHARE * LOOK)
+    assert place.wait() == pytest.approx(REST * LOOK)
 
 
 def test_nothing_is_looked_for_without_news(place: Place) -> None:
     place.wait()
-    place.after(SHARE * LOOK)
+    place.after(REST * LOOK)
     assert place.after(3600) is None and place.looks == 2
     place.name.touch()
     assert place.after(1) is None and len(place.granted) == 1
@@ -121,7 +122,7 @@ def test_what_udev_never_names_is_looked_for_again_though_no_name_comes(place: P
     place.name.touch()
     place.again = 5.0
     place.wait()
-    place.after(SHARE * LOOK)  # for the new watch
+    place.after(REST * LOOK)  # for the new watch
     looks = place.looks
     left = place.after(1)
     assert left is not None and 0 < left <= 5 and place.looks == looks

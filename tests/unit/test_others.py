@@ -174,7 +174,7 @@ def test_who_must_know_what_is_now_is_told_that_and_not_oftener_than_may_be(
     assert read.reads == 1
     read.refresh(fresh=True)
     assert read.reads == 2
-    assert slept == [0.02, pytest.approx(paced.Paced.rest * 0.02 - 0.03), 0.02]
+    assert slept == [0.02, pytest.approx(paced.REST * 0.02 - 0.03), 0.02]
     now[0] += 1
     read.refresh()
     assert read.reads == 3

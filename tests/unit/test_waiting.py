@@ -16,8 +16,9 @@ from ttybroker.wire import Holder, PortInfo
 from ttybrokerd.root import progress
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.loop import Loop
+from ttybrokerd.root.paced import REST
 from ttybrokerd.root.peer import Identity
-from ttybrokerd.root.progress import PACE, SHARE, Progress
+from ttybrokerd.root.progress import PACE, Progress
 from ttybrokerd.root.table import Table
 
 ALICE = 1001
@@ -259,4 +260,4 @@ def test_most_of_the_time_is_left_to_others(place: Place) -> None:
     place.looks = 0.0
     place.waits()
     left = place.after(0.2)
-    assert left is not None and left > SHARE - 1
+    assert left is not None and left > REST - 1

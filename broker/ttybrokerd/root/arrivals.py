@@ -13,6 +13,7 @@ import time
 from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.connection import OpenRequest
 from ttybrokerd.root.loop import READ
+from ttybrokerd.root.paced import REST
 from ttybrokerd.root.refusal import Absent, Refusal
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from ttybrokerd.root.judge import Judge
     from ttybrokerd.root.leases import Leases
     from ttybrokerd.root.loop import Loop
-
-SHARE = 4  # of the time are left to others, for one that is spent on looks
 
 
 class Arrivals:
@@ -72,7 +71,7 @@ class Arrivals:
             assert isinstance(ask, OpenRequest)
             self._look_for(ask)
         end = time.monotonic()
-        self._pause_until = end + SHARE * (end - now)
+        self._pause_until = end + REST * (end - now)
         if self._due():
             return self._pause_until - end
         return None if self._again_at is None else max(self._again_at, self._pause_until) - end

@@ -1,19 +1,23 @@
-"""What is slow to read is read once for all who ask meanwhile, and not all the time."""
+"""What is slow leaves most of the time to others.
+
+What is slow to read is read once for all who ask meanwhile.
+"""
 
 from __future__ import annotations
 
 import _thread
 import time
 
+REST = 4.0  # times as long as it took: at most a fifth of one processor's time
+
 
 class Paced:
     """The base of something that `read` reads. Any thread may ask.
 
-    After a reading, nothing is read for `rest` times as long as it took. With 4 that is at most a
-    fifth of one processor's time.
+    After a reading, nothing is read for `rest` times as long as it took.
     """
 
-    rest = 4.0
+    rest = REST
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()

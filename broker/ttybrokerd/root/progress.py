@@ -10,13 +10,13 @@ import time
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.connection import OpenRequest
+from ttybrokerd.root.paced import REST
 from ttybrokerd.root.table import NOWHERE, Ask, Row, State, Table
 
 if TYPE_CHECKING:
     Told = tuple[int, int, wire.Holder | None]  # reason, place, holder
 
 PACE = 0.1  # seconds between two looks at all that wait
-SHARE = 4  # times as long as a look takes, others have their turn before the next
 WORDS = {
     wire.BUSY: "busy",
     wire.ABSENT: "absent",
@@ -56,7 +56,7 @@ class Progress:
                 waiting[row.current] = self._told[row.current]
         self._told = waiting
         end = time.monotonic()
-        self._due = end + max(PACE, SHARE * (end - now))
+        self._due = end + max(PACE, REST * (end - now))
         # guard: a-client-that-went-meanwhile
         return None if self._seen == self._table.changes else self._due - end
 
