@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
+from ttybroker import sysfs
+
 _PROC = "/proc"
-_TTYS = "/sys/class/tty"
-_UDEV = "/run/udev/data"  # udev's own; libudev reads the same
 _PROGRAM = "ModemManager\n"
 # "Common udev tags" in ModemManager's reference. A candidate is what it looks at.
 _CANDIDATE = "E:ID_MM_CANDIDATE=1"
@@ -31,12 +31,12 @@ def _runs() -> bool:
 
 def _may_be(name: str) -> bool:
     """What udev says of the port and of the devices that it is a part of."""
-    at = os.path.realpath(f"{_TTYS}/{name}")
+    at = os.path.realpath(f"{sysfs.TTYS}/{name}")
     said = list[str]()
     usb = "/usb" in at
     while usb and at.count("/") > 1:
         if number := _text(f"{at}/dev").strip():  # a USB device has one, too
-            said += _text(f"{_UDEV}/c{number}").splitlines()
+            said += _text(f"{sysfs.UDEV}/c{number}").splitlines()
         at = os.path.dirname(at)
     return _CANDIDATE in said and not any(line in _IGNORED for line in said)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 TTYS = "/sys/class/tty"
+UDEV = "/run/udev/data"  # beside it: a file for each device that udev(7) is done with
 MOST = 512  # bytes of a file; a USB string has at most 126 characters
 
 

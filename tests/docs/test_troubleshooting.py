@@ -25,7 +25,7 @@ from support.rig import Rig, lock_text
 from support.screen import Screen
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
-from ttybroker import BrokerError, cli, client, modems, open_fd, wire
+from ttybroker import BrokerError, cli, client, modems, open_fd, sysfs, wire
 from ttybrokerd.prepare.make import make
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
@@ -172,9 +172,13 @@ def a_program_of_roots_that_probes_ports(rig: Rig) -> str:
     (rig.base / "7/comm").write_text("ModemManager\n")
     (port / "dev").write_text("188:0\n")
     (rig.base / "c188:0").write_text("E:ID_MM_CANDIDATE=1\n")
-    places = {"_PROC": str(rig.base), "_TTYS": str(port.parent), "_UDEV": str(rig.base)}
+    places = {"TTYS": str(port.parent), "UDEV": str(rig.base)}
     err = io.StringIO()
-    with mock.patch.multiple(modems, **places), contextlib.redirect_stderr(err):
+    with (
+        mock.patch.object(modems, "_PROC", str(rig.base)),
+        mock.patch.multiple(sysfs, **places),
+        contextlib.redirect_stderr(err),
+    ):
         cli._warn_of_probes([wire.PortInfo("ttyS0", "/dev/ttyS0", "free", "")])
     return err.getvalue()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ttybroker import cli, modems
+from ttybroker import cli, modems, sysfs
 from ttybroker.wire import PortInfo
 
 CANDIDATE = "I:12\nE:ID_BUS=usb\nE:ID_MM_CANDIDATE=1\n"
@@ -39,8 +39,9 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path)
-    for name, below in (("_PROC", "proc"), ("_TTYS", "class"), ("_UDEV", "udev")):
-        monkeypatch.setattr(modems, name, str(tmp_path / below))
+    monkeypatch.setattr(modems, "_PROC", str(tmp_path / "proc"))
+    monkeypatch.setattr(sysfs, "TTYS", str(tmp_path / "class"))
+    monkeypatch.setattr(sysfs, "UDEV", str(tmp_path / "udev"))
     return made
 
 

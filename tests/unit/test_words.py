@@ -419,7 +419,7 @@ def test_nobody_has_a_new_device_before_udev_has_made_its_links(
     judge, who = judge_of(machine, TO_COME[kind].format(machine.dev))
     rule = str(judge.allowed(who, "ttyUSB0").rule)
     target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
-    monkeypatch.setattr(device, "UDEV", str(machine.base / "udev"))
+    monkeypatch.setattr(sysfs, "UDEV", str(machine.base / "udev"))
     judge.look(who, target, rule).close()  # no udev, and no links
     (machine.base / "udev").mkdir()
     assert str(machine.base / "udev") in machine.devices.directories(target)
@@ -442,7 +442,7 @@ def plugged(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine.ftdi(0)
     os.chmod(machine.base, 0o755)
     (machine.base / "udev").mkdir()
-    monkeypatch.setattr(device, "UDEV", str(machine.base / "udev"))
+    monkeypatch.setattr(sysfs, "UDEV", str(machine.base / "udev"))
     monkeypatch.setattr(device, "QUEUE", str(machine.base / "queue"))
     return machine
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 # guard: no-link-at-the-open, no-controlling-terminal
 OPEN_FLAGS = os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-UDEV = "/run/udev/data"  # a file for each device that udev is done with: its links are there
 QUEUE = "/run/udev/queue"  # is there while udev has work: systemd, src/libudev/libudev-queue.c
 NAMING = 5.0  # seconds that it may take for that, if ever, and if it is not at work
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
@@ -93,7 +92,7 @@ class Devices:
         self,
         directory: str = "/dev",
         drivers: str = "/proc/tty/drivers",
-        consoles: str = "/sys/class/tty/console/active",
+        consoles: str = f"{sysfs.TTYS}/console/active",
         ttys: str = sysfs.TTYS,
     ) -> None:
         self.directory = directory
@@ -122,7 +121,7 @@ class Devices:
                 trust.resolve(alias, way)
             except OSError:  # it ends where something is missing
                 pass
-        udev = [UDEV] if os.path.isdir(UDEV) else []
+        udev = [sysfs.UDEV] if os.path.isdir(sysfs.UDEV) else []
         return {self.directory, *udev, *(step.rpartition("/")[0] or "/" for step in way)}
 
     def path(self, name: str, alias: str | None) -> str:
@@ -162,9 +161,10 @@ class Devices:
         try:
             node = os.stat(path)
             new = time.time() - node.st_ctime < NAMING or os.path.lexists(QUEUE)
-            if not new or not os.path.isdir(UDEV):
+            if not new or not os.path.isdir(sysfs.UDEV):
                 return True
-            noted = os.stat(f"{UDEV}/c{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}")
+            number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
+            noted = os.stat(f"{sysfs.UDEV}/c{number}")
         except OSError:  # the node has gone, or udev is not done
             return False
         # guard: named-before-it-came
@@ -306,7 +306,7 @@ class Devices:
         Its type is PORT_UNKNOWN then: include/uapi/linux/serial.h.
         """
         try:
-            return _read(f"/sys/class/tty/{name}/type").strip() == "0"
+            return _read(f"{self._ttys}/{name}/type").strip() == "0"
         except OSError:
             return False
 
