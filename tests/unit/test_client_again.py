@@ -450,7 +450,7 @@ def test_a_daemon_too_stopped_to_be_connected_to_is_given_up(
 
 
 def test_the_broker_has_more_time_than_it_gives_a_device() -> None:
-    from ttybrokerd.root.table import OPEN_LIMIT
+    from ttybrokerd.root.ask import OPEN_LIMIT
 
     assert OPEN_LIMIT < client.DEVICE_LIMIT <= OPEN_LIMIT + 10
 

@@ -17,13 +17,13 @@ from pytest_mock import MockerFixture
 
 from ttybroker.wire import Holder
 from ttybrokerd.root import linux, port
+from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.device import Devices, Seen, Target
 from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.others import Others, Taker
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session
-from ttybrokerd.root.table import Ask
 
 DEAD = OSError(errno.EIO, "Input/output error")
 

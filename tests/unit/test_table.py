@@ -1,7 +1,6 @@
 """The lease table: plain data in, plain effects out.
 
-All branches of the module, without a socket:
-    pytest tests/unit/test_table.py --cov=ttybrokerd.root.table --cov-branch --cov-fail-under=100
+All branches of `ask`, `effects`, `row` and `table`, without a socket: the Makefile's `test`.
 """
 
 from __future__ import annotations
@@ -22,28 +21,19 @@ from hypothesis.stateful import (
 
 from ttybroker.wire import YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import table as limits
+from ttybrokerd.root.ask import NEVER, OPEN_LIMIT, SLOW, Ask
+from ttybrokerd.root.effects import Effect, End, Lend, Refuse, Start, Tell, Warn
 from ttybrokerd.root.refusal import Absent, Refusal, busy
+from ttybrokerd.root.row import WARNING, State
 from ttybrokerd.root.table import (
     GRACE,
     HANG_UPS,
     LENT,
     NOWHERE,
-    OPEN_LIMIT,
     RETRY,
-    SLOW,
     SLOW_DEVICE,
     WAITS_PER_UID,
-    WARNING,
-    Ask,
-    Effect,
-    End,
-    Lend,
-    Refuse,
-    Start,
-    State,
     Table,
-    Tell,
-    Warn,
 )
 
 TTY, OTHER = 0x440, 0x441
@@ -1389,7 +1379,7 @@ class Tables(RuleBasedStateMachine):
         self.claims.discard(who)
         self.put(key, [one for one in self.waiting(key) if one is not who])
         self.held[key] = again, expires
-        until = self.graces.pop(key, limits.NEVER)
+        until = self.graces.pop(key, NEVER)
         effects = self.table.renew(key, who, again, self.now)
         asks = any(self.lends(again, one) for one in self.waiting(key))
         self.do(effects)

@@ -13,12 +13,12 @@ import time
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, processes
+from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.loop import NOTHING, ONCE, READ, Loop
 from ttybrokerd.root.peer import Identity, groups_now
 from ttybrokerd.root.sessions import Session
-from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

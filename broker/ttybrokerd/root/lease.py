@@ -12,6 +12,7 @@ import select
 
 from ttybroker.wire import NO_SESSION, YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
+from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
@@ -19,7 +20,6 @@ from ttybrokerd.root.record import Record
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.settings import NONE, Settings, unpack
-from ttybrokerd.root.table import Ask
 
 if TYPE_CHECKING:
     from ttybrokerd.root.connection import Connection

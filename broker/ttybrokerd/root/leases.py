@@ -20,9 +20,11 @@ import time
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, port
 from ttybrokerd.root.answers import Answers
+from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen
+from ttybrokerd.root.effects import Effect, End, Lend, Refuse, Start, Tell, Warn
 from ttybrokerd.root.ends import CLOSED, Ends
 from ttybrokerd.root.holds import Holds
 from ttybrokerd.root.inotify import Inotify
@@ -34,22 +36,11 @@ from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.opening import Opener
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Absent, Refusal
+from ttybrokerd.root.row import State
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.settings import Settings
 from ttybrokerd.root.store import Store
-from ttybrokerd.root.table import (
-    NOWHERE,
-    Ask,
-    Effect,
-    End,
-    Lend,
-    Refuse,
-    Start,
-    State,
-    Table,
-    Tell,
-    Warn,
-)
+from ttybrokerd.root.table import NOWHERE, Table
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:

@@ -9,9 +9,11 @@ import time
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.connection import OpenRequest
 from ttybrokerd.root.paced import REST
-from ttybrokerd.root.table import NOWHERE, Ask, Row, State, Table
+from ttybrokerd.root.row import Row, State
+from ttybrokerd.root.table import NOWHERE, Table
 
 if TYPE_CHECKING:
     Told = tuple[int, int, wire.Holder | None]  # reason, place, holder

@@ -24,233 +24,35 @@ GRACE to let go. A claim asks nobody to yield. What it lends is limited as its o
 
 Rule 1: everything that changes a state is in this file. Each method returns what has to be
 done about it, as effects in order; the server does it and reports back by another method.
+Requests, ports with the order of their queues, and effects are in ask.py, row.py and effects.py.
 """
 
 from __future__ import annotations
 
 import errno
 
-from ttybroker.wire import YIELD_ALL, Holder, Value
 from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root.ask import NEVER, OPEN_LIMIT, SLOW, Ask
 from ttybrokerd.root.counts import Counts
+from ttybrokerd.root.effects import Effect, End, Lend, Refuse, Start, Tell, Warn
 from ttybrokerd.root.refusal import Absent, Refusal, busy
+from ttybrokerd.root.row import WARNING, Row, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ttybrokerd.root.sessions import Session
-    from ttybrokerd.root.settings import Settings
-
-OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
 RETRY = 0.25  # seconds between looks at a port that an outsider has, while somebody waits
-SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
 LEASES_PER_UID = 64  # guard: leases-per-user
 WAITS_PER_UID = 32
 YIELDERS_PER_UID = 32
-WARNING = 5.0  # seconds before its time is over at which a session that listens is told
 GRACE = 1.0  # seconds that a session which yields has to let go of its port
 HANG_UPS = 8  # in a row, of a session that does not let go; each may leave a dead copy
-NEVER = float("inf")
 NOWHERE = 0  # no device has this number: makedev(3)
 LENT = "lent"  # why a lease ended: its session did not let go in time
 SLOW_DEVICE = (
     "the device does not open yet: another program may be closing it, which takes up to 30 s "
     "with output that cannot go out"
 )
-
-
-class State:
-    """See the module."""
-
-    OPENING = "opening"
-    HELD = "busy"
-    CLOSING = "closing"
-    OUTSIDE = "busy elsewhere"
-    ABSENT = "absent"
-
-
-class Ask:
-    """One request for a port. Times are in seconds of the caller's clock.
-
-    `patient`: it asked to wait for a busy port. `deadline`: when it gives up waiting for other
-    holders. `opens_by`: when it gives up on a device that does not open. `tell`: when to tell it,
-    once, that the device is slow.
-
-    `yields` is YIELD_USER, YIELD_ALL or 0. `keep`: it asks nobody to yield. `claim`: it has lent
-    the port and waits to have it back. `ends`: when the time is over of the leases that began with
-    its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
-    client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
-    `active`: its lease is for as long as its user sits at the machine. `listens`: while it has the
-    port it hears when its time is nearly over. `left`: the settings of the
-    port, if it has lent it.
-    """
-
-    __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
-                 "left", "listens", "max_lease", "opens_by", "patient", "session", "tell", "uid",
-                 "withdrawn", "yields")  # fmt: skip
-
-    def __init__(
-        self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
-    ) -> None:
-        self.uid = uid
-        self.holder = holder
-        self.session: Session | None = None
-        self.asked = now
-        self.patient = wait > 0
-        self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
-        self.opens_by = now + wait + OPEN_LIMIT
-        self.tell: float | None = now + SLOW
-        self.max_lease = max_lease
-        self.withdrawn = False
-        self.yields = 0
-        self.keep = False
-        self.claim = False
-        self.ends = NEVER
-        self.hung = 0
-        self.absent = False
-        self.active = False
-        self.listens = False
-        self.left: Settings | None = None
-
-    def yields_to(self, other: Ask) -> bool:
-        """Return whether it lends its port to this request."""
-        if other.keep or other.claim:  # guard: no-ping-pong
-            return False
-        return self.lends_to(other.uid)
-
-    def lends_to(self, uid: int) -> bool:
-        """Return whether it lends its port to programs of this user."""
-        if self.uid == uid:
-            return self.yields != 0
-        return self.yields & YIELD_ALL != 0  # guard: yields-to-its-user
-
-
-class Start(Value):
-    """Open the port for this request, then report `opened` or `failed`."""
-
-    key: int
-    ask: Ask
-
-
-class Refuse(Value):
-    """Tell the asker no."""
-
-    ask: Ask
-    refusal: Refusal
-
-
-class Tell(Value):
-    """Tell the asker why it waits; the answer is still to come."""
-
-    ask: Ask
-    message: str
-
-
-class Lend(Value):
-    """Tell the session of `ask` that it has `grace` seconds to let go, for `asker`."""
-
-    key: int
-    ask: Ask
-    asker: Ask
-    grace: float
-
-
-class Warn(Value):
-    """Tell the holder that its time is over in `left` seconds."""
-
-    ask: Ask
-    left: float
-
-
-class End(Value):
-    """Put the port in order, then report `closed`."""
-
-    key: int
-    ask: Ask
-    reason: str
-
-
-Effect = Start | Refuse | Tell | Lend | Warn | End
-
-
-class Row:
-    """One port of the table."""
-
-    __slots__ = ("current", "expires", "grace", "outsider", "queue", "retry", "state", "warned")
-
-    def __init__(self, ask: Ask, state: str = State.OPENING) -> None:
-        self.state = state
-        self.current = ask
-        self.queue: list[Ask] = []
-        self.expires: float | None = None
-        self.warned = False  # `current` was told of that
-        self.grace: float | None = None  # when `current` must have let go
-        self.retry: float | None = None
-        self.outsider: Refusal | None = None
-
-    def holder(self) -> Holder | None:
-        """Who has the port, or is about to; None while it is being put in order."""
-        if self.state is State.OUTSIDE:
-            return None if self.outsider is None else self.outsider.holder
-        return None if self.state is State.CLOSING else self.current.holder
-
-    def lender(self) -> Holder | None:
-        """Who lent the port and has it next."""
-        claims = (one for one in self.queue if one.claim and one is not self.current)
-        lent = self.state is not State.OUTSIDE
-        return next((one.holder for one in claims if lent), None)
-
-    def place(self, ask: Ask) -> int:
-        """Where a request stands in the queue: before the first claim that yields to it."""
-        places = (at for at, one in enumerate(self.queue) if one.claim and one.yields_to(ask))
-        return next(places, len(self.queue))
-
-    def comes_free(self, ask: Ask) -> bool:
-        """Return whether this request has the port next, in a moment."""
-        if self.state in (State.OPENING, State.HELD) and self.grace is None:
-            return self.current.yields_to(ask)
-        return self.state in (State.HELD, State.CLOSING) and self.place(ask) == 0
-
-    def line_up(self) -> None:
-        """Let users take turns: each user's first request, then each one's second, and so on.
-
-        Between users with equally many in front, the first to stand there stays first. A claim
-        stays where it is, between those before it and those behind it.
-        """
-        claims, before = 0, dict[int, int]()
-        turns: dict[Ask, tuple[int, int]] = {}
-        for ask in self.queue:
-            if ask.claim:
-                claims, before = claims + 1, {}
-            else:
-                before[ask.uid] = before.get(ask.uid, 0) + 1
-            turns[ask] = claims, before.get(ask.uid, 0)
-        self.queue.sort(key=turns.__getitem__)  # guard: users-take-turns
-
-    def to_the_back(self) -> None:
-        """Put the claims behind those who wait, and those in the order in which they asked. The
-        time of all that was lent is over."""
-        for one in self.queue:
-            one.ends = NEVER
-        # guard: nobody-let-in-after-the-time
-        self.queue.sort(key=lambda one: (one.claim, 0.0 if one.claim else one.asked))
-        self.line_up()
-
-    def warning(self) -> float | None:
-        """When to tell `current` that its time is nearly over, if ever."""
-        if self.expires is None or self.warned or not self.current.listens:
-            return None
-        return self.expires - WARNING
-
-    def alarm(self) -> float | None:
-        """When the port needs a `tick`, if ever."""
-        times = [ask.deadline for ask in self.queue if not ask.claim]
-        if self.state is State.OPENING and not self.current.withdrawn:
-            times.append(self.current.tell or self.current.opens_by)
-        if self.expires is not None:
-            times.append(self.expires)
-        times += [when for when in (self.grace, self.retry, self.warning()) if when is not None]
-        return min(times, default=None)
 
 
 class Table:

@@ -1,0 +1,70 @@
+"""One request for a port, as the table keeps it."""
+
+from __future__ import annotations
+
+from ttybroker.wire import YIELD_ALL, Holder
+from ttybrokerd.root import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ttybrokerd.root.sessions import Session
+    from ttybrokerd.root.settings import Settings
+
+OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
+SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
+NEVER = float("inf")
+
+
+class Ask:
+    """One request for a port. Times are in seconds of the caller's clock.
+
+    `patient`: it asked to wait for a busy port. `deadline`: when it gives up waiting for other
+    holders. `opens_by`: when it gives up on a device that does not open. `tell`: when to tell it,
+    once, that the device is slow.
+
+    `yields` is YIELD_USER, YIELD_ALL or 0. `keep`: it asks nobody to yield. `claim`: it has lent
+    the port and waits to have it back. `ends`: when the time is over of the leases that began with
+    its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
+    client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
+    `active`: its lease is for as long as its user sits at the machine. `listens`: while it has the
+    port it hears when its time is nearly over. `left`: the settings of the
+    port, if it has lent it.
+    """
+
+    __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
+                 "left", "listens", "max_lease", "opens_by", "patient", "session", "tell", "uid",
+                 "withdrawn", "yields")  # fmt: skip
+
+    def __init__(
+        self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
+    ) -> None:
+        self.uid = uid
+        self.holder = holder
+        self.session: Session | None = None
+        self.asked = now
+        self.patient = wait > 0
+        self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
+        self.opens_by = now + wait + OPEN_LIMIT
+        self.tell: float | None = now + SLOW
+        self.max_lease = max_lease
+        self.withdrawn = False
+        self.yields = 0
+        self.keep = False
+        self.claim = False
+        self.ends = NEVER
+        self.hung = 0
+        self.absent = False
+        self.active = False
+        self.listens = False
+        self.left: Settings | None = None
+
+    def yields_to(self, other: Ask) -> bool:
+        """Return whether it lends its port to this request."""
+        if other.keep or other.claim:  # guard: no-ping-pong
+            return False
+        return self.lends_to(other.uid)
+
+    def lends_to(self, uid: int) -> bool:
+        """Return whether it lends its port to programs of this user."""
+        if self.uid == uid:
+            return self.yields != 0
+        return self.yields & YIELD_ALL != 0  # guard: yields-to-its-user
