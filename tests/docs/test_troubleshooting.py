@@ -158,9 +158,9 @@ def a_device_that_has_another_name(rig: Rig) -> str:
     devices = Devices(str(dev), str(rig.base / "drivers"), str(rig.base / "none"))
     judge = Judge(decode(make(str(rig.policy)).data), devices)
     who = Identity(BOB, BOB, frozenset(), 1)
-    decision = judge.allowed(who, "ttyS0")
+    decision = judge.of(who).allowed("ttyS0")
     with pytest.raises(Refusal) as caught:
-        judge.look(who, devices.target("ttyS0", decision), str(decision.rule))
+        judge.of(who).look(devices.target("ttyS0", decision), str(decision.rule))
     return caught.value.answer().message("ttyS0")
 
 
@@ -335,7 +335,7 @@ def a_time_limit_without_the_daemon(rig: Rig) -> str:
     rig.write_policy()
     judge = Judge(decode(make(str(rig.policy)).data), Devices(), alone=True)
     with pytest.raises(Refusal) as caught:
-        judge.allowed(Identity(BOB, BOB, frozenset(), 0), "ttyS0")
+        judge.of(Identity(BOB, BOB, frozenset(), 0)).allowed("ttyS0")
     return caught.value.answer().message("ttyS0")
 
 

@@ -37,7 +37,10 @@ class Place:
         monkeypatch.setattr(arrivals, "time", SimpleNamespace(monotonic=lambda: self.clock))
         self.loop, here = Loop(), {str(directory)}
         devices: Any = SimpleNamespace(directories=lambda _target: here)
-        judge: Any = SimpleNamespace(judge_waiting=lambda _request: None, look=self._look)
+        ruling = SimpleNamespace(look=self._look)
+        judge: Any = SimpleNamespace(
+            judge_waiting=lambda _request: None, of=lambda _identity: ruling
+        )
         leases: Any = SimpleNamespace(
             table=self.table, ask=lambda one, _seen: self.granted.append(one)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from unittest import mock
 
 import pytest
@@ -18,11 +17,11 @@ ALICE, BOB = 1000, 1001
 
 def denied(policy: str, uid: int, name: str, alias: str | None, path: str, kernels: str) -> str:
     """Why the user may not have the device at `path` under this name, "" if he may."""
-    devices = mock.Mock(path=lambda name, alias: alias or f"/dev/{name}", same=operator.eq)
+    devices = mock.Mock(path=lambda name, alias: alias or f"/dev/{name}", number=lambda path: None)
     judge = Judge(plan_of(policy), devices)
     target = Target(name, path, False, False, alias)
     try:
-        judge.check_device(Identity(uid, uid, frozenset(), 1), target, kernels, "")
+        judge.of(Identity(uid, uid, frozenset(), 1)).check_device(target, kernels, "")
     except Refusal as refusal:
         return str(refusal.rule)
     return ""

@@ -23,9 +23,9 @@ from ttybrokerd.prepare.encode import Origin, encode, read_names
 from ttybrokerd.prepare.policy import NOBODY, Policy, Rule, Subjects
 from ttybrokerd.root import fresh
 from ttybrokerd.root import plan as plans
-from ttybrokerd.root.judge import denied
 from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan, decode
 from ttybrokerd.root.portname import matches
+from ttybrokerd.root.ruling import denied
 
 ALICE, BOB = 1000, 1001
 KERNEL_NAME = re.compile(r"[A-Za-z]+(0|[1-9][0-9]{0,4})")

@@ -9,9 +9,11 @@ import pytest
 
 from ttybrokerd.root import linux, report
 from ttybrokerd.root.device import Devices
+from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.logins import UTMP
 from ttybrokerd.root.others import Others
+from ttybrokerd.root.peer import Identity
 from unit.helpers import plan_of, process
 
 PORTS = 3
@@ -37,11 +39,10 @@ def test_a_list_asks_once_for_the_flocks_and_the_logins_of_all_ports(
     with process(code, os.ttyname(ends[1][1])) as child:
         look = report.Look(
             Devices(),
-            policy,
+            Judge(policy, Devices()).of(Identity(1000, 1000, frozenset(), 1)),
             Others(lock_files),
             {},
             frozenset(),
-            lambda name: policy.decide(1000, frozenset(), name),
             everything=False,
         )
         rows = look.rows()

@@ -6,7 +6,9 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -127,7 +129,6 @@ def test_what_sysfs_does_not_know(machine: Machine) -> None:
     with pytest.raises(OSError):
         machine.facts("ttyS0")
     assert not machine.devices.fits("ttyS0", "driver=*")
-    assert machine.devices.fits("ttyS0", "driver=*", unknown=True)
 
 
 @pytest.mark.parametrize(
@@ -224,10 +225,10 @@ def test_a_device_that_is_denied_by_words_is_denied_by_its_kernels_name(
     who = Identity(5, 5, frozenset(), 1)
     if denied:
         with pytest.raises(Refusal, match="rule gps"):
-            judge.check_device(who, target, "ttyUSB4", "")
+            judge.of(who).check_device(target, "ttyUSB4", "")
     else:
-        judge.check_device(who, target, "ttyUSB4", "")
-    judge.check_device(who, target.replace(pty=True), "ttyUSB4", "")
+        judge.of(who).check_device(target, "ttyUSB4", "")
+    judge.of(who).check_device(target.replace(pty=True), "ttyUSB4", "")
 
 
 # rules about kernel names whose devices are something
@@ -252,7 +253,7 @@ def judge_of(machine: Machine, policy: str = RULES) -> tuple[Judge, Identity]:
 
 def decided(machine: Machine, name: str, policy: str = RULES) -> tuple[bool, str]:
     judge, who = judge_of(machine, policy)
-    decision = judge.decide(who, name)
+    decision = judge.of(who).decide(name)
     return decision.allowed, str(decision.rule)
 
 
@@ -285,10 +286,10 @@ def test_what_is_not_there_is_judged_when_it_comes(machine: Machine) -> None:
     assert decided(machine, "ttyUSB0", policy) == (True, "ttyUSB* (line 1)")
     judge, who = judge_of(machine, policy)
     target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
-    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    rule = str(judge.of(who).allowed("ttyUSB0").rule)
     machine.ftdi(0)
     with pytest.raises(Refusal, match="another device has its name by now"):
-        judge.check_device(who, target, "ttyUSB0", rule)
+        judge.of(who).check_device(target, "ttyUSB0", rule)
     assert "no rule of the policy" in had(machine, policy)
 
 
@@ -308,18 +309,18 @@ def test_a_denial_by_words_holds_under_an_alias(machine: Machine) -> None:
     alias = f'[[rule]]\nport = "gps"\ndevice = "{device}"\nallow = ["*"]\n'
     judge, who = judge_of(machine, RULES + alias)
     with pytest.raises(Refusal, match=r"rule ttyUSB\* \(line 2\)"):
-        judge.check_device(who, Target("gps", device, False, False, device), "ttyUSB1", "")
+        judge.of(who).check_device(Target("gps", device, False, False, device), "ttyUSB1", "")
 
 
 def test_another_device_than_the_one_that_was_judged_is_not_taken(machine: Machine) -> None:
     at = machine.ftdi(0)
     judge, who = judge_of(machine)
-    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    rule = str(judge.of(who).allowed("ttyUSB0").rule)
     target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
-    judge.check_device(who, target, "ttyUSB0", rule)
+    judge.of(who).check_device(target, "ttyUSB0", rule)
     (at.parent.parent / "serial").write_text("B7\n")
     with pytest.raises(Refusal, match="another device has its name by now") as caught:
-        judge.check_device(who, target, "ttyUSB0", rule)
+        judge.of(who).check_device(target, "ttyUSB0", rule)
     assert caught.value.number == errno.ENODEV
 
 
@@ -359,20 +360,24 @@ NOT_OTHERS = {
 }
 
 
+def rows(judge: Judge, who: Identity) -> list[report.Row]:
+    """What a list has for the user."""
+    others: Any = mock.Mock(holder=lambda seen, users: None)
+    look = report.Look(judge._devices, judge.of(who), others, {}, frozenset(), everything=False)
+    return look.rows()
+
+
 def had(machine: Machine, policy: str, name: str = "ttyUSB0") -> str:
     """Why the user may not have the port, "" if he may; and the list says the same."""
     judge, who = judge_of(machine, policy)
-    others = mock.Mock(holder=lambda seen, users: None)
-    look = report.Look(machine.devices, judge.plan, others, {}, frozenset(),
-                       lambda port: judge.decide(who, port), everything=False)  # fmt: skip
-    rows = look.rows()
+    found = rows(judge, who)
     try:
-        decision = judge.allowed(who, name)
-        judge.look(who, machine.devices.target(name, decision), str(decision.rule)).close()
+        decision = judge.of(who).allowed(name)
+        judge.of(who).look(machine.devices.target(name, decision), str(decision.rule)).close()
         why = ""
     except Refusal as refusal:
         why = refusal.cause
-    assert (name in [row.port.name for row in rows]) == (why == "")
+    assert (name in [row.port.name for row in found]) == (why == "")
     return why
 
 
@@ -392,6 +397,83 @@ def test_what_any_other_rule_names_is_not_unnamed(machine: Machine, other: str, 
 def test_an_alias_by_words_with_a_number_is_had_and_listed(machine: Machine) -> None:
     machine.ftdi(0)
     assert had(machine, '[[rule]]\nport = "board1"\nserial = "A1"\nallow = [5]\n', "board1") == ""
+
+
+SITTING = '[[rule]]\nport = "ttyUSB*"\nallow = [5]\nwhile = "active"\n'
+UNNAMED = DESK + '[[rule]]\nport = "gps"\ndevice = "{}/gps"\nallow = [6]\n'
+DENIED = UNNAMED.replace("unnamed = true\n", "").replace("allow = [6]", "deny = [5]")
+
+
+def redirectable(machine: Machine) -> None:
+    os.chmod(machine.dev, 0o777)
+
+
+def second_node(machine: Machine) -> None:
+    os.mknod(machine.dev / "gps", stat.S_IFCHR | 0o600, os.makedev(188, 0))
+
+
+@pytest.mark.parametrize("change", [redirectable, second_node])
+@pytest.mark.parametrize("policy", [UNNAMED, DENIED], ids=["unnamed", "denied"])
+def test_a_list_shows_no_port_that_an_open_denies_for_its_other_name(
+    machine: Machine, policy: str, change: Callable[[Machine], None]
+) -> None:
+    machine.ftdi(0)
+    os.chmod(machine.base, 0o755)
+    assert had(machine, policy.format(machine.dev)) == ""
+    trust._directories.clear()
+    change(machine)
+    assert "gps" in had(machine, policy.format(machine.dev))
+
+
+def test_a_list_shows_as_refused_what_is_for_who_sits_there(machine: Machine) -> None:
+    """The launcher asks for what is listed, and so tells why it is refused."""
+    machine.ftdi(0)
+    judge, who = judge_of(machine, SITTING)
+    assert [(row.rdev, row.port.state) for row in rows(judge, who)] == [(None, "refused")]
+    judge.seat({"seat0": who.uid})
+    assert [row.port.state for row in rows(judge, who)] == ["free"]
+
+
+def test_a_list_says_of_a_device_that_udev_has_not_named_that_it_is_not_there(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an open does, who may wait for it."""
+    machine.ftdi(0)
+    machine.ftdi(1)
+    os.chmod(machine.base, 0o755)
+    monkeypatch.setattr(sysfs, "UDEV", str(machine.base / "udev"))
+    (machine.base / "udev").mkdir()
+    (machine.base / "udev/c188:0").touch()
+    judge, who = judge_of(machine, UNNAMED.format(machine.dev))
+    found = {row.port.name: (row.rdev is not None, row.port.state) for row in rows(judge, who)}
+    assert found == {"ttyUSB0": (True, "free"), "ttyUSB1": (False, "gone")}
+
+
+def test_a_list_follows_each_link_once_and_after_udev_was_asked_about_all_ports(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its cost is the product of both, and a link that udev makes meanwhile is missed."""
+    for number in range(9):
+        machine.ftdi(number)
+    os.chmod(machine.base, 0o755)
+    links = [f'[[rule]]\nport = "l{number}"\ndevice = "{machine.dev}/l{number}"\nallow = [6]\n'
+             for number in range(9)]  # fmt: skip
+    done, path, named = list[str](), Devices.path, Devices.named
+
+    def follow(self: Devices, name: str, alias: str | None) -> str:
+        if alias is not None:
+            done.append("follow")
+        return path(self, name, alias)
+
+    def ask(self: Devices, node: str) -> bool:
+        done.append("ask")
+        return named(self, node)
+
+    monkeypatch.setattr(Devices, "path", follow)
+    monkeypatch.setattr(Devices, "named", ask)
+    judge, who = judge_of(machine, DESK + "".join(links))
+    assert len(rows(judge, who)) == 9
+    assert done == ["ask"] * 9 + ["follow"] * 9
 
 
 def test_whose_alias_it_is_is_said(machine: Machine) -> None:
@@ -417,22 +499,22 @@ def test_nobody_has_a_new_device_before_udev_has_made_its_links(
     machine.ftdi(0)
     os.chmod(machine.base, 0o755)
     judge, who = judge_of(machine, TO_COME[kind].format(machine.dev))
-    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    rule = str(judge.of(who).allowed("ttyUSB0").rule)
     target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
     monkeypatch.setattr(sysfs, "UDEV", str(machine.base / "udev"))
-    judge.look(who, target, rule).close()  # no udev, and no links
+    judge.of(who).look(target, rule).close()  # no udev, and no links
     (machine.base / "udev").mkdir()
     assert str(machine.base / "udev") in machine.devices.directories(target)
     with pytest.raises(Absent, match="udev has not named it yet"):
-        judge.look(who, target, rule)
+        judge.of(who).look(target, rule)
     with monkeypatch.context() as later:
         later.setattr(device, "NAMING", 0.0)  # it is not new: udev has nothing to say of it
-        judge.look(who, target, rule).close()
+        judge.of(who).look(target, rule).close()
     (machine.base / "udev/c188:0").touch()
-    judge.look(who, target, rule).close()
+    judge.of(who).look(target, rule).close()
     (machine.dev / "by-id").symlink_to("ttyUSB0")
     with pytest.raises(Refusal, match="gps"):
-        judge.look(who, target, rule)
+        judge.of(who).look(target, rule)
     assert not machine.devices.named(f"{machine.dev}/gone")
 
 
@@ -450,9 +532,9 @@ def plugged(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def looks(machine: Machine, kind: str) -> None:
     """What a user does whom the rule about an alias would not let have ttyUSB0. Raises Refusal."""
     judge, who = judge_of(machine, TO_COME[kind].format(machine.dev))
-    rule = str(judge.allowed(who, "ttyUSB0").rule)
+    rule = str(judge.of(who).allowed("ttyUSB0").rule)
     target = Target("ttyUSB0", f"{machine.dev}/ttyUSB0", False, False)
-    judge.look(who, target, rule).close()
+    judge.of(who).look(target, rule).close()
 
 
 @pytest.mark.parametrize("kind", TO_COME)

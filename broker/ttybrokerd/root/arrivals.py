@@ -88,8 +88,8 @@ class Arrivals:
         seen = None
         try:
             if refusal is None:
-                identity, target = request.client.identity, request.target
-                seen = self._judge.look(identity, target, request.rule)
+                ruling = self._judge.of(request.client.identity)
+                seen = ruling.look(request.target, request.rule)
         except Absent as absent:
             if absent.again is not None and self._again_at is None:
                 self._again_at = time.monotonic() + absent.again

@@ -144,13 +144,12 @@ class Devices:
         except OSError as error:
             raise _not_found(error, alias, "; is it plugged in?") from None
 
-    def same(self, node: str, other: str) -> bool:
-        """Return whether two nodes are of one device."""
+    def number(self, node: str) -> int | None:
+        """Return the number of the device that has this node, None if that has gone."""
         try:
-            # guard: another-node-of-the-device
-            return node == other or os.stat(node).st_rdev == os.stat(other).st_rdev
-        except OSError:  # one has gone
-            return False
+            return os.stat(node).st_rdev
+        except OSError:
+            return None
 
     def named(self, path: str) -> bool:
         """Return whether udev has made its links to this node, or will make none.
@@ -174,10 +173,10 @@ class Devices:
         """Return where the nodes of a policy's aliases are now."""
         return tuple(_where(path) for path in aliases.values() if not words.are(path))
 
-    def fits(self, kernel_name: str, wanted: str, unknown: bool = False) -> bool:
-        """Return whether the words are true of this port; `unknown` where sysfs does not say."""
+    def fits(self, kernel_name: str, wanted: str) -> bool:
+        """Return whether the words are true of this port, as far as sysfs says."""
         facts = self.facts(kernel_name)
-        return unknown if facts is None else words.fit(wanted, facts)
+        return facts is not None and words.fit(wanted, facts)
 
     def facts(self, kernel_name: str, seen: bool = True) -> dict[str, str] | None:
         """Return what this port is; None where sysfs does not say.

@@ -45,7 +45,8 @@ class Opener:
         """
         try:
             if seen is None:
-                seen = self._judge.look(request.client.identity, request.target, request.rule)
+                ruling = self._judge.of(request.client.identity)
+                seen = ruling.look(request.target, request.rule)
         except Refusal as refusal:
             return refusal
         except OSError as error:

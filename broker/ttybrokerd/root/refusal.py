@@ -50,6 +50,15 @@ class Refusal(Exception):
         return cls(of_device(error.errno), what, advice="try later")
 
 
+class Denied(Refusal):
+    """The policy says no to this caller, whatever the device does.
+
+    `for_now`: it allows him the port, and something that may change is missing.
+    """
+
+    for_now = False
+
+
 class Absent(Refusal):
     """No device has the name now, or another than before. Who is patient may wait for one.
 

@@ -7,13 +7,13 @@ import errno
 from ttybroker import wire
 from ttybroker.wire import Value
 from ttybrokerd.root import TYPE_CHECKING
-from ttybrokerd.root.device import Devices
+from ttybrokerd.root.device import Devices, Seen, unresolved
 from ttybrokerd.root.others import Others
-from ttybrokerd.root.plan import Decision, Plan
-from ttybrokerd.root.refusal import Refusal
+from ttybrokerd.root.refusal import Denied, Refusal
+from ttybrokerd.root.ruling import Ruling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from ttybrokerd.root.plan import Decision
 
 
 class Row(Value):
@@ -24,15 +24,15 @@ class Row(Value):
 
 
 class Look(Value):
-    """A look at all ports for one client. `ours` are the devices in the table: their locks are no
-    outsider's. `copies` says, by device, which revoked holders keep a dead copy of it."""
+    """A look at all ports for one client, by the ruling on it. `ours` are the devices in the table:
+    their locks are no outsider's. `copies` says, by device, which revoked holders keep a dead copy
+    of it."""
 
     devices: Devices
-    policy: Plan
+    ruling: Ruling
     others: Others
     copies: dict[int, tuple[wire.Holder, ...]]
     ours: frozenset[int]
-    decide: Callable[[str], Decision]
     everything: bool  # not only the ports that the client may use
 
     def rows(self) -> list[Row]:
@@ -40,26 +40,22 @@ class Look(Value):
 
         Looks at nodes and lock files, opens no device. May be slow: not for the loop.
         """
-        found, aliases = [], self.policy.aliases
+        aliases = self.ruling.plan.aliases
         self.others.refresh()
-        taken = self.devices.nodes(aliases) if self.policy.worded else ()
-        for name in [*aliases, *(name for name in self.devices.names() if name not in aliases)]:
-            decision = self.decide(name)
-            if decision.rule and decision.rule.unnamed and self.devices.path(name, None) in taken:
-                decision = decision.replace(allowed=False)  # as Judge.check_device
-            # guard: list-own-ports
-            if decision.allowed or (self.everything and decision.known):
-                found.append(self._row(name, decision))
-        return found
+        names = [name for name in self.devices.names() if name not in aliases]
+        self.ruling.note(self.devices.path(name, None) for name in names)
+        rows = (self._row(name) for name in [*aliases, *names])
+        return [row for row in rows if row is not None]
 
-    def _row(self, name: str, decision: Decision) -> Row:
+    def _row(self, name: str) -> Row | None:
+        """Return the row of a port; None if it is not for this client."""
+        decision = self.ruling.decide(name)
         rule = str(decision.rule) if decision.rule else ""
         try:
-            target = self.devices.target(name, decision)
-            if not decision.allowed:  # an admin sees the port, though no rule lets it open it
-                target = target.replace(pty=self.policy.is_pty(name), console=True)
-            seen = self.devices.look(target)
+            seen = self._seen(name, decision)
         except Refusal as refusal:
+            if isinstance(refusal, Denied) and not refusal.for_now:
+                return None
             state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
             path = decision.device or self.devices.path(name, None)
             return Row(None, wire.PortInfo(name, path, state, rule))
@@ -74,6 +70,20 @@ class Look(Value):
             state = "exclusive"
         port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
         return Row(seen.rdev, port)
+
+    def _seen(self, name: str, decision: Decision) -> Seen:
+        """Look at the port as an open does. Raises Refusal as that does, but of what the policy
+        denies an admin sees more."""
+        try:
+            self.ruling.check(decision)
+            return self.ruling.look(unresolved(name, decision), str(decision.rule))
+        except Denied:
+            # guard: list-own-ports
+            if not (self.everything and decision.known):
+                raise
+        target = self.devices.target(name, decision)
+        pty = self.ruling.plan.is_pty(name)
+        return self.devices.look(target.replace(pty=pty, console=True))
 
 
 def part(ports: list[wire.PortInfo], start: int, version: int) -> wire.Ports:

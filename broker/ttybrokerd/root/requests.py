@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ttybrokerd.root.plan import Decision
+    from ttybrokerd.root.ruling import Ruling
 
     T = TypeVar("T")
 
@@ -102,7 +103,8 @@ class Requests:
             self._sessions.tidy(session)
 
     def _open(self, client: Connection, request: wire.Open) -> None:
-        decision = self._judge.allowed(client.identity, request.name)
+        ruling = self._judge.of(client.identity)
+        decision = ruling.allowed(request.name)
         target = unresolved(request.name, decision)
         rule = decision.rule
         asked = OpenRequest(
@@ -122,7 +124,7 @@ class Requests:
         if client.version > 1:
             asked.session = self._session(client, request.session)
         try:
-            seen = self._judge.look(client.identity, target, asked.rule)
+            seen = ruling.look(target, asked.rule)
         except Absent:
             if not asked.patient:
                 raise
@@ -151,13 +153,9 @@ class Requests:
     def _begin_list(self, client: Connection, request: wire.List) -> None:
         client.look_up_groups()  # for one that watches may do so for days
         who, judged = client.identity, self._judge.version
-        plan, leased, copies = self._judge.plan, self._leases.keys(), self._leases.copies.holders()
-        everything, groups = self._judge.is_admin(who), self._judge.groups(who)
-
-        def decide(name: str) -> Decision:
-            return plan.decide(who.uid, groups, name)
-
-        look = report.Look(self._devices, plan, self._others, copies, leased, decide, everything)
+        leased, copies = self._leases.keys(), self._leases.copies.holders()
+        everything, ruling = self._judge.is_admin(who), self._judge.of(who)
+        look = report.Look(self._devices, ruling, self._others, copies, leased, everything)
         self._workers.submit(
             lambda: _within_means(look.rows),
             lambda rows: self._listed(client, request, rows, everything, judged),
@@ -195,7 +193,7 @@ class Requests:
 
     def _revoke(self, client: Connection, name: str, hold: float) -> None:
         who = client.identity
-        decision = self._judge.decide(who, name)
+        decision = self._judge.of(who).decide(name)
         lease = self._leases.find(self._path(name, decision))
         own = lease is not None and lease.uid == who.uid
         if not own and not self._judge.is_admin(who):  # guard: revoke-is-for-holder-and-admins
@@ -218,25 +216,23 @@ class Requests:
                 raise Refusal(errno.EACCES, what)
             uid, gids = request.uid, frozenset(request.groups)
         asked = peer.Identity(uid, who.gid, gids, pid=0)
-        decision = self._judge.decide(asked, request.name)
+        ruling = self._judge.of(asked)
+        decision = ruling.decide(request.name)
         rule = "" if decision.rule is None else str(decision.rule)
-        why_not = self._judge.why_not(asked, decision)
+        why_not = ruling.why_not(decision)
         verdict = wire.Verdict(not why_not, decision.known, rule, why_not or "allowed")
-        if not why_not and (other := self._denied_elsewhere(asked, request.name, decision)):
+        if not why_not and (other := self._denied_elsewhere(ruling, request.name, decision)):
             verdict = wire.Verdict(False, True, other.rule or "", other.cause)
         client.finish(verdict)
 
-    def _denied_elsewhere(
-        self, who: peer.Identity, name: str, decision: Decision
-    ) -> Refusal | None:
+    def _denied_elsewhere(self, ruling: Ruling, name: str, decision: Decision) -> Refusal | None:
         """Return why the device is denied under another of its names, if it is, and is there."""
         try:
             seen = self._devices.look(self._devices.target(name, decision))
         except Refusal:  # an open will tell
             return None
         try:
-            rule = str(decision.rule)
-            self._judge.check_device(who, seen.target, seen.kernel_name, rule)
+            ruling.check_device(seen.target, seen.kernel_name, str(decision.rule))
         except Refusal as refusal:
             return refusal  # guard: check-every-name
         finally:
