@@ -1,4 +1,5 @@
-"""Every link between the pages leads to a file, and every page can be reached from the README."""
+"""Every link between the pages leads to a file, and every page can be reached from the README. What
+docs/architecture.md says is in a file is there."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from support.processes import ROOT
 
+_FILE = re.compile(r"`((?:[a-z_]+/)*[a-z_]+\.py)`(?:, `((?:[A-Z]\w+\.)?\w+)`)?")
+_FOLDERS = ("", "broker", "broker/ttybrokerd", "frontend")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -29,3 +32,13 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
             reached.add(page)
             todo += links(page)
     assert set(ROOT.glob("docs/*.md")) <= reached
+
+
+def test_the_files_and_functions_that_the_architecture_names_are_there() -> None:
+    named = _FILE.findall((ROOT / "docs/architecture.md").read_text())
+    assert len(named) > 50
+    for file, function in named:
+        found = [path for at in _FOLDERS if (path := ROOT / at / file).is_file()]
+        assert found, file
+        word = re.compile(rf"(?:def|class) {function.rpartition('.')[2]}\b")
+        assert not function or word.search(found[0].read_text()), f"{file}: {function}"
