@@ -9,6 +9,7 @@ Parsed by hand, because argparse costs a quarter of the start-up time that there
 from __future__ import annotations
 
 import errno
+import gc
 import os
 
 from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
@@ -101,6 +102,7 @@ def main(
     typed; our lines begin with it.
     """
 
+    gc.disable()  # what is loaded now stays: to look through it again and again costs 2 ms
     label = ""
 
     def connect_late() -> BrokerClient:

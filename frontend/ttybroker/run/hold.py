@@ -21,21 +21,21 @@ class Held:
     back or unplugged. Then it keeps the next one that it is shown."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._missing = set(names)
+        self._wanted = frozenset(names)
+        self._kept: dict[str, int] = {}
         self._lock = allocate_lock()
 
     def keep(self, name: str, fd: int) -> None:
         """Keep a copy of this descriptor of the port, if it is to be held and is not. Raises
         OSError with a line to show, when no descriptor or no thread can be had."""
-        if name not in self._missing:
+        if name not in self._wanted:
             return
         with self._lock:
-            if name in self._missing:
-                self._missing.remove(name)
+            # Its thread may not have noticed yet that it was hung up.
+            if name not in self._kept or _is_hung_up(self._kept[name]):
                 try:
                     self._watch(name, fd)
                 except OSError as error:
-                    self._missing.add(name)
                     raise OSError(error.errno, f"{name}: cannot be held: {error.strerror}")
 
     def _watch(self, name: str, fd: int) -> None:
@@ -45,14 +45,22 @@ class Held:
         except RuntimeError:
             os.close(copy)
             raise OSError(errno.EAGAIN, "no thread can be had")
+        self._kept[name] = copy
 
     def _until_hung_up(self, name: str, fd: int) -> None:
         """Let go when the port is hung up: a dead descriptor would be in the next holder's way."""
-        poll = select.poll()
-        poll.register(fd, 0)
-        poll.poll()
-        os.close(fd)
-        self._missing.add(name)
+        _is_hung_up(fd, wait=None)
+        with self._lock:
+            if self._kept.get(name) == fd:
+                del self._kept[name]
+            os.close(fd)
+
+
+def _is_hung_up(fd: int, wait: int | None = 0) -> bool:
+    """Wait until the port is hung up, or for so many milliseconds. Return whether it is."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(wait))
 
 
 def hold_beside(fds: list[int]) -> None:

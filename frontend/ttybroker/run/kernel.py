@@ -138,7 +138,7 @@ def open_cached(path: str, *, follow: bool) -> int:
     on kernels before 5.12.
     """
     try:
-        return _openat2(_AT_FDCWD, path, 0 if follow else os.O_NOFOLLOW, _RESOLVE_CACHED)
+        return _openat2(_AT_FDCWD, path, _CACHED if follow else _CACHED_NOFOLLOW)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOSYS, errno.E2BIG):
             raise BlockingIOError(errno.EAGAIN, "this kernel has no RESOLVE_CACHED") from None
@@ -147,43 +147,60 @@ def open_cached(path: str, *, follow: bool) -> int:
 
 def open_resolved(directory: int, path: str, resolve: int) -> int:
     """An O_PATH descriptor of `path`, under these RESOLVE_ flags of openat2(2)."""
-    return _openat2(directory, path, 0, resolve)
+    return _openat2(directory, path, _open_how(0, resolve))
 
 
-def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
-    how = (ctypes.c_uint64 * 3)(flags | os.O_PATH | os.O_CLOEXEC, 0, resolve)
-    fd: int = libc.syscall(
-        ctypes.c_long(_OPENAT2), ctypes.c_int(directory), os.fsencode(path), ctypes.byref(how), 24
-    )
+def _open_how(flags: int, resolve: int) -> ctypes.Array[ctypes.c_uint64]:
+    """Return a struct open_how: linux/openat2.h."""
+    return (ctypes.c_uint64 * 3)(flags | os.O_PATH | os.O_CLOEXEC, 0, resolve)
+
+
+# Made once, as is the prototype: each open that is traced is looked at by them.
+_CACHED = _open_how(0, _RESOLVE_CACHED)
+_CACHED_NOFOLLOW = _open_how(os.O_NOFOLLOW, _RESOLVE_CACHED)
+_syscall_openat2 = libc["syscall"]
+_syscall_openat2.restype = ctypes.c_long
+_syscall_openat2.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+)
+
+
+def _openat2(directory: int, path: str, how: ctypes.Array[ctypes.c_uint64]) -> int:
+    fd: int = _syscall_openat2(_OPENAT2, directory, os.fsencode(path), how, ctypes.sizeof(how))
     if fd < 0:
         raise fail("openat2")
     return fd
 
 
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
 class Memory:
-    """Reads the memory of other processes: process_vm_readv(2). For one thread."""
+    """Reads the memory of other processes: process_vm_readv(2). For one thread.
+
+    Each open that is traced is read by it. So what a call needs is made once.
+    """
 
     def __init__(self) -> None:
-        self._buffer = ctypes.create_string_buffer(_PAGE)
-        self._local = _Iovec(ctypes.addressof(self._buffer), 0)
-        self._remote = _Iovec(0, 0)
-        self._here = ctypes.addressof(self._local)
-        self._there = ctypes.addressof(self._remote)
+        self._buffer = bytearray(_PAGE)
+        pinned = (ctypes.c_char * _PAGE).from_buffer(self._buffer)
+        # two struct iovec, each an address and a length: here, and there
+        self._vectors = (ctypes.c_size_t * 4)(ctypes.addressof(pinned), 0, 0, 0)
+        self._here = ctypes.addressof(self._vectors)
+        self._there = self._here + ctypes.sizeof(self._vectors) // 2
 
-    def read(self, pid: int, address: int, size: int) -> bytes:
+    def read(self, pid: int, address: int, size: int) -> bytearray:
         """At most `size` bytes, none of them beyond the page of `address`: a mapping may end
         there. Raises OSError: EFAULT for a bad address, EPERM where ptrace(2) rules forbid it."""
         size = min(size, _PAGE - address % _PAGE)
-        self._local.length = self._remote.length = size
-        self._remote.base = address
+        vectors = self._vectors
+        vectors[1] = vectors[3] = size
+        vectors[2] = address
         count: int = libc.process_vm_readv(pid, self._here, 1, self._there, 1, 0)
         if count < 0:
             raise fail("process_vm_readv")
-        return ctypes.string_at(self._buffer, count)
+        return self._buffer[:count]
 
 
 class _Ucred(ctypes.Structure):

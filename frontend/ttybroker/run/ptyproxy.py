@@ -12,6 +12,7 @@ programs that only read.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
 import struct
@@ -338,6 +339,7 @@ def copy(lines: list[Line], leader: int) -> None:
 
     A port that is taken away closes its pty. The program reads the end, as from the port itself.
     """
+    gc.enable()  # as in `Supervisor.start`
     running = True
     while lines:
         poll = select.poll()

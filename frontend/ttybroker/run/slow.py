@@ -50,10 +50,6 @@ class SlowFinder:
         if not enough:
             threading.Thread(target=self._work, daemon=True).start()
 
-    def has_found(self) -> bool:
-        """Whether `found` has something."""
-        return bool(self._found)
-
     def found(self) -> list[tuple[int, str | None, tuple[int, int]]]:
         """Return what was found since the last call: (thread, port or None, rest)."""
         answers = []

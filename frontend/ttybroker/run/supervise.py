@@ -22,6 +22,7 @@ ENOSYS to every call that would have been asked about.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from _thread import allocate_lock, stack_size, start_new_thread
 from fcntl import F_GETFL, F_SETFL, fcntl
@@ -88,6 +89,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Begin to answer."""
+        gc.enable()  # all is loaded: `command` had put it off until now
         notify.wake_in_step(self._listener)
         stack_size(_STACK)
         self._idle = _ENOUGH_IDLE

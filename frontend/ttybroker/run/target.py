@@ -18,6 +18,7 @@ _MOST_PATHS = 256  # bytes; nearly every path is shorter, and reading less is fa
 _MANY_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}  # links to /proc/self/fd
 _OWN = (("/proc/self/", ""), ("/proc/thread-self/", ""), ("/dev/fd/", "fd/"))
+_OWN_BEGIN = ("/dev/", "/proc/")  # of all of these paths
 _OPEN_HOW = struct.Struct("=QQQ")  # struct open_how, linux/openat2.h, 5.6: flags, mode, resolve
 
 
@@ -27,19 +28,17 @@ def read_path(pid: int, address: int, memory: Memory) -> str | None:
     Raises PermissionError where ptrace(2) forbids to look: the process has made itself undumpable,
     or has another user's rights.
     """
-    raw = b""
+    raw = bytearray()
     while len(raw) < PATH_MAX:
         try:
-            more = memory.read(pid, address + len(raw), PATH_MAX if raw else _MOST_PATHS)
+            raw += memory.read(pid, address + len(raw), PATH_MAX if raw else _MOST_PATHS)
         except PermissionError:
             raise
         except OSError:
             return None
-        end = more.find(b"\0")
+        end = raw.find(0)
         if end >= 0:
-            raw += more[:end]
-            return os.fsdecode(raw) if raw else None
-        raw += more
+            return os.fsdecode(bytes(raw[:end])) if end else None
     return None
 
 
@@ -111,6 +110,8 @@ def locate(pid: int, dirfd: int, path: str) -> str:
 
 def descriptor_of(pid: int, path: str) -> int | None:
     """Return N if the path is one of the process's own descriptor: /dev/stdin, /dev/fd/N, ..."""
+    if not path.startswith(_OWN_BEGIN):
+        return None
     own = _of_itself(pid, path)
     if own is None or not own.startswith(f"/proc/{pid}/fd/"):
         return None

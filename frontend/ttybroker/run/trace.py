@@ -119,12 +119,12 @@ class Tracer:
         at = ctypes.byref(status)
         while True:
             pid = libc.waitpid(-1, at, _WALL)
+            if pid < 0 and ctypes.get_errno() != errno.EINTR:
+                return  # ECHILD
+            if self._slow is not None:
+                self._serve_found(self._slow)
             if pid < 0:
-                if ctypes.get_errno() != errno.EINTR:
-                    return  # ECHILD
-                self._serve_found()
                 continue
-            self._serve_found()
             try:
                 self._serve(pid, status.value)
             except Exception as error:
@@ -204,10 +204,8 @@ class Tracer:
             self._slow = SlowFinder(self._finder.find)
         self._slow.find(pid, request, rest)
 
-    def _serve_found(self) -> None:
-        if self._slow is None or not self._slow.has_found():
-            return
-        for pid, name, (arch, kind) in self._slow.found():
+    def _serve_found(self, slow: SlowFinder) -> None:
+        for pid, name, (arch, kind) in slow.found():
             self._decide(pid, name is not None, arch, kind)
 
     def _ours(self, pid: int) -> bool:
