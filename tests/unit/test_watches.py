@@ -148,6 +148,18 @@ def test_all_ports_are_looked_at_again_now_and_then_and_soon_after_a_change_of_n
     assert place.leases.on_nodes is None and place.after(99) is None
 
 
+def test_after_a_change_of_nodes_while_it_looks_it_looks_again(place: Place) -> None:
+    client = Client()
+    place.begin(client)
+    place.after(RENEW)
+    assert place.leases.on_nodes is not None
+    place.leases.on_nodes()
+    place.after(SETTLE)  # one look at a time
+    place.renewed(client)
+    assert place.after(0) is None
+    assert place.begun == [client]
+
+
 def test_by_another_policy_nothing_is_told_before_all_is_looked_at_again(place: Place) -> None:
     client = Client()
     place.begin(client)

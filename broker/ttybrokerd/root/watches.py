@@ -27,19 +27,20 @@ PACE = 0.1  # seconds between two answers
 RENEW = 2.0  # seconds between two looks at all nodes and locks
 SETTLE = 0.1  # seconds from a change in /dev until udev(7) has made its links
 LINES = 1.0  # seconds between two looks at the lines
+_NEVER = float("inf")
 
 
 class Watch:
     """One list that stays open.
 
     `rows`: what the last look at all ports found, None before the first, by the policy of version
-    `judged`; `renew_at`: when the next one is due, None while it is made. `seen`: the changes of
+    `judged`; `looking`: one is being made; `renew_at`: when another is due. `seen`: the changes of
     the table that the last answer has, and `sent` its ports; `due`: when the next one may be sent.
     `lines_at`: when the lines are to be looked at.
     """
 
-    __slots__ = ("client", "due", "everything", "judged", "lines_at", "renew_at", "request", "rows",
-                 "seen", "sent")  # fmt: skip
+    __slots__ = ("client", "due", "everything", "judged", "lines_at", "looking", "renew_at",
+                 "request", "rows", "seen", "sent")  # fmt: skip
 
     def __init__(self, client: Connection, request: wire.List) -> None:
         self.client = client
@@ -47,7 +48,8 @@ class Watch:
         self.rows: list[report.Row] | None = None
         self.everything = False
         self.judged = -1
-        self.renew_at: float | None = 0.0
+        self.looking = False
+        self.renew_at = 0.0
         self.seen = -1
         self.sent: list[wire.PortInfo] | None = None
         self.due = 0.0
@@ -99,7 +101,8 @@ class Watches:
         watch = self._all.get(client)
         if watch is not None:
             watch.rows, watch.everything, watch.judged = rows, everything, judged
-            watch.renew_at, watch.seen = time.monotonic() + RENEW, -1
+            watch.looking, watch.seen = False, -1
+            watch.renew_at = min(watch.renew_at, time.monotonic() + RENEW)
             if watch.lines_at is not None:
                 watch.lines_at = 0.0
 
@@ -115,8 +118,8 @@ class Watches:
 
     def _tick(self, watch: Watch, now: float) -> None:
         stale = watch.judged != self._judge.version
-        if watch.renew_at is not None and (stale or watch.renew_at <= now):
-            watch.renew_at = None
+        if not watch.looking and (stale or watch.renew_at <= now):
+            watch.looking, watch.renew_at = True, _NEVER
             self._renew(watch.client, watch.request)
         if watch.rows is None or stale:  # guard: watched-by-the-policy-in-force
             return
@@ -128,7 +131,7 @@ class Watches:
             self._show(watch, now)
 
     def _alarms(self, watch: Watch) -> list[float]:
-        times = [watch.renew_at]
+        times = [None if watch.looking else watch.renew_at]
         if watch.rows is not None and watch.judged == self._judge.version:
             changed = watch.seen != self._leases.table.changes
             times += [watch.due if changed else None, watch.lines_at]
@@ -173,6 +176,5 @@ class Watches:
 
     def _on_nodes(self) -> None:
         soon = time.monotonic() + SETTLE
-        for watch in self._all.values():
-            if watch.renew_at is not None:
-                watch.renew_at = min(watch.renew_at, soon)
+        for watch in self._all.values():  # also while it looks: it may have looked past that
+            watch.renew_at = min(watch.renew_at, soon)
