@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from _thread import RLock
+from _thread import RLock, get_ident
 
 import serial
 
@@ -52,6 +52,7 @@ class YieldingSerial(BrokeredSerial):
         self._flags = flags(yields)
         self._lock = RLock()
         self._looking = False
+        self._teller = 0  # the thread that calls on_lent or on_back
         # Wakes a thread that reads: as long as it waits for the port, it keeps it open.
         self._wake = -1
         self._calls: list[Callable[[YieldingSerial], object] | None] = []
@@ -86,7 +87,9 @@ class YieldingSerial(BrokeredSerial):
     @property
     def lent(self) -> wire.Holder | None:
         """Who has the port meanwhile, None: it is here."""
-        return self._loan.lent if self._is_lent() and self._loan is not None else None
+        if self._teller != get_ident():  # else it is of what is told
+            self._is_lent()
+        return None if self._loan is None else self._loan.lent
 
     def read(self, size: int = 1, /) -> bytes:
         """As serial.Serial.read(). While the port is lent nothing comes."""
@@ -141,7 +144,7 @@ class YieldingSerial(BrokeredSerial):
         super().send_break(duration)
 
     def _must_be_here(self) -> None:
-        holder = self.lent
+        holder = self._loan.lent if self._is_lent() and self._loan is not None else None
         if holder is not None:
             what = f"{self._port}: lent; it comes back by itself"
             raise PortLent(errno.EBUSY, what, holder)
@@ -151,19 +154,29 @@ class YieldingSerial(BrokeredSerial):
         loan = self._loan
         if loan is None:
             return False
-        with self._lock:
-            if self._looking:  # from _take
+        while True:  # each change is told before the next: several may have come meanwhile
+            with self._lock:
+                if self._looking:  # from _take
+                    return loan.lent is not None
+                self._looking = True
+                try:
+                    more = loan.look()
+                finally:
+                    self._looking = False
+                calls, self._calls = self._calls, []
+            for call in calls:
+                self._tell(call)
+            if not more:
                 return loan.lent is not None
-            self._looking = True
-            try:
-                loan.look()
-            finally:
-                self._looking = False
-            calls, self._calls = self._calls, []
-        for call in calls:
-            if call is not None:
-                call(self)
-        return loan.lent is not None
+
+    def _tell(self, call: Callable[[YieldingSerial], object] | None) -> None:
+        if call is None:
+            return
+        before, self._teller = self._teller, get_ident()
+        try:
+            call(self)
+        finally:
+            self._teller = before
 
     def _lend(self, _holder: wire.Holder) -> None:
         """Let go of the port.

@@ -61,18 +61,22 @@ class Loan:
         left = None if self._again_at is None else max(self._again_at - time.monotonic(), 0.0)
         return ([] if self.connection is None else [self.connection.fileno()]), left
 
-    def look(self) -> None:
-        """Do what the broker says, without waiting. Raises BrokerError when the port is lent and
-        does not come back."""
+    def look(self) -> bool:
+        """Do what the broker says, without waiting, until the port has gone or come; return whether
+        it did, and there may be more. Raises BrokerError when the port is lent and does not come
+        back."""
         while True:
             if self._lost is not None:
                 raise self._lost
             if self._again_at is not None and self._again_at <= time.monotonic():
                 self._ask_again()
             if self.connection is None or not _readable(self.connection.fileno()):
-                return
+                return False
+            lent = self.lent
             try:
                 self._hear(self.connection.news())
+                if self.lent is not lent:
+                    return True
             except client.BrokenOff:
                 self.close()
                 self._again_at = time.monotonic()

@@ -94,6 +94,34 @@ def test_one_read_lasts_over_a_whole_hand_over(rig: Rig, one_port: Daemon) -> No
         assert termios.tcgetattr(port.fd)[5] == termios.B57600
 
 
+def test_who_hears_of_a_loan_when_it_is_over_is_told_of_it_as_it_was(
+    rig: Rig, one_port: Daemon
+) -> None:
+    """A program that was suspended, or busy, for all that time."""
+    heard: list[object] = []
+    with monitor(
+        rig,
+        on_lent=lambda port: heard.append(port.lent and port.lent.pid),
+        on_back=lambda port: heard.append(port.lent),
+    ) as port:
+        pids = []
+        for _ in range(2):
+            flasher = Flasher(rig)
+            flasher.started()
+            pids.append(flasher.child.pid)
+            flasher.stop()
+            with client.connect(str(rig.socket)) as connection:
+                while (
+                    (row := connection.ports()[0]).state != "busy"
+                    or row.holder is None
+                    or row.holder.pid in pids
+                ):
+                    time.sleep(0.01)
+        while port.lent is not None:
+            port.read(1)
+    assert heard == [pids[0], None, pids[1], None]
+
+
 def test_while_it_is_lent_reads_time_out_writes_raise_and_settings_wait(
     rig: Rig, one_port: Daemon
 ) -> None:
