@@ -107,9 +107,20 @@ def read(port: str) -> list[Lease]:
     that of the device. Raises NoJournal."""
     ours = [*_OURS, *(f"TTYBROKER_EVENT={event}" for event in _EVENTS)]
     wanted = [*ours, f"TTYBROKER_PORT={port}", "+", *ours, f"TTYBROKER_DEVICE=/dev/{port}"]
+    lines, _ = _journalctl("--output=json", "--all", *wanted)
+    found = leases(lines)
+    if not found:  # with JSON it does not say that there is no journal, or none for this user
+        _, said = _journalctl("--lines=0")
+        if said:
+            raise NoJournal(said)
+    return found
+
+
+def _journalctl(*words: str) -> tuple[list[str], str]:
+    """Return what it prints, and what it says besides. Raises NoJournal."""
     try:
         done = subprocess.run(
-            ["journalctl", "--output=json", "--no-pager", "--all", *wanted],
+            ["journalctl", "--no-pager", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -120,10 +131,7 @@ def read(port: str) -> list[Lease]:
     said = " ".join(printable(line.strip()) for line in done.stderr.splitlines())
     if done.returncode:
         raise NoJournal(said or f"journalctl ended with status {done.returncode}")
-    found = leases(done.stdout.splitlines())
-    if not found and said:
-        raise NoJournal(said)
-    return found
+    return done.stdout.splitlines(), said
 
 
 def leases(lines: Iterable[str]) -> list[Lease]:

@@ -27,7 +27,7 @@ RECORD = {
 
 class Journal:
     """A journal that the daemon's log writes, and a journalctl on the PATH that prints it. `asked`
-    has its arguments."""
+    has its arguments. As the real one it says nothing besides if it prints JSON, but for errors."""
 
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -41,8 +41,9 @@ class Journal:
 
     def ends(self, status: int = 0, said: str = "") -> None:
         """How journalctl does."""
-        script = f'#!/bin/sh\necho "$@" > {self.asked}\ncat {self._lines}\n'
-        self._command.write_text(f"{script}printf '%s' '{said}' >&2\nexit {status}\n")
+        script = f'#!/bin/sh\necho "$@" >> {self.asked}\ncat {self._lines}\n'
+        quiet = "" if status else 'case "$*" in *json*) exit 0 ;; esac\n'
+        self._command.write_text(f"{script}{quiet}printf '%s' '{said}' >&2\nexit {status}\n")
         self._command.chmod(0o755)
 
     def close(self) -> None:

@@ -319,7 +319,7 @@ def unsent(descriptor: int) -> int:
 def transmitting(tty: int) -> bool:
     """Return whether bytes that have left the queue are still in the chip.
 
-    False where the driver cannot tell (USB, ptys).
+    False where the driver cannot tell (ptys, and most of USB; ftdi_sio can).
     """
     try:
         state = _INT.unpack(fcntl.ioctl(tty, TIOCSERGETLSR, bytes(_INT.size)))[0]
