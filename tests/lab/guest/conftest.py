@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 import figures
 from adapters import Adapters
+from lines import far
 from service import BareService, Service, SystemdService, flavour
 from support.processes import PR_SET_CHILD_SUBREAPER, prctl
 
@@ -48,6 +50,17 @@ def adapters(_adapters: Adapters) -> Iterator[Adapters]:
         yield _adapters
     finally:
         _adapters.unplug_all()
+
+
+@pytest.fixture(params=["16550A", "FTDI"])
+def wire(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[str, str, int]]:
+    """What it is, the port, and the other end of its wire."""
+    near, other = ("ttyS4", "ttyS5") if request.param == "16550A" else (adapters.plug(0), "ttyS3")
+    end = far(other)
+    try:
+        yield request.param, near, end
+    finally:
+        os.close(end)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -70,6 +70,16 @@ def raw(descriptor: int, *, xon: bool = False) -> None:
     termios.tcsetattr(descriptor, termios.TCSANOW, settings)
 
 
+def receive(descriptor: int, size: int) -> bytes:
+    """Exactly so many bytes."""
+    poll, got = select.poll(), b""
+    poll.register(descriptor, select.POLLIN)
+    while len(got) < size:
+        assert poll.poll(PATIENT * 1000), f"{len(got)} of {size} bytes came"
+        got += os.read(descriptor, size - len(got))
+    return got
+
+
 def swallow(descriptor: int, until: bytes) -> None:
     """Read until this has come and then nothing more for a moment: a wire keeps what nobody reads,
     and the next test that opens its end would find it."""

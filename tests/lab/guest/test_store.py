@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from adapters import Adapters
-from lines import far, raw
+from lines import far, raw, receive
 from service import ALICE, BOB, PATIENT, Service, SystemdService, run, until
 from support.children import Chat, Child
 from ttybroker import client, open_fd
@@ -70,16 +70,6 @@ def holder(broker: Service, name: str) -> Child:
     child = broker.child(BOB, hold)
     child.hear()
     return child
-
-
-def receive(descriptor: int, size: int) -> bytes:
-    """Exactly so many bytes."""
-    poll, got = select.poll(), b""
-    poll.register(descriptor, select.POLLIN)
-    while len(got) < size:
-        assert poll.poll(PATIENT * 1000), f"{len(got)} of {size} bytes came"
-        got += os.read(descriptor, size - len(got))
-    return got
 
 
 def crosses(child: Child, other: int) -> None:

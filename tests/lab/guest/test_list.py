@@ -1,0 +1,203 @@
+"""What `ttybroker list` shows of real drivers: the line of a held port, counted by its driver, and
+adapters that come and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from adapters import Adapters
+from figures import note
+from lines import far, receive
+from service import BOB, PATIENT, Service, run, until
+from support.children import Chat, Child
+from support.waiting import wait_readable
+from ttybroker import client, open_tty
+from ttybroker.facts import Line
+
+Row = dict[str, Any]
+BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
+CYCLES = 5
+
+
+def hold(chat: Chat, name: str) -> None:
+    """Have the port. A number: read so many bytes, bytes: write them, a dict: settings."""
+    with open_tty(name, 57600, bytesize=7, parity="O", stopbits=2, timeout=PATIENT) as port:
+        chat.say()
+        while (word := chat.hear(PATIENT)) is not None:
+            if isinstance(word, dict):
+                port.apply_settings(word)
+                port.rts = False
+            elif isinstance(word, bytes):
+                port.write(word)
+                port.flush()
+            else:
+                assert len(port.read(word)) == word
+            chat.say()
+
+
+def told(child: Child, word: object) -> None:
+    """Have it done."""
+    child.say(word)
+    child.hear(PATIENT)
+
+
+def line(name: str) -> Row:
+    """The port's line as a program gets it of `list`, which goes without a device that does not
+    answer in half a second."""
+    found: list[Row] = []
+
+    def look() -> object:
+        with client.connect() as connection:
+            (port,) = connection.ports((name,), details=True)
+        found.extend(filter(None, [Line(dict(port.facts)).record()]))
+        return found
+
+    until("the device to answer", look)
+    return found[-1]
+
+
+def count(name: str) -> tuple[int, int, Row]:
+    """Bytes received and sent, and errors."""
+    found = line(name)
+    return found["received"], found["sent"], found["errors"]
+
+
+@pytest.mark.bare  # the driver is the same in both
+def test_the_line_is_what_the_driver_says_and_counts(
+    broker: Service, wire: tuple[str, str, int]
+) -> None:
+    _, name, end = wire
+    holder = broker.child(BOB, lambda chat: hold(chat, name))
+    holder.hear(PATIENT)
+    received, sent, errors = count(name)
+    os.write(end, b"r" * 700)
+    told(holder, 700)
+    told(holder, b"s" * 300)
+    receive(end, 300)
+    until("all that was sent to be counted", lambda: count(name)[1] >= sent + 300)
+    assert count(name) == (received + 700, sent + 300, errors)
+    assert (line(name)["speed"], line(name)["frame"]) == (57600, "7O2")
+    assert line(name)["lines"]["rts"] and line(name)["lines"]["dtr"]
+    assert "  57600 7O2, no flow control; on: RTS DTR" in run(
+        "ttybroker", "list", "--details", name
+    )
+    told(holder, {"baudrate": 28800, "parity": "N", "xonxoff": True})  # a speed without a number
+    found = line(name)
+    assert (found["speed"], found["frame"]) == (28800, "7N2")
+    assert found["flow"] == "soft flow control"
+    assert found["lines"]["dtr"] and not found["lines"]["rts"]
+
+
+def breaks(name: str) -> int:
+    return int(line(name)["errors"]["break"])
+
+
+@pytest.mark.bare  # the driver is the same in both
+def test_a_break_is_counted(broker: Service, adapters: Adapters) -> None:
+    """Of an FTDI adapter none can be: QEMU's tells of it without the zero byte that comes with it,
+    and the driver counts none without a byte (dev-serial.c; ftdi_sio.c, ftdi_process_packet).
+    Neither it nor QEMU's UARTs make frame or parity errors: tests/unit/test_facts.py has those."""
+    holder = broker.child(BOB, lambda chat: hold(chat, "ttyS4"))
+    holder.hear(PATIENT)
+    before = breaks("ttyS4")
+    adapters.send_break(4)
+    told(holder, 1)
+    assert breaks("ttyS4") == before + 1
+
+
+@contextmanager
+def watched(*words: str) -> Iterator[Callable[[], list[Row]]]:
+    """`ttybroker list --watch --json`; what gives its next line."""
+    command = ["ttybroker", "list", "--watch", "--json", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        output, rest = process.stdout.fileno(), [b""]
+
+        def following() -> list[Row]:
+            while b"\n" not in rest[0]:
+                wait_readable(output, "a line", PATIENT)
+                rest[0] += os.read(output, 65536)
+            first, rest[0] = rest[0].split(b"\n", 1)
+            found: list[Row] = json.loads(first)
+            return found
+
+        try:
+            yield following
+        finally:
+            process.kill()
+
+
+def seen(following: Callable[[], list[Row]], holds: Callable[[dict[str, Row]], object]) -> float:
+    """Read until it is so; when that was, in seconds of the epoch."""
+    while not holds({row["port"]: row for row in following()}):
+        pass
+    return time.time()
+
+
+@pytest.mark.bare  # the driver is the same in both
+def test_who_watches_sees_bytes_and_breaks_as_they_come(
+    broker: Service, adapters: Adapters
+) -> None:
+    end = far("ttyS5")
+    holder = broker.child(BOB, lambda chat: hold(chat, "ttyS4"))
+    holder.hear(PATIENT)
+    with watched("--details", "ttyS4") as following:
+        while (before := following()[0]["line"]) is None:
+            pass
+        os.write(end, b"r" * 500)
+        told(holder, 500)
+        adapters.send_break(4)
+        told(holder, 1)
+        rates = []
+
+        def counted(rows: dict[str, Row]) -> object:
+            if (now := rows["ttyS4"]["line"]) is None:
+                return False
+            rates.append(now["received_per_second"] or 0)
+            return now["received"] >= before["received"] + 500 and (
+                now["errors"]["break"] == before["errors"]["break"] + 1
+            )
+
+        seen(following, counted)
+        assert max(rates) > 0
+    os.close(end)
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        pytest.param("kernel", marks=pytest.mark.bare),
+        pytest.param("link", marks=pytest.mark.systemd),
+    ],
+)
+def test_who_watches_sees_an_adapter_come_and_go(
+    broker: Service, adapters: Adapters, meant: str
+) -> None:
+    """How soon is printed, counted from the name; that it is by events, and not by the look that
+    there is every two seconds in any case, is tests/unit/test_watches.py's."""
+    link = BY_ID.format("WATCH1")
+    if meant == "link":
+        broker.policy(f'[[rule]]\nport = "board"\ndevice = "{link}"\nallow = ["alice"]\n')
+    name = "board" if meant == "link" else "ttyUSB0"
+    with watched() as following:
+        following()
+        for _ in range(CYCLES):
+            node = adapters.plug(2, "WATCH1")
+            at = seen(following, lambda rows: name in rows and rows[name]["state"] == "free")
+            there = link if meant == "link" else f"/dev/{node}"
+            took = 1000 * (at - os.lstat(there).st_ctime)
+            note(f"ms from the name until it is in the watched list, {meant}", took)
+            adapters.unplug(2)
+            until("it to be gone", lambda there=there: not os.path.lexists(there))
+            gone = time.time()
+            at = seen(following, lambda rows: name not in rows or rows[name]["state"] == "gone")
+            took = 1000 * (at - gone)
+            note(f"ms from its end until it is not in the watched list, {meant}", took)
