@@ -41,6 +41,8 @@ def test_a_reload_refuses_what_waits_and_is_not_allowed_any_more(rig: Rig) -> No
     until_waiting(rig, 1)
     rig.write_policy(rig.policy.read_text().replace(f"{ALICE}, ", ""))
     rig.reload(daemon)
+    with client.connect(str(rig.socket)) as connection:
+        assert connection.ports()[0].waiting == 0, "who may not have the port still waits for it"
     assert "not permitted" in str(alice.result())
     bob.say()
     bob.result()

@@ -164,6 +164,9 @@ def test_who_waits_and_sits_there_no_more_is_refused(
         while connection.ports()[0].waiting == 0:
             pass
     logind.sits(None)
+    comes(rig, ALICE, False)
+    with client.connect(str(rig.socket)) as connection:
+        assert connection.ports()[0].waiting == 0, "who may not have the port still waits for it"
     assert "not permitted" in alice.result()
     bob.say()
     bob.result()
