@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def test_a_guard_is_in_the_code_and_its_tests_exist(mutant: Mutant) -> None:
         if path.suffix == ".py":
             compile(text, path, "exec")
     assert mutant.tests
+    # What pytest-timeout ends may have stopped for another reason.
+    assert not re.search(mutant.why, "E   Failed: Timeout (>45.0s) from pytest-timeout.", re.M)
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(), test
