@@ -28,8 +28,8 @@ LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs xz-ut
 DISTRO_NEEDS := mmdebstrap git python3
 STEPS ?= demo check deb test
 
-.PHONY: demo test lab lab-clean matrix attack check docs bench install uninstall deb distro distro-clean \
-	clean
+.PHONY: demo test lab lab-clean matrix attack check docs bench install uninstall deb reproducible distro \
+	distro-clean clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -88,12 +88,17 @@ deb:
 	@packaging/apt-needs $(DEB_NEEDS)
 	rm -rf build/deb
 	mkdir -p build/deb/ttybroker dist
-	tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -C build/deb/ttybroker
+	tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -m -C build/deb/ttybroker
 	mv build/deb/ttybroker/packaging/debian build/deb/ttybroker
 	cd build/deb/ttybroker && dpkg-buildpackage -us -uc >../log 2>&1 || { tail ../log; exit 1; }
 	lintian --allow-root --fail-on error,warning build/deb/*.changes
 	rm -f dist/*.deb
 	mv build/deb/*ttybroker_*.deb dist
+
+# Two builds of what a release publishes, which must be the same; the first is left in dist.
+reproducible: $(VENV)/ready
+	@packaging/apt-needs faketime
+	@packaging/reproducible $(CURDIR)/$(RUN)
 
 # D=trixie: the same on another release of Debian; tests/distro/__main__.py says what there is.
 distro:

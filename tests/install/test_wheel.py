@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import serial
 
+from ttybroker.version import VERSION
+
 TOP = Path(__file__).parents[2]
 
 
@@ -57,10 +59,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def test_it_depends_on_pyserial_alone_and_the_broker_is_an_extra(wheel: Path) -> None:
+def test_it_needs_pyserial_alone_and_the_broker_is_an_extra(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Version"] == VERSION
     needs = metadata.get_all("Requires-Dist", [])
     assert [need for need in needs if "extra ==" not in need] == ["pyserial<4,>=3.5"]
     assert any(need.startswith("python-prctl") and "'broker'" in need for need in needs)
