@@ -1,5 +1,5 @@
-# make demo | test | lab | matrix | check | docs | bench | install | deb | distro: each sets up what it
-# needs on a fresh Debian or Ubuntu with nothing but git and make, as root or through sudo.
+# make demo | test | lab | matrix | check | docs | bench | install | deb | reproducible | distro: each sets up
+# what it needs on a fresh Debian or Ubuntu with nothing but git and make, as root or through sudo.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
