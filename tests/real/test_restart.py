@@ -256,6 +256,19 @@ def test_each_lease_is_kept_once_and_only_while_it_lasts(rig: Rig, systemd: Syst
     assert systemd.names() == set()
 
 
+def test_a_lease_that_has_ended_is_not_kept_when_the_daemon_ends(
+    rig: Rig, systemd: Systemd
+) -> None:
+    """The daemon then has those kept that are too young. Here all are, but the first 16."""
+    daemon = systemd.start(hook="from ttybrokerd.root import keeper; keeper.PACE = 3600.0\n")
+    for _ in range(20):
+        take(rig)
+        systemd.hear()
+    daemon.settled()
+    end(systemd, rig, signal.SIGTERM)
+    assert systemd.names() == set()
+
+
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_holder_that_ends_while_there_is_no_daemon_has_its_port_freed_by_the_next(
     rig: Rig, systemd: Systemd, lives: bool
