@@ -1070,6 +1070,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_clients.py::test_a_turn_accepts_many_connections_and_not_all",),
     ),
     Mutant(
+        "no-greeting-for-who-has-left",
+        "a client that has left costs no greeting",
+        NEVER,
+        (
+            "tests/unit/test_clients.py::"
+            "test_a_client_that_left_before_it_was_accepted_is_not_looked_at",
+        ),
+    ),
+    Mutant(
         "pause-without-descriptors",
         "without a descriptor for a connection the loop does not spin",
         REMOVE,

@@ -67,7 +67,10 @@ def door(tmp_path: Path) -> Iterator[Door]:
     made.close()
 
 
-def test_a_turn_accepts_many_connections_and_not_all(door: Door) -> None:
+def test_a_turn_accepts_many_connections_and_not_all(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ACCEPTS", 20)
     for _ in range(2 * limits.ACCEPTS):
         door.connect()
     door.turn()
@@ -129,6 +132,29 @@ def test_a_client_that_left_before_it_was_accepted_is_no_reason_to_stop(
     door.connect()
     door.turn()
     assert len(door.clients) == 1
+
+
+def test_a_client_that_left_before_it_was_accepted_is_not_looked_at(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(_: socket.socket) -> Identity:
+        raise AssertionError("it was looked at")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(limits.peer, "at_connect", looked)
+        for _ in range(3):
+            door.connect().close()
+        door.turn()
+    assert len(door.clients) == 0
+    gone = door.connect()
+    gone.send(STATUS)
+    gone.close()
+    empty = door.connect()
+    empty.send(b"")
+    for _ in range(3):
+        door.turn()
+    assert len(door.served) == 1  # what a client said before it left is heard
+    assert b"cut off" in empty.recv(1000)
 
 
 def test_a_connection_with_an_unread_request_does_not_give_way(

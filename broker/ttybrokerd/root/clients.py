@@ -15,7 +15,7 @@ import time
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
-from ttybrokerd.root.connection import SEND, BrokenPeer, Connection, Gone
+from ttybrokerd.root.connection import PEEK, SEND, BrokenPeer, Connection, Gone
 from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING
@@ -33,7 +33,7 @@ STRANGERS = 256  # connections of all users together that no rule allows anythin
 RESERVE = 16  # connections that only root can have
 ROOM = 16  # idle connections that give way at once, for looking for them takes its time
 BACKLOG = 128
-ACCEPTS = 32  # connections in a turn of the loop
+ACCEPTS = BACKLOG  # in a turn of the loop: who finds the backlog full has no place in any line
 REQUESTS = 16  # in a turn
 PAUSE = 0.1  # seconds without accepting, or without looking for room, when there is none
 
@@ -120,7 +120,10 @@ class Clients:
             self._loop.change(listener.fileno(), NOTHING)
             self._pausing[listener] = time.monotonic() + PAUSE
             return False
-        self._greet(sock)
+        if _has_left(sock):  # guard: no-greeting-for-who-has-left
+            sock.close()
+        else:
+            self._greet(sock)
         return True
 
     def _greet(self, sock: socket.socket) -> None:
@@ -274,3 +277,16 @@ class Clients:
         if not of_user:
             del self._of[who.uid]
         self._lost(client)
+
+
+def _has_left(sock: socket.socket) -> bool:
+    """Return whether this client has left already, without a word.
+
+    To know that takes a fourth of the time of a greeting.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        data, ancillary, _, _ = sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
+    except OSError:  # there is nothing to read yet; what else it is a greeting meets again
+        return False
+    return not data and not ancillary  # an empty message has credentials
