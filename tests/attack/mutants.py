@@ -2271,6 +2271,12 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
+        "join-of-the-very-lease",
+        "who joins its own session late gets no port that another has by then",
+        "not self._held(lease.key)",
+        ("tests/real/test_sessions.py::test_a_join_that_ends_when_another_has_the_port_is_refused",),
+    ),
+    Mutant(
         "join-within-limits",
         "who joins its own session does not yield beyond the limit",
         NEVER,

@@ -319,3 +319,49 @@ def test_a_session_that_joins_a_lease_which_ends_meanwhile_is_refused(rig: Rig) 
 
     assert as_user(ALICE, (), join) == errno.EIO
     daemon.settled()
+
+
+SLOW_JOIN = """
+import os, time
+from ttybrokerd.root import port
+from ttybrokerd.root.device import Devices
+
+usual = port.join
+
+class Slow(Devices):  # a driver that keeps the open until the file is there
+    def open(self, seen, mode=os.O_RDWR):
+        while not os.path.exists("{go}"):
+            time.sleep(0.001)
+        return super().open(seen, mode)
+
+port.join = lambda lease, devices, seen, mode: usual(lease, Slow(), seen, mode)
+"""
+
+
+def test_a_join_that_ends_when_another_has_the_port_is_refused(rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    go = rig.base / "go"
+    daemon = rig.daemon(*rig.arguments, hook=SLOW_JOIN.format(go=go))
+
+    def join(chat: Chat) -> None:
+        path = str(rig.socket)
+        with client.connect(path) as first, client.connect(path) as second:
+            held = first.open("ttyS0")
+            second.ask_open("ttyS0", session=first.session)
+            first.revoke("ttyS0")  # what was granted is kept open, hung up
+            chat.say("revoked")
+            try:
+                chat.say(second.news())
+            except BrokerError as error:
+                chat.say(error.errno)
+            os.close(held)
+
+    alice = rig.child(ALICE, join)
+    assert alice.hear() == "revoked"
+    bob = rig.holder(BOB)
+    go.touch()
+    assert alice.hear() == errno.EIO
+    go.unlink()
+    bob.say("close")
+    daemon.settled()

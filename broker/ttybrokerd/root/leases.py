@@ -340,7 +340,9 @@ class Leases:
         """The port is open once more for the session that has it."""
         client = request.client
         refusal = None if lease.ask.yields else self.table.too_many_yield(request)
-        if not self._held(lease.key):
+        # A slow open may end when the lease is over and another user has the port.
+        # guard: join-of-the-very-lease
+        if self._all.get(lease.key) is not lease or not self._held(lease.key):
             refusal = Refusal(errno.EIO, port.ENDED)
         if isinstance(result, int) and refusal is not None:  # guard: join-within-limits
             os.close(result)
