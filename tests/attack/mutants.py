@@ -1604,6 +1604,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "no-rest-by-an-earlier-policy",
+        "of a list that is watched no more is told by an earlier policy",
+        REMOVE,
+        (
+            "tests/unit/test_watches.py"
+            "::test_a_long_answer_by_another_policy_is_not_gone_on_with",
+        ),
+    ),
+    Mutant(
         "facts-of-the-holder-in-a-watch",
         "what a line is like is not told to who had the port before",
         NEVER,

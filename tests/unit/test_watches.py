@@ -29,12 +29,15 @@ class Client:
         self.identity = SimpleNamespace(uid=uid)
         self.sent: list[wire.Ports] = []
         self.reads = True
+        self.room = 1000  # messages that it takes without reading
 
     def answer(self, reply: wire.Ports, *, patient: bool = False) -> bool:
-        assert patient or reply.ports
-        if self.reads:
+        assert patient
+        if self.reads and self.room:
+            self.room -= 1
             self.sent.append(reply)
-        return self.reads
+            return True
+        return False
 
 
 class Leases:
@@ -94,9 +97,12 @@ class Place:
         self.renewed(client, everything=everything)
         self.watches.tick()
 
-    def renewed(self, client: Client, *, judged: int = 1, everything: bool = False) -> None:
+    def renewed(
+        self, client: Client, *, judged: int = 1, everything: bool = False, others: int = 0
+    ) -> None:
         assert self.begun.pop() is client
         rows = [Row(7, wire.PortInfo("ttyS0", "/dev/ttyS0", "free", "r"))]
+        rows += [Row(None, wire.PortInfo(f"x{n}", "/" * 1000, "gone", "r")) for n in range(others)]
         self.watches.renewed(client, rows, everything, judged)  # type: ignore[arg-type]
 
     def after(self, seconds: float) -> float | None:
@@ -183,6 +189,56 @@ def test_who_does_not_read_gets_the_last_state_when_it_does(place: Place) -> Non
     client.reads = True
     place.after(PACE)
     assert len(client.sent) == 2 and client.sent[-1].ports[0].holder == wire.Holder(BOB)
+
+
+def whole(client: Client) -> list[list[wire.PortInfo]]:
+    """The answers that have all their messages."""
+    answers, ports = [], list[wire.PortInfo]()
+    for part in client.sent:
+        ports = [*ports, *part.ports]
+        if not part.more:
+            answers.append(ports)
+            ports = []
+    return answers
+
+
+def test_a_long_answer_goes_on_when_its_client_reads_and_then_comes_the_latest(
+    place: Place,
+) -> None:
+    client = Client()
+    client.room = 2
+    place.watches.begin(client, wire.List(0, wire.WATCH))  # type: ignore[arg-type]
+    place.watches.tick()
+    place.renewed(client, others=200)  # of 1 kB, in messages of 64 kB
+    place.watches.tick()
+    assert len(client.sent) == 2 and client.sent[-1].more
+    place.leases.now(BOB)
+    place.after(PACE)
+    assert len(client.sent) == 2
+    client.room = 1000
+    for _ in range(3):
+        place.after(PACE)
+    first, second = whole(client)
+    assert len(first) == len(second) == 201
+    assert (first[0].state, second[0].state) == ("free", "busy")
+
+
+def test_a_long_answer_by_another_policy_is_not_gone_on_with(place: Place) -> None:
+    client = Client()
+    client.room = 1
+    place.watches.begin(client, wire.List(0, wire.WATCH))  # type: ignore[arg-type]
+    place.watches.tick()
+    place.renewed(client, others=200)
+    place.watches.tick()
+    place.judge.version = 2
+    client.room = 1000
+    place.after(PACE)
+    assert len(client.sent) == 1
+    place.renewed(client, judged=2)  # the others are denied now
+    for _ in range(2):
+        place.after(PACE)
+    cut, after = whole(client)
+    assert len(cut) == len(client.sent[0].ports) and [port.name for port in after] == ["ttyS0"]
 
 
 def test_a_line_is_not_told_to_who_had_the_port_before(place: Place) -> None:

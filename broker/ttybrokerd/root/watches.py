@@ -35,12 +35,13 @@ class Watch:
 
     `rows`: what the last look at all ports found, None before the first, by the policy of version
     `judged`; `looking`: one is being made; `renew_at`: when another is due. `seen`: the changes of
-    the table that the last answer has, and `sent` its ports; `due`: when the next one may be sent.
-    `lines_at`: when the lines are to be looked at.
+    the table that the last answer has, and `sent` its ports; `rest`: those of them that are still
+    to go out, None once it is whole; `due`: when more may be sent. `lines_at`: when the lines are
+    to be looked at.
     """
 
     __slots__ = ("client", "due", "everything", "judged", "lines_at", "looking", "renew_at",
-                 "request", "rows", "seen", "sent")  # fmt: skip
+                 "request", "rest", "rows", "seen", "sent")  # fmt: skip
 
     def __init__(self, client: Connection, request: wire.List) -> None:
         self.client = client
@@ -52,6 +53,7 @@ class Watch:
         self.renew_at = 0.0
         self.seen = -1
         self.sent: list[wire.PortInfo] | None = None
+        self.rest: list[wire.PortInfo] | None = None
         self.due = 0.0
         self.lines_at: float | None = 0.0 if request.flags & wire.DETAILS else None
 
@@ -100,6 +102,8 @@ class Watches:
         be told of all lines."""
         watch = self._all.get(client)
         if watch is not None:
+            if watch.rest is not None and judged != watch.judged:
+                watch.rest = []  # guard: no-rest-by-an-earlier-policy
             watch.rows, watch.everything, watch.judged = rows, everything, judged
             watch.looking, watch.seen = False, -1
             watch.renew_at = min(watch.renew_at, time.monotonic() + RENEW)
@@ -141,15 +145,16 @@ class Watches:
         watch.seen = -1
 
     def _show(self, watch: Watch, now: float) -> None:
-        """Answer, if that is another answer than the last one."""
+        """Answer, if that is another answer than the last one; or first go on with that."""
         assert watch.rows is not None
-        watch.seen, watch.due = self._leases.table.changes, now + PACE
-        ports = self._ports(watch, watch.rows)
-        if ports == watch.sent:
-            return
-        watch.sent = ports
-        if not self._send(watch.client, ports):
-            watch.seen, watch.sent = -1, None  # it gets the next one, when it has read these
+        watch.due = now + PACE
+        if watch.rest is None:
+            watch.seen = self._leases.table.changes
+            ports = self._ports(watch, watch.rows)
+            if ports == watch.sent:
+                return
+            watch.sent = watch.rest = ports
+        self._send(watch)
 
     def _ports(self, watch: Watch, rows: list[report.Row]) -> list[wire.PortInfo]:
         """The rows, with what the table knows now."""
@@ -164,15 +169,18 @@ class Watches:
                 row.port = row.port.replace(facts=())
         return [row.port for row in now]
 
-    def _send(self, client: Connection, ports: list[wire.PortInfo]) -> bool:
-        """Send all ports, in as many messages as they need; return whether they went out."""
-        start, more = 0, True
-        while more:
-            part = report.part(ports, start, client.version)
-            if not client.answer(part, patient=start == 0):
-                return False
-            start, more = start + len(part.ports), part.more and bool(part.ports)
-        return True
+    def _send(self, watch: Watch) -> None:
+        """Send what is left of an answer, in as many messages as it needs. Who does not read gets
+        the others later. If it has none of them yet, it gets a newer answer instead."""
+        while watch.rest is not None:
+            part = report.part(watch.rest, 0, watch.client.version)
+            if not watch.client.answer(part, patient=True):
+                watch.seen = -1
+                if watch.rest is watch.sent:
+                    watch.sent = watch.rest = None
+                return
+            more = part.more and bool(part.ports)
+            watch.rest = watch.rest[len(part.ports) :] if more else None
 
     def _on_nodes(self) -> None:
         soon = time.monotonic() + SETTLE
