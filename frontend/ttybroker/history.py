@@ -146,12 +146,15 @@ def leases(lines: Iterable[str]) -> list[Lease]:
         except ValueError:  # a record of somebody else
             continue
         who = record.number("UID"), record.number("PID")
+        device = record.text("DEVICE")
         if event == "revoke":
             for one in held.values():
-                if (one.uid, one.pid) == who:
+                if (one.uid, one.pid) == who and device in (
+                    "",
+                    one.device,
+                ):  # "": of an earlier daemon
                     one.by = record.text("BY")
             continue
-        device = record.text("DEVICE")
         lease = held.get(device)
         if lease is None or event == "grant" or (lease.uid, lease.pid) != who:
             lease = held[device] = Lease(record, at if event == "grant" else None)

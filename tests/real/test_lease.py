@@ -537,6 +537,7 @@ def test_a_revoked_holder_sees_a_hang_up_and_the_port_is_free_at_once(
     os.close(descriptor)
     record = daemon.record("revoke", port="ttyS0", uid=NOBODY, pid=child.pid)
     assert "uid 0" in record.fields["by"]
+    assert record.fields["device"] == rig.ports["ttyS0"].path  # history finds it by any name
     assert daemon.record("release").fields["reason"] == "revoked"
     child.say()
     child.result()
@@ -585,6 +586,20 @@ def test_the_holder_and_an_admin_may_revoke_and_nobody_else(rig: Rig) -> None:
         revoke()
     assert free.value.errno == errno.ESRCH
     daemon.record("refuse", uid=ALICE)
+
+
+def test_a_port_is_taken_back_by_the_name_of_another_node_of_its_device(rig: Rig) -> None:
+    pty = rig.port("ttyS0")
+    node = rig.base / "node"
+    os.mknod(node, 0o20600, os.stat(pty.path).st_rdev)
+    rig.rules.append(f'[[rule]]\nport = "other"\ndevice = "{node}"\nclass = "pty"\nallow = ["*"]\n')
+    rig.daemon()
+    holder = rig.holder(NOBODY)
+    with client.connect(str(rig.socket)) as connection:
+        connection.revoke("other")
+    node.unlink()
+    holder.kill()
+    os.close(fetch(rig.socket, wait=5))
 
 
 def test_a_second_lease_is_whole_beside_a_revoked_one_that_locked_all_it_could(

@@ -165,6 +165,18 @@ def test_what_a_program_gets(journal: Journal, capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_who_took_one_port_of_a_program_did_not_take_its_other(
+    journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.record("grant")
+    journal.record("grant", device="/dev/ttyS1")
+    journal.record("revoke", by="uid 5")
+    journal.record("revoke", by="uid 6", device="/dev/ttyS1")
+    journal.record("release", reason="revoked")
+    journal.record("release", reason="revoked", device="/dev/ttyS1")
+    assert [one["by"] for one in told(capsys)] == ["uid 5", "uid 6"]
+
+
 def test_what_the_journal_does_not_have_is_not_known(
     journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,8 +140,13 @@ class Leases:
         self._do(self.table.withdraw(request.key, request))  # guard: withdraw-a-lost-client
 
     def find(self, path: str) -> Lease | None:
-        """Return the lease of the port with this node, if somebody has it now."""
-        return next((lease for lease in self.held() if lease.target.path == path), None)
+        """Return the lease of the port with this node, if somebody has it now. A device may have
+        several nodes, and one that is unplugged has none."""
+        number = self._devices.number(path)
+        for lease in self.held():
+            if lease.key == number or lease.target.path == path:
+                return lease
+        return None
 
     def revoke(self, lease: Lease, client: Connection, hold: float = 0) -> None:
         """Take the port back; the client is answered when it is free. Keep it from the holder's
