@@ -234,6 +234,8 @@ class Tracer:
     def _mark(self, pid: int, register: int) -> None:
         """Send the call on to the listener, and stop it once more at its end."""
         with_mark = _Registers(pid)
+        if not with_mark.there:  # its path took so long that it was killed
+            return
         before = with_mark.get(register)
         with_mark.set(register, before & 0xFFFFFFFF | notify.MARK << 32)
         with_mark.write()
@@ -255,13 +257,13 @@ def _ptrace(request: int, pid: int, data: int) -> None:
 
 
 class _Registers:
-    """struct user_regs_struct of a stopped thread, as 64-bit numbers."""
+    """struct user_regs_struct of a stopped thread, as 64-bit numbers. there: whether it is one."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._values = (ctypes.c_uint64 * (_REGISTERS // 8))()
         self._vector = (ctypes.c_uint64 * 2)(ctypes.addressof(self._values), _REGISTERS)
-        self._transfer(_GETREGSET)
+        self.there = self._transfer(_GETREGSET)
 
     def get(self, index: int) -> int:
         return self._values[index]
@@ -273,8 +275,10 @@ class _Registers:
         """Give them to the thread. The kernel has written their size into the vector."""
         self._transfer(_SETREGSET)
 
-    def _transfer(self, request: int) -> None:
+    def _transfer(self, request: int) -> bool:
+        """Return whether there is such a thread, and it is stopped."""
         at = ctypes.addressof(self._vector)
         failed = libc.ptrace(request, self._pid, _NT_PRSTATUS, at) < 0
         if failed and ctypes.get_errno() != errno.ESRCH:
             raise fail("ptrace")
+        return not failed
