@@ -15,7 +15,7 @@ import pytest
 
 from ttybroker import sysfs
 from ttybrokerd.root import device, report, trust, words
-from ttybrokerd.root.device import Devices, Target
+from ttybrokerd.root.device import Devices, Glance, Target
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Absent, Refusal
@@ -655,3 +655,22 @@ def test_a_rule_says_it_in_words_of_its_own() -> None:
     assert policy.aliases == {"gps": wanted}
     assert words.are(wanted) and not words.are("/dev/ttyUSB0")
     assert words.fit("path=p=1", {"path": "p=1"})
+
+
+def test_a_list_asks_each_device_once_however_many_aliases_have_words(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a list takes as many looks as there are aliases times devices."""
+    for number in range(5):
+        machine.ftdi(number, f"A{number}")
+    asked: list[str] = []
+    usual = sysfs.facts
+    monkeypatch.setattr(
+        sysfs, "facts", lambda name, ttys: (asked.append(name), usual(name, ttys))[1]
+    )
+    glance = Glance(machine.devices)
+    for number in range(5):
+        assert glance.path("gps", f"serial=A{number}") == f"{machine.dev}/ttyUSB{number}"
+    assert sorted(asked) == glance.names()
+    machine.devices.path("gps", "serial=A1")  # an open asks anew
+    assert len(asked) == 10

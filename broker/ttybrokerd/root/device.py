@@ -354,6 +354,29 @@ class Devices:
             return []
 
 
+class Glance(Devices):
+    """The ports as they are for one list. Each is asked once what it is: else each alias with words
+    would ask all of them."""
+
+    def __init__(self, devices: Devices) -> None:
+        self.__dict__.update(devices.__dict__)
+        self._names: list[str] | None = None
+        self._facts: dict[tuple[str, bool], dict[str, str] | None] = {}
+
+    def names(self) -> list[str]:
+        """As Devices.names()."""
+        if self._names is None:
+            self._names = super().names()
+        return self._names
+
+    def facts(self, kernel_name: str, seen: bool = True) -> dict[str, str] | None:
+        """As Devices.facts()."""
+        key = kernel_name, seen
+        if key not in self._facts:
+            self._facts[key] = super().facts(kernel_name, seen)
+        return self._facts[key]
+
+
 def unresolved(name: str, decision: Decision) -> Target:
     """What `name` means under `decision`, wherever its node is: see `Devices.renew`."""
     rule = decision.rule

@@ -71,9 +71,9 @@ class Judge:
         """Return whether a rule allows the caller anything, or it is an admin."""
         return self.is_admin(who) or self.plan.allows_something(who.uid, self.groups(who))
 
-    def of(self, who: Identity) -> Ruling:
-        """Return what the plan says of this caller, as of now."""
-        return Ruling(self.plan, self._devices, who, self.groups(who), self._denying,
+    def of(self, who: Identity, devices: Devices | None = None) -> Ruling:
+        """Return what the plan says of this caller, as of now. `devices`: of a list's look."""
+        return Ruling(self.plan, devices or self._devices, who, self.groups(who), self._denying,
                       sits=self.sits(who.uid), alone=self._alone)  # fmt: skip
 
     def judge_waiting(self, request: OpenRequest) -> Refusal | None:

@@ -13,7 +13,7 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, confine, peer, processes, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
-from ttybrokerd.root.device import Devices, unresolved
+from ttybrokerd.root.device import Devices, Glance, unresolved
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge, mistaken
@@ -154,8 +154,9 @@ class Requests:
         client.look_up_groups()  # for one that watches may do so for days
         who, judged = client.identity, self._judge.version
         leased, copies = self._leases.keys(), self._leases.copies.holders()
-        everything, ruling = self._judge.is_admin(who), self._judge.of(who)
-        look = report.Look(self._devices, ruling, self._others, copies, leased, everything)
+        devices, everything = Glance(self._devices), self._judge.is_admin(who)
+        ruling = self._judge.of(who, devices)
+        look = report.Look(devices, ruling, self._others, copies, leased, everything)
         self._workers.submit(
             lambda: _within_means(look.rows),
             lambda rows: self._listed(client, request, rows, everything, judged),
