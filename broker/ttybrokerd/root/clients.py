@@ -182,8 +182,8 @@ class Clients:
             return False
         for connections in sorted(self._of.values(), key=len, reverse=True):
             if ended := self._idle(list(connections.values()), strangers):
-                for one in ended:
-                    self._end(one, "it was idle and all places were taken; connect again")
+                for one in ended:  # a word would be read as the answer to what it asks next
+                    self._end(one, "it was idle and all places were taken", told=False)
                 return True
         self._in_vain[strangers] = now + PAUSE
         return False
@@ -261,15 +261,16 @@ class Clients:
             theirs.close()
         return None
 
-    def _end(self, client: Connection, broken: str = "") -> None:
-        """Close a connection: the client left, or broke the protocol as the text says."""
+    def _end(self, client: Connection, broken: str = "", *, told: bool = True) -> None:
+        """Close a connection: the client left, or broke the protocol as the text says. If it is not
+        told, it finds the connection ended, as by a daemon that is started again."""
         if client.gone:
             return
         who = client.identity
         if broken:
             self._fold("cut-off", WARNING, who.uid, pid=who.pid, program=client.program,
                        reason=broken)  # fmt: skip
-        client.close(broken)
+        client.close(broken if told else "")
         del self._all[client.fd]
         self._strangers -= client.stranger
         of_user = self._of[who.uid]
