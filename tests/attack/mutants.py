@@ -1046,6 +1046,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_turns.py::test_many_connections_of_one_do_not_stand_before_anothers",),
     ),
     Mutant(
+        "time-of-a-turn",
+        "a turn ends after a request that took its time",
+        NEVER,
+        ("tests/unit/test_clients.py::test_a_turn_ends_after_a_request_that_took_its_time",),
+    ),
+    Mutant(
         "requests-in-a-turn",
         "a turn of the loop serves a bounded number of requests",
         "for _ in range(1 << 30):\n    client = self._turns.next()\n    if client is None:\n"

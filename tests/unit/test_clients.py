@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,27 @@ def test_a_turn_serves_a_bounded_number_of_requests(door: Door) -> None:
     door.clients.serve()
     assert len(door.served) == 2 * limits.REQUESTS
     assert not door.clients.eager
+
+
+def test_a_turn_ends_after_a_request_that_took_its_time(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """News of others are heard between two turns."""
+    clock = [100.0]
+
+    def serve(client: Any, _: wire.Request) -> None:
+        clock[0] += 0.6 * limits.TURN
+        door.served.append(client)
+
+    for _ in range(5):
+        door.connect().send(STATUS)
+    for _ in range(10):
+        door.loop.turn(0)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(door.clients, "_serve", serve)
+    for served in (2, 4, 5):
+        door.clients.serve()
+        assert len(door.served) == served
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])

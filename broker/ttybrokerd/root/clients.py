@@ -35,6 +35,7 @@ ROOM = 16  # idle connections that give way at once, for looking for them takes 
 BACKLOG = 128
 ACCEPTS = BACKLOG  # in a turn of the loop: who finds the backlog full has no place in any line
 REQUESTS = 16  # in a turn
+TURN = 0.01  # seconds after which a turn serves no more, for some requests look at every port
 PAUSE = 0.1  # seconds without accepting, or without looking for room, when there is none
 
 
@@ -82,6 +83,7 @@ class Clients:
 
     def serve(self) -> None:
         """Look at the connections with news, as many as fit into a turn of the loop."""
+        end = time.monotonic() + TURN
         for _ in range(REQUESTS):  # guard: requests-in-a-turn
             client = self._turns.next()
             if client is None:
@@ -90,6 +92,8 @@ class Clients:
                 self._on_turn(client)
             if not client.gone:
                 client.listen_on()
+            if time.monotonic() >= end:  # guard: time-of-a-turn
+                return
 
     def tick(self) -> float | None:
         """Accept again where it paused long enough; return in how many seconds to ask again."""
