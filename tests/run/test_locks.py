@@ -107,12 +107,26 @@ def test_the_same_device_by_another_description_is_none_of_the_run_s(
 
 @pytest.mark.usefixtures("dead_copy")
 @LAYOUTS
-def test_a_lock_that_waits_is_the_kernel_s(rig: Rig, env: dict[str, str]) -> None:
-    code = """
+@pytest.mark.parametrize("how", [("ttyS7",), ("--hold", "ttyS7")])
+def test_a_lock_that_would_wait_is_had_at_once(
+    rig: Rig, env: dict[str, str], how: tuple[str, ...]
+) -> None:
+    """Also beside another open of the run, which --hold has: nobody would ever unlock that."""
+    code = "ports = port(), port(); print(*(lock(fd, fcntl.LOCK_EX) for fd in ports))"
+    assert rig.python(TRY + code, *how, env=env)[1:] == ("0 0\n", "")
+
+
+@LAYOUTS
+def test_a_lock_of_another_file_waits(rig: Rig, env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = f"""
 import signal
+one, two = (os.open("{tmp_path}/file", os.O_RDWR) for _ in range(2))
+os.close(port())
+lock(one, fcntl.LOCK_EX)
 signal.signal(signal.SIGALRM, lambda *_: os._exit(7))
 signal.setitimer(signal.ITIMER_REAL, 0.2)
-print(lock(port(), fcntl.LOCK_EX))"""
+print(lock(two, fcntl.LOCK_EX))"""
     program = ["--", sys.executable, "-c", f"import os, sys\n{TRY}{code}"]
     process = rig.start(*program, env=env)
     assert process.communicate(timeout=LIMIT) == (b"", b"")

@@ -200,7 +200,7 @@ _LOOKS = {OPEN: 1, OPENAT: 2, ACCESS: 1, FACCESSAT: 2}
 MARKED = {**_LOOKS, OPENAT2: 0, CREAT: 1, FLOCK: 1}
 # What only a tracer wants to see: it lets them go on.
 _TRACER_S = {PTRACE, INOTIFY, VIEW}
-_LOCKS = (5, 6)  # LOCK_SH | LOCK_NB, LOCK_EX | LOCK_NB: asm-generic/fcntl.h
+_LOCKS = (1, 2, 5, 6)  # LOCK_SH, LOCK_EX, each with LOCK_NB too: asm-generic/fcntl.h
 _NEW_FILE = os.O_CREAT | os.O_EXCL  # both: no port can be meant, because it must not exist
 
 
@@ -211,7 +211,7 @@ class Filter:
     or O_NONBLOCK; of a plain read-only one as `plain` says (PLAIN_NEVER and so on); never of a
     directory, of O_PATH, or of a file that must be new. Asks about access() for reading or
     writing; about openat2() and creat() always, because a filter cannot see their flags or
-    they have none. Asks about flock() that does not wait, for a leased port's is answered by its
+    they have none. Asks about flock() that locks, for a leased port's is answered by its
     lease; a filter cannot see what its descriptor is. Answers io_uring_setup() with ENOSYS, because
     a ring opens files unseen.
 
@@ -283,8 +283,9 @@ class Filter:
                 self._flags(abi, kind, at)
         elif kind == FLOCK:
             self._add(_LOAD, _ARGS + 8)
-            self._add(_EQUAL, _LOCKS[0], f"ask{kind}.{at}")
-            self._add(_EQUAL, _LOCKS[1], "", f"pass.{at}")
+            for operation in _LOCKS[:-1]:
+                self._add(_EQUAL, operation, f"ask{kind}.{at}")
+            self._add(_EQUAL, _LOCKS[-1], "", f"pass.{at}")
         self._labels[f"ask{kind}.{at}"] = len(self._lines)
         self._add(_RETURN, RET_TRACE | kind if traced else RET_USER_NOTIF)
 

@@ -5,7 +5,7 @@ in the kernel, with the program's own rights, as if nobody had looked. So does a
 cannot read.
 
 One run is one session of the broker: what it has already it may open again. The lease is the
-lock: an flock(2) that does not wait, on a port that the run has, succeeds. So does it beside a dead
+lock: an flock(2) on a port that the run has succeeds at once. So does it beside a dead
 copy of a holder that was hung up, which may keep its own lock for ever.
 
 What an injected descriptor cannot be, and a plain open() of the node would have been: waiting
@@ -205,7 +205,7 @@ class Supervisor:
             notify.give_value(self._listener, call.id, 0)
 
     def _answer_lock(self, call: notify.Notification) -> None:
-        """Answer an flock(2) that does not wait: the lease of the port is the lock."""
+        """Answer an flock(2): the lease of the port is the lock."""
         if self.leased.has(call.pid, call.args[0] & 0xFFFFFFFF):
             notify.give_value(self._listener, call.id, 0)
         else:
