@@ -1,11 +1,15 @@
-"""The tracer's own book-keeping."""
+"""What the tracer and the supervisor keep for themselves."""
 
 from __future__ import annotations
 
+import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
-from ttybroker.run import notify
+import pytest
+
+from ttybroker.run import notify, supervise
 from ttybroker.run.trace import Tracer
 from unit.helpers import dead_pid
 
@@ -17,3 +21,29 @@ def test_of_a_thread_that_was_killed_while_its_path_was_followed_nothing_is_kept
     arch = notify.MACHINES["x86_64"][1][0].audit
     tracer._decide(dead_pid(), True, arch, notify.OPENAT)
     assert tracer._marked == {}
+
+
+def test_several_threads_complain_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answers opens: one that worked must not fail for another's complaint."""
+    monkeypatch.setattr(supervise, "say", lambda _: None)
+    complaints, failures = supervise.Complaints(), []
+
+    def answer(thread: int) -> None:
+        try:
+            for number in range(3000):
+                complaints.say(f"{thread} {number % 7}", number % 9, "")
+                complaints.forget(f"{thread} {number % 5}")
+        except RuntimeError as error:
+            failures.append(error)
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=answer, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
+    assert failures == []

@@ -55,16 +55,17 @@ class Complaints:
     """One line on stderr for each cause for which a port was refused, not for every retry."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[str, int]] = set()
+        self._said: dict[str, set[int]] = {}  # by port; several threads change it
 
     def say(self, name: str, number: int, line: str) -> None:
-        if (name, number) not in self._said:
-            self._said.add((name, number))
+        said = self._said.setdefault(name, set())
+        if number not in said:
+            said.add(number)
             say(line)
 
     def forget(self, name: str) -> None:
         """It worked: a refusal after this is news again."""
-        self._said -= {said for said in self._said if said[0] == name}
+        self._said.pop(name, None)
 
 
 _HIDDEN, _CONTROLLING, _NOT_HELD, _UNNAMED = -1, -2, -3, -6  # causes that are no errno
