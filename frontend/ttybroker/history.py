@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from shutil import which
 
 from ttybroker import listing
 from ttybroker.say import printable
@@ -177,7 +178,9 @@ def show_json(found: list[Lease]) -> None:
 
 
 def hint(port: str) -> str:
-    """Return what to do for somebody who may not read the whole journal."""
+    """Return what to do for somebody who may not read the whole journal, or has none."""
+    if which("journalctl") is None:
+        return "; without systemd the records are on ttybrokerd's standard error"
     if os.geteuid() == 0:
         return ""
     return f"; root and group adm read the whole journal: sudo ttybroker history {port}"
