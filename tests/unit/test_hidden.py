@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unittest import mock
 
 import pytest
@@ -88,7 +89,7 @@ def test_each_hidden_rule_is_named_once_with_the_first_that_hides_it() -> None:
 
 
 def test_a_glob_is_not_about_aliases_of_ones_own() -> None:
-    told = "/etc/p:5: rule: g* is not about gps: an alias, /etc/p:1"
+    told = "/etc/p:5: rule: g* is not about gps: an alias, /etc/p:1; name it in a rule"
     assert warnings('gps allow = ["*"]', "g* allow = [1000]", "* deny = [1000]") == [told]
 
 
@@ -104,9 +105,16 @@ def test_a_glob_is_not_about_a_kernel_name_that_is_an_alias(first: bool) -> None
     rules = ["ttyS* deny = [1000]", "ttyUSB* deny = [1000]", 'ttyS7 allow = ["*"]']
     glob, alias = (1, 9) if first else (9, 1)
     rules = rules if first else rules[::-1]
-    assert warnings(*rules) == [
-        f"/etc/p:{glob}: rule: ttyS* is not about ttyS7: an alias, /etc/p:{alias}"
-    ]
+    told = f"ttyS* is not about ttyS7: an alias, /etc/p:{alias}; name it in a rule"
+    assert warnings(*rules) == [f"/etc/p:{glob}: rule: {told}"]
+
+
+def test_a_glob_that_looks_like_twenty_boards_is_one_warning() -> None:
+    boards = [f'[[rule]]\nport = "board{n}"\nserial = "{n}"\nallow = [1]\n' for n in range(20)]
+    glob = '[[rule]]\nport = "board*"\ndeny = [1000]\n'
+    told = "/etc/p:1: rule: board* is not about board0 and 19 more: aliases, /etc/p:4"
+    policy = parse([Text("/etc/p", "".join([glob, *boards]).encode())], ACCOUNTS)
+    assert hidden(policy) == [f"{told}; name each in a rule"]
 
 
 globs = st.text("tS0*?[]!-", min_size=1, max_size=7)
@@ -125,11 +133,14 @@ def test_what_a_glob_covers_it_matches(wide: str, narrow: str, names: list[str])
 
 @given(st.text("t0*?", min_size=1, max_size=5), st.text("t0*?", min_size=1, max_size=5))
 @settings(deadline=None, max_examples=500)
+@example("??t*", "*ttt")
+@example("???t*", "*ttt")
 def test_what_a_glob_does_not_cover_some_name_shows(wide: str, narrow: str) -> None:
     if not covers(wide, narrow):
-        fills = ("", "t", "0", "a", "tt", "t0", "0t", "00", "aa", "at", "ta", "a0", "0a", "ttt")
+        fills = ("", "t", "0", "a", "tt", "t0", "0t", "00", "aa", "at", "ta", "a0", "0a", "ttt",
+                 "aaa", "aaaa")  # fmt: skip
         candidates = {""}
-        for char in narrow:
+        for char in re.sub(r"\*+", "*", narrow):
             each = fills if char == "*" else ("t", "0", "a") if char == "?" else (char,)
             candidates = {name + more for name in candidates for more in each}
         assert any(not matches(name, wide) for name in candidates)

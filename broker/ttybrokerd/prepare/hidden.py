@@ -40,10 +40,18 @@ def hidden(policy: Policy) -> list[str]:
                 why = f"{early.where} comes first, about the same ports and users"
                 found.append(f"{late.where}: rule: {late.port} never applies: {why}")
                 break
-        for alias in _taken(policy, late):
-            where = next(one.where for one in policy.rules if one.port == alias and one.device)
-            found.append(f"{late.where}: rule: {late.port} is not about {alias}: an alias, {where}")
+        if taken := list(_taken(policy, late)):
+            what = _aliases(policy, taken)
+            found.append(f"{late.where}: rule: {late.port} is not about {what}")
     return found
+
+
+def _aliases(policy: Policy, names: list[str]) -> str:
+    """In words, however many they are: a lab has a glob and twenty boards."""
+    where = next(one.where for one in policy.rules if one.port == names[0] and one.device)
+    if len(names) == 1:
+        return f"{names[0]}: an alias, {where}; name it in a rule"
+    return f"{names[0]} and {len(names) - 1} more: aliases, {where}; name each in a rule"
 
 
 def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
