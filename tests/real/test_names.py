@@ -135,7 +135,7 @@ def test_a_client_that_shows_the_message_as_it_is_names_the_uid(rig: Rig, daemon
     assert message == (
         f"ttyS0: busy: held by uid {NOBODY} with {program} (pid {holder.pid}); wait for it "
         "(wait=SECONDS in Python, --wait SECONDS on the command line), "
-        "or have it taken back (ttybroker revoke)"
+        "or have its holder or an admin take it back (ttybroker revoke)"
     )
     holder.say()
     holder.result()

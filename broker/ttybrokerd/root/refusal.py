@@ -73,7 +73,7 @@ def busy(holder: Holder, or_else: str = "") -> Refusal:
     advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
     advice += or_else and f", or {or_else}"
     if holder.how == "lease":
-        advice += ", or have it taken back (ttybroker revoke)"
+        advice += ", or have its holder or an admin take it back (ttybroker revoke)"
     return Refusal(errno.EBUSY, "busy", holder, advice=advice)
 
 

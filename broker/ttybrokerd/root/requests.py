@@ -199,7 +199,7 @@ class Requests:
         own = lease is not None and lease.uid == who.uid
         if not own and not self._judge.is_admin(who):  # guard: revoke-is-for-holder-and-admins
             what = "only its holder, root and the policy's admins may take a port back"
-            raise Refusal(errno.EACCES, what)
+            raise Refusal(errno.EACCES, what, advice="ask one of them; see: ttybroker list")
         if lease is None:
             raise Refusal(errno.ESRCH, "nobody holds it through the broker; see: ttybroker list")
         if hold:

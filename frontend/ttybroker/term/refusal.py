@@ -36,5 +36,6 @@ def refusal(error: BrokerError, name: str) -> str:
     own = holder.uid == os.geteuid() or os.geteuid() == 0
     if "--take" in error.advice:
         wait += f", borrow it: ttybroker term --take {name}"
-    revoke = f"{'take it back' if own else 'have it taken back'}: ttybroker revoke {name}"
-    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {revoke}"
+    who = "take it back" if own else "have its holder or an admin take it back"
+    taken = f"{who}: ttybroker revoke {name}"
+    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {taken}"
