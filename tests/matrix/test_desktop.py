@@ -14,6 +14,7 @@ import pytest
 from matrix.namespace import PORT
 from matrix.stage import NAMELESS, NODE, Ended, Installation, Stage
 from support.logind import HOOK, Logind
+from support.waiting import TIMEOUT
 
 pytestmark = pytest.mark.root
 
@@ -128,12 +129,15 @@ def test_run_in_it(
     stage: Stage, installation: Installation, filtered: int, logind: Logind,
     how: tuple[str, ...],
 ) -> None:  # fmt: skip
+    """It talks with the far end. When its last program ends, so does the sandbox, and with it the
+    process that copies for a pty."""
     run = [word for word in installation.launcher("ttybroker run") if word != "--"]
-    opens = (
-        'printf "from the sandbox" >&3' if "--fd" in how else f"printf 'from the sandbox' >{NODE}"
-    )
-    words = inside(stage, installation, filtered, *run, *how, "--", "sh", "-c", opens)
-    done = stage.run(*words, pass_fds=(filtered,))
-    assert done.status == 0, done.err
-    stage.hear(b"from the sandbox")
+    opens = "" if "--fd" in how else f"exec 3<>{NODE}; "
+    talks = f"{opens}printf 'from the sandbox' >&3; head -c 1 <&3"
+    words = inside(stage, installation, filtered, *run, *how, "--", "sh", "-c", talks)
+    with stage.start(*words, pass_fds=(filtered,)) as process:
+        stage.hear(b"from the sandbox")
+        stage.say(b"\n")
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out) == (0, b"\n"), err.decode()
     stage.demand_free(2)
