@@ -83,4 +83,3 @@ FLOODS: dict[str, Flood] = {
     "connect": busy(b"", connections=1, connects=AGAIN),
     "all": busy(LIST, CHECK, OPEN, REFUSED, b"", connects=AGAIN),
 }
-CONNECTING = {"connect", "all"}
