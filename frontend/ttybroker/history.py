@@ -150,10 +150,8 @@ def leases(lines: Iterable[str]) -> list[Lease]:
         device = record.text("DEVICE")
         if event == "revoke":
             for one in held.values():
-                if (one.uid, one.pid) == who and device in (
-                    "",
-                    one.device,
-                ):  # "": of an earlier daemon
+                # An earlier daemon did not name the device here.
+                if (one.uid, one.pid) == who and device in ("", one.device):
                     one.by = record.text("BY")
             continue
         lease = held.get(device)

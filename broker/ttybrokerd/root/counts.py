@@ -1,4 +1,4 @@
-"""How many of something each user has: connections, requests, leases."""
+"""How many of something each user has: requests that wait, leases."""
 
 from __future__ import annotations
 
