@@ -1046,6 +1046,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_turns.py::test_many_connections_of_one_do_not_stand_before_anothers",),
     ),
     Mutant(
+        "least-taken-first",
+        "who took the least of the loop's time is next",
+        "uid = next(iter(self._lines))",
+        (
+            "tests/unit/test_turns.py::test_who_took_the_least_time_lately_is_next",
+            "tests/unit/test_clients.py::test_who_took_little_time_is_served_before_who_took_much",
+        ),
+    ),
+    Mutant(
         "time-of-a-turn",
         "a turn ends after a request that took its time",
         NEVER,

@@ -93,6 +93,39 @@ def test_a_turn_serves_a_bounded_number_of_requests(door: Door) -> None:
     assert not door.clients.eager
 
 
+def test_a_request_that_came_with_its_connection_is_served_in_the_turn_that_accepts(
+    door: Door,
+) -> None:
+    door.connect().send(STATUS)
+    door.turn()
+    assert len(door.served) == 1
+
+
+def test_who_took_little_time_is_served_before_who_took_much(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, uids = [100.0], iter([1, 1, 1, 2])
+
+    def serve(client: Any, _: wire.Request) -> None:
+        clock[0] += 0.6 * limits.TURN
+        door.served.append(client.identity.uid)
+
+    def next_one(_: socket.socket) -> Identity:
+        uid = next(uids)
+        return Identity(uid, uid, frozenset((uid,)), 1)
+
+    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(door.clients, "_serve", serve)
+    monkeypatch.setattr(Identity, "sent", lambda *_: True)
+    for _ in range(3):
+        door.connect().send(STATUS)
+    door.turn()
+    door.connect().send(STATUS)
+    door.turn()
+    assert door.served == [1, 1, 2, 1]
+
+
 def test_a_turn_ends_after_a_request_that_took_its_time(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +222,7 @@ def test_a_connection_with_an_unread_request_does_not_give_way(
     for sock in asking:
         sock.send(STATUS)
     silent = [door.connect() for _ in range(4)]
-    door.turn()
+    door.loop.turn(0)  # accepted, and nothing read
     told = [sock.recv(100) for sock in silent if ended(sock)]
     assert len(told) == 2
     assert not any(map(ended, asking))
@@ -252,7 +285,6 @@ def test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does(
 
     sock = door.connect()
     sock.send(STATUS)
-    door.turn()
     with monkeypatch.context() as patch:
         patch.setattr(door.loop, "change", no_memory)
         door.turn()

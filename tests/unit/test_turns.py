@@ -36,3 +36,24 @@ def test_a_connection_stands_in_line_once_and_again_when_it_was_looked_at() -> N
     assert turns.next() is one
     turns.add(one)
     assert order(turns) == [other, one]
+
+
+def test_who_took_the_least_time_lately_is_next() -> None:
+    turns, busy, other = Turns(), connection(1), connection(2)
+    turns.took(1, 0.004, now=100.0)
+    turns.took(2, 0.001, now=100.0)
+    for client in (busy, other):
+        turns.add(client)
+    assert order(turns) == [other, busy]
+
+
+def test_what_a_user_took_long_ago_counts_no_more() -> None:
+    turns, once, lately = Turns(), connection(1), connection(2)
+    turns.took(1, 0.004, now=100.0)
+    for tenth in range(1, 20):
+        turns.took(3, 0.0, now=100.0 + tenth / 9)
+    turns.took(2, 0.0001, now=103.0)
+    for client in (lately, once):
+        turns.add(client)
+    assert order(turns) == [once, lately]
+    assert turns._taken.keys() <= {2, 3}

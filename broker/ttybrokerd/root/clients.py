@@ -35,7 +35,7 @@ ROOM = 16  # idle connections that give way at once, for looking for them takes 
 BACKLOG = 128
 ACCEPTS = BACKLOG  # in a turn of the loop: who finds the backlog full has no place in any line
 REQUESTS = 16  # in a turn
-TURN = 0.01  # seconds after which a turn serves no more, for some requests look at every port
+TURN = 0.002  # seconds after which a turn serves no more, for some requests look at every port
 PAUSE = 0.1  # seconds without accepting, or without looking for room, when there is none
 
 
@@ -83,7 +83,7 @@ class Clients:
 
     def serve(self) -> None:
         """Look at the connections with news, as many as fit into a turn of the loop."""
-        end = time.monotonic() + TURN
+        began = now = time.monotonic()
         for _ in range(REQUESTS):  # guard: requests-in-a-turn
             client = self._turns.next()
             if client is None:
@@ -92,7 +92,9 @@ class Clients:
                 self._on_turn(client)
             if not client.gone:
                 client.listen_on()
-            if time.monotonic() >= end:  # guard: time-of-a-turn
+            before, now = now, time.monotonic()
+            self._turns.took(client.identity.uid, now - before, now)
+            if now - began >= TURN:  # guard: time-of-a-turn
                 return
 
     def tick(self) -> float | None:
@@ -137,8 +139,10 @@ class Clients:
             stranger = not self._placed(identity)
             refusal = self._full(identity.uid, stranger, sock.fileno())
             if refusal is None:
-                self._welcome(sock, identity, forked=False).stranger = stranger
+                client = self._welcome(sock, identity, forked=False)
+                client.stranger = stranger
                 self._strangers += stranger
+                self._turns.add(client)  # who connects asks at once, as a rule
                 return
         except OSError as error:  # guard: failed-setup-ends-one-client
             why = f"cannot be served: {error.strerror}"

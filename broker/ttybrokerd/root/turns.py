@@ -1,8 +1,12 @@
-"""Whose connection is looked at next: users take turns, however many connections each has."""
+"""Whose connection is looked at next: that of the user who lately took the least of the loop's
+time, however many connections each has."""
 
 from __future__ import annotations
 
 from ttybrokerd.root.connection import Connection
+
+LATELY = 0.1  # seconds after which the time that was taken counts half
+FORGOTTEN = 1e-5  # seconds that count no more
 
 
 class Turns:
@@ -10,6 +14,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._lines: dict[int, list[Connection]] = {}  # by user, next turn first
+        self._taken: dict[int, float] = {}  # seconds of the loop's time lately, by user
+        self._halved = 0.0  # when
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -24,11 +30,20 @@ class Turns:
 
     def next(self) -> Connection | None:
         """Take the one that is next; None: no other has news."""
-        for uid, line in self._lines.items():
-            client = line.pop(0)
-            del self._lines[uid]
-            if line:
-                self._lines[uid] = line  # behind all other users
-            client.in_line = False
-            return client
-        return None
+        if not self._lines:
+            return None
+        # guard: least-taken-first
+        uid = min(self._lines, key=lambda uid: self._taken.get(uid, 0.0))  # the first of equals
+        line = self._lines.pop(uid)
+        client = line.pop(0)
+        if line:
+            self._lines[uid] = line  # behind all other users
+        client.in_line = False
+        return client
+
+    def took(self, uid: int, seconds: float, now: float) -> None:
+        """A look at a connection of this user took so long, and ended `now`."""
+        if now - self._halved >= LATELY:
+            self._halved = now
+            self._taken = {one: took / 2 for one, took in self._taken.items() if took > FORGOTTEN}
+        self._taken[uid] = self._taken.get(uid, 0.0) + seconds
