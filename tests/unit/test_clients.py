@@ -80,7 +80,10 @@ def test_a_turn_accepts_many_connections_and_not_all(
     assert len(door.clients) == 2 * limits.ACCEPTS
 
 
-def test_a_turn_serves_a_bounded_number_of_requests(door: Door) -> None:
+def test_a_turn_serves_a_bounded_number_of_requests(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TURN", 60.0)  # the other bound, which a busy machine reaches first
     for _ in range(2 * limits.REQUESTS):
         door.connect().send(STATUS)
     for _ in range(10):
@@ -91,14 +94,6 @@ def test_a_turn_serves_a_bounded_number_of_requests(door: Door) -> None:
     door.clients.serve()
     assert len(door.served) == 2 * limits.REQUESTS
     assert not door.clients.eager
-
-
-def test_a_request_that_came_with_its_connection_is_served_in_the_turn_that_accepts(
-    door: Door,
-) -> None:
-    door.connect().send(STATUS)
-    door.turn()
-    assert len(door.served) == 1
 
 
 def test_who_took_little_time_is_served_before_who_took_much(
@@ -120,8 +115,10 @@ def test_who_took_little_time_is_served_before_who_took_much(
     monkeypatch.setattr(Identity, "sent", lambda *_: True)
     for _ in range(3):
         door.connect().send(STATUS)
+    door.loop.turn(0)  # accepted
     door.turn()
     door.connect().send(STATUS)
+    door.loop.turn(0)
     door.turn()
     assert door.served == [1, 1, 2, 1]
 
@@ -285,6 +282,7 @@ def test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does(
 
     sock = door.connect()
     sock.send(STATUS)
+    door.turn()
     with monkeypatch.context() as patch:
         patch.setattr(door.loop, "change", no_memory)
         door.turn()

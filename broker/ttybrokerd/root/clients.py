@@ -139,10 +139,8 @@ class Clients:
             stranger = not self._placed(identity)
             refusal = self._full(identity.uid, stranger, sock.fileno())
             if refusal is None:
-                client = self._welcome(sock, identity, forked=False)
-                client.stranger = stranger
+                self._welcome(sock, identity, forked=False).stranger = stranger
                 self._strangers += stranger
-                self._turns.add(client)  # who connects asks at once, as a rule
                 return
         except OSError as error:  # guard: failed-setup-ends-one-client
             why = f"cannot be served: {error.strerror}"
