@@ -155,7 +155,8 @@ def _list(options: argparse.Namespace) -> int:
     for name in missing:
         from ttybroker.names import did_you_mean
 
-        _say(f"{name}: no port that you may use{did_you_mean(name, known)}")
+        step = did_you_mean(name, known) or f"; to see why: ttybroker check {name}"
+        _say(f"{name}: no port that you may use{step}")
     return REFUSED if missing else DONE
 
 

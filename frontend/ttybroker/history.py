@@ -129,7 +129,7 @@ def _journalctl(*words: str) -> tuple[list[str], str]:
         )
     except OSError as error:
         raise NoJournal(f"journalctl: {error.strerror}") from None
-    said = " ".join(printable(line.strip()) for line in done.stderr.splitlines())
+    said = " ".join(printable(line.strip()) for line in done.stderr.splitlines()).rstrip(".")
     if done.returncode:
         raise NoJournal(said or f"journalctl ended with status {done.returncode}")
     return done.stdout.splitlines(), said

@@ -106,8 +106,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if os.getuid() == 0:  # guard: ttyrun-caller-is-not-root
         print(
-            "ttyrun: started by root: there is no user to become; start it as the user whose "
-            "program it is, or the program without it",
+            "ttyrun: started by root: there is no user to become; start ttyrun as the user "
+            "whose program it is, or start the program alone",
             file=sys.stderr,
         )
         return 1

@@ -286,7 +286,10 @@ def test_one_port_is_listed_alone(rig: Rig, daemon: Daemon) -> None:
     assert [line.split()[0] for line in lines] == ["PORT", "ttyS1"]
     both = command(rig, "list", "ttyS1", "nope", "--json")
     assert [row["port"] for row in json.loads(both.stdout)] == ["ttyS1"]
-    assert (both.returncode, both.stderr) == (1, "ttybroker: nope: no port that you may use\n")
+    assert (both.returncode, both.stderr) == (
+        1,
+        "ttybroker: nope: no port that you may use; to see why: ttybroker check nope\n",
+    )
 
 
 def test_whose_lease_left_a_copy_is_told_while_it_is_open(rig: Rig, daemon: Daemon) -> None:

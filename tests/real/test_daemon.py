@@ -343,7 +343,8 @@ def test_a_deny_of_a_name_that_nobody_knows_denies_everybody_that_port_alone(rig
             as_user(uid, (), lambda: take(rig))
     os.close(open_fd("ttyS1", broker=str(rig.socket)))
     done = rig.prepare()
-    assert (done.returncode, done.stderr) == (1, f"{unknown}\n")
+    must = "a deny must name one that is known"
+    assert (done.returncode, done.stderr) == (1, f"{unknown}; {must}\n")
     rig.write_policy(rig.policy.read_text().replace("no-such-user", "daemon"))
     rig.reload(daemon)
     as_user(ALICE, (), lambda: take(rig))

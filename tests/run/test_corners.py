@@ -186,7 +186,8 @@ def test_why_a_pty_was_tried_is_said(rig: Rig, tmp_path: Path) -> None:
     assert status == 1
     assert errors == (
         f"ttybroker: {program}: {program} gains privilege when it starts, which a filter would "
-        "take from it; a pty cannot stand in, because no argument of the program is a port\n"
+        "take from it; a pty cannot stand in, because no argument of the program is a port; name "
+        "one there\n"
     )
 
 

@@ -559,7 +559,8 @@ def test_a_proxy_that_nobody_would_talk_to_is_refused(rig: Rig) -> None:
     status, _, errors = sh(rig, ":", "--via", "pty")
     assert status == 1
     assert errors == (
-        "ttybroker: sh: a pty cannot stand in, because no argument of the program is a port\n"
+        "ttybroker: sh: a pty cannot stand in, because no argument of the program is a port; name "
+        "one there\n"
     )
 
 

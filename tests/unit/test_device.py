@@ -151,9 +151,10 @@ def char(major: int, minor: int) -> Callable[[Path], None]:
     return lambda path: node(path, os.makedev(major, minor))
 
 
-NO_CHAR = "not a serial port: {path} is no character device"
-NO_DRIVER = "not a serial port: {path} belongs to no serial driver (/proc/tty/drivers)"
-LINK = "not a serial port: {path} is a symbolic link"
+STEP = "ask for another port (ttybroker list), or name another device in the policy"
+NO_CHAR = f"not a serial port: {{path}} is no character device; {STEP}"
+NO_DRIVER = f"not a serial port: {{path}} belongs to no serial driver (/proc/tty/drivers); {STEP}"
+LINK = f"not a serial port: {{path}} is a symbolic link; {STEP}"
 
 
 @root
@@ -252,7 +253,7 @@ def test_where_a_rule_says_pty_only_a_pty_will_do(devices: Devices, dev: Path, r
     number, reason = refused(devices, target(dev / "node", pty=True))
     assert (number, reason) == (
         errno.ENOENT,
-        f'not a serial port: {dev}/node is no pty, and its rule says class = "pty"',
+        f'not a serial port: {dev}/node is no pty, and its rule says class = "pty"; {STEP}',
     )
 
 

@@ -191,9 +191,9 @@ def test_what_the_journal_does_not_have_is_not_known(
     ("status", "said", "line"),
     [
         (1, "No journal files were opened due to insufficient permissions.\n",
-         "No journal files were opened due to insufficient permissions."),
+         "No journal files were opened due to insufficient permissions"),
         (0, "Hint: You are currently not seeing\n      messages.\n",
-         "Hint: You are currently not seeing messages."),
+         "Hint: You are currently not seeing messages"),
         (3, "", "journalctl ended with status 3"),
     ],
 )  # fmt: skip

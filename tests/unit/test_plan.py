@@ -704,7 +704,7 @@ def test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_al
         lambda: command.check(str(policy)),
     ):
         assert action() == 1
-        assert capsys.readouterr().err == f"{unknown}\n"
+        assert capsys.readouterr().err == f"{unknown}; a deny must name one that is known\n"
     assert kept(policy).read_bytes() == before
     plan, warnings = started(policy)
     assert warnings == [f"{unknown}; everybody is denied until it is known"]

@@ -303,7 +303,7 @@ class _Parser:
         if key != "deny":
             self.warnings.append(f"{error} (ignored)")
             return NOBODY
-        self.unknown.append(error)
+        self.unknown.append(f"{error}; a deny must name one that is known")
         if name in self.last:
             self.warnings.append(f"{error}; it means whom it meant in the last plan")
             return self.last[name]

@@ -283,7 +283,7 @@ class Devices:
         try:
             # guard: same-device-afresh
             if not os.path.samestat(os.fstat(seen.node), os.fstat(old)):
-                raise Refusal(errno.ENODEV, "another device has its node now")
+                raise Refusal(errno.ENODEV, "another device has its node now", advice="ask again")
             return self.open(seen)
         finally:
             seen.close()
@@ -333,15 +333,13 @@ class Devices:
     def _judge(self, target: Target, kernel_name: str, status: os.stat_result) -> None:
         if not stat.S_ISCHR(status.st_mode):  # guard: character-device
             what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no character device"
-            raise Refusal(errno.ENOENT, f"not a serial port: {target.path} is {what}")
+            raise _not_serial(f"{target.path} is {what}")
         if target.pty:  # and nothing else: it is locked by its alias
             if os.major(status.st_rdev) not in linux.PTY_SLAVES:  # guard: pty-rule
-                what = f'{target.path} is no pty, and its rule says class = "pty"'
-                raise Refusal(errno.ENOENT, f"not a serial port: {what}")
+                raise _not_serial(f'{target.path} is no pty, and its rule says class = "pty"')
             return
         if not self._serial(status.st_rdev):  # guard: serial-driver
-            what = f"{target.path} belongs to no serial driver (/proc/tty/drivers)"
-            raise Refusal(errno.ENOENT, f"not a serial port: {what}")
+            raise _not_serial(f"{target.path} belongs to no serial driver (/proc/tty/drivers)")
         if not target.console and kernel_name in self._consoles():  # guard: active-console
             what = f"{target.path} is the active console; a rule may permit that: console = true"
             raise Refusal(errno.EACCES, what)
@@ -406,16 +404,21 @@ def _not_found(error: OSError, what: str, advice: str = "") -> Refusal:
     return Refusal(of_device(error.errno), f"cannot be looked at: {text}; try later")
 
 
+def _not_serial(what: str) -> Refusal:
+    advice = "ask for another port (ttybroker list), or name another device in the policy"
+    return Refusal(errno.ENOENT, f"not a serial port: {what}", advice=advice)
+
+
 def _open_failed(error: OSError) -> Refusal:
     if error.errno == errno.EIO:
         return Refusal(errno.EIO, "the device does not answer; is it plugged in?")
+    what = f"cannot be opened: {error.strerror}"
     if error.errno == errno.EACCES:  # not for want of rights: by Landlock, or mounted nodev
-        what = f"cannot be opened: {error.strerror}"
         advice = "if a reload brought this device into the policy, restart the daemon"
         return Refusal(errno.EACCES, what, advice=advice)
-    gone = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP)
-    number = errno.ENODEV if error.errno in gone else of_device(error.errno)
-    return Refusal(number, f"cannot be opened: {error.strerror}")
+    if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP):
+        return Refusal(errno.ENODEV, what, advice="is it plugged in?")
+    return Refusal(of_device(error.errno), what, advice="try later")
 
 
 def _read(path: str) -> str:

@@ -28,7 +28,8 @@ class Holds:
         now = time.monotonic()
         self._all = {key: hold for key, hold in self._all.items() if hold[0] > now}
         if len(self._all) >= MOST:  # guard: bounded-holds
-            raise Refusal(errno.EDQUOT, f"{MOST} ports are kept from users already")
+            what = f"{MOST} ports are kept from users already"
+            raise Refusal(errno.EDQUOT, what, advice="revoke it without --hold, or try later")
 
     def add(self, device: int, uid: int, seconds: float) -> None:
         """Keep the device from this user for so long from now on."""

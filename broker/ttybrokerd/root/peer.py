@@ -66,7 +66,8 @@ def acts_for(caller: Identity, pid: int) -> Holder:
     Raises Refusal EACCES otherwise.
     """
     if not owns(caller.uid, pid):  # guard: owner-of-the-named-process
-        raise Refusal(errno.EACCES, f"process {pid} does not exist, or belongs to another user")
+        what = f"process {pid} does not exist, or belongs to another user"
+        raise Refusal(errno.EACCES, what, advice="name one of yours")
     return Holder(caller.uid, "", pid, processes.program(pid))
 
 

@@ -127,7 +127,7 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
         words[1:] = [replace(word, paths, lines[-1].path) for word in words[1:]]
     if not named:
         reason = f"{why}; " if why else ""
-        what = "a pty cannot stand in, because no argument of the program is a port"
+        what = "a pty cannot stand in, because no argument of the program is a port; name one there"
         raise OSError(errno.EINVAL, f"{job.argv[0]}: {reason}{what}")
     broker.close()
     outlive_signals()

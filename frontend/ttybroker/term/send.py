@@ -40,5 +40,6 @@ class Sender:
         finally:
             os.set_blocking(port, False)
         if status != 0:
-            say(f"{self._path}: not sent; sz ended with status {status}")
+            what = f"not sent: sz ended with status {status}"
+            say(f"{self._path}: {what}; does rz run at the far end?")
         return status
