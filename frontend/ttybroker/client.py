@@ -689,7 +689,7 @@ def _mask(value: object) -> object:
 def _silent(path: str | None) -> BrokerUnavailable:
     if path is None:
         return BrokerUnavailable(errno.ECONNREFUSED, "the broker does not answer")
-    what = f"the broker at {path} does not answer: systemctl status ttybroker.service"
+    what = f"the broker at {path} does not answer; see: systemctl status ttybroker.service"
     return BrokerUnavailable(errno.ECONNREFUSED, what)
 
 

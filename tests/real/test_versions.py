@@ -200,7 +200,9 @@ def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(
             with pytest.raises(BrokerError) as caught, client.connect(str(rig.socket)) as broker:
                 ask(broker)
             assert caught.value.errno == errno.ECONNREFUSED
-            assert str(caught.value).endswith("does not answer: systemctl status ttybroker.service")
+            assert str(caught.value).endswith(
+                "does not answer; see: systemctl status ttybroker.service"
+            )
     finally:
         daemon.process.send_signal(signal.SIGCONT)
     os.close(open_fd("ttyS0", broker=str(rig.socket), wait=5))

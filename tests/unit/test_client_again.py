@@ -398,7 +398,7 @@ def test_a_daemon_that_does_not_answer_is_given_its_time_and_no_more(
         assert 0.7 <= time.monotonic() - before < 5
         answered.set()
     assert str(caught.value) == (
-        f"the broker at {path} does not answer: systemctl status ttybroker.service"
+        f"the broker at {path} does not answer; see: systemctl status ttybroker.service"
     )
 
 
@@ -414,7 +414,7 @@ def test_every_question_has_a_limit(
     monkeypatch.setattr(client, limit, 0.2)
     answered = threading.Event()
     with Daemons(path, lambda _: answered.wait(20)), connect(path) as asker:
-        with pytest.raises(BrokerUnavailable, match="does not answer: systemctl status"):
+        with pytest.raises(BrokerUnavailable, match="does not answer; see: systemctl status"):
             ask(asker)
         answered.set()
         assert asker.fileno() == -1  # a late answer is none to the next question
@@ -445,7 +445,10 @@ def test_a_daemon_too_stopped_to_be_connected_to_is_given_up(
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(path)
         listener.listen(0)
-        with connect(path), pytest.raises(BrokerUnavailable, match="does not answer: systemctl"):
+        with (
+            connect(path),
+            pytest.raises(BrokerUnavailable, match="does not answer; see: systemctl"),
+        ):
             connect(path)
 
 

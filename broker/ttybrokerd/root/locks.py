@@ -92,7 +92,7 @@ class LockFiles:
         Until `confirm`, a broker that comes after this one will know that nobody got the port.
 
         Raises Refusal: EBUSY if another live process holds it or it is no lock file at all; ENOSPC,
-        EDQUOT, EROFS or EIO if the directory is full, read-only or broken.
+        EROFS or EIO if the directory is full, read-only or broken.
         """
         name, replaced = f"LCK..{device}", ""
         for _ in range(8):  # as often as others may win the race for a stale lock
