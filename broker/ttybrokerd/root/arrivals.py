@@ -1,7 +1,7 @@
 """Requests that wait for a device that is not there: it is looked for when a name has come.
 
-The table has them (`Table.miss`). Watched are the directories through which their names lead. Names
-come there by root's hand alone, or else looks would be for anybody to have.
+The table has them (`Table.miss`). The directories through which their names lead are watched. Only
+root can make a name there, so nobody else can cause a look.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Arrivals:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     return Refusal.out_of_means(error)
                 # guard: look-for-a-lost-directory
-                self._news = True  # it went meanwhile
+                self._news = True  # the directory went meanwhile
                 continue
             # guard: look-after-a-new-watch
             self._news = self._news or watch not in self._watched

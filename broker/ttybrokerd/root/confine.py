@@ -1,7 +1,7 @@
 """The root side gives up what its job does not need, before it reads a client's first byte.
 
 Every step is verified by what the kernel says afterwards (/proc/self/status), not by what was asked
-of it. A step that did not take is the end. All of the steps are in this module.
+of it. If a step had no effect, the process ends. All of the steps are in this module.
 
 What the job needs: CAP_SYS_ADMIN to hang up a terminal (TIOCVHANGUP, drivers/tty/tty_io.c) and to
 open one that somebody made exclusive; CAP_DAC_OVERRIDE because udev may give a node to anybody, and
@@ -27,7 +27,7 @@ CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # by execve nor by setuid), NO_CAP_AMBIENT_RAISE, KEEP_CAPS not, and all four locked.
 SECUREBITS = 0x01 | 0x04 | 0x40 | 0x02 | 0x08 | 0x20 | 0x80
 AMBIENT = 0x40 | 0x80  # those of ambient capabilities, of which none is left to raise
-LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: fork is not there at all
+LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: the filter has no fork
     # guard: descriptor-limit
     (resource.RLIMIT_NOFILE, 16384),  # clients and four a lease, with room
     (resource.RLIMIT_CORE, 0),  # guard: no-core
@@ -35,8 +35,8 @@ LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: fork is
 )
 FILE_SIZE = 4096  # bytes; a lock file has 11
 
-# What Landlock leaves, for all that is beneath a directory. Rights to change a directory are for
-# the lock files alone; of /sys only what says which port is a console, or an empty slot.
+# What Landlock leaves, for all that is beneath a directory. Only the directory of the lock files
+# may be changed. Of /sys only that part can be read which tells consoles and empty slots.
 READ = landlock.READ_FILE
 KERNEL_FILES = {"/proc": READ | landlock.READ_DIR, "/sys/devices": READ, logins.UTMP: READ}
 LOCKS = READ | landlock.WRITE_FILE | landlock.MAKE_REG | landlock.REMOVE_FILE
@@ -54,8 +54,8 @@ class NotConfined(RuntimeError):
 class Places(Value):
     """Where in the file system the job is done.
 
-    `locks` is a directory. `devices` are nodes, and `plan` is a file: others in the same directory
-    may take their place. `socket` is to be removed at the end.
+    `locks` is a directory. `devices` are nodes, and `plan` is a file. Another may take the place of
+    each in the same directory. `socket` is removed at the end.
     """
 
     locks: str
@@ -84,7 +84,7 @@ class Bounds(Value):
     filter: bytes  # struct sock_filter, one after the other
 
     def close(self) -> None:
-        """Give back what they are made of, in a process that is not to be confined."""
+        """Close their descriptors, in a process that is not to be confined."""
         if self.files.descriptor >= 0:
             os.close(self.files.descriptor)
 
@@ -173,15 +173,15 @@ def _lock_securebits() -> None:
 
 
 def _mask(capabilities: tuple[int, ...]) -> int:
-    """As the kernel shows a set of them."""
+    """Return a set of them as the kernel shows it."""
     return sum(1 << number for number in capabilities)
 
 
 def cut_bounding_set(keep: tuple[int, ...]) -> None:
     """Drop what the kernel says is in the bounding set and the job does not need.
 
-    python-prctl's list ends where its build did. What systemd has dropped cannot be dropped again
-    without CAP_SETPCAP.
+    python-prctl knows none that is newer than its build. What systemd has dropped cannot be
+    dropped again without CAP_SETPCAP.
     """
     held = int(status()["CapBnd"], 16)
     for number in range(held.bit_length()):

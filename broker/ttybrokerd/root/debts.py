@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Debt(Value):
-    """What one device is owed; by its inode, for another adapter may get the same number.
+    """What one device is owed. Its inode tells which: another adapter may get the same number.
 
     `exclusive`: the exclusive flag of a dead copy may still be set.
     """

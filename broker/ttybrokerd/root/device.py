@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # guard: no-link-at-the-open, no-controlling-terminal
 OPEN_FLAGS = os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 QUEUE = "/run/udev/queue"  # is there while udev has work: systemd, src/libudev/libudev-queue.c
-NAMING = 5.0  # seconds that it may take for that, if ever, and if it is not at work
+NAMING = 5.0  # seconds for its links to come, if it is not at work
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
 CLOSING_PAUSE = 0.05  # seconds
 
@@ -114,7 +114,7 @@ class Devices:
         return target.replace(path=self.path(target.name, target.alias))
 
     def directories(self, target: Target) -> set[str]:
-        """Return where a name must come for this one to mean a device that is there."""
+        """Return the directories in which a name may come that lets this one mean a device."""
         alias, way = target.alias, list[str]()
         if alias is not None and not words.are(alias):
             try:
@@ -158,8 +158,8 @@ class Devices:
     def named(self, path: str) -> bool:
         """Return whether udev has made its links to this node, or will make none.
 
-        What it noted of the device that had this number before is older than the node. Of the times
-        of a node udev changes one, and who writes to the device the other.
+        udev's note of an earlier device with this number is older than the node. The node's age is
+        the lesser of two times: udev changes one, and who writes to the device changes the other.
         """
         try:
             node = os.stat(path)
@@ -322,8 +322,8 @@ class Devices:
         return link.rpartition("/")[2]
 
     def _check_words(self, target: Target, kernel_name: str) -> None:
-        """By the number of the node that was looked at: since it was found by its words, another
-        device may have come in its place."""
+        """Ask by the number of the node that was looked at: another device may have come in the
+        place of the one that was found by its words."""
         wanted = target.alias
         # guard: words-of-the-very-node
         if wanted is not None and words.are(wanted) and not self.fits(kernel_name, wanted):
@@ -357,8 +357,8 @@ class Devices:
 
 
 class Glance(Devices):
-    """The ports as they are for one list. Each is asked once what it is: else each alias with words
-    would ask all of them."""
+    """The ports as they are for one list. Each is asked only once what it is, although each alias
+    with words has all of them asked."""
 
     def __init__(self, devices: Devices) -> None:
         self.__dict__.update(devices.__dict__)

@@ -44,8 +44,8 @@ class Ends:
     def hear(self, lease: Lease, descriptor: int, pid: int = 0) -> None:
         """Hear of this lease from now on.
 
-        `descriptor` is of its node. While the broker has a copy of the holder's open, nothing can
-        be missed. `pid`: the holder's process, if the lease has no pidfd of it; 0: unknown.
+        `descriptor` is of its node. While the broker has a copy of the holder's description,
+        nothing is missed. `pid`: the holder's process, if the lease has no pidfd of it; 0: unknown.
         Blocks on no device. Raises OSError when the kernel is out of watches: inotify(7).
         """
         lease.watch = self._inotify.closes(descriptor, lambda: self._on_close(lease))

@@ -1,7 +1,7 @@
 """Refusals and cut-offs in the log: the first few of a user in a second, and a count of the rest.
 
-A client can be refused ten thousand times a second. The journal drops what a unit writes too much
-of (journald.conf(5), RateLimitBurst=), whoever it is about; so a grant would be lost with them.
+A client can be refused ten thousand times a second. If a unit writes too much, the journal drops
+records (journald.conf(5), RateLimitBurst=), whoever they are about. So a grant's could be lost.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LINES = 10  # of one user's in a second
 SECOND = 1.0
-USERS = 256  # that are counted one by one; what is refused to others is counted together
+USERS = 256  # with a count each; the refusals of all others are counted together
 OTHERS = -1
 
 

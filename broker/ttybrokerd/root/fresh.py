@@ -1,4 +1,4 @@
-"""Whether a plan still holds: what it was made from is as it was, and this is what it was made for.
+"""Whether a plan still holds: nothing that it was made from has changed, and it is for this system.
 
 Also where policies and their plans are.
 """
@@ -35,20 +35,20 @@ def policy_path(named: str | None) -> str:
 def kept_at(directory: str, policy: str) -> str:
     """Return where the plan for this policy is kept.
 
-    If two policies have the same checksum, the plan tells.
+    Two policies may have the same checksum. The plan tells whose it is.
     """
     return f"{directory}/plan.{crc32(os.fsencode(policy)):08x}"
 
 
 def made_for() -> str:
-    """Return what a plan of this process is good for. Its libraries are among the stamps."""
+    """Return the system that a plan of this process is for. Its libraries are among the stamps."""
     system = os.uname()
     mode = "development" if sys.flags.dev_mode else "production"
     return f"{VERSION} {mode} {system.release} {system.machine} {sys.executable} {sys.version}"
 
 
 def listing(names: list[str]) -> bytes:
-    """What a TEXT of a directory is the checksum of."""
+    """Return the text of a directory, whose checksum a TEXT has."""
     return os.fsencode("\0".join(sorted(names)))
 
 

@@ -72,7 +72,7 @@ class Judge:
         return self.is_admin(who) or self.plan.allows_something(who.uid, self.groups(who))
 
     def of(self, who: Identity, devices: Devices | None = None) -> Ruling:
-        """Return what the plan says of this caller, as of now. `devices`: of a list's look."""
+        """Return what the plan says of this caller, as of now. `devices`: those of one list."""
         return Ruling(self.plan, devices or self._devices, who, self.groups(who), self._denying,
                       sits=self.sits(who.uid), alone=self._alone)  # fmt: skip
 

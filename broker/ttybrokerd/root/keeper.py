@@ -1,8 +1,8 @@
 """Which lease goes into systemd's store, and when.
 
-systemd does what its services notify it of before it answers anybody else, so leases of one port in
-a loop kept `systemctl` waiting for a minute (systemd 257, one slow processor). So some go into the
-store at once, before they are answered. Any further one waits until it has lasted a moment.
+systemd reads the messages of its services before it answers anybody else. Leases of one port in a
+loop kept `systemctl` waiting for a minute (systemd 257, one slow processor). So only some go into
+the store at once, before they are answered. Any further one waits until it has lasted a moment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.store import Store
 
 BURST = 16  # leases that go into the store at once
-PACE = 0.1  # seconds in which one more may; each comes with a message when it ends, too
+PACE = 0.1  # seconds in which one more may; systemd gets a second message when it ends
 YOUNG = 0.1  # seconds that any other lasts before it does
 
 

@@ -311,8 +311,8 @@ def is_exclusive(tty: int) -> bool:
 
 
 def unsent(descriptor: int) -> int:
-    """Bytes in a terminal's output queue: tty_ioctl(4), TIOCOUTQ. Of a socket, what its messages
-    take that the peer has not read: SIOCOUTQ, the same number; net/unix/af_unix.c, unix_ioctl()."""
+    """Bytes in a terminal's output queue: tty_ioctl(4), TIOCOUTQ. Of a socket, the memory of the
+    messages that the peer has not read: SIOCOUTQ, the same number; af_unix.c, unix_ioctl()."""
     return int(_INT.unpack(fcntl.ioctl(descriptor, TIOCOUTQ, bytes(_INT.size)))[0])
 
 

@@ -34,7 +34,7 @@ class Taken(Value):
     """How a lock was taken.
 
     `replaced` says what was there and was not believed, "" if nothing was. `root_stale`: that was
-    root's. So a broker may have made it that is gone, and the process it was made for may still
+    root's. A broker that is gone may have made it, and the process that it was made for may still
     have the port.
     """
 
@@ -68,7 +68,7 @@ class LockFiles:
         self._fd = _open_directory(directory)
         # by device, the other name of its lock, and whom it names
         self._unconfirmed: dict[str, tuple[str, int]] = {}
-        self._root_stale: set[str] = set()  # devices that are to be hung up before anybody's
+        self._root_stale: set[str] = set()  # devices that are to be hung up before anybody has them
         self._clock = Clock()
         self._salt = ""
         self._counter = 0
@@ -266,7 +266,7 @@ class LockFiles:
             try:
                 descriptor = os.open(name, flags, 0o644, dir_fd=self._fd)
                 break
-            # Somebody saw the last names and made the next ones.
+            # Somebody guessed these names from the last ones, and made them.
             except FileExistsError:  # guard: guessed-temporary-names
                 self._salt = ""
             except OSError as error:
@@ -432,7 +432,7 @@ class LockFiles:
             self._put_back(aside, name)
             wrong = refusal.number == errno.EBUSY
             raise (self._no_lock(name, "not a regular file") if wrong else refusal) from None
-        except FileExistsError:  # a third one has it already, and will find us refusing
+        except FileExistsError:  # a third program has locked it meanwhile
             return None
         except OSError as error:
             raise self._failed(error) from None

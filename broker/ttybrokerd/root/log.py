@@ -4,7 +4,7 @@ To the journal in its native protocol where there is one (systemd.io/JOURNAL_NAT
 else a line on standard error, or to syslog(3) where standard error is somebody's screen.
 Values that a client chose cannot forge a field or a line: everything but printable ASCII
 is escaped, and quotes are.
-Writing never blocks: what cannot be written at once is dropped, counted, and owned up to.
+Writing never blocks. What cannot be written at once is dropped, and a later record has the count.
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def _nonblocking_stderr() -> int:
-    """Standard error, or for a pipe or terminal an open file description of our own of it:
-    O_NONBLOCK belongs to the description, and the other is shared with whoever started us.
-    Only what is open for writing is opened again, or root's rights would be lent to a reader.
+    """Standard error; if it is a pipe or terminal, opened anew: O_NONBLOCK belongs to the open file
+    description, and the first one is shared with whoever started us. What is open for reading alone
+    is not opened anew, because root's rights would make it writable.
     """
     number = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
     try:

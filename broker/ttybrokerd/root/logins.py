@@ -1,9 +1,9 @@
 """Logins on serial ports: a getty that waits for somebody, or somebody who has logged in.
 
 A getty makes no lock file and no flock. Where there is a utmp(5), it writes itself into that. The
-file may be stale, so it is a hint only. The kernel's word is that the port is the getty's
-controlling terminal: proc_pid_stat(5), tty_nr. Where there is no utmp, as on Debian 13, every
-process is asked for its terminal.
+file may be stale, so it is a hint only. What counts is the kernel's word that the port is the
+getty's controlling terminal: proc_pid_stat(5), tty_nr. Where there is no utmp, as on Debian 13,
+every process is asked for its terminal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ttybrokerd.root.paced import Paced
 from ttybrokerd.root.processes import process
 
 UTMP = "/run/utmp"
-INIT_PROCESS, USER_PROCESS = 5, 7  # a getty starting; between them one that waits; somebody is in
+INIT_PROCESS, USER_PROCESS = 5, 7  # from a getty that starts to somebody who is in
 LINGER = 0.5  # seconds after which a login that was seen is over: systemd hangs its port up first
 _RECORD = struct.Struct("hi32s")  # and more: bits/utmp.h of glibc
 # Where a time is 64 bits wide in it the record is longer: bits/wordsize.h, TIME64_COMPAT32.

@@ -35,8 +35,8 @@ class Names:
     def leading_to(self, node: str) -> list[str]:
         """Return the aliases whose links lead to the device of this node.
 
-        One that others than root could redirect may be a name of any. It is not followed: it could
-        lead through a file system that never answers.
+        An alias that others than root could redirect is taken for a name of every device. It is not
+        followed: it could lead through a file system that never answers.
         """
         self._look_up()
         found = list(self._by_path.get(node, ()))
@@ -45,7 +45,7 @@ class Names:
         return found + self._unsafe
 
     def leading_elsewhere(self, names: Iterable[str]) -> bool:
-        """Return whether there are links beside these names."""
+        """Return whether some alias that is a link is not among these names."""
         self._look_up()
         return not self._links <= set(names)
 

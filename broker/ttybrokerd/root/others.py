@@ -74,9 +74,9 @@ def excused(
 ) -> bool:
     """Return whether dead copies hold all of these flocks, on a port that is not leased.
 
-    A flock is a dead copy's if this broker took it, or one of the users `ghosts`, who may have dead
-    copies. If the process has ended, it is a dead copy's only where there is one: `dead`, by
-    default if there are `ghosts`. What cannot be told is no excuse.
+    The users `ghosts` may have dead copies. A flock is a dead copy's if one of them took it, or
+    this broker. If the process that took it has ended, `dead` decides: whether there is a dead
+    copy, by default whether there are `ghosts`. If nobody can tell who took them, the answer is no.
     """
     dead = bool(ghosts) if dead is None else dead
     for taker in takers or ():

@@ -19,11 +19,11 @@ exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte or
               flags u8), uids, their rules, gids, their rules
 
 A text is a u32 length and that many bytes of UTF-8. Lists of uids and gids are u32, ascending.
-A port is what rules say in `port`; where these have words that say what the device is, it is
-`port`, a space, + or - (they allow or deny) and the words. For each, `everybody`, and beside each
-uid and gid, is the first rule that names them (NONE: no rule does), so that a decision does not
-walk the rules. What is UNNAMED decides where no other port fits; where there is one, the words of
-aliases are ports, too. Who sits at a seat that is number n has the gid SEATS + n.
+The name of a port is the `port` of a rule. If the rule has words that say what the device is, a
+space, + or - (it allows or denies) and the words follow. A port has in `everybody` the first rule
+that names everybody, and beside each uid and gid the first that names it (NONE: no rule does). So a
+decision does not walk the rules. An UNNAMED port decides where no other fits. If there is one, the
+words of aliases are ports too. Whoever sits at seat number n has the gid SEATS + n.
 """
 
 from __future__ import annotations

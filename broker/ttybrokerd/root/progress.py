@@ -1,6 +1,6 @@
 """Requests that are told why they wait, each time that it changes, ten times a second at most.
 
-Only those that ask for it are: PROGRESS. A device that is slow is the table's to tell (`Tell`).
+Only those that ask for it (PROGRESS) are told. The table tells of a slow device (`Tell`).
 """
 
 from __future__ import annotations

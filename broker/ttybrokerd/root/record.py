@@ -1,4 +1,4 @@
-"""A lease in bytes, for the next broker: what of it no descriptor tells.
+"""A lease in bytes, for the next broker: all that its descriptors do not tell.
 
 Values in, bytes out, and back; docs/protocol.md has the form. Version 2 is written. Version 1, of
 commit 7778755, is read too. Whatever is not exactly a record raises `NoRecord`, and nothing else
@@ -162,8 +162,8 @@ def _check(record: Record, expires: float) -> None:
 def _of_tcgetattr(data: bytes) -> Settings:
     """Return the settings of a record of version 1, which are those of tcgetattr(3).
 
-    Its speeds are codes, and from glibc 2.42 on bits a second. Of a free speed it has only the code
-    that says so.
+    Its speeds are codes; from glibc 2.42 on they are bits a second. For a speed that has no code of
+    its own it has only the code that says so.
     """
     iflag, oflag, cflag, lflag, ispeed, ospeed, characters = _TERMIOS.unpack(data)
     into, out = _code(ispeed), _code(ospeed)

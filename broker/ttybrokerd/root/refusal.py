@@ -53,16 +53,16 @@ class Refusal(Exception):
 class Denied(Refusal):
     """The policy says no to this caller, whatever the device does.
 
-    `for_now`: it allows him the port, and something that may change is missing.
+    `for_now`: it allows him the port, but something is missing that may yet come.
     """
 
     for_now = False
 
 
 class Absent(Refusal):
-    """No device has the name now, or another than before. Who is patient may wait for one.
+    """No device has the name now, or another has it than before. A request may wait for one.
 
-    `again`: in so many seconds it may be there though no name has come; None: then one will.
+    `again`: look again in so many seconds, although no name comes; None: a name will come first.
     """
 
     again: float | None = None

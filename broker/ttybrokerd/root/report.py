@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Row(Value):
-    """A port as it looks to anybody; who leased it is the table's to say, by its device number."""
+    """A port as it looks to anybody. The table says who leased it, by its device number."""
 
     rdev: int | None  # None: no device, or none that may be opened
     port: wire.PortInfo
@@ -72,8 +72,8 @@ class Look(Value):
         return Row(seen.rdev, port)
 
     def _seen(self, name: str, decision: Decision) -> Seen:
-        """Look at the port as an open does. Raises Refusal as that does, but of what the policy
-        denies an admin sees more."""
+        """Look at the port as an open does. Raises Refusal as that does, but shows an admin what
+        the policy denies, too."""
         try:
             self.ruling.check(decision)
             return self.ruling.look(unresolved(name, decision), str(decision.rule))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class Ruling:
-    """By the plan that was in force when it was made. So it is for what is done at once: an open,
-    or a list, which judges each port as an open does.
+    """What the plan that was in force when this was made says. So it is for what is done at once:
+    an open, or a list, which judges each port as an open does.
 
     `groups` are the caller's, and the numbers of his seats. `denying` are the aliases that deny
     somebody, and their devices. `sits`: he has the active session at the machine. `alone` as in
@@ -123,8 +123,8 @@ class Ruling:
                 raise _denied(decision, denied(decision))
 
     def note(self, paths: Iterable[str]) -> None:
-        """Note of all these nodes whether udev has made its links, so that for a list the links
-        are followed once, after that."""
+        """Note for each of these nodes whether udev has made its links. So the links of a list are
+        followed once, after that."""
         if self._denying or (self._aliases and self.plan.worded):
             for path in paths:
                 self._is_named(path)
@@ -134,8 +134,8 @@ class Ruling:
         return self.plan.decide(self._uid, self._groups, name, kernels=True)
 
     def _is_named(self, path: str) -> bool:
-        """Return whether udev has made its links to this node. What was followed before this was
-        asked counts no more, for udev may be done in between."""
+        """Return whether udev has made its links to this node. Links that were followed earlier are
+        followed again, because udev may have made them in between."""
         if path not in self._named:
             self._named[path] = self._devices.named(path)
             self._denying.forget()

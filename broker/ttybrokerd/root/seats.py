@@ -21,8 +21,8 @@ MOST_SEATS = 64
 
 
 def make_place() -> None:
-    """Make the directory, for logind may come later: Landlock lets nobody read what is not there
-    when a process is confined."""
+    """Make the directory, because logind may come later. A confined process cannot read what was
+    not there when Landlock confined it."""
     try:
         os.mkdir(TOP)
         os.chmod(TOP, 0o755)

@@ -124,8 +124,8 @@ def put_back(
 ) -> list[str]:
     """Set all of it, whatever the holder left; return which steps failed, each with its cause.
 
-    Not `discipline`: but for that, and so without waiting. Not `terminal`: but for termios and
-    the window, which somebody else has set by now.
+    Without `discipline` all but that is set, and so nothing waits. Without `terminal` all is set
+    but termios and the window, which somebody else has set by now.
     """
     failed = []
     for what, step in (*_CLEAN[not discipline :], *_steps(settings, terminal)):
@@ -137,8 +137,8 @@ def put_back(
 
 
 def keep_lines(tty: int, settings: Settings) -> None:
-    """Have the lines stay as they are at a hang-up, by the terminal settings alone: all of it is
-    put back after that, and until then a writer may keep the processor busy. Raises OSError."""
+    """Have the modem lines stay as they are at a hang-up. Set termios alone: the rest is put back
+    after the hang-up, and until then a writer may keep the processor busy. Raises OSError."""
     _put(tty, linux.TCSETS2, settings.without_hupcl().termios)
 
 
@@ -151,7 +151,7 @@ def holds(tty: int, settings: Settings) -> bool:
 
 
 def _steps(settings: Settings, terminal: bool) -> list[tuple[str, Callable[[int], object]]]:
-    """The order counts: what a speed means is the serial flags' to say."""
+    """The order counts: the serial flags say what a speed means."""
     steps: list[tuple[str, Callable[[int], object]]] = [("break", _end_break)]
     serial, rs485 = settings.serial, settings.rs485
     if serial is not None:
@@ -187,8 +187,8 @@ def _end_discipline(tty: int) -> None:
 
 
 def _end_stop(tty: int) -> None:
-    """Output may be stopped by tcflow(3), or since an XOFF came: only who stops it by hand can
-    start it in either case (tty_io.c, start_tty())."""
+    """Output may be stopped by tcflow(3), or because an XOFF came. Only who stops it by hand can
+    then start it in both cases (tty_io.c, start_tty())."""
     fcntl.ioctl(tty, termios.TCXONC, termios.TCOOFF)
     fcntl.ioctl(tty, termios.TCXONC, termios.TCOON)
 
@@ -233,7 +233,7 @@ def _with(data: bytes, kind: str, at: int, value: int) -> bytes:
 
 
 def _asked(tty: int, number: int, size: int) -> bytes | None:
-    """What the device says; None if it is none that could."""
+    """What the device says; None if this kind of device has no such thing."""
     try:
         return fcntl.ioctl(tty, number, bytes(size))
     except OSError as error:

@@ -5,9 +5,8 @@ sealed memfd with the rest (record.py). It passes them, after the socket, to a d
 started again: sd_listen_fds(3). Nobody who has a port notices anything. Without a store, or with a
 full one, the lock file and the flock tell the next daemon who has the port.
 
-Nothing here waits for systemd. What its socket does not take at once is sent later. What comes back
-is sorted by what it is, not by what it should be. It is believed only if every piece fits the
-others.
+Nothing here waits for systemd. What its socket does not take at once is sent later. Each descriptor
+that comes back is asked what it is. A lease is believed only if every piece fits the others.
 """
 
 from __future__ import annotations

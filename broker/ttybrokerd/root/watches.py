@@ -1,8 +1,8 @@
 """Lists that stay open: each is answered again when something has changed, ten times a second at
 most.
 
-What the table knows and which nodes there are comes by events. Nothing tells of what others lock:
-that is looked for every RENEW seconds, while somebody watches.
+Events tell of changes in the table, and of nodes that come and go. No event tells of the locks of
+others, so they are looked for every RENEW seconds, while somebody watches.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Watches:
         watch.seen = -1
 
     def _show(self, watch: Watch, now: float) -> None:
-        """Answer, if that is another answer than the last one; or first go on with that."""
+        """Go on with the last answer; if that is whole, send another where something changed."""
         assert watch.rows is not None
         watch.due = now + PACE
         if watch.rest is None:
@@ -185,8 +185,8 @@ class Watches:
         return [row.port for row in now]
 
     def _send(self, watch: Watch) -> None:
-        """Send what is left of an answer, in as many messages as it needs. Who does not read gets
-        the others later. If it has none of them yet, it gets a newer answer instead."""
+        """Send what is left of an answer, in as many messages as it needs. A client that does not
+        read gets the rest later, or a newer answer if it has got none of this one."""
         while watch.rest is not None:
             part = report.part(watch.rest, 0, watch.client.version)
             if not watch.client.answer(part, patient=True):

@@ -1,7 +1,7 @@
 """What may block, and how the loop gets on meanwhile.
 
-A device can keep open() or close() for 30 seconds. Two ways to deal with that, for no thread may
-ever wait for a device while clients wait for it:
+A device can keep open() or close() for 30 seconds. No thread may wait for a device while clients
+wait for that thread. There are two ways:
 
 `submit`: in a thread of its own, for what is likely to take its time: ending a lease, looking
 through all ports, reading the policy again.
@@ -9,9 +9,9 @@ through all ports, reading the policy again.
 `soon`: in the loop's thread, between two turns. Opening a port is over in some microseconds as
 a rule, and handing it to another thread and back would cost twice as much as doing it. The
 exception is watched for: when the job takes longer than PATIENCE, a thread that stood by takes
-the loop over, and the one that is stuck only hands in its result, whenever that is. The watch
-is a timer signal which nothing but the standby's sigwait(2) receives; setting the timer is the
-dearest part of it, so that is done once for all the jobs within its time.
+the loop over, and the one that is stuck only hands in its result, whenever that is. A timer signal
+is the watch. Nothing but the standby's sigwait(2) receives it. To set the timer costs the most, so
+that is done once for all the jobs within its time.
 
 Either way there is one leader at a time, and all state but the jobs' own is the leader's.
 
@@ -46,7 +46,7 @@ STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 
 class LeftBehind(BaseException):
-    """This thread is not the leader any more: up and out, touching nothing."""
+    """This thread is not the leader any more: it must leave, and touch nothing."""
 
 
 class Workers:
