@@ -155,7 +155,8 @@ class Leases:
             self.holds.add(lease.key, lease.uid, hold)
         by_admin = self._judge.is_admin(client.identity)
         for request in self._withdrawn_with(lease, by_admin=by_admin, all_of_them=hold > 0):
-            refusal = Refusal(errno.ECANCELED, "the port was taken back from you meanwhile")
+            what = "the port was taken back from you meanwhile"
+            refusal = Refusal(errno.ECANCELED, what, advice="ask again")
             self._do(self.table.refuse(lease.key, request, refusal))
             lease.withdrawn += 1
         lease.revokers.append(client)
@@ -348,7 +349,7 @@ class Leases:
         # A slow open may end when the lease is over and another user has the port.
         # guard: join-of-the-very-lease
         if self._all.get(lease.key) is not lease or not self._held(lease.key):
-            refusal = Refusal(errno.EIO, port.ENDED)
+            refusal = port.ended()
         if isinstance(result, int) and refusal is not None:  # guard: join-within-limits
             os.close(result)
             result = refusal

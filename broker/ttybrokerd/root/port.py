@@ -32,7 +32,6 @@ DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of 
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
 LOOK = 0.001  # seconds after which to look whether somebody has set it again
 LOOKS = 5
-ENDED = "the port was taken back from this session meanwhile"
 GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is gone
 
 
@@ -161,7 +160,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
     holder, watcher = -1, lease.watcher
     try:
         if watcher is None:  # guard: no-join-of-an-ended-lease
-            raise Refusal(errno.EIO, ENDED)
+            raise ended()
         if len(linux.listed(watcher.fileno())) >= DESCRIPTIONS:
             what = f"this session has it open {DESCRIPTIONS} times already"
             raise Refusal(errno.EDQUOT, what, advice="close some of them first")
@@ -173,7 +172,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
         if holder >= 0:
             os.close(holder)
         if isinstance(error, ValueError):  # a worker has closed it meanwhile
-            return Refusal(errno.EIO, ENDED)
+            return ended()
         return error if isinstance(error, Refusal) else _broken(error)
     finally:
         seen.close()
@@ -333,6 +332,13 @@ def _drain(guard: int, limit: float) -> None:
         time.sleep(DRAIN_LOOK)
 
 
+def ended() -> Refusal:
+    """Return the refusal of an open that joins a lease which is over by now."""
+    what = "the port was taken back from this session meanwhile"
+    return Refusal(errno.EIO, what, advice="ask again")
+
+
 def _broken(error: OSError) -> Refusal:
     number = error.errno or errno.EIO
-    return Refusal(of_device(number), f"cannot be set up: {os.strerror(number)}")
+    what = f"cannot be set up: {os.strerror(number)}"
+    return Refusal(of_device(number), what, advice="is it plugged in?")

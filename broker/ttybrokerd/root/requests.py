@@ -212,7 +212,7 @@ class Requests:
         if request.uid is not None and request.uid != uid:  # guard: claimed-groups
             if not self._judge.is_admin(who):  # guard: check-others-is-for-admins
                 what = "only root and the policy's admins may ask about other users"
-                raise Refusal(errno.EACCES, what)
+                raise Refusal(errno.EACCES, what, advice="ask one of them")
             uid, gids = request.uid, frozenset(request.groups)
         asked = peer.Identity(uid, who.gid, gids, pid=0)
         ruling = self._judge.of(asked)
