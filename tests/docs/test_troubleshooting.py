@@ -443,6 +443,15 @@ def a_mistake_in_the_policy(rig: Rig) -> str:
 
 
 @provoke
+def a_start_with_a_mistake_in_the_policy(rig: Rig) -> str:
+    rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = "alice"\n')
+    daemon = rig.daemon(*rig.arguments)
+    line = refused(rig)
+    daemon.stop(settled=False)
+    return line
+
+
+@provoke
 def a_name_that_nobody_has(rig: Rig) -> str:
     rig.write_policy('[[rule]]\nport = "ttyS*"\nallow = ["root", "alcie"]\n')
     return started(rig, "--check", *rig.arguments[:2])

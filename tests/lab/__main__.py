@@ -1,7 +1,7 @@
 """`make lab`: build a guest with real serial drivers, install ttybroker in it, test it there.
 
     make lab                                              everything, in both flavours
-    make lab LAB_TESTS=tests/lab/guest/test_usb.py        one file (or several, or FILE::TEST)
+    make lab LAB_TESTS=tests/lab/guest/test_uart.py       one file (or several, or FILE::TEST)
     make lab LAB_TESTS="-k revoke" LAB_FLAVOURS=bare      pytest's options; one flavour
     make lab LAB_SUITE=trixie                             a guest of another release of Debian
 
