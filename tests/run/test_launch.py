@@ -303,6 +303,26 @@ def test_a_port_the_policy_denies_says_so(rig: Rig) -> None:
     assert errors == "ttybroker: ttyUSB3: rule 1 does not let you\n"
 
 
+@LAYOUTS
+def test_an_alias_that_the_policy_denies_says_so(rig: Rig, env: dict[str, str]) -> None:
+    """There is no node of its name, and the list leaves it out."""
+    rig.write("gps.deny", "rule 1 does not let you")
+    code = f"""{ATTEMPT}os.chdir("/dev")
+for path in ("/dev/gps", "gps", "/dev/nothing"):
+    print(attempt(os.open, path, os.O_RDWR))"""
+    _, output, errors = rig.python(code, env=env)
+    assert output.split() == [f"-{errno.EACCES}"] * 2 + [f"-{errno.ENOENT}"]
+    assert errors == "ttybroker: gps: rule 1 does not let you\n"
+
+
+def test_an_alias_that_the_policy_denies_is_not_told_in_a_run_of_other_ports(rig: Rig) -> None:
+    rig.write("gps.deny", "rule 1 does not let you")
+    _, output, errors = rig.python(
+        f'{ATTEMPT}print(attempt(os.open, "/dev/gps", os.O_RDWR))', "ttyS7"
+    )
+    assert (output, errors) == (f"-{errno.ENOENT}\n", "")
+
+
 def test_access_is_answered_by_the_policy(rig: Rig) -> None:
     rig.write("ttyUSB3.deny", "rule 1 does not let you")
     code = """
@@ -562,6 +582,13 @@ def test_a_proxy_that_nobody_would_talk_to_is_refused(rig: Rig) -> None:
         "ttybroker: sh: a pty cannot stand in, because no argument of the program is a port; name "
         "one there\n"
     )
+
+
+def test_the_pty_proxy_says_why_an_alias_is_refused(rig: Rig) -> None:
+    rig.write("gps.deny", "rule 1 does not let you")
+    rig.write("gps.refuse", f"{errno.EACCES} gps: not permitted, because")
+    status, _, errors = rig.run("--via", "pty", "--", "true", "/dev/nothing", "/dev/gps")
+    assert (status, errors) == (1, "ttybroker: gps: not permitted, because\n")
 
 
 @pytest.mark.parametrize(

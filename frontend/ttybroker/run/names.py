@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ttybroker.run import target
+from ttybroker.wire import valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ def is_serial_name(name: str) -> bool:
         return False
     letters = name[3:].rstrip("0123456789")
     return letters.isalpha() and len(letters) + 3 < len(name)
+
+
+def could_be_alias(name: str) -> bool:
+    """Whether `name` may be an alias that the user may not have: the list leaves it out, and there
+    is no such node. The broker has to tell."""
+    return valid_name(name) and not os.path.lexists(f"/dev/{name}")
 
 
 def _leads_out_of_proc(path: str) -> bool:
@@ -62,6 +69,12 @@ class Names:
         if name is None and not self._wanted and path.startswith("/dev/tty"):
             return path[5:] if is_serial_name(path[5:]) else None
         return name
+
+    def of_missing(self, name: str) -> str | None:
+        """The port that /dev/NAME means if nothing is there. It may be an alias that nobody
+        listed."""
+        unlisted = name if not self._wanted and could_be_alias(name) else None
+        return self.of(f"/dev/{name}") or unlisted
 
     def unnamed(self, path: str) -> str:
         """Return the line for a port that the user may have and this run does not name.
@@ -144,7 +157,7 @@ class Finder:
             node = target.device_behind(place, follow=not flags & os.O_NOFOLLOW)
         except FileNotFoundError:
             last = target.dangling_name(place)
-            return self._names.of(f"/dev/{last}") if last else None
+            return self._names.of_missing(last) if last else None
         if node is None:
             return None
         if self._names.is_new(node):

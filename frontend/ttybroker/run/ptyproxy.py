@@ -24,7 +24,7 @@ from functools import partial
 
 from ttybroker.run.aside import Talk, leave_terminal, start_aside
 from ttybroker.run.become import exec_program, open_ports
-from ttybroker.run.names import is_serial_name
+from ttybroker.run.names import could_be_alias, is_serial_name
 from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -115,7 +115,7 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
     named = False
     lines = []
     direct = [name for _, name in job.direct]
-    for name in job.ports or _every_name(ports, words):
+    for name in job.ports or _every_name(broker, ports, words):
         if name in direct:
             continue  # the program has it open when it begins
         paths = _names_of(name, ports.get(name), words[1:])
@@ -158,10 +158,18 @@ def _ended(leader: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _every_name(ports: dict[str, PortInfo], words: list[str]) -> list[str]:
-    """Return the ports of the policy, and the serial ports that the arguments name besides."""
-    named = [word[5:] for word in words if word.startswith("/dev/") and is_serial_name(word[5:])]
-    return [*ports, *(name for name in named if name not in ports)]
+def _every_name(broker: Broker, ports: dict[str, PortInfo], words: list[str]) -> list[str]:
+    """Return the ports of the list, and those that the arguments name besides: the broker says why
+    the user may not have them."""
+    named = [word[5:] for word in words if word.startswith("/dev/") and word[5:] not in ports]
+    return [
+        *ports,
+        *(
+            name
+            for name in named
+            if is_serial_name(name) or (could_be_alias(name) and broker.check(name).known)
+        ),
+    ]
 
 
 def _speeds(fd: int) -> tuple[int, int, int]:
