@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -337,6 +338,23 @@ def test_it_waits_in_the_queue_behind_who_took_the_port_and_says_who(
         rig.ports["ttyS0"].write(b"again")
         screen.shows(b"again")
         assert screen.leave() == 0
+
+
+def test_while_the_port_is_kept_from_it_it_asks_less_and_less_often(
+    rig: Rig, daemon: Daemon
+) -> None:
+    """Each refusal is a line in the broker's log."""
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        with client.connect(str(rig.socket)) as root:
+            root.revoke("ttyS0", hold=600)
+        asked = []
+        for _ in range(3):
+            daemon.record("refuse", port="ttyS0")
+            asked.append(time.monotonic())
+        assert asked[1] - asked[0] > 1.3 and asked[2] - asked[1] > 2.5
+        assert screen.leave() == 0
+    assert screen.seen.count(b"is kept from you") == 1
 
 
 def test_it_comes_back_when_the_board_is_plugged_in_again(rig: Rig) -> None:

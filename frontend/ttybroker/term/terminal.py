@@ -20,7 +20,14 @@ from serial.tools import miniterm
 
 import ttybroker
 from ttybroker import client, landlock, loan
-from ttybroker.errors import BrokerError, InvalidName, NotPermitted, ProtocolError, WaitTimeout
+from ttybroker.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    InvalidName,
+    NotPermitted,
+    ProtocolError,
+    WaitTimeout,
+)
 from ttybroker.holding import holding
 from ttybroker.say import say, show
 from ttybroker.term.acquire import acquire
@@ -46,6 +53,7 @@ _LEFT = {
 }
 _KEYBOARD = 0
 _PAUSE = 1.0  # seconds until a port is asked for again; somebody took it back to use it
+_LONGEST_PAUSE = 8.0  # seconds; twice as long after each refusal, for each is a line in the log
 _A_DAY = 86400.0  # seconds; a wait in the queue, which then begins anew
 _MOST_TYPED = 1 << 20  # bytes that may wait for a port which takes none
 
@@ -366,10 +374,10 @@ class Terminal(miniterm.Miniterm):
         name = str(self.serial.port)
         key = miniterm.key_description(self.exit_character)
         self._notice(f"{self._why()}; waiting for it, {key} ends that")
-        said = ""
+        said, pause = "", _PAUSE
         typed = self._only_exit if self.console.is_terminal else None
         while True:
-            self._pause()
+            self._pause(pause)
             try:
                 flags = loan.flags(self._yields) | KEEP
                 descriptor, broker = acquire(
@@ -391,6 +399,8 @@ class Terminal(miniterm.Miniterm):
                 if str(error) != said:
                     said = str(error)
                     self._notice(_line(name, error))
+                if not isinstance(error, BrokerUnavailable):
+                    pause = min(2 * pause, _LONGEST_PAUSE)
         self._last = time.monotonic()
         self._notice(f"{name}: back, at {self.serial.baudrate}")
 
@@ -406,8 +416,8 @@ class Terminal(miniterm.Miniterm):
         if not self._quiet:
             self.tell(line)
 
-    def _pause(self) -> None:
-        end = time.monotonic() + _PAUSE
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             keyboard = [_KEYBOARD] if self.console.is_terminal else []
             if select.select(keyboard, [], [], left)[0]:
