@@ -2119,6 +2119,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{WORDS}::test_what_udev_noted_of_the_device_before_is_not_about_this_one",),
     ),
     Mutant(
+        "named-for-this-node-alone",
+        "that udev has named a node says nothing of the next node at its path",
+        ALWAYS,
+        (f"{WORDS}::test_a_node_that_udev_has_named_stays_named",),
+    ),
+    Mutant(
         "unsafe-alias-is-a-name",
         "an alias that others could redirect may be a name of any device",
         REMOVE,

@@ -580,11 +580,23 @@ def test_what_udev_noted_of_the_device_before_is_not_about_this_one(
     os.utime(noted, ns=(before, before))
     with pytest.raises(Absent, match="udev has not named it yet"):
         looks(plugged, kind)
+    os.utime(node, ns=(before, before))  # long ago, and the other time is that of its rights
+    looks(plugged, kind)
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_a_node_that_udev_has_named_stays_named(plugged: Machine, kind: str) -> None:
+    """Whoever writes to the device changes one of the node's times, and setfacl the other."""
+    noted, node = plugged.base / "udev/c188:0", plugged.dev / "ttyUSB0"
     noted.touch()
     looks(plugged, kind)
-    os.utime(node)  # as a write does, and the other time is that of the node's mode
-    os.utime(node, ns=(before, before))
+    before = node.stat().st_ctime_ns - 10**9
+    os.utime(noted, ns=(before, before))
     looks(plugged, kind)
+    os.mknod(plugged.dev / "next", stat.S_IFCHR | 0o600, os.makedev(188, 0))
+    (plugged.dev / "next").rename(node)  # another adapter, of which that is no record
+    with pytest.raises(Absent, match="udev has not named it yet"):
+        looks(plugged, kind)
 
 
 @pytest.mark.parametrize("kind", TO_COME)

@@ -101,6 +101,7 @@ class Devices:
         self._ttys = ttys
         self._drivers = parse_drivers(_read(drivers))
         self.debts = Debts()
+        self._noted: dict[str, tuple[int, int]] = {}  # nodes of which udev has a record, by path
 
     def target(self, name: str, decision: Decision) -> Target:
         """What `name` means under `decision`. Raises Refusal as `path`."""
@@ -158,20 +159,22 @@ class Devices:
     def named(self, path: str) -> bool:
         """Return whether udev has made its links to this node, or will make none.
 
-        udev's note of an earlier device with this number is older than the node. The node's age is
-        the lesser of two times: udev changes one, and who writes to the device changes the other.
+        It stays so of the same node, whose times change when somebody writes to the device or its
+        rights are changed.
         """
         try:
             node = os.stat(path)
-            new = time.time() - node.st_ctime < NAMING or os.path.lexists(QUEUE)
-            if not new or not os.path.isdir(sysfs.UDEV):
-                return True
-            number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
-            noted = os.stat(f"{sysfs.UDEV}/c{number}")
-        except OSError:  # the node has gone, or udev is not done
+        except OSError:  # it has gone
             return False
-        # guard: named-before-it-came
-        return noted.st_mtime_ns >= min(node.st_mtime_ns, node.st_ctime_ns)
+        number = node.st_dev, node.st_ino
+        # guard: named-for-this-node-alone
+        if self._noted.get(path) == number:
+            return True
+        if _is_noted(node):
+            self._noted[path] = number
+            return True
+        new = time.time() - node.st_ctime < NAMING or os.path.lexists(QUEUE)
+        return not new or not os.path.isdir(sysfs.UDEV)
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
         """Return where the nodes of a policy's aliases are now."""
@@ -384,6 +387,21 @@ def unresolved(name: str, decision: Decision) -> Target:
     rule = decision.rule
     pty, console = (rule.pty, rule.console) if rule is not None else (False, False)
     return Target(name, "", pty, console, decision.device)
+
+
+def _is_noted(node: os.stat_result) -> bool:
+    """Return whether udev has a record of this node, which it writes when it has made the links.
+
+    udev's note of an earlier device with this number is older than the node. The node's age is the
+    lesser of two times: udev changes one, and who writes to the device changes the other.
+    """
+    try:
+        number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
+        noted = os.stat(f"{sysfs.UDEV}/c{number}")
+    except OSError:
+        return False
+    # guard: named-before-it-came
+    return noted.st_mtime_ns >= min(node.st_mtime_ns, node.st_ctime_ns)
 
 
 def _where(alias: str) -> str:
