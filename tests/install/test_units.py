@@ -59,6 +59,11 @@ def test_no_number_of_starts_is_too_many() -> None:
     assert int(lines("ttybroker.service", "RestartForceExitStatus")[0]) == AGAIN
 
 
+def test_no_record_is_dropped_because_of_anothers() -> None:
+    """journald.conf(5), RateLimitBurst=: what a unit writes too much of, whoever it is about."""
+    assert lines("ttybroker.service", "LogRateLimitIntervalSec") == ["0"]
+
+
 # Run in a mount namespace of its own with an /etc and a package of the test's own.
 SCRIPT = """
 mount -t tmpfs -o mode=755 etc /etc
