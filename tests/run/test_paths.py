@@ -138,6 +138,8 @@ def test_another_port_that_the_user_may_open_himself_is_not_told_of(rig: Rig) ->
 @pytest.mark.parametrize(
     "statement",
     [
+        'os.open("/dev/pts/../ttyS7", 2)',
+        'os.open(f"/proc/self/fd/{os.open({node!r}, os.O_PATH)}", 2)',
         'os.chdir("/dev"); os.open("/proc/self/cwd/ttyS7", 2)',
         'os.chdir("/dev"); os.open("/proc/thread-self/cwd/ttyS7", 2)',
         'os.open("/proc/self/root/dev/ttyS7", 2)',
@@ -159,6 +161,7 @@ def how(resolve, path):
 """
     if "how(0x04" in statement:
         statement = statement.replace("/dev/ttyS7", rig.device.node)
+    statement = statement.replace("{node!r}", repr(rig.device.node).replace('"', "'"))
     statement = statement.replace("{number}", rig.device.node.rpartition("/")[2])
     status, _, errors = rig.python(code + statement, "--via", via, "ttyS7")
     assert (status, errors) == (0, "")
@@ -184,6 +187,21 @@ def test_a_descriptor_s_path_opens_the_port_that_it_has(
     assert (status, errors) == (0, "")
     assert rig.device.hear(5) == b"hello"
     assert len(rig.log("open")) == 1  # the one before the program began
+
+
+@VIA
+def test_a_relative_path_of_its_own_descriptor_is_not_one_of_ours(rig: Rig, via: str) -> None:
+    """/dev/fd is a link to /proc/self/fd, which is another one for each process."""
+    code = """
+os.dup2(0, 100); os.close(0)
+for directory, path in ("/dev", "fd/100"), ("/proc", "self/fd/100"), ("/dev", "stdin"):
+    os.chdir(directory)
+    os.dup2(100, 0)
+    os.write(os.open(path, os.O_RDWR), b"hello")"""
+    status, _, errors = rig.python(code, "--via", via, "--stdio", "ttyS7")
+    assert (status, errors) == (0, "")
+    assert rig.device.hear(15) == b"hello" * 3
+    assert len(rig.log("open")) == 4  # one before the program began
 
 
 def test_a_shell_reads_and_writes_its_standard_streams_by_name(rig: Rig) -> None:

@@ -123,7 +123,7 @@ class Finder:
         whole = target.absolute(pid, dirfd, path) if ours else None
         if whole is not None and whole.startswith("/proc/") and not _leads_out_of_proc(whole):
             return None
-        if whole is None or whole.startswith("/proc/"):
+        if whole is None or whole.startswith("/proc/") or target.of_itself(pid, whole):
             raise BlockingIOError
         try:
             node = target.device_now(whole, follow=not flags & os.O_NOFOLLOW)
@@ -175,7 +175,7 @@ class Finder:
         return name
 
     def _never(self, path: str) -> bool:
-        return path in _NEVER or path.startswith(_NEVER_BELOW)
+        return path in _NEVER or (path.startswith(_NEVER_BELOW) and "/../" not in path)
 
     def _of_descriptor(self, pid: int, path: str) -> str | None:
         """The port that the process has open under this path, which is that of a descriptor."""

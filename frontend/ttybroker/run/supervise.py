@@ -183,8 +183,7 @@ class Supervisor:
     def _give(self, call: notify.Notification, name: str, path: str, flags: int) -> None:
         access = call.kind in _ACCESS
         own = target.descriptor_of(call.pid, path)
-        if own is not None and not access:
-            self._copy(call, own, flags)
+        if own is not None and not access and self._copy(call, own, flags):
             return
         if access or not self.finder.listed(name):
             verdict = self._broker.check(name)
@@ -212,17 +211,22 @@ class Supervisor:
         else:
             notify.let_go_on(self._listener, call.id)
 
-    def _copy(self, call: notify.Notification, number: int, flags: int) -> None:
+    def _copy(self, call: notify.Notification, number: int, flags: int) -> bool:
         """Answer the open of /dev/fd/N of a port that the process has open.
 
         The answer is the same open file description. A new one would be a second open of the port.
+        Return False if it has only its path (O_PATH), and is to open it: open(2).
         """
         process = os.pidfd_open(target.process_of(call.pid))
         try:
             fd = take_fd(process, number)
         finally:
             os.close(process)
+        if fcntl(fd, F_GETFL) & os.O_PATH:
+            os.close(fd)
+            return False
         self._put(call, fd, flags)
+        return True
 
     def _open(self, call: notify.Notification, name: str, flags: int) -> None:
         pid = target.process_of(call.pid)

@@ -101,8 +101,11 @@ def would_get_terminal(pid: int) -> bool:
 
 def locate(pid: int, dirfd: int, path: str) -> str:
     """The same place as a path of ours, through the process's root, directory or descriptor."""
+    whole = absolute(pid, dirfd, path)
+    if whole is not None and (own := of_itself(pid, whole)) is not None:
+        return own
     if path.startswith("/"):
-        return _of_itself(pid, path) or f"/proc/{pid}/root{path}"
+        return f"/proc/{pid}/root{path}"
     if dirfd == AT_FDCWD:
         return f"/proc/{pid}/cwd/{path}"
     return f"/proc/{pid}/fd/{dirfd}/{path}"
@@ -112,7 +115,7 @@ def descriptor_of(pid: int, path: str) -> int | None:
     """Return N if the path is one of the process's own descriptor: /dev/stdin, /dev/fd/N, ..."""
     if not path.startswith(_OWN_BEGIN):
         return None
-    own = _of_itself(pid, path)
+    own = of_itself(pid, path)
     if own is None or not own.startswith(f"/proc/{pid}/fd/"):
         return None
     number = own.rpartition("/")[2]
@@ -120,7 +123,7 @@ def descriptor_of(pid: int, path: str) -> int | None:
     return int(number) if is_number and own == f"/proc/{pid}/fd/{number}" else None
 
 
-def _of_itself(pid: int, path: str) -> str | None:
+def of_itself(pid: int, path: str) -> str | None:
     """Return a path through the process's own entry in /proc by its number, else None.
 
     "self" would be this process.
