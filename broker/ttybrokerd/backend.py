@@ -185,7 +185,10 @@ def _forget_parent(keep: set[int]) -> None:
     for number in range(1, 65):
         if handled >> number - 1 & 1 and number not in (32, 33):  # these are the C library's own
             signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # systemd ends a service by SIGTERM to all of its processes. The program may have work to save
+    # through its port, and the backend ends with it.
+    for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.setitimer(signal.ITIMER_REAL, 0)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

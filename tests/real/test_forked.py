@@ -149,6 +149,33 @@ def test_the_backend_ends_with_its_frontend(
     assert rig.orphans() == set()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_ends_a_service_does_not_end_the_backend_before_the_program(
+    rig: Rig, number: signal.Signals
+) -> None:
+    """systemd sends SIGTERM to every process of a unit at once (KillMode=control-group)."""
+    rig.port("ttyS0")
+    rig.write_policy()
+
+    def run(chat: Chat) -> None:
+        rig.backend()
+        chat.say()
+        chat.hear()
+        os.close(open_fd("ttyS0"))
+        chat.say()
+        chat.hear()
+
+    child = rig.child(0, run)
+    child.hear()
+    backend = rig.orphan()
+    os.kill(backend.pid, number)
+    child.say()
+    child.hear()
+    child.say()
+    child.wait()
+    assert backend.wait(timeout=1) == 0
+
+
 def test_the_backend_lives_until_the_last_copy_of_its_socket_is_closed(rig: Rig) -> None:
     rig.port("ttyS0")
     rig.write_policy()
