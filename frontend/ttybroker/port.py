@@ -26,6 +26,7 @@ class BrokeredSerial(serial.Serial):
     _port: str | None
     _dsrdtr: bool
     _rtscts: bool
+    _exclusive: bool | None
     is_open = False  # close() asks at the end of one whose settings were refused, too
 
     def __init__(
@@ -68,7 +69,7 @@ class BrokeredSerial(serial.Serial):
         self.pipe_abort_read_r = self.pipe_abort_read_w = None
         self.pipe_abort_write_r = self.pipe_abort_write_w = None
         try:
-            self._reconfigure_port(force_update=True)  # type: ignore[attr-defined]
+            self._reconfigure_port(force_update=True)
             self._set_lines()
             self.pipe_abort_read_r, self.pipe_abort_read_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self.pipe_abort_write_r, self.pipe_abort_write_w = os.pipe2(
@@ -78,6 +79,18 @@ class BrokeredSerial(serial.Serial):
             self._discard()
             raise
         self.is_open = True
+
+    def _reconfigure_port(self, force_update: bool = False) -> None:
+        """As pyserial's, without its flock(2) for `exclusive`: the lease is the lock.
+
+        A dead copy of an earlier holder's may keep an flock for ever, and who undoes the broker's
+        lets an outsider in.
+        """
+        exclusive, self._exclusive = self._exclusive, None
+        try:
+            super()._reconfigure_port(force_update)  # type: ignore[misc]
+        finally:
+            self._exclusive = exclusive
 
     def _set_lines(self) -> None:
         try:

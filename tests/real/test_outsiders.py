@@ -24,7 +24,7 @@ from support.processes import python_path
 from support.ptys import Pty
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
-from ttybroker import BrokerError, PortBusy, client, open_fd, wire
+from ttybroker import BrokerError, PortBusy, client, open_fd, open_tty, wire
 
 pytestmark = pytest.mark.root
 
@@ -281,6 +281,23 @@ def test_a_dead_copys_own_flock_is_in_nobodys_way(rig: Rig, daemon: Daemon) -> N
     take(rig)
     alice.say()
     alice.result()
+
+
+@pytest.mark.parametrize("yields", [False, True])
+def test_the_lease_is_the_lock_that_pyserial_is_asked_for(
+    rig: Rig, daemon: Daemon, yields: bool
+) -> None:
+    """Beside a dead copy; and to be asked for none undoes none of the broker's."""
+    alice = cling(rig, undo=False)
+    with open_tty("ttyS0", broker=str(rig.socket), exclusive=True, yields=yields) as port:
+        assert port.exclusive is True
+    alice.say()
+    alice.result()
+    with open_tty("ttyS0", broker=str(rig.socket), exclusive=False, yields=yields) as port:
+        assert port.exclusive is False
+        outsider = os.open(rig.ports["ttyS0"].path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        with open(outsider, "wb", 0), pytest.raises(BlockingIOError):
+            fcntl.flock(outsider, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Heir:
