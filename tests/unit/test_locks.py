@@ -153,7 +153,7 @@ def test_a_pid_is_read_in_every_spelling(
     spell = SPELLINGS[number]
     lock = directory / NAME
     lock.write_bytes(spell(other))
-    age(lock, HOUR)
+    age(lock, YOUNG + 1)  # without a pid it would be stale
     told = busy(files)
     assert told.holder is not None
     assert told.holder.pid == other
@@ -938,8 +938,7 @@ def test_a_lock_is_believed_of_root_and_of_the_user_of_the_process_that_it_names
 def test_in_a_directory_that_only_root_writes_whoever_owns_the_file_is_believed(
     files: LockFiles, directory: Path, other: int
 ) -> None:
-    lock = lock_of(directory, 60124, other)
-    age(lock, 100 * 24 * HOUR)
+    lock_of(directory, 60124, other)
     with pytest.raises(Refusal):
         files.take("ttyS0", ME)
     for mode in (0o775, 0o757, 0o1777):
@@ -951,12 +950,15 @@ def test_in_a_directory_that_only_root_writes_whoever_owns_the_file_is_believed(
     assert files.holder("ttyS0") is None
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
 @pytest.mark.parametrize(("later", "stale"), [(50, False), (70, True)])
 def test_a_process_that_began_after_the_lock_was_written_is_another_one(
-    files: LockFiles, open_directory: Path, monkeypatch: pytest.MonkeyPatch, other: int,
-    later: float, stale: bool,
+    files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch, other: int,
+    later: float, stale: bool, mode: int,
 ) -> None:  # fmt: skip
-    lock = open_directory / NAME
+    """Its number was that of the process which wrote the lock, whoever may write here."""
+    directory.chmod(mode)
+    lock = directory / NAME
     lock.write_bytes(b"%10d\n" % other)
     began = processes.began(other)
     assert began is not None

@@ -387,18 +387,18 @@ class LockFiles:
         holder = None if pid == os.getpid() else process(pid)
         if holder is None:
             return Judged(None, nobody, maker == 0)
-        unsure = False
         if self._open_to_others():
             uids = processes.users(pid)
             if uids is not None and maker not in uids | {0}:  # guard: lock-of-its-own-user
                 return Judged(None, f"forged by uid {maker}: names pid {pid} of uid {holder.uid}")
-            start = processes.began(pid)
-            # guard: lock-older-than-its-process
-            if start is not None and self._clock.offset() + start > written + LATER:
-                if written >= self._clock.steady_since():  # guard: clock-set-since-the-lock
-                    late = f"of uid {maker}: stale, pid {pid} was started later"
-                    return Judged(None, late, maker == 0)
-                unsure = True
+        unsure = False
+        start = processes.began(pid)
+        # guard: lock-older-than-its-process
+        if start is not None and self._clock.offset() + start > written + LATER:
+            if written >= self._clock.steady_since():  # guard: clock-set-since-the-lock
+                late = f"of uid {maker}: stale, pid {pid} was started later"
+                return Judged(None, late, maker == 0)
+            unsure = True
         holder.how = "lock file"
         holder.since = written
         return Judged(holder, unsure=unsure)
