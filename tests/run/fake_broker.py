@@ -79,9 +79,12 @@ class FakeClient:
     def come_back(self, _budget: object) -> Iterator[float]:
         raise BrokerUnavailable(111, "the broker went away; is it running?")
 
-    def _open(self, name: str) -> int:
+    def _must_be_up(self) -> None:
         if (self.directory / "broker.down").exists():
             raise BrokerUnavailable(111, "the broker went away; is it running?")
+
+    def _open(self, name: str) -> int:
+        self._must_be_up()
         if (self.directory / f"{name}.gate").exists():
             self._wait_at(name)
         if refusal := self._text(f"{name}.refuse"):
@@ -105,6 +108,7 @@ class FakeClient:
 
     def check(self, name: str) -> Verdict:
         self._log(f"check {name}")
+        self._must_be_up()
         if (text := self._text(f"{name}.deny")) is not None:
             return Verdict(False, True, "rule 1", text)
         if (self.directory / name).is_symlink():

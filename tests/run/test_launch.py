@@ -323,6 +323,14 @@ def test_an_alias_that_the_policy_denies_is_not_told_in_a_run_of_other_ports(rig
     assert (output, errors) == (f"-{errno.ENOENT}\n", "")
 
 
+def test_without_the_broker_a_file_that_is_not_there_is_the_kernel_s(rig: Rig) -> None:
+    code = f"""{ATTEMPT}open({str(rig.directory / "broker.down")!r}, "w").close()
+for path in ("/dev/nothing", "/dev/ttyUSB3"): print(attempt(os.open, path, os.O_RDWR))"""
+    _, output, errors = rig.python(code)
+    assert output.split() == [f"-{errno.ENOENT}", f"-{errno.EIO}"]
+    assert errors == "ttybroker: no broker at FAKE: is ttybrokerd running?\n"
+
+
 def test_access_is_answered_by_the_policy(rig: Rig) -> None:
     rig.write("ttyUSB3.deny", "rule 1 does not let you")
     code = """

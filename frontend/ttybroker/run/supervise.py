@@ -32,7 +32,7 @@ from ttybroker.run.broker import Interrupted, Patience, line_for, line_of, progr
 from ttybroker.run.hold import Held
 from ttybroker.run.kernel import Memory, take_fd
 from ttybroker.run.leased import Leased
-from ttybroker.run.names import Finder, Names
+from ttybroker.run.names import Finder, Names, is_serial_name
 from ttybroker.run.pending import Pending
 from ttybroker.say import say
 from ttybroker.wire import APPEND, READ, SYNC, WRITE
@@ -41,6 +41,7 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from ttybroker.run.broker import Broker
     from ttybroker.run.job import LaunchJob
+    from ttybroker.wire import Verdict
 
 _ENOUGH_IDLE = 2  # threads that wait for work; more than that end
 _STACK = 256 * 1024  # bytes a thread; the most that a run has is one for each open that waits
@@ -186,8 +187,13 @@ class Supervisor:
         if own is not None and not access and self._copy(call, own, flags):
             return
         if access or not self.finder.listed(name):
-            verdict = self._broker.check(name)
-            if not verdict.known:
+            verdict: Verdict | None = None
+            try:
+                verdict = self._broker.check(name)
+            except OSError:  # without a broker it is any missing file of /dev
+                if self.finder.listed(name) or is_serial_name(name):
+                    raise
+            if verdict is None or not verdict.known:
                 notify.let_go_on(self._listener, call.id)
                 return
             if not verdict.allowed:
