@@ -61,7 +61,8 @@ def test_no_number_of_starts_is_too_many() -> None:
 
 def test_no_record_is_dropped_because_of_anothers() -> None:
     """journald.conf(5), RateLimitBurst=: what a unit writes too much of, whoever it is about."""
-    assert lines("ttybroker.service", "LogRateLimitIntervalSec") == ["0"]
+    assert lines("ttybroker.service", "LogRateLimitIntervalSec") == ["30s"]
+    assert lines("ttybroker.service", "LogRateLimitBurst") == ["100000"]
 
 
 # Run in a mount namespace of its own with an /etc and a package of the test's own.
