@@ -29,6 +29,7 @@ class Mutant(NamedTuple):
 PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
+CLIENTS = "tests/unit/test_clients.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -471,6 +472,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "a daemon's client gets no further connection",
         NEVER,
         ("tests/real/test_hostile.py::test_a_daemon_is_no_peer_to_connect_through",),
+    ),
+    Mutant(
+        "one-request-at-a-time",
+        "a request is read when the one before it is answered",
+        NEVER,
+        (f"{CLIENTS}::test_a_request_behind_another_is_read_when_that_is_answered",),
+    ),
+    Mutant(
+        "gone-behind-a-request",
+        "who leaves with a request behind another is gone at once",
+        "not (data or ancillary)",
+        (f"{CLIENTS}::test_who_leaves_with_a_request_behind_another_is_gone_at_once",),
+    ),
+    Mutant(
+        "failed-request-is-a-refusal",
+        "a request for which the broker has no means ends nobody else",
+        NEVER,
+        (f"{FAULTS}::{ON_THE_WAY}",),
+        BROKEN,
     ),
     Mutant(
         "ask-for-credentials",
@@ -1011,11 +1031,30 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_lists.py::test_of_one_user_one_list_is_made_at_a_time",),
     ),
     Mutant(
+        "lists-by-turns",
+        "users take turns for lists",
+        "self._waiting = {free[0]: line, **self._waiting}",
+        ("tests/unit/test_lists.py::test_users_take_turns_for_lists",),
+    ),
+    Mutant(
+        "no-list-for-who-left",
+        "nothing of a list waits whose client has left",
+        "left = self._waiting.get(uid, [])",
+        ("tests/unit/test_lists.py::test_who_is_gone_gets_no_list",),
+    ),
+    Mutant(
         "failed-list-is-a-refusal",
         "a list for which there are no descriptors is a refusal",
         NEVER,
         ("tests/unit/test_lists.py::test_a_list_that_cannot_be_made_is_a_refusal",),
         "OSError",
+    ),
+    Mutant(
+        "no-memory-ends-a-list-alone",
+        "a list for which there is no memory is a refusal",
+        NEVER,
+        ("tests/unit/test_lists.py::test_a_list_that_cannot_be_made_is_a_refusal",),
+        "MemoryError",
     ),
     Mutant(
         "fold-refusals",
@@ -1119,6 +1158,16 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited|BrokerError|Unavailable|OSError",
     ),
     Mutant(
+        "connections-leave-descriptors",
+        "users' connections leave descriptors for what root asks",
+        "full = len(self._all) >= most",
+        (
+            "tests/real/test_fair.py::"
+            "test_leases_and_connections_of_others_leave_descriptors_for_root",
+        ),
+        FAILS + "|waited|BrokerError|Unavailable|OSError",
+    ),
+    Mutant(
         "strangers-share",
         "users without a place in the policy share one allowance",
         NEVER,
@@ -1130,6 +1179,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "a connection whose request is not read yet does not give way",
         ALWAYS,
         ("tests/unit/test_clients.py::test_a_connection_with_an_unread_request_does_not_give_way",),
+    ),
+    Mutant(
+        "who-has-most-gives-way",
+        "the user with the most connections gives way, and not one with few",
+        """for connections in list(self._of.values()):
+    if ended := self._idle(list(connections.values()), strangers):
+        for one in ended:
+            self._end(one, "", told=False)
+        return True""",
+        (f"{CLIENTS}::test_the_user_with_the_most_connections_gives_way_with_the_oldest",),
+    ),
+    Mutant(
+        "few-give-way",
+        "one that connects does not end all idle connections of a user",
+        NEVER,
+        (f"{CLIENTS}::test_the_user_with_the_most_connections_gives_way_with_the_oldest",),
     ),
     Mutant(
         "no-second-search-in-vain",
@@ -1574,6 +1639,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "no-descriptor-for-a-look",
+        "a look at a line for which there is no descriptor does not end the broker",
+        NEVER,
+        ("tests/unit/test_facts.py::test_a_look_for_which_there_is_no_descriptor_ends_no_list",),
+        "OSError",
+    ),
+    Mutant(
         "watches-per-user",
         "a user watches so many lists and no more",
         NEVER,
@@ -1587,6 +1659,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "a list that is watched is answered at a pace",
         "watch.seen != self._leases.table.changes",
         ("tests/unit/test_watches.py::test_changes_are_told_at_a_pace_and_the_last_one_always",),
+    ),
+    Mutant(
+        "paced-lines",
+        "who watches lines has them looked at once a second",
+        REMOVE,
+        ("tests/unit/test_watches.py::test_lines_are_looked_at_once_a_second",),
+    ),
+    Mutant(
+        "watch-of-who-left",
+        "nobody is looked for on behalf of who watched and has left",
+        REMOVE,
+        ("tests/real/test_watch.py::test_nothing_is_left_of_a_watch_that_ended",),
     ),
     Mutant(
         "room-for-the-grant",
@@ -1826,6 +1910,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_others.py::test_more_locks_than_are_read_tell_nothing_of_anybody",),
     ),
     Mutant(
+        "untold-is-no-excuse",
+        "an flock of which nothing can be told keeps the port",
+        "return True",
+        ("tests/unit/test_others.py::test_beside_a_dead_copy_only_its_own_flock_means_nothing",),
+    ),
+    Mutant(
         "paced-reading",
         "what is dear to read is read once for all who ask meanwhile",
         NEVER,
@@ -1911,6 +2001,19 @@ MUTANTS: tuple[Mutant, ...] = (
             f"{ARRIVALS}::"
             "test_a_directory_that_goes_while_it_is_looked_for_is_looked_for_again",
         ),
+    ),
+    Mutant(
+        "failed-look-is-a-refusal",
+        "a look for a device that fails does not end the broker",
+        NEVER,
+        (f"{ARRIVALS}::test_a_look_that_fails_is_a_refusal_and_the_others_are_looked_for",),
+        "OSError",
+    ),
+    Mutant(
+        "nobody-waits-unwatched",
+        "nobody waits for a name of which nothing would tell",
+        NEVER,
+        (f"{ARRIVALS}::test_nobody_waits_for_a_name_of_which_nothing_would_tell",),
     ),
     Mutant(
         "judge-who-waited",
@@ -2338,6 +2441,15 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "tests/unit/test_sessions.py"
             "::test_a_connection_that_opens_and_closes_for_ever_has_few_sessions",
+        ),
+    ),
+    Mutant(
+        "ended-session-is-forgotten",
+        "connections that come and go leave no sessions",
+        NEVER,
+        (
+            "tests/unit/test_sessions.py"
+            "::test_a_session_ends_with_its_last_connection_and_its_last_lease",
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +45,10 @@ class Place:
         leases: Any = SimpleNamespace(
             table=self.table, ask=lambda one, _seen: self.granted.append(one)
         )
-        answers: Any = SimpleNamespace(refuse=pytest.fail)
+        self.refused: list[int] = []  # the errno of each
+        answers: Any = SimpleNamespace(
+            refuse=lambda _client, _name, no, _rule: self.refused.append(no.number)
+        )
         self.arrivals = Arrivals(self.loop, devices, judge, leases, answers)
 
     def _look(self, *_: object) -> object:
@@ -68,7 +72,7 @@ class Place:
         """One more waits; return when the next look is due."""
         request = OpenRequest.__new__(OpenRequest)
         request.client = SimpleNamespace(identity=None, look_up_groups=lambda: None)  # type: ignore[assignment]
-        request.target, request.rule = SimpleNamespace(), ""  # type: ignore[assignment]
+        request.target, request.rule = SimpleNamespace(name="late"), ""  # type: ignore[assignment]
         self.missing.append(request)
         self.table.misses += 1
         return self.arrivals.tick()
@@ -83,6 +87,7 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     made = Place(tmp_path, monkeypatch)
     yield made
+    assert not made.refused
     made.arrivals.close()
     made.loop.close()
 
@@ -133,3 +138,30 @@ def test_what_udev_never_names_is_looked_for_again_though_no_name_comes(place: P
     assert left == pytest.approx(5.0) and place.looks == looks + 1
     place.again = None
     assert place.after(left) is None and len(place.granted) == 1
+
+
+def test_a_look_that_fails_is_a_refusal_and_the_others_are_looked_for(place: Place) -> None:
+    """An error would end the loop, and the broker with it."""
+    place.wait()
+    place.wait()
+    failures = iter([errno.EMFILE])
+
+    def fail_once() -> None:
+        for number in failures:
+            raise OSError(number, os.strerror(number))
+
+    place.after_a_look = fail_once
+    place.name.touch()
+    place.after(REST * 4 * LOOK)
+    assert len(place.granted) == 1 and place.refused.pop() == errno.EMFILE
+
+
+def test_nobody_waits_for_a_name_of_which_nothing_would_tell(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_watch(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(arrivals.linux, "watch_arrivals", no_watch)
+    assert place.wait() is None
+    assert not place.missing and place.refused.pop() == errno.ENOSPC

@@ -96,6 +96,30 @@ def test_a_turn_serves_a_bounded_number_of_requests(
     assert not door.clients.eager
 
 
+def test_a_request_behind_another_is_read_when_that_is_answered(door: Door) -> None:
+    sock = door.connect()
+    for _ in range(2):
+        sock.send(STATUS)
+    for _ in range(3):
+        door.turn()
+    assert len(door.served) == 1
+    door.served[0].done()
+    door.turn()
+    assert len(door.served) == 2
+
+
+def test_who_leaves_with_a_request_behind_another_is_gone_at_once(door: Door) -> None:
+    sock = door.connect()
+    for _ in range(2):
+        sock.send(STATUS)
+    for _ in range(2):
+        door.turn()
+    assert len(door.clients) == 1
+    sock.close()
+    door.turn()
+    assert len(door.clients) == 0
+
+
 def test_who_took_little_time_is_served_before_who_took_much(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import termios
@@ -174,6 +175,17 @@ def test_a_device_is_looked_at_once_at_a_time_whosever_it_is_meanwhile(looks: Lo
     assert len(told) == 2 and told[1]
     os.close(master)
     os.close(slave)
+
+
+def test_a_look_for_which_there_is_no_descriptor_ends_no_list(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dup(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(facts.os, "dup", dup)
+    looks.ask(Lease(1, 0))
+    assert looks.told == [{}] and not looks.workers.jobs
 
 
 def test_of_a_port_that_is_hung_up_there_is_nothing_to_tell() -> None:

@@ -15,7 +15,7 @@ from ttybroker import wire
 from ttybrokerd.root import linux, watches
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.report import Row
-from ttybrokerd.root.watches import PACE, PER_UID, RENEW, SETTLE, Watches
+from ttybrokerd.root.watches import LINES, PACE, PER_UID, RENEW, SETTLE, Watches
 
 ALICE, BOB = 1001, 1002
 
@@ -49,6 +49,7 @@ class Leases:
         self.holder: wire.Holder | None = None
         self.on_names: dict[str, Callable[[], None]] = {}
         self.deaf = ""
+        self.lines_looked_at = 0
 
     def now(self, holder: int | None) -> None:
         """Somebody has it, or nobody."""
@@ -64,6 +65,7 @@ class Leases:
                 row.port.state, row.port.holder = "busy", self.holder
 
     def fill_in_facts(self, rows: list[Row], uid: int, everything: bool, then: Any) -> None:
+        self.lines_looked_at += 1
         for row in rows:
             mine = self.holder is not None and (everything or self.holder.uid == uid)
             row.port.facts = ((wire.SPEED, 9600),) if mine else ()
@@ -271,6 +273,14 @@ def test_a_line_is_not_told_to_who_had_the_port_before(place: Place) -> None:
     place.after(PACE)
     assert client.sent[-1].ports[0].holder == wire.Holder(BOB)
     assert not client.sent[-1].ports[0].facts and admin.sent[-1].ports[0].facts
+
+
+def test_lines_are_looked_at_once_a_second(place: Place) -> None:
+    place.begin(Client(), wire.WATCH | wire.DETAILS)
+    assert place.after(0) == pytest.approx(LINES)
+    for _ in range(3):
+        place.after(LINES / 2)
+    assert place.leases.lines_looked_at == 2
 
 
 def test_a_user_has_so_many(place: Place) -> None:

@@ -98,7 +98,7 @@ class Arrivals:
                 return
         except Refusal as other:
             refusal = other
-        except OSError as error:
+        except OSError as error:  # guard: failed-look-is-a-refusal
             refusal = Refusal.out_of_means(error)
         self._leases.table.found(request, time.monotonic())
         try:
@@ -115,6 +115,7 @@ class Arrivals:
             try:
                 watch = linux.watch_arrivals(self._inotify, directory)
             except OSError as error:
+                # guard: nobody-waits-unwatched
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     return Refusal.out_of_means(error)
                 # guard: look-for-a-lost-directory

@@ -172,6 +172,7 @@ class Clients:
         if stranger and self._strangers >= STRANGERS and not self._make_room(strangers=True):
             what = f"{STRANGERS} clients that no rule allows anything are connected already"
             return Refusal(errno.EDQUOT, what, advice="try later")
+        # guard: connections-leave-descriptors
         full = len(self._all) >= most or (uid != 0 and number >= descriptors - RESERVE)
         # guard: client-limit
         if full and not self._make_room(strangers=False):
@@ -186,6 +187,7 @@ class Clients:
         # guard: no-second-search-in-vain
         if now < self._in_vain.get(strangers, 0.0):
             return False
+        # guard: who-has-most-gives-way
         for connections in sorted(self._of.values(), key=len, reverse=True):
             if ended := self._idle(list(connections.values()), strangers):
                 for one in ended:  # a word would be read as the answer to what it asks next
@@ -201,7 +203,7 @@ class Clients:
             # guard: only-idle-ones-give-way
             if one.idle and (one.stranger or not strangers) and one.quiet():
                 found.append(one)
-                if len(found) == ROOM:
+                if len(found) == ROOM:  # guard: few-give-way
                     break
         return found
 
@@ -215,7 +217,7 @@ class Clients:
 
     def _on_turn(self, client: Connection) -> None:
         try:
-            if client.busy:
+            if client.busy:  # guard: one-request-at-a-time
                 client.peek()
                 return
             request = client.receive()

@@ -219,7 +219,7 @@ class Connection:
             raise Gone from None
         if got & TRUNCATED:  # guard: waiting-client-with-descriptors
             raise BrokenPeer("it sent descriptors along")
-        if self.paused or not (data or ancillary):
+        if self.paused or not (data or ancillary):  # guard: gone-behind-a-request
             raise Gone
         self.paused = True
 

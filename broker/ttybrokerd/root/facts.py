@@ -82,7 +82,7 @@ class Facts:
             return False
         try:
             tty = os.dup(lease.guard)  # the guard is closed when the lease ends meanwhile
-        except OSError:
+        except OSError:  # guard: no-descriptor-for-a-look
             return False
         self._looking[lease.key] = lease
         self._workers.submit(lambda: _read(tty), lambda found: self._looked(lease, found))

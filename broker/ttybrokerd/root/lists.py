@@ -40,6 +40,7 @@ class Lists:
     def withdraw(self, client: Connection) -> None:
         """Forget a client that is gone."""
         uid = client.identity.uid
+        # guard: no-list-for-who-left
         left = [one for one in self._waiting.get(uid, ()) if one[0] is not client]
         if left:
             self._waiting[uid] = left
@@ -55,6 +56,7 @@ class Lists:
             line = self._waiting.pop(free[0])
             client, request = line.pop(0)
             if line:
+                # guard: lists-by-turns
                 self._waiting[free[0]] = line  # behind all others
             self._making.add(free[0])
             self._begin(client, request)

@@ -83,7 +83,7 @@ def excused(
         ghost = dead if taker.uid is None else taker.uid in ghosts or taker.pid == os.getpid()
         if not ghost:  # guard: flock-of-another-is-no-ghosts
             return False
-    return bool(takers)
+    return bool(takers)  # guard: untold-is-no-excuse
 
 
 def named(takers: tuple[Taker, ...] | None) -> Holder:

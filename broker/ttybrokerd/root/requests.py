@@ -86,7 +86,7 @@ class Requests:
                     client.finish(confine.account())
         except Refusal as refusal:
             self._answers.refuse(client, name, refusal)
-        except OSError as error:
+        except OSError as error:  # guard: failed-request-is-a-refusal
             self._answers.refuse(client, name, Refusal.out_of_means(error))
 
     def lost(self, client: Connection) -> None:
@@ -95,7 +95,7 @@ class Requests:
             self._leases.withdraw(client.request)
             client.request = None
         self._lists.withdraw(client)
-        self.watches.lost(client)
+        self.watches.lost(client)  # guard: watch-of-who-left
         for session in client.sessions:
             session.connections -= 1
             self._sessions.tidy(session)
@@ -258,7 +258,7 @@ def _within_means(job: Callable[[], T]) -> T | Refusal:
     """Do it; where the broker is out of descriptors or memory, return what to say of that."""
     try:
         return job()
-    except MemoryError:  # it ends a list, not the process
+    except MemoryError:  # guard: no-memory-ends-a-list-alone
         return Refusal.out_of_means(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
     except OSError as error:  # guard: failed-list-is-a-refusal
         return Refusal.out_of_means(error)

@@ -65,5 +65,6 @@ class Sessions:
 
     def tidy(self, session: Session) -> None:
         """Forget the session if its last connection and its last lease have ended."""
+        # guard: ended-session-is-forgotten
         if session.connections == session.leases == 0:
             self._all.pop(session.number, None)

@@ -143,7 +143,7 @@ class Watches:
         if watch.rows is None or stale:  # guard: watched-by-the-policy-in-force
             return
         if watch.lines_at is not None and watch.lines_at <= now:
-            watch.lines_at = now + LINES
+            watch.lines_at = now + LINES  # guard: paced-lines
             uid = watch.client.identity.uid
             self._facts.fill_in(watch.rows, uid, watch.everything, lambda: self._looked(watch))
         if watch.seen != self._leases.table.changes and watch.due <= now:  # guard: paced-watches
