@@ -19,6 +19,7 @@ from unittest import mock
 import pytest
 
 from support.children import Chat, Orphan, as_user
+from support.command import command
 from support.logind import HOOK
 from support.processes import PR_SET_NAME, ROOT, prctl, python_path
 from support.rig import Rig, lock_text
@@ -98,14 +99,6 @@ def started(rig: Rig, *arguments: str) -> str:
     done = subprocess.run(command, env={**os.environ, **python_path()}, capture_output=True,
                           text=True, timeout=TIMEOUT)  # fmt: skip
     return done.stderr
-
-
-def _command(rig: Rig, *words: str) -> str:
-    """What `ttybroker` says to root on standard error, in a process of its own."""
-    command = [sys.executable, "-m", "ttybroker.cli", *words]
-    env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
-    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, timeout=TIMEOUT).stderr  # fmt: skip
 
 
 # you may not have the port
@@ -290,7 +283,7 @@ def a_copy_that_is_left(rig: Rig) -> str:
     holder = rig.child(ALICE, leave_a_copy)
     copy = holder.hear()
     holder.wait()
-    told = _command(rig, "term", "ttyS0")
+    told = command(rig, "term", "ttyS0").stderr
     os.kill(copy, signal.SIGKILL)
     Orphan(copy).wait()
     told = re.sub(r"since \d\d:\d\d", "since 14:03", told).replace(f"uid {ALICE}", "alice")
@@ -479,14 +472,14 @@ def a_second_daemon(rig: Rig) -> str:
 def a_program_that_is_not_there(rig: Rig) -> str:
     rig.port("ttyS0")
     rig.daemon()
-    return _command(rig, "run", "--", "picocmo")
+    return command(rig, "run", "--", "picocmo").stderr
 
 
 @provoke
 def a_tracer_inside(rig: Rig) -> str:
     rig.port("ttyS0")
     rig.daemon()
-    told = _command(rig, "run", "ttyS0", "--", "sh", "-c", "strace -o /dev/null true; true")
+    told = command(rig, "run", "ttyS0", "--", "sh", "-c", "strace -o /dev/null true; true").stderr
     for supervisor in rig.orphans():
         Orphan(supervisor).wait()
     return next((line for line in told.splitlines() if line.startswith("ttybroker: ")), told)
@@ -510,7 +503,7 @@ def _opening(rig: Rig, name: str, code: str) -> str:
     rig.daemon()
     for shown, port in kept.items():
         name, code = name.replace(shown, port), code.replace(shown, port)
-    told = _command(rig, "run", name, "--", sys.executable, "-c", f"import os; {code}")
+    told = command(rig, "run", name, "--", sys.executable, "-c", f"import os; {code}").stderr
     for supervisor in rig.orphans():
         Orphan(supervisor).wait()
     line = next((line for line in told.splitlines() if line.startswith("ttybroker: ")), told)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.children import Orphan
-from support.processes import ROOT, python_path
+from support.command import environment
+from support.processes import ROOT
 from support.rig import Rig
 from support.screen import Screen
 from support.waiting import IN_CREATE, TIMEOUT, Watch
@@ -57,12 +58,8 @@ def _here(rig: Rig, command: str) -> list[str]:
     return ["sh", "-c", f"exec {ours.removesuffix(' &')}"]
 
 
-def _environment(rig: Rig) -> dict[str, str]:
-    return {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
-
-
 def _done(rig: Rig, command: str, where: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_here(rig, command), cwd=where, env=_environment(rig), text=True,
+    return subprocess.run(_here(rig, command), cwd=where, env=environment(rig), text=True,
                           capture_output=True, timeout=TIMEOUT)  # fmt: skip
 
 
@@ -71,7 +68,7 @@ class _started:
 
     def __init__(self, rig: Rig, command: str, where: Path, until: tuple[str, ...] = ()) -> None:
         with Watch(rig.base) as watch:
-            self.process = subprocess.Popen(_here(rig, command), cwd=where, env=_environment(rig))
+            self.process = subprocess.Popen(_here(rig, command), cwd=where, env=environment(rig))
             for name in until:
                 watch.wait(name, IN_CREATE)
 

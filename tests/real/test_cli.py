@@ -11,15 +11,15 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
 from support.children import Chat, as_user
+from support.command import TTYBROKER, command, environment, in_a_shell
 from support.daemon import Daemon
-from support.processes import prctl, python_path
+from support.processes import prctl
 from support.rig import Rig
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
@@ -34,18 +34,6 @@ for needed in ("copies", "holding", "listing", "names", "users"):
     importlib.import_module(f"ttybroker.{needed}")
 
 pytestmark = pytest.mark.root
-
-
-def command(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run it as root, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "ttybroker.cli", *words],
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
 
 
 def typed(rig: Rig, *words: str) -> Callable[[], tuple[int, str, str]]:
@@ -108,8 +96,8 @@ def test_a_broker_that_lacks_what_is_promised_is_status_one(rig: Rig) -> None:
         listener.bind(str(rig.socket))
         listener.listen()
         with subprocess.Popen(
-            [sys.executable, "-m", "ttybroker.cli", "check", "--broker"],
-            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            [*TTYBROKER, "check", "--broker"],
+            env=environment(rig),
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
@@ -362,15 +350,7 @@ def test_help_goes_to_standard_output(option: str, rig: Rig) -> None:
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_no_redirection_makes_a_traceback(redirect: str, rig: Rig, daemon: Daemon) -> None:
     for words in ("list", "list --json", "check ttyS0", "--help"):
-        done = subprocess.run(
-            f"{sys.executable} -m ttybroker.cli {words} {redirect}",
-            shell=True,
-            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        done = in_a_shell(rig, f"{words} {redirect}")
         if "full" in redirect:
             assert (done.returncode, done.stderr) == (1, "ttybroker: No space left on device\n")
         else:
@@ -383,8 +363,8 @@ def test_ctrl_c_ends_it_as_the_signal_with_one_line(rig: Rig) -> None:
         listener.bind(str(rig.socket))
         listener.listen()
         with subprocess.Popen(
-            [sys.executable, "-m", "ttybroker.cli", "list"],
-            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            [*TTYBROKER, "list"],
+            env=environment(rig),
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
@@ -405,13 +385,5 @@ def test_without_a_broker_it_says_where_it_looked(rig: Rig) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(rig: Rig, daemon: Daemon) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m ttybroker.cli list | true",
-        shell=True,
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    done = in_a_shell(rig, "list | true")
     assert "Traceback" not in done.stderr

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 
 import pytest
 
 from support.children import Chat, Child, as_user
+from support.command import command
 from support.daemon import Daemon
-from support.processes import python_path
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
-from support.waiting import TIMEOUT
 from ttybroker import client, wire
 
 pytestmark = pytest.mark.root
@@ -76,14 +73,7 @@ def test_the_holder_root_and_admins_are_told_of_the_line_and_nobody_else(
 
 def test_it_is_shown_below_the_port_and_in_json(rig: Rig, holder: Child) -> None:
     def list_(*words: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "ttybroker.cli", "list", "--details", *words],
-            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=True,
-        ).stdout
+        return command(rig, "list", "--details", *words).stdout
 
     lines = list_().splitlines()
     assert re.match(r"ttyS0 +busy ", lines[1])

@@ -11,14 +11,13 @@ import pwd
 import re
 import socket
 import struct
-import subprocess
-import sys
 
 import pytest
 
 from support.children import as_user
+from support.command import command
 from support.daemon import Daemon
-from support.processes import children, python_path
+from support.processes import children
 from support.rig import Rig
 from support.users import ALICE, NOBODY
 from ttybroker import BrokerError, NotPermitted, PortBusy, client, open_fd, wire
@@ -104,13 +103,6 @@ def test_a_client_shows_the_name_that_its_own_machine_has(
     assert f" {user or shown} python" in command(rig, "list").stdout
     holder.say()
     holder.result()
-
-
-def command(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
-    """`ttybroker` as it is typed."""
-    env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
-    return subprocess.run([sys.executable, "-m", "ttybroker.cli", *words], env=env,
-                          capture_output=True, text=True, check=False)  # fmt: skip
 
 
 def test_a_client_that_shows_the_message_as_it_is_names_the_uid(rig: Rig, daemon: Daemon) -> None:

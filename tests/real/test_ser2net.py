@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.children import Orphan
-from support.processes import python_path
+from support.command import TTYBROKER, environment
 from support.rig import Rig
 from support.waiting import TIMEOUT
 from ttybroker import PortBusy, client, open_fd
@@ -38,9 +37,9 @@ def serving(rig: Rig, directory: Path) -> Iterator[tuple[subprocess.Popen[bytes]
     command = unit.partition("ExecStart=/usr/bin/ttybroker ")[2].partition("\n")[0]
     assert command.startswith('run --for "TCP port 2217" board -- /usr/sbin/ser2net -n -u -c ')
     process = subprocess.Popen(
-        [sys.executable, "-m", "ttybroker.cli", "run", "--for", "TCP port 2217", "board", "--",
+        [*TTYBROKER, "run", "--for", "TCP port 2217", "board", "--",
          SER2NET, "-n", "-u", "-c", str(directory / "board.yaml")],
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+        env=environment(rig),
     )  # fmt: skip
     try:
         yield process, port

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from support.children import as_user
+from support.command import TTYBROKER, environment, in_a_shell
 from support.daemon import Daemon
-from support.processes import python_path
 from support.ptys import Pty
 from support.rig import Rig, lock_text
 from support.screen import Screen
@@ -79,10 +79,9 @@ def own_lines(screen: Screen) -> list[str]:
 @contextlib.contextmanager
 def piped(rig: Rig, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """`ttybroker term` between pipes; ended, however the test does."""
-    home = {"XDG_CONFIG_HOME": str(rig.base / "no-config")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ttybroker.cli", "term", *words],
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket), **home},
+        [*TTYBROKER, "term", *words],
+        env=environment(rig, XDG_CONFIG_HOME=str(rig.base / "no-config")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -170,15 +169,8 @@ def test_an_output_that_nobody_reads_ends_it(rig: Rig, daemon: Daemon) -> None:
 
 
 def test_a_closed_input_is_one_that_has_ended(rig: Rig, daemon: Daemon) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m ttybroker.cli term ttyS0 --linger 0 <&-",
-        shell=True,
-        env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
-        capture_output=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = in_a_shell(rig, "term ttyS0 --linger 0 <&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_ctrl_c_at_any_moment_of_its_start_is_no_traceback(rig: Rig, daemon: Daemon) -> None:
@@ -200,7 +192,7 @@ sys.exit(main())
     for at in range(1, 60, 4):
         done = subprocess.run(
             [sys.executable, "-c", stop, str(at), "term", "ttyS0", "--linger", "0"],
-            env={**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)},
+            env=environment(rig),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

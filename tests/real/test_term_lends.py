@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import tty
 from collections.abc import Iterator
@@ -19,8 +18,8 @@ import pytest
 
 from matrix.farend import relay
 from support.children import Chat, Orphan
+from support.command import TTYBROKER, environment
 from support.daemon import Daemon
-from support.processes import python_path
 from support.rig import Rig
 from support.screen import Screen
 from support.systemd import manager
@@ -56,10 +55,9 @@ def far_end(rig: Rig, directory: Path, *words: str) -> Iterator[None]:
 @contextlib.contextmanager
 def started(rig: Rig, *words: str) -> Iterator[subprocess.Popen[str]]:
     """The command, without a terminal; ended, however the test does."""
-    env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ttybroker.cli", *words],
-        env=env,
+        [*TTYBROKER, *words],
+        env=environment(rig),
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

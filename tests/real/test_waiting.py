@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,12 +12,12 @@ import serial
 import ttybroker
 from real.test_absent import until_watched
 from support.children import Chat, Child, Orphan
+from support.command import command
 from support.daemon import Daemon
-from support.processes import python_path, watches
+from support.processes import watches
 from support.rig import Rig
 from support.screen import Screen
 from support.users import ALICE, BOB
-from support.waiting import TIMEOUT
 from ttybroker import client, wire
 
 pytestmark = pytest.mark.root
@@ -81,16 +79,13 @@ def has_it(screen: Screen, words: tuple[str, ...]) -> None:
     assert b" left" not in screen.seen
 
 
-@COMMANDS
-def test_the_line_follows_the_holder_and_the_place_in_the_queue(
-    rig: Rig, daemon: Daemon, words: tuple[str, ...]
-) -> None:
+def follows(rig: Rig, words: tuple[str, ...], ahead: str, *later: str) -> None:
+    """The line names two holders, one after the other. `ahead` is in front of the first, and
+    `later` is shown while that one has the port."""
     first = rig.holder(ALICE, "board")
     second = in_the_queue(rig, BOB, 1)
     with waits(rig, words) as screen:
-        then(screen, "\r\x1b[Kttybroker: board: waiting, 499 s left, 1 in front: ")
-        then(screen, f"uid {ALICE} has it with ", f"(pid {first.pid}) since ")
-        then(screen, " 498 s left, 1 in front: ")
+        then(screen, f"{ahead}uid {ALICE} has it with ", f"(pid {first.pid}) since ", *later)
         first.say()
         second.hear()
         then(screen, f" s left: uid {BOB} has it with ", f"(pid {second.pid}) since ")
@@ -98,6 +93,14 @@ def test_the_line_follows_the_holder_and_the_place_in_the_queue(
         has_it(screen, words)
     for child in (first, second):
         child.result()
+
+
+@COMMANDS
+def test_the_line_follows_the_holder_and_the_place_in_the_queue(
+    rig: Rig, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    begin = "\r\x1b[Kttybroker: board: waiting, 499 s left, 1 in front: "
+    follows(rig, words, begin, " 498 s left, 1 in front: ")
 
 
 @COMMANDS
@@ -118,17 +121,7 @@ def test_a_daemon_that_does_not_tell_is_asked_for_the_holder(
 ) -> None:
     rig.port("board")
     rig.daemon(hook=DEAF)
-    first = rig.holder(ALICE, "board")
-    second = in_the_queue(rig, BOB, 1)
-    with waits(rig, words) as screen:
-        then(screen, f" s left: uid {ALICE} has it with ", f"(pid {first.pid}) since ")
-        first.say()
-        second.hear()
-        then(screen, f" s left: uid {BOB} has it with ", f"(pid {second.pid}) since ")
-        second.say()
-        has_it(screen, words)
-    for child in (first, second):
-        child.result()
+    follows(rig, words, " s left: ")
 
 
 @COMMANDS
@@ -137,21 +130,13 @@ def test_it_is_silent_where_that_is_asked_for_or_nobody_looks(
     rig: Rig, daemon: Daemon, words: tuple[str, ...], quiet: bool
 ) -> None:
     holder = rig.holder(ALICE, "board")
-    command, *rest = words
+    verb, *rest = words
     if quiet:
         with waits(rig, words, "--wait", "1.5", "-q") as screen:
             screen.ends()
             told = screen.seen.replace(b"\r", b"")
     else:
-        env = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket)}
-        done = subprocess.run(
-            [sys.executable, "-m", "ttybroker.cli", command, "--wait", "1.5", *rest],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-        )
-        told = done.stderr
+        told = command(rig, verb, "--wait", "1.5", *rest).stderr.encode()
         reap(rig)
     ours = [line for line in told.splitlines() if line.startswith(b"ttybroker: ")]
     assert len(ours) == 1 and ours[0].startswith(b"ttybroker: board: timed out: ")

@@ -9,7 +9,6 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,9 @@ from itertools import cycle
 import pytest
 
 from support.children import Chat, as_user
+from support.command import TTYBROKER, environment
 from support.daemon import Daemon
-from support.processes import python_path, watches
+from support.processes import watches
 from support.raw import others_are_served
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB
@@ -192,11 +192,9 @@ def test_the_line_is_told_while_it_changes_to_its_holder_alone(rig: Rig, daemon:
 
 
 def start(rig: Rig, *words: str, stdout: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket),
-                   "TERM": "vt100"}  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "ttybroker.cli", "list", "--watch", *words],
-        env=environment,
+        [*TTYBROKER, "list", "--watch", *words],
+        env=environment(rig, TERM="vt100"),
         stdout=stdout,
         stderr=subprocess.PIPE,
     )

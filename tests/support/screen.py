@@ -8,13 +8,12 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from support.processes import python_path
+from support.command import TTYBROKER, environment
 from support.rig import Rig
 from support.waiting import TIMEOUT, wait_readable
 
@@ -37,14 +36,8 @@ class Screen:
         given = {"stdin": keyboard, "stdout": keyboard, "stderr": keyboard, **options}
         home = {"XDG_CONFIG_HOME": str(rig.base / "no-config"), "TERM": "xterm"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ttybroker.cli", command, *words],
-            env={
-                **os.environ,
-                **python_path(),
-                "TTYBROKER_SOCKET": str(rig.socket),
-                **home,
-                **(env or {}),
-            },
+            [*TTYBROKER, command, *words],
+            env={**environment(rig, **home), **(env or {})},
             **given,
         )
         os.close(keyboard)
