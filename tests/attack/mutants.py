@@ -474,6 +474,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/real/test_hostile.py::test_a_daemon_is_no_peer_to_connect_through",),
     ),
     Mutant(
+        "further-connections-are-bounded",
+        "a frontend leaves its backend descriptors for ports",
+        NEVER,
+        (f"{CLIENTS}::test_a_frontend_has_so_many_further_connections_to_its_backend",),
+    ),
+    Mutant(
         "one-request-at-a-time",
         "a request is read when the one before it is answered",
         NEVER,
@@ -1213,6 +1219,18 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|BrokenPipe|ConnectionReset|cut off",
     ),
     Mutant(
+        "a-wait-keeps-its-connection",
+        "a connection whose request waits does not give way",
+        "return not (self.forked or self.identity.uid == 0)",
+        ("tests/real/test_fair.py::test_idle_connections_give_way_and_no_others",),
+    ),
+    Mutant(
+        "root-keeps-its-connections",
+        "root's connections do not give way",
+        "return not (self.busy or self.forked)",
+        (f"{CLIENTS}::test_roots_connections_do_not_give_way",),
+    ),
+    Mutant(
         "store-at-a-pace",
         "leases go into systemd's store at a pace",
         ALWAYS,
@@ -1659,6 +1677,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "a list that is watched is answered at a pace",
         "watch.seen != self._leases.table.changes",
         ("tests/unit/test_watches.py::test_changes_are_told_at_a_pace_and_the_last_one_always",),
+    ),
+    Mutant(
+        "one-look-a-watch",
+        "for a list that is watched one look at all ports is asked for at a time",
+        "stale or watch.renew_at <= now",
+        (
+            "tests/unit/test_watches.py::"
+            "test_after_a_change_of_nodes_while_it_looks_it_looks_again",
+        ),
     ),
     Mutant(
         "paced-lines",

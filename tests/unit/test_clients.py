@@ -298,6 +298,42 @@ def test_the_user_with_the_most_connections_gives_way_with_the_oldest(
     assert [ended(sock) for sock in socks] == [False, True, True, False, False, False]
 
 
+def test_roots_connections_do_not_give_way(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = iter([0, 0, 0, 1, 2])
+
+    def next_one(_: socket.socket) -> Identity:
+        uid = next(uids)
+        return Identity(uid, uid, frozenset((uid,)), 1)
+
+    monkeypatch.setattr(limits, "CLIENTS", 4)
+    monkeypatch.setattr(limits, "RESERVE", 0)
+    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+    socks = [door.connect() for _ in range(5)]
+    door.turn()
+    assert [ended(sock) for sock in socks] == [False, False, False, True, False]
+
+
+def test_a_frontend_has_so_many_further_connections_to_its_backend(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CLIENTS_PER_UID", 3)
+    monkeypatch.setattr(Identity, "sent", lambda *_: True)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door.socks.append(theirs)
+    door.clients.adopt(ours, Identity(1, 1, frozenset((1,)), 0))
+    told = []
+    for _ in range(3):
+        theirs.send(asking.encode_request(wire.Connect()))
+        for _ in range(2):
+            door.turn()
+        data, descriptors, _, _ = socket.recv_fds(theirs, 4096, 1)
+        door.socks += [socket.socket(fileno=number) for number in descriptors]
+        told.append(asking.decode_reply(data))
+    refused = told.pop()
+    assert all(isinstance(reply, wire.Grant) for reply in told)
+    assert isinstance(refused, wire.Refused) and refused.errno == errno.EDQUOT
+
+
 def test_a_connection_that_cannot_be_heard_any_more_ends_and_nothing_else_does(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,7 @@ class Clients:
         """Give a forked frontend a further connection, or return why not. Raises OSError."""
         if not client.forked:  # guard: only-forked-clients-connect-again
             return Refusal(errno.EPROTO, "connect to the socket again instead")
+        # guard: further-connections-are-bounded
         if (refusal := self._full(client.identity.uid)) is not None:
             return refusal
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -90,6 +90,7 @@ class Connection:
         # guard: a-lease-keeps-its-connection
         if any(session.leases for session in self.sessions):
             return False
+        # guard: a-wait-keeps-its-connection, root-keeps-its-connections
         return not (self.busy or self.forked or self.identity.uid == 0)
 
     def quiet(self) -> bool:

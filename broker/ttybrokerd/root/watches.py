@@ -137,6 +137,7 @@ class Watches:
 
     def _tick(self, watch: Watch, now: float) -> None:
         stale = watch.judged != self._judge.version
+        # guard: one-look-a-watch
         if not watch.looking and (stale or watch.renew_at <= now):
             watch.looking, watch.renew_at = True, _NEVER
             self._renew(watch.client, watch.request)
