@@ -80,7 +80,9 @@ def test_idle_connections_give_way_and_no_others(rig: Rig) -> None:
             crowd = [connect(rig) for _ in range(10)]
             chat.say()
             chat.hear()
-            assert leasing.check("ttyS0")
+            kept = leasing.take_socket()
+            assert leasing.check("ttyS0").allowed
+            assert leasing.take_socket() is kept  # if that had ended, it would be another
             os.close(descriptor)
             data, descriptors, _, _ = socket.recv_fds(waiting, 4096, 1)
             assert data
