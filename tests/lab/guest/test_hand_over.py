@@ -19,7 +19,7 @@ import pytest
 from adapters import Adapters
 from figures import note
 from lines import far, raw, receive
-from service import BOB, PATIENT, Service, until
+from service import BOB, PATIENT, Service, flavour, until
 from support.children import Chat, Child
 from test_zmodem import HOME, become_bob
 from ttybroker import open_fd, open_tty
@@ -178,17 +178,11 @@ def stuck_monitor(chat: Chat) -> None:
     monitor.reads()
 
 
-@pytest.mark.parametrize(
-    "meant",
-    [
-        pytest.param("words", marks=pytest.mark.bare),
-        pytest.param("link", marks=pytest.mark.systemd),
-    ],
-)
 def test_a_board_that_is_plugged_in_anew_while_it_is_lent_is_the_monitors_again(
-    broker: Service, adapters: Adapters, meant: str
+    broker: Service, adapters: Adapters
 ) -> None:
     """Under its new number, for the flasher keeps the old one with its dead descriptor."""
+    meant = "link" if flavour() == "systemd" else "words"
     link = BY_ID.format("BOARD1")
     rule = 'serial = "BOARD1"' if meant == "words" else f'device = "{link}"'
     broker.policy(f'[[rule]]\nport = "board"\n{rule}\nallow = ["bob"]\n')

@@ -16,7 +16,7 @@ import pytest
 from adapters import Adapters
 from figures import note
 from lines import far, receive
-from service import BOB, PATIENT, Service, run, until
+from service import BOB, PATIENT, Service, flavour, run, until
 from support.children import Chat, Child
 from support.waiting import wait_readable
 from ttybroker import client, open_tty
@@ -171,18 +171,10 @@ def test_who_watches_sees_bytes_and_breaks_as_they_come(
     os.close(end)
 
 
-@pytest.mark.parametrize(
-    "meant",
-    [
-        pytest.param("kernel", marks=pytest.mark.bare),
-        pytest.param("link", marks=pytest.mark.systemd),
-    ],
-)
-def test_who_watches_sees_an_adapter_come_and_go(
-    broker: Service, adapters: Adapters, meant: str
-) -> None:
+def test_who_watches_sees_an_adapter_come_and_go(broker: Service, adapters: Adapters) -> None:
     """How soon is printed, counted from the name; that it is by events, and not by the look that
     there is every two seconds in any case, is tests/unit/test_watches.py's."""
+    meant = "link" if flavour() == "systemd" else "kernel"
     link = BY_ID.format("WATCH1")
     if meant == "link":
         broker.policy(f'[[rule]]\nport = "board"\ndevice = "{link}"\nallow = ["alice"]\n')
