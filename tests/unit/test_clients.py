@@ -7,7 +7,8 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,17 @@ def door(tmp_path: Path) -> Iterator[Door]:
     made.close()
 
 
+def come_as(monkeypatch: pytest.MonkeyPatch, uids: Iterable[int]) -> None:
+    """Let those who connect from now on be these users, in this order."""
+    following = iter(uids)
+
+    def next_one(_: socket.socket) -> Identity:
+        uid = next(following)
+        return Identity(uid, uid, frozenset((uid,)), 1)
+
+    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+
+
 def test_a_turn_accepts_many_connections_and_not_all(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,17 +135,13 @@ def test_who_leaves_with_a_request_behind_another_is_gone_at_once(door: Door) ->
 def test_who_took_little_time_is_served_before_who_took_much(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, uids = [100.0], iter([1, 1, 1, 2])
+    clock = [100.0]
 
     def serve(client: Any, _: wire.Request) -> None:
         clock[0] += 0.6 * limits.TURN
         door.served.append(client.identity.uid)
 
-    def next_one(_: socket.socket) -> Identity:
-        uid = next(uids)
-        return Identity(uid, uid, frozenset((uid,)), 1)
-
-    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+    come_as(monkeypatch, [1, 1, 1, 2])
     monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(door.clients, "_serve", serve)
     monkeypatch.setattr(Identity, "sent", lambda *_: True)
@@ -238,7 +246,7 @@ def test_a_connection_with_an_unread_request_does_not_give_way(
 ) -> None:
     monkeypatch.setattr(limits, "CLIENTS", 4)
     monkeypatch.setattr(limits, "RESERVE", 0)
-    monkeypatch.setattr(limits.peer, "at_connect", lambda _: Identity(1, 1, frozenset((1,)), 1))
+    come_as(monkeypatch, repeat(1))
     asking = [door.connect() for _ in range(2)]
     for sock in asking:
         sock.send(STATUS)
@@ -262,7 +270,7 @@ def test_who_finds_all_places_busy_is_refused_without_a_search_for_each(
 
     monkeypatch.setattr(limits, "CLIENTS", 4)
     monkeypatch.setattr(limits, "RESERVE", 0)
-    monkeypatch.setattr(limits.peer, "at_connect", lambda _: Identity(1, 1, frozenset((1,)), 1))
+    come_as(monkeypatch, repeat(1))
     monkeypatch.setattr(door.clients, "_idle", counted)
     busy = [door.connect() for _ in range(4)]
     door.turn()
@@ -283,31 +291,19 @@ def test_who_finds_all_places_busy_is_refused_without_a_search_for_each(
 def test_the_user_with_the_most_connections_gives_way_with_the_oldest(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uids = iter([1, 2, 2, 2, 1, 3])
-
-    def next_one(_: socket.socket) -> Identity:
-        uid = next(uids)
-        return Identity(uid, uid, frozenset((uid,)), 1)
-
     monkeypatch.setattr(limits, "CLIENTS", 5)
     monkeypatch.setattr(limits, "RESERVE", 0)
     monkeypatch.setattr(limits, "ROOM", 2)
-    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+    come_as(monkeypatch, [1, 2, 2, 2, 1, 3])
     socks = [door.connect() for _ in range(6)]
     door.turn()
     assert [ended(sock) for sock in socks] == [False, True, True, False, False, False]
 
 
 def test_roots_connections_do_not_give_way(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    uids = iter([0, 0, 0, 1, 2])
-
-    def next_one(_: socket.socket) -> Identity:
-        uid = next(uids)
-        return Identity(uid, uid, frozenset((uid,)), 1)
-
     monkeypatch.setattr(limits, "CLIENTS", 4)
     monkeypatch.setattr(limits, "RESERVE", 0)
-    monkeypatch.setattr(limits.peer, "at_connect", next_one)
+    come_as(monkeypatch, [0, 0, 0, 1, 2])
     socks = [door.connect() for _ in range(5)]
     door.turn()
     assert [ended(sock) for sock in socks] == [False, False, False, True, False]

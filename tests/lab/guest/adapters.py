@@ -10,6 +10,8 @@ from lab.qmp import Qmp
 from support.waiting import TIMEOUT
 
 TTYS = Path("/sys/class/tty")
+# What udev calls the one with this serial number.
+BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
 
 
 class Adapters:

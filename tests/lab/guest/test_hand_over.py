@@ -16,7 +16,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from adapters import Adapters
+from adapters import BY_ID, Adapters
 from figures import note
 from lines import far, raw, receive
 from service import BOB, PATIENT, Service, flavour, until
@@ -30,7 +30,6 @@ GRACE = 1000.0  # ms that a session gets which does not let go; others need less
 AFTER_GRACE = 2000.0  # ms: 1200, and what the emulation takes on a busy host
 XOFF = b"\x13"
 RIGHT = 1000.0  # ms
-BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
 # The monitor's settings, and those that a port is found with.
 SPEED, FRAME = termios.B57600, termios.CS7 | termios.PARENB
 FOUND = termios.B9600, termios.CS8

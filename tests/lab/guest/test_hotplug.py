@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from adapters import Adapters
+from adapters import BY_ID, Adapters
 from figures import note
 from service import ALICE, BOB, LOCKS, PATIENT, Service, heard, locks, run, until
 from support.children import Chat
@@ -20,7 +20,6 @@ from ttybrokerd.root.refusal import Refusal
 RIGHT = 200.0  # ms
 ADAPTER = 2  # wired to nothing
 CYCLES = 100
-BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
 
 
 def test_unplug_while_held(broker: Service, adapters: Adapters) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adapters import Adapters
+from adapters import BY_ID, Adapters
 from figures import note
 from lines import far, receive
 from service import BOB, PATIENT, Service, flavour, run, until
@@ -23,7 +23,6 @@ from ttybroker import client, open_tty
 from ttybroker.facts import Line
 
 Row = dict[str, Any]
-BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
 CYCLES = 5
 
 
