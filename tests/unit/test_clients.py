@@ -124,7 +124,7 @@ def test_who_leaves_with_a_request_behind_another_is_gone_at_once(door: Door) ->
     sock = door.connect()
     for _ in range(2):
         sock.send(STATUS)
-    for _ in range(2):
+    for _ in range(3):
         door.turn()
     assert len(door.clients) == 1
     sock.close()
