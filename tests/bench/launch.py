@@ -27,15 +27,24 @@ def timed(path, flags):
     times.append(time.perf_counter() - before)
     return descriptor
 
+def ports():
+    return [timed(f"/dev/p{n}", os.O_RDWR | os.O_NOCTTY) for n in range(20)]
+
+def close(held):
+    for descriptor in held:
+        os.close(descriptor)
+    time.sleep(0.1)  # the leases are over by then; that is not what is timed
+
 found = {}
 for kind in sys.argv[2:]:
     times = []
     if kind == "injected":
         for _ in range(3):
-            held = [timed(f"/dev/p{n}", os.O_RDWR | os.O_NOCTTY) for n in range(20)]
-            for descriptor in held:
-                os.close(descriptor)
-            time.sleep(0.1)  # the leases are over by then; that is not what is timed
+            close(ports())
+    elif kind == "joined":
+        held = ports()
+        times.clear()
+        close(held + ports())
     else:
         path, flags = {
             "untrapped": ("/etc/hostname", os.O_RDONLY | os.O_CLOEXEC),
@@ -104,12 +113,14 @@ def _opens(each: dict[str, Rig], bench: Bench) -> list[Row]:
 
     def launched(rig: Rig) -> None:
         run = [str(rig.build.commands / "ttybroker"), "run", "--wait", "10", "--"]
-        words = [*run, *program, "untrapped", "continued", "injected"]
-        found[rig.build.name].append(_call(rig.build, words, rig))
+        kinds = ["untrapped", "continued", "injected"]
+        if rig is new:  # the old build refuses a second open
+            kinds.append("joined")
+        found[rig.build.name].append(_call(rig.build, [*run, *program, *kinds], rig))
         rig.settled()
 
-    jobs = {name: lambda rig=rig: launched(rig) for name, rig in each.items()}
     new = each["new"]
+    jobs = {name: lambda rig=rig: launched(rig) for name, rig in each.items()}
 
     def beside(name: str, words: list[str]) -> None:
         found[name].append(_call(new.build, words, new))
@@ -131,6 +142,8 @@ def _opens(each: dict[str, Rig], bench: Bench) -> list[Row]:
         what = "an injected open under run: new/old"
         pairs = values("new", "injected"), values("old", "injected")
         made.append(figures.ratio(what, *pairs, 0.60))
+    what = "a second open of a session / its first, injected"
+    made.append(figures.ratio(what, values("new", "joined"), values("new", "injected"), 0.50))
     what = "a continued open under run (a file, for writing)"
     made.append(micros(what, "continued", CONTINUED))
     stop = figures.median(values("bare", "continued")) * MICROSECONDS

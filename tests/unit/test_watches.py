@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,8 @@ class Leases:
     def __init__(self) -> None:
         self.table = SimpleNamespace(changes=0)
         self.holder: wire.Holder | None = None
-        self.on_nodes: Callable[[], None] | None = None
+        self.on_names: dict[str, Callable[[], None]] = {}
+        self.deaf = ""
 
     def now(self, holder: int | None) -> None:
         """Somebody has it, or nobody."""
@@ -68,11 +70,12 @@ class Leases:
         then()
 
     def names(self, directory: str, handler: Callable[[], None]) -> None:
-        assert directory == "/dev"
-        self.on_nodes = handler
+        if directory == self.deaf:
+            raise OSError(errno.ENOSPC, "no watch is left")
+        self.on_names[directory] = handler
 
     def forget_names(self, directory: str) -> None:
-        self.on_nodes = None
+        del self.on_names[directory]
 
 
 class Place:
@@ -85,7 +88,10 @@ class Place:
         self.begun: list[Any] = []
         facts: Any = SimpleNamespace(fill_in=self.leases.fill_in_facts)
         place: Any = self.leases
-        self.watches = Watches(place, self.judge, facts, place, "/dev", self._renew)  # type: ignore[arg-type]
+        self.watches = Watches(place, self.judge, facts, place, self._places, self._renew)  # type: ignore[arg-type]
+
+    def _places(self) -> list[str]:
+        return ["/dev", "/run/udev/data"]
 
     def _renew(self, client: Any, _: wire.List) -> None:
         self.begun.append(client)
@@ -143,27 +149,41 @@ def test_all_ports_are_looked_at_again_now_and_then_and_soon_after_a_change_of_n
     place.after(RENEW)
     place.after(RENEW)  # one look at a time
     place.renewed(client)
-    assert place.leases.on_nodes is not None
-    place.leases.on_nodes()
+    place.leases.on_names["/dev"]()
     place.after(SETTLE / 2)
     assert place.begun == []
     place.after(SETTLE)
     place.renewed(client)
     assert len(client.sent) == 1  # it says the same
     place.watches.lost(client)  # type: ignore[arg-type]
-    assert place.leases.on_nodes is None and place.after(99) is None
+    assert not place.leases.on_names and place.after(99) is None
 
 
 def test_after_a_change_of_nodes_while_it_looks_it_looks_again(place: Place) -> None:
     client = Client()
     place.begin(client)
     place.after(RENEW)
-    assert place.leases.on_nodes is not None
-    place.leases.on_nodes()
+    place.leases.on_names["/dev"]()
     place.after(SETTLE)  # one look at a time
     place.renewed(client)
     assert place.after(0) is None
     assert place.begun == [client]
+
+
+def test_when_udev_has_noted_a_device_all_ports_are_looked_at_again(place: Place) -> None:
+    """Its links may have come long after its node."""
+    client = Client()
+    place.begin(client)
+    place.leases.on_names["/run/udev/data"]()
+    place.after(SETTLE)
+    assert place.begun == [client]
+
+
+def test_where_a_directory_cannot_be_heard_none_is_and_the_list_is_refused(place: Place) -> None:
+    place.leases.deaf = "/run/udev/data"
+    with pytest.raises(OSError):
+        place.watches.begin(Client(), wire.List(0, wire.WATCH))  # type: ignore[arg-type]
+    assert not place.leases.on_names
 
 
 def test_by_another_policy_nothing_is_told_before_all_is_looked_at_again(place: Place) -> None:

@@ -121,8 +121,12 @@ class Devices:
                 trust.resolve(alias, way)
             except OSError:  # it ends where something is missing
                 pass
-        udev = [sysfs.UDEV] if os.path.isdir(sysfs.UDEV) else []
-        return {self.directory, *udev, *(step.rpartition("/")[0] or "/" for step in way)}
+        return {*self.places(), *(step.rpartition("/")[0] or "/" for step in way)}
+
+    def places(self) -> list[str]:
+        """Return where a name comes or goes when a port does: that of its node, and udev's note,
+        which comes when udev has made its links."""
+        return [self.directory, sysfs.UDEV] if os.path.isdir(sysfs.UDEV) else [self.directory]
 
     def path(self, name: str, alias: str | None) -> str:
         """Return the node that `name` means. `alias` is the device that the policy gives it, if

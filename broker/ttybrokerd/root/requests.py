@@ -60,9 +60,7 @@ class Requests:
         self._workers = workers
         self._lists = Lists(self._begin_list)
         self.facts = Facts(workers, leases)
-        self.watches = Watches(
-            leases, judge, self.facts, inotify, devices.directory, self._lists.ask
-        )
+        self.watches = Watches(leases, judge, self.facts, inotify, devices.places, self._lists.ask)
         self.progress = Progress(leases.table)
 
     def serve(self, client: Connection, request: wire.Request) -> None:

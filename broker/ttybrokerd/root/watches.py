@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PER_UID = 8
 PACE = 0.1  # seconds between two answers
 RENEW = 2.0  # seconds between two looks at all nodes and locks
-SETTLE = 0.1  # seconds from a change in /dev until udev(7) has made its links
+SETTLE = 0.1  # seconds from a change until the next look, for a change seldom comes alone
 LINES = 1.0  # seconds between two looks at the lines
 _NEVER = float("inf")
 
@@ -59,8 +59,8 @@ class Watch:
 
 
 class Watches:
-    """All of them. `nodes` is the directory of the ports. `renew` begins a look at all ports;
-    `renewed` is to be called with the rows."""
+    """All of them. `places` says in which directories names come and go with a port. `renew` begins
+    a look at all ports; `renewed` is to be called with the rows."""
 
     def __init__(
         self,
@@ -68,14 +68,15 @@ class Watches:
         judge: Judge,
         facts: Facts,
         inotify: Inotify,
-        nodes: str,
+        places: Callable[[], list[str]],
         renew: Callable[[Connection, wire.List], None],
     ) -> None:
         self._leases = leases
         self._judge = judge
         self._facts = facts
         self._inotify = inotify
-        self._nodes = nodes
+        self._places = places
+        self._watched: list[str] = []
         self._renew = renew
         self._all: dict[Connection, Watch] = {}
 
@@ -87,13 +88,27 @@ class Watches:
             what = f"{PER_UID} lists of yours are watched already; end some first"
             raise Refusal(errno.EDQUOT, what)
         if not self._all:
-            self._inotify.names(self._nodes, self._on_nodes)
+            self._hear()
         self._all[client] = Watch(client, request)
 
     def lost(self, client: Connection) -> None:
         """Forget a client that is gone."""
         if self._all.pop(client, None) is not None and not self._all:
-            self._inotify.forget_names(self._nodes)
+            self._hear_no_more()
+
+    def _hear(self) -> None:
+        """Hear of names that come and go. Raises OSError, and then nothing is heard."""
+        try:
+            for place in self._places():
+                self._inotify.names(place, self._on_names)
+                self._watched.append(place)
+        except OSError:
+            self._hear_no_more()
+            raise
+
+    def _hear_no_more(self) -> None:
+        while self._watched:
+            self._inotify.forget_names(self._watched.pop())
 
     def renewed(
         self, client: Connection, rows: list[report.Row], everything: bool, judged: int
@@ -182,7 +197,7 @@ class Watches:
             more = part.more and bool(part.ports)
             watch.rest = watch.rest[len(part.ports) :] if more else None
 
-    def _on_nodes(self) -> None:
+    def _on_names(self) -> None:
         soon = time.monotonic() + SETTLE
         for watch in self._all.values():  # also while it looks: it may have looked past that
             watch.renew_at = min(watch.renew_at, soon)
