@@ -85,15 +85,19 @@ install uninstall: $(VENV)/ready
 
 # dist/*.deb, and what dpkg-buildpackage says in build/deb/log.
 deb:
+	@echo "[1/3] Debian packages: $(DEB_NEEDS)"
 	@packaging/apt-needs $(DEB_NEEDS)
-	rm -rf build/deb
-	mkdir -p build/deb/ttybroker dist
-	tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -m -C build/deb/ttybroker
-	mv build/deb/ttybroker/packaging/debian build/deb/ttybroker
-	cd build/deb/ttybroker && dpkg-buildpackage -us -uc >../log 2>&1 || { tail ../log; exit 1; }
-	lintian --allow-root --fail-on error,warning build/deb/*.changes
-	rm -f dist/*.deb
-	mv build/deb/*ttybroker_*.deb dist
+	@echo "[2/3] dpkg-buildpackage; what it says is in build/deb/log"
+	@rm -rf build/deb
+	@mkdir -p build/deb/ttybroker dist
+	@tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -m -C build/deb/ttybroker
+	@mv build/deb/ttybroker/packaging/debian build/deb/ttybroker
+	@cd build/deb/ttybroker && dpkg-buildpackage -us -uc >../log 2>&1 || { tail ../log; exit 1; }
+	@echo "[3/3] lintian"
+	@lintian --allow-root --fail-on error,warning build/deb/*.changes
+	@rm -f dist/*.deb
+	@mv build/deb/*ttybroker_*.deb dist
+	@ls dist/*.deb
 
 # Two builds of what a release publishes, which must be the same; the first is left in dist.
 reproducible: $(VENV)/ready

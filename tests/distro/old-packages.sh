@@ -9,7 +9,9 @@ rm -rf "$1"
 mkdir -p "$1/source"
 git archive "$commit" | tar -x -C "$1/source"
 make -C "$1/source" deb >"$1/log" 2>&1 || :
-mv "$1"/source/build/deb/*.deb "$1" 2>/dev/null || mv "$1"/source/dist/*.deb "$1" || {
+# In dist, or where lintian left them.
+find "$1/source" -name '*ttybroker_*.deb' -exec mv {} "$1" \;
+[ -e "$1"/ttybroker_*.deb ] || {
 	tail "$1/log" >&2
 	exit 1
 }

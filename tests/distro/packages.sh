@@ -1,6 +1,7 @@
 #!/bin/sh
 # packages.sh: as root in a root of a release, after `make deb`. The packages are installed and tested
 # by autopkgtest, purged, installed as 0.1.0 and upgraded, and purged again. Nothing may be left of them.
+# The packages of 0.1.0 stay in build/old, for the lab.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 work=$(mktemp -d)
@@ -29,6 +30,7 @@ purge() {
 	say "$1 is purged, and nothing is left"
 }
 
+say "the Debian packages that trying them needs"
 packaging/apt-needs autopkgtest picocom python3-serial python3-prctl python3-seccomp
 dpkg --purge ttybroker python3-ttybroker >"$work/log" 2>&1 || :  # of a run that failed
 files >"$work/before"
@@ -40,8 +42,9 @@ install ./dist/*.deb
 ttybrokerd --check --policy /etc/ttybroker/policy.toml >"$work/log" || fail "no policy in force"
 purge "what autopkgtest installed"
 
-if tests/distro/old-packages.sh "$work/old"; then
-	install "$work"/old/*.deb
+say "building 0.1.0"
+if tests/distro/old-packages.sh build/old; then
+	install ./build/old/*.deb
 	say "installed: $(dpkg-query -W ttybroker | tr '\t' ' ')"
 	install ./dist/*.deb
 	say "installed: $(dpkg-query -W ttybroker | tr '\t' ' ')"

@@ -10,7 +10,7 @@ are systemd, udev, logind and dbus. Each has one processor, and they run one aft
 guest's tests are ordinary pytest files, in guest/.
 
 The guest is of this machine's release, and our packages are built here; for another release they
-are built in its root (`make distro`).
+are built in its root (`make distro`). So are those of 0.1.0, from which the guest upgrades.
 
 What is kept in .lab comes from the package registries alone: the guest, and its booted state in
 either flavour, from which a run starts in some seconds. Its name is that of the release and a
@@ -38,7 +38,10 @@ ROOT = HERE.parents[1]
 CACHE = ROOT / ".lab"
 THIS_SUITE = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 SUITE = os.environ.get("LAB_SUITE") or THIS_SUITE
-PACKAGES = ROOT / ("dist" if SUITE == THIS_SUITE else f".distro/{SUITE}/root/ttybroker/dist")
+CLONE = ROOT if SUITE == THIS_SUITE else ROOT / f".distro/{SUITE}/root/ttybroker"
+PACKAGES = CLONE / "dist"
+OLD_PACKAGES = CLONE / "build/old"  # of 0.1.0
+NO_HISTORY = 3  # of old-packages.sh; then the guest's test of it is skipped, and says so
 RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
 
 
@@ -53,6 +56,7 @@ def main(arguments: list[str]) -> int:
             image = _image()
         if packages.returncode != 0:
             raise subprocess.CalledProcessError(packages.returncode, "make deb")
+        _build_old_packages()
         counts = _test(image, flavours, arguments)
     except subprocess.CalledProcessError as error:
         print(f"lab: {error}", flush=True)
@@ -72,6 +76,15 @@ def _build_packages() -> subprocess.Popen[bytes]:
     _say("building its packages (half a minute)")
     words = ["deb"] if SUITE == THIS_SUITE else ["distro", f"D={SUITE}", "STEPS=deb"]
     return subprocess.Popen(["make", "-s", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def _build_old_packages() -> None:
+    """Those of 0.1.0, unless they are there; in another release's root packages.sh leaves them."""
+    if SUITE == THIS_SUITE and not any(OLD_PACKAGES.glob("*.deb")):
+        _say("building the packages of 0.1.0 (half a minute)")
+        words = [ROOT / "tests/distro/old-packages.sh", OLD_PACKAGES]
+        if subprocess.run(words, cwd=ROOT).returncode not in (0, NO_HISTORY):
+            raise subprocess.CalledProcessError(1, "old-packages.sh")
 
 
 def _image() -> Path:
@@ -97,7 +110,7 @@ def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str
     _say(f"testing in it: {' and '.join(flavours)}")
     counts: Counter[str] = Counter()
     for flavour in flavours:
-        words = [sys.executable, "-m", "lab.flavour", flavour, str(image), str(PACKAGES)]
+        words = [sys.executable, "-m", "lab.flavour", flavour, image, PACKAGES, OLD_PACKAGES]
         with subprocess.Popen([*words, *arguments], stdout=subprocess.PIPE, text=True,
                               encoding="utf-8", errors="replace") as guest:  # fmt: skip
             try:

@@ -1,6 +1,7 @@
-"""python -m lab.flavour FLAVOUR IMAGE PACKAGES PYTEST-ARGUMENT...: the tests in one of the guests.
+"""python -m lab.flavour FLAVOUR IMAGE PACKAGES OLD PYTEST-ARGUMENT...: the tests in a guest.
 
-Its standard output is that of pytest in the guest, to which the directory of PACKAGES goes first.
+Its standard output is that of pytest in the guest. What is in the directory of PACKAGES goes there
+first, and what is in OLD into `old`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 1800.0  # seconds for the tests
 
 
-def main(flavour: str, image: Path, packages: Path, arguments: list[str]) -> int:
+def main(flavour: str, image: Path, packages: Path, old: Path, arguments: list[str]) -> int:
     """Exit status: that of pytest, or 1 with a line that says what failed instead."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or QEMU would live on
     try:
-        return _test(image, _state(image, flavour), flavour, packages, arguments)
+        return _test(image, _state(image, flavour), flavour, (packages, old), arguments)
     except MachineError as error:
         print(f"lab: {error}", flush=True)
         return 1
@@ -36,7 +37,9 @@ def _state(image: Path, flavour: str) -> Path:
     return state
 
 
-def _test(image: Path, state: Path, flavour: str, packages: Path, arguments: list[str]) -> int:
+def _test(
+    image: Path, state: Path, flavour: str, packages: tuple[Path, Path], arguments: list[str]
+) -> int:
     (other,) = set(FLAVOURS) - {flavour}
     inside = [word.removeprefix("tests/lab/guest/") for word in arguments]
     words = ["sh", "/project/tests/lab/guest/run.sh", "-m", f"not {other}", *inside]
@@ -46,11 +49,14 @@ def _test(image: Path, state: Path, flavour: str, packages: Path, arguments: lis
         sys.stdout.buffer.flush()
 
     with directory() as run:
-        for package in packages.glob("*.deb"):
-            shutil.copy(package, run)
+        for directory_of, place in zip(packages, (run, run / "old"), strict=True):
+            place.mkdir(exist_ok=True)
+            for package in directory_of.glob("*.deb"):
+                shutil.copy(package, place)
         with Machine(image, flavour, run, ROOT, incoming=state) as machine:
             return machine.do(shlex.join(words), output, LIMIT)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
+    image, packages, old = map(Path, sys.argv[2:5])
+    sys.exit(main(sys.argv[1], image, packages, old, sys.argv[5:]))
