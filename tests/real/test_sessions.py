@@ -14,6 +14,7 @@ from support.children import Chat, as_user
 from support.rig import Rig
 from support.users import ALICE, BOB
 from ttybroker import BrokerError, PortBusy, client, wire
+from ttybrokerd.root import linux
 
 pytestmark = pytest.mark.root
 
@@ -28,6 +29,12 @@ def lease_and_join(rig: Rig, joins: int = 1, flags: int = 0) -> tuple[list[int],
             descriptors.append(connection.open("ttyS0", session=session, flags=flags))
             assert connection.session == session
     return descriptors, session
+
+
+def until_read(connection: client.Client) -> None:
+    """Until the broker has read what was asked on it: what others ask may be read before that."""
+    while linux.unsent(connection.fileno()):
+        pass
 
 
 def test_a_session_opens_its_port_again_and_the_lease_lasts_until_the_last_is_closed(
@@ -311,6 +318,7 @@ def test_a_session_that_joins_a_lease_which_ends_meanwhile_is_refused(rig: Rig) 
         with client.connect(path) as first, client.connect(path) as second:
             held = first.open("ttyS0")
             second.ask_open("ttyS0", session=first.session)
+            until_read(second)
             first.revoke("ttyS0")
             with pytest.raises(BrokerError) as caught:
                 second.news()
@@ -349,6 +357,7 @@ def test_a_join_that_ends_when_another_has_the_port_is_refused(rig: Rig) -> None
         with client.connect(path) as first, client.connect(path) as second:
             held = first.open("ttyS0")
             second.ask_open("ttyS0", session=first.session)
+            until_read(second)
             first.revoke("ttyS0")  # what was granted is kept open, hung up
             chat.say("revoked")
             try:
