@@ -53,7 +53,8 @@ def opens(rig: Rig, seconds: float) -> Callable[[Chat], list[float]]:
 
 
 def ready_for() -> float:
-    """How long this process has waited for a processor, in seconds: proc_pid_schedstat(5)."""
+    """How long this process has waited for a processor, in seconds: sched-stats.rst of the
+    kernel's documentation, /proc/PID/schedstat."""
     return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.children import Chat, as_user
+from support.children import Chat, Child, Orphan, as_user
 from support.processes import prctl
 from support.rig import Rig, lock_text
 from support.users import ALICE, NOBODY
@@ -88,7 +88,8 @@ def test_what_a_setuid_does_not_take_is_taken_too(rig: Rig) -> None:
     rig.orphan().wait()
 
 
-def test_the_backend_holds_only_the_capabilities_of_its_job(rig: Rig) -> None:
+def started(rig: Rig, then: Callable[[Chat], None] = lambda _: None) -> tuple[Child, Orphan]:
+    """A program with a backend, for ttyS0, and that backend. At a word the program does `then`."""
     rig.port("ttyS0")
     rig.write_policy()
 
@@ -96,10 +97,15 @@ def test_the_backend_holds_only_the_capabilities_of_its_job(rig: Rig) -> None:
         rig.backend()
         chat.say()
         chat.hear()
+        then(chat)
 
     child = rig.child(0, run)
     child.hear()
-    backend = rig.orphan()
+    return child, rig.orphan()
+
+
+def test_the_backend_holds_only_the_capabilities_of_its_job(rig: Rig) -> None:
+    child, backend = started(rig)
     lines = Path(f"/proc/{backend.pid}/status").read_text().splitlines()
     fields = {key: value for key, _, value in (line.partition(":") for line in lines)}
     wanted = 1 << 21 | 1 << 1  # CAP_SYS_ADMIN, CAP_DAC_OVERRIDE
@@ -154,20 +160,13 @@ def test_what_ends_a_service_does_not_end_the_backend_before_the_program(
     rig: Rig, number: signal.Signals
 ) -> None:
     """systemd sends SIGTERM to every process of a unit at once (KillMode=control-group)."""
-    rig.port("ttyS0")
-    rig.write_policy()
 
-    def run(chat: Chat) -> None:
-        rig.backend()
-        chat.say()
-        chat.hear()
+    def use_the_port(chat: Chat) -> None:
         os.close(open_fd("ttyS0"))
         chat.say()
         chat.hear()
 
-    child = rig.child(0, run)
-    child.hear()
-    backend = rig.orphan()
+    child, backend = started(rig, use_the_port)
     os.kill(backend.pid, number)
     child.say()
     child.hear()

@@ -1,7 +1,7 @@
 """Requests that wait for a device that is not there: it is looked for when a name has come.
 
 The table has them (`Table.miss`). The directories through which their names lead are watched. Only
-root can make a name there, so nobody else can cause a look.
+root can make a name there. So others cause looks by their requests alone, which are bounded.
 """
 
 from __future__ import annotations
