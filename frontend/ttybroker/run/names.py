@@ -73,8 +73,9 @@ class Names:
     def of_missing(self, name: str) -> str | None:
         """The port that /dev/NAME means if nothing is there. It may be an alias that nobody
         listed."""
-        unlisted = name if not self._wanted and could_be_alias(name) else None
-        return self.of(f"/dev/{name}") or unlisted
+        if (known := self.of(f"/dev/{name}")) is not None:
+            return known
+        return name if not self._wanted and could_be_alias(name) else None
 
     def unnamed(self, path: str) -> str:
         """Return the line for a port that the user may have and this run does not name.

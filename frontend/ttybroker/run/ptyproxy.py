@@ -162,14 +162,11 @@ def _every_name(broker: Broker, ports: dict[str, PortInfo], words: list[str]) ->
     """Return the ports of the list, and those that the arguments name besides: the broker says why
     the user may not have them."""
     named = [word[5:] for word in words if word.startswith("/dev/") and word[5:] not in ports]
-    return [
-        *ports,
-        *(
-            name
-            for name in named
-            if is_serial_name(name) or (could_be_alias(name) and broker.check(name).known)
-        ),
-    ]
+    return [*ports, *(name for name in named if _is_port(broker, name))]
+
+
+def _is_port(broker: Broker, name: str) -> bool:
+    return is_serial_name(name) or (could_be_alias(name) and broker.check(name).known)
 
 
 def _speeds(fd: int) -> tuple[int, int, int]:
