@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from ttybrokerd.root import arrivals
-from ttybrokerd.root.arrivals import Arrivals
+from ttybrokerd.root.arrivals import AHEAD, Arrivals
 from ttybrokerd.root.connection import OpenRequest
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.paced import REST
 from ttybrokerd.root.refusal import Absent
 
 LOOK = 0.5  # seconds that one takes
+PAUSE = REST * LOOK - AHEAD  # seconds after one, if no rest was owed before
 
 
 class Place:
@@ -31,6 +32,7 @@ class Place:
         self.table = SimpleNamespace(
             missing=lambda: list(self.missing), misses=0, found=self._found
         )
+        self.look_takes = LOOK
         self.looks = 0
         self.again: float | None = None
         self.granted: list[Any] = []
@@ -53,7 +55,7 @@ class Place:
 
     def _look(self, *_: object) -> object:
         self.looks += 1
-        self.clock += LOOK
+        self.clock += self.look_takes
         there = self.name.exists()
         self.after_a_look()
         if not there or self.again:
@@ -97,17 +99,39 @@ def test_looks_leave_the_most_of_the_time_to_others(place: Place) -> None:
     place.wait()
     place.after(REST * LOOK)  # for the new watch
     assert place.looks == 2
-    assert place.wait() == pytest.approx(REST * LOOK)
-    assert place.after(REST * LOOK / 2) == pytest.approx(REST * LOOK / 2)
+    assert place.wait() == pytest.approx(PAUSE)
+    assert place.after(PAUSE / 2) == pytest.approx(PAUSE / 2)
     assert place.looks == 2
-    assert place.after(REST * LOOK / 2) is None
+    assert place.after(PAUSE / 2) is None
     assert place.looks == 4  # at both requests
+
+
+def test_names_that_come_one_after_another_are_looked_for_at_once(place: Place) -> None:
+    """A device has its node, then udev's links, within a moment: short looks owe their rest."""
+    place.look_takes = 0.01
+    place.wait()
+    for looks in range(2, 7):
+        place.arrivals.look_soon()
+        place.after(0.0)
+        assert place.looks == looks
+
+
+def test_no_more_rest_is_owed_than_the_bound(place: Place) -> None:
+    place.look_takes = 0.01
+    place.wait()
+    began, looks = place.clock, place.looks
+    for _ in range(100):
+        place.arrivals.look_soon()
+        place.after(place.arrivals.tick() or 0.0)
+    spent = (place.looks - looks) * place.look_takes
+    assert (1 + REST) * spent <= place.clock - began + AHEAD
+    assert place.looks - looks > 50
 
 
 def test_a_device_that_comes_while_it_is_looked_for_is_found(place: Place) -> None:
     """Its name was not there at the look, and it was when the directory began to be watched."""
     place.after_a_look = place.name.touch
-    assert place.wait() == pytest.approx(REST * LOOK)
+    assert place.wait() == pytest.approx(PAUSE)
     assert not place.granted
     assert place.after(REST * LOOK) is None
     assert len(place.granted) == 1 and not place.missing
@@ -115,7 +139,7 @@ def test_a_device_that_comes_while_it_is_looked_for_is_found(place: Place) -> No
 
 def test_a_directory_that_goes_while_it_is_looked_for_is_looked_for_again(place: Place) -> None:
     above, place.after_a_look = place.name.parent, lambda: os.rename(above, f"{above}.old")
-    assert place.wait() == pytest.approx(REST * LOOK)
+    assert place.wait() == pytest.approx(PAUSE)
 
 
 def test_nothing_is_looked_for_without_news(place: Place) -> None:

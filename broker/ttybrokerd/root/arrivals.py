@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ttybrokerd.root.leases import Leases
     from ttybrokerd.root.loop import Loop
 
+# Seconds of rest that may be owed. The names of one device come one after another, so that the
+# first look often comes too early; then the next one does not wait.
+AHEAD = 0.5
+
 
 class Arrivals:
     """Looks for those devices."""
@@ -36,7 +40,7 @@ class Arrivals:
         self._answers = answers
         self._misses = 0  # so many had begun to wait at the last look
         self._news = False
-        self._pause_until = 0.0
+        self._rested = 0.0  # when it has rested for all its looks
         self._again_at: float | None = None  # when to look though nothing is new
         self._watched: set[int] = set()
         self._inotify = linux.inotify()
@@ -63,18 +67,19 @@ class Arrivals:
             return None
         now = time.monotonic()
         if not self._due():
-            return None if self._again_at is None else self._again_at - now
-        if now < self._pause_until:  # guard: paced-looks
-            return self._pause_until - now
+            return self._until_again(now)
+        if now < self._rested - AHEAD:  # guard: paced-looks
+            return self._rested - AHEAD - now
         self._news, self._misses, self._again_at = False, table.misses, None
         for ask in missing:
             assert isinstance(ask, OpenRequest)
             self._look_for(ask)
         end = time.monotonic()
-        self._pause_until = end + REST * (end - now)
-        if self._due():
-            return self._pause_until - end
-        return None if self._again_at is None else max(self._again_at, self._pause_until) - end
+        self._rested = max(self._rested, now) + (1 + REST) * (end - now)
+        return max(self._rested - AHEAD - end, 0.0) if self._due() else self._until_again(end)
+
+    def _until_again(self, now: float) -> float | None:
+        return None if self._again_at is None else max(self._again_at - now, 0.0)
 
     def _due(self) -> bool:
         # guard: look-at-the-unnamed
