@@ -22,7 +22,7 @@ from support.rig import Rig
 from support.users import ALICE, BOB
 from ttybroker import client, open_fd
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 Scale = Callable[[int, int], int]
 Count = Callable[[str, int], None]

@@ -54,6 +54,7 @@ def until_watched(pid: int, before: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.alone
 def test_it_is_granted_when_it_comes(rig: Rig, make_late: Callable[..., Late]) -> None:
     late = make_late()
     daemon = rig.daemon()

@@ -300,6 +300,7 @@ def quick(rig: Rig) -> Callable[[], float]:
     return run
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("count", [1, 10])
 def test_ports_that_do_not_open_delay_no_other(rig: Rig, count: int) -> None:
     slow = Slow(rig, count)
@@ -380,6 +381,7 @@ def test_a_reload_while_a_port_opens_decides_over_its_grant(rig: Rig, what: str)
         slow.close()
 
 
+@pytest.mark.alone
 def test_a_port_that_vanishes_between_look_and_open_is_gone(rig: Rig) -> None:
     slow = Slow(rig, 1)
     try:

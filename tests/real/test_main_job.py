@@ -61,6 +61,7 @@ def pump(source: int, sink: int) -> None:
                 data = data[os.write(sink, data) :]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["daemon", "forked"])
 @pytest.mark.parametrize("direction", ["sends", "receives"])
 def test_nobody_moves_a_file_with_lrzsz(
