@@ -77,9 +77,9 @@ class Chip:
         said: Told = self._ask("told")
         return said
 
-    def stall(self) -> None:
-        """It is there, and answers to nothing."""
-        self._process.kill(signal.SIGSTOP)
+    def answer(self, yes: bool) -> None:
+        """Whether it does; it is there in any case."""
+        self._process.kill(signal.SIGCONT if yes else signal.SIGSTOP)
 
     def pull(self) -> None:
         """Unplug it, and wait until the socket is free."""
