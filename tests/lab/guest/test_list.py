@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from adapters import BY_ID, Adapters
+from devices import direct
 from figures import note
 from lines import far, receive
-from service import ALICE, BOB, PATIENT, Service, flavour, run, until
+from service import ALICE, BOB, PATIENT, Service, flavour, locks, run, until
 from support.children import Chat, Child
 from support.waiting import wait_readable
 from ttybroker import client, open_fd, open_tty
@@ -150,19 +151,25 @@ def test_each_error_that_an_adapter_tells_of_is_counted(broker: Service, chip: C
 
 @pytest.mark.bare  # the driver is the same in both
 def test_an_adapter_that_stops_answering_keeps_nobody_waiting(broker: Service, chip: Chip) -> None:
-    """The driver waits 5 s for each answer."""
-    broker.holder(BOB, chip.name)
+    """The driver waits 5 s for each answer: to a look, and when the settings are put back."""
+    with direct(chip.name):
+        pass
+    before = chip.told()
+    holder = broker.child(BOB, lambda chat: hold(chat, chip.name))
+    holder.hear(PATIENT)
     chip.answer(False)
     asked = time.monotonic()
     with client.connect() as connection:
         (port,) = connection.ports((chip.name,), details=True)
     assert note("ms for details of a stalled adapter", 1000 * (time.monotonic() - asked)) < SOON
     assert port.holder is not None and not port.facts
+    holder.kill()
     asked = time.monotonic()
     broker.child(ALICE, lambda _chat: os.close(open_fd("ttyS1"))).result()
     assert note("ms for a grant beside it", 1000 * (time.monotonic() - asked)) < SOON
     chip.answer(True)
-    assert line(chip.name)["lines"]["cts"]
+    until("its lease to end", lambda: not locks(), told=broker.log)
+    assert chip.told() == before
 
 
 @contextmanager

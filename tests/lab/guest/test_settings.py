@@ -167,29 +167,28 @@ def test_a_port_is_found_as_it_was_before_the_last_lease(
     assert "settings-failed" not in broker.log()
 
 
-@pytest.mark.bare
+@pytest.mark.bare  # the driver is the same in both
 @pytest.mark.parametrize("end", [close, kill, keep, hang_up])
-@pytest.mark.parametrize("how", FOUND["FTDI"])
 def test_an_adapter_is_told_again_what_it_was_told_before_the_lease(
-    broker: Service, chip: Chip, how: str, end: Callable[[Service, Child, str], None]
+    broker: Service, chip: Chip, end: Callable[[Service, Child, str], None]
 ) -> None:
-    """By the adapter, and not only by the driver that keeps what it has told."""
-    with direct(chip.name) as fd:
-        FOUND["FTDI"][how](fd)
-    before = chip.told()
-    latency = {"usual": LOW_LATENCY, "unusual": 0}[how]
-    for act in (all_of(odd, by_lines, serial_flags(latency)), broken):
-        child = holder(broker, chip.name, act)
-        during = chip.told()
-        if act is broken:
-            assert during["data"][0] == before["data"][0] | SET_BREAK
-        else:
-            assert not during.items() & before.items()
-        end(broker, child, chip.name)
-        in_order(broker, chip.name)
-        assert chip.told() == before
-        child.kill()
-        in_order(broker, chip.name)
+    """By the adapter's word: the driver keeps what it was set to, told or not."""
+    for prepare, latency in zip(FOUND["FTDI"].values(), (LOW_LATENCY, 0), strict=True):
+        with direct(chip.name) as fd:
+            prepare(fd)
+        before = chip.told()
+        for act in (all_of(odd, by_lines, serial_flags(latency)), broken):
+            child = holder(broker, chip.name, act)
+            during = chip.told()
+            if act is broken:
+                assert during["data"][0] == before["data"][0] | SET_BREAK
+            else:
+                assert not during.items() & before.items()
+            end(broker, child, chip.name)
+            in_order(broker, chip.name)
+            assert chip.told() == before
+            child.kill()
+            in_order(broker, chip.name)
 
 
 def next_holders(name: str) -> dict[str, object]:

@@ -49,7 +49,7 @@ _DESCRIPTORS = {0x100: _DEVICE, 0x200: _CONFIGURATION} | {
 }
 _KINDS = {1: "lines", 2: "flow", 3: "speed", 4: "data", 9: "latency"}
 _RESET, _LINES, _MODEM_STATUS, _GET_LATENCY = 0, 1, 5, 10
-_CTS_DSR, _EMPTY = 0x31, 0x60  # its inputs are on, and its transmitter is empty
+_ON, _EMPTY = 0x31, 0x60  # CTS and DSR; the transmitter
 _PAYLOAD = 62  # of a packet
 
 
@@ -76,6 +76,14 @@ class Chip:
         """What the driver last said of each kind; of the lines, which are up."""
         said: Told = self._ask("told")
         return said
+
+    def take(self, yes: bool) -> None:
+        """Whether it takes what the host has for it, as one does whose other end says stop."""
+        self._ask("take", yes)
+
+    def transmit(self, yes: bool) -> None:
+        """Whether what it has taken goes out; if not, its transmitter is not empty."""
+        self._ask("transmit", yes)
 
     def answer(self, yes: bool) -> None:
         """Whether it does; it is there in any case."""
@@ -109,6 +117,9 @@ class _Device:
         self._written = b""
         self._packets: deque[bytes] = deque()
         self._readers: deque[int] = deque()  # the kernel's requests for a packet
+        self._writers: dict[int, bytes] = {}  # and what it has for the chip
+        self._takes = True
+        self._status = _ON, _EMPTY
 
     def serve(self) -> None:
         while True:
@@ -117,16 +128,26 @@ class _Device:
                 self._hear_kernel()
             if self._chat.sock in ready:
                 self._hear_test(*self._chat.hear())
+            while self._writers and self._takes:
+                self._take()
             while self._packets and self._readers:
                 self._answer(self._readers.popleft(), self._packets.popleft())
 
-    def _hear_test(self, what: str, data: bytes = b"", errors: int = 0) -> None:
-        for at in range(0, len(data), _PAYLOAD):
-            self._packet(data[at : at + _PAYLOAD], errors)
-        self._chat.say({"send": None, "written": self._written, "told": self._told}[what])
+    def _hear_test(self, what: str, *words: Any) -> None:
+        if what == "send":
+            data, errors = words
+            for at in range(0, len(data), _PAYLOAD):
+                self._packet(data[at : at + _PAYLOAD], errors)
+        elif what == "take":
+            (self._takes,) = words
+        elif what == "transmit":
+            self._status = _ON, _EMPTY if words[0] else 0
+            self._packet()
+        self._chat.say({"written": self._written, "told": self._told}.get(what))
 
     def _packet(self, data: bytes = b"", errors: int = 0) -> None:
-        self._packets.append(bytes([_CTS_DSR, _EMPTY | errors]) + data)
+        lines, state = self._status
+        self._packets.append(bytes([lines, state | errors]) + data)
 
     def _hear_kernel(self) -> None:
         header = self._receive(_ASKED.size)
@@ -139,15 +160,21 @@ class _Device:
         elif is_in:
             self._readers.append(number)
         else:
-            self._written += self._receive(size)
-            self._answer(number, taken=size)
-            self._packet()  # as a true one does every few milliseconds
+            self._writers[number] = self._receive(size)
+
+    def _take(self) -> None:
+        number = next(iter(self._writers))
+        data = self._writers.pop(number)
+        self._written += data
+        self._answer(number, taken=len(data))
+        self._packet()  # as a true one does every few milliseconds
 
     def _unlink(self, number: int, other: int) -> None:
-        status = 0
+        here = other in self._readers or other in self._writers
         if other in self._readers:
             self._readers.remove(other)
-            status = -errno.ECONNRESET
+        self._writers.pop(other, None)
+        status = -errno.ECONNRESET if here else 0
         self._usb.sendall(_ANSWERED.pack(_RET_UNLINK, number, 0, 0, 0, status, 0))
 
     def _control(
@@ -157,7 +184,7 @@ class _Device:
         if kind == _VENDOR:
             self._tell(request, value, index)
         elif kind == _VENDOR | _IN and request == _MODEM_STATUS:
-            data = bytes([_CTS_DSR, _EMPTY])
+            data = bytes(self._status)
         elif kind == _VENDOR | _IN and request == _GET_LATENCY:
             data = bytes([self._told["latency"][0]])
         elif kind == _IN and request == _GET_DESCRIPTOR:
