@@ -24,6 +24,8 @@ PACKAGES=$PACKAGES,modemmanager
 ROOT_MODULES="virtio_pci virtio_blk ext4 overlay"
 CRC32C="crc32c_generic crc32c-cryptoapi"
 MODULES="9p 9pnet_virtio virtio_console xhci-pci ftdi_sio"
+# USB devices that a test itself answers for: guest/usbip.py.
+MODULES="$MODULES vhci-hcd"
 # Line disciplines that any holder of a port may attach.
 MODULES="$MODULES ppp_async n_hdlc pps-ldisc"
 

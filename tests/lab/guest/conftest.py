@@ -12,6 +12,7 @@ from adapters import Adapters
 from lines import far
 from service import BareService, Service, SystemdService, flavour
 from support.processes import PR_SET_CHILD_SUBREAPER, prctl
+from usbip import Chip
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,16 @@ def adapters(_adapters: Adapters) -> Iterator[Adapters]:
         yield _adapters
     finally:
         _adapters.unplug_all()
+
+
+@pytest.fixture
+def chip() -> Iterator[Chip]:
+    """An FTDI adapter that is plugged in, and for which the test answers."""
+    made = Chip()
+    try:
+        yield made
+    finally:
+        made.pull()
 
 
 @pytest.fixture(params=["16550A", "FTDI"])

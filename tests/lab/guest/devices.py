@@ -15,7 +15,7 @@ from lines import TIOCM_LOOP, unsent
 
 TCGETS2, TCSETS2 = 0x802C542A, 0x402C542B
 TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F
-TIOCGEXCL, TIOCVHANGUP = 0x80045440, 0x5437
+TIOCGEXCL, TIOCVHANGUP, TIOCSBRK = 0x80045440, 0x5437, 0x5427
 TIOCM_OUT1 = 0x2000
 BOTHER, CBAUD = 0o010000, 0o010017
 LOW_LATENCY, SPEED_FLAGS, SPD_CUST = 0x2000, 0x1030, 0x30  # linux/tty_flags.h
@@ -56,6 +56,18 @@ def without_hupcl(fd: int) -> None:
     found = termios.tcgetattr(fd)
     found[2] &= ~termios.HUPCL
     termios.tcsetattr(fd, termios.TCSANOW, found)
+
+
+def by_lines(fd: int) -> None:
+    """Flow control by RTS and CTS."""
+    found = termios.tcgetattr(fd)
+    found[2] |= termios.CRTSCTS
+    termios.tcsetattr(fd, termios.TCSANOW, found)
+
+
+def broken(fd: int) -> None:
+    """Send a break without an end."""
+    fcntl.ioctl(fd, TIOCSBRK)
 
 
 def serial_flags(flags: int, divisor: int = 0) -> Act:

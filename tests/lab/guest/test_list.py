@@ -14,16 +14,27 @@ from typing import Any
 import pytest
 
 from adapters import BY_ID, Adapters
+from devices import direct
 from figures import note
 from lines import far, receive
-from service import BOB, PATIENT, Service, flavour, run, until
+from service import ALICE, BOB, PATIENT, Service, flavour, locks, run, until
 from support.children import Chat, Child
 from support.waiting import wait_readable
-from ttybroker import client, open_tty
+from ttybroker import client, open_fd, open_tty
 from ttybroker.facts import Line
+from usbip import BREAK, DTR, FRAME, OVERRUN, PARITY, RTS, Chip
 
 Row = dict[str, Any]
+ERRORS = ("frame", "parity", "overrun", "break", "buffer overrun")
+# What is sent once, twice, and so on: a break is a zero byte.
+SENT = {
+    "break": (BREAK, b"\0"),
+    "frame": (FRAME, b"fr"),
+    "parity": (PARITY, b"par"),
+    "overrun": (OVERRUN, b"over"),
+}
 CYCLES = 5
+SOON = 3000  # ms, on a slow machine
 
 
 def hold(chat: Chat, name: str) -> None:
@@ -101,15 +112,64 @@ def breaks(name: str) -> int:
 
 @pytest.mark.bare  # the driver is the same in both
 def test_a_break_is_counted(broker: Service, adapters: Adapters) -> None:
-    """Of an FTDI adapter none can be: QEMU's tells of it without the zero byte that comes with it,
-    and the driver counts none without a byte (dev-serial.c; ftdi_sio.c, ftdi_process_packet).
-    Neither it nor QEMU's UARTs make frame or parity errors: tests/unit/test_facts.py has those."""
     holder = broker.child(BOB, lambda chat: hold(chat, "ttyS4"))
     holder.hear(PATIENT)
     before = breaks("ttyS4")
     adapters.send_break(4)
     told(holder, 1)
     assert breaks("ttyS4") == before + 1
+
+
+@pytest.mark.bare  # the driver is the same in both
+def test_each_error_that_an_adapter_tells_of_is_counted(broker: Service, chip: Chip) -> None:
+    """By one of our own. QEMU's tells of a break without the zero byte that comes with it, and the
+    driver counts none without a byte (ftdi_process_packet() in ftdi_sio.c). It makes no errors, and
+    QEMU's UARTs make none: so those of the 16550A are in tests/unit/test_facts.py alone."""
+    holder = broker.child(BOB, lambda chat: hold(chat, chip.name))
+    holder.hear(PATIENT)
+    assert count(chip.name) == (0, 0, dict.fromkeys(ERRORS, 0))
+    for times, (error, data) in enumerate(SENT.values(), 1):
+        for _ in range(times):
+            chip.send(data, error)
+    chip.send(b"r" * 700)
+    told(holder, b"s" * 300)
+    errors = {**dict.fromkeys(ERRORS, 0), **{what: n for n, what in enumerate(SENT, 1)}}
+    expected = (700 + 1 + 2 * 2 + 3 * 3 + 4 * 4, 300, errors)
+    until("all to be counted", lambda: count(chip.name) == expected, told=lambda: line(chip.name))
+    assert chip.written() == b"s" * 300
+    words = run("ttybroker", "list", "--details", chip.name)
+    assert "errors: 2 frame, 3 parity, 4 overrun, 1 break" in words
+    assert "57600 7O2, no flow control; on: RTS DTR CTS DSR" in words
+    assert chip.told() == {
+        "speed": (0xC034, 0),  # a divisor of 52 1/8: ftdi_232bm_baud_base_to_divisor()
+        "data": (2 << 11 | 1 << 8 | 7, 0),  # 7O2
+        "flow": (0, 0),
+        "lines": (DTR | RTS, 0),
+        "latency": (16, 0),
+    }
+
+
+@pytest.mark.bare  # the driver is the same in both
+def test_an_adapter_that_stops_answering_keeps_nobody_waiting(broker: Service, chip: Chip) -> None:
+    """The driver waits 5 s for each answer: to a look, and when the settings are put back."""
+    with direct(chip.name):
+        pass
+    before = chip.told()
+    holder = broker.child(BOB, lambda chat: hold(chat, chip.name))
+    holder.hear(PATIENT)
+    chip.answer(False)
+    asked = time.monotonic()
+    with client.connect() as connection:
+        (port,) = connection.ports((chip.name,), details=True)
+    assert note("ms for details of a stalled adapter", 1000 * (time.monotonic() - asked)) < SOON
+    assert port.holder is not None and not port.facts
+    holder.kill()
+    asked = time.monotonic()
+    broker.child(ALICE, lambda _chat: os.close(open_fd("ttyS1"))).result()
+    assert note("ms for a grant beside it", 1000 * (time.monotonic() - asked)) < SOON
+    chip.answer(True)
+    until("its lease to end", lambda: not locks(), told=broker.log)
+    assert chip.told() == before
 
 
 @contextmanager

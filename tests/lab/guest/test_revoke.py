@@ -1,4 +1,4 @@
-"""Taking a UART back, and closing one with output stuck: holder, next client and lines."""
+"""Taking a port back, and closing one with output stuck: holder, next client and lines."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import pytest
 
 from figures import note
 from lines import far, lines, raw, swallow, unsent
-from service import ALICE, BOB, Service, until
+from service import ALICE, BOB, PATIENT, Service, locks, until
 from support.children import Chat, Child
 from ttybroker import client, open_fd
 from ttybrokerd.root.port import DRAIN_STALL
+from usbip import Chip
 
+SLOWLY = 1000.0  # ms: an adapter is told by and by
 AT_ONCE = 200.0  # ms, from the revoke to the next client's grant: no wait for output (DRAIN_STALL)
 ROUNDS = 3  # of what others on the machine can slow: what is slow by itself is so in each
 XOFF, XON = b"\x13", b"\x11"
@@ -187,6 +189,66 @@ def test_what_can_still_go_out_does(broker: Service) -> None:
     note("ms from a close with output that can go to a free port",
          1000 * (time.monotonic() - closed))  # fmt: skip
     os.close(end)
+
+
+def written(broker: Service, name: str) -> Child:
+    """A holder that has written 4 KiB; a word makes it close."""
+
+    def hold(chat: Chat) -> None:
+        descriptor = open_fd(name)
+        raw(descriptor)
+        assert os.write(descriptor, b"x" * 4096) == 4096
+        chat.say()
+        chat.hear()
+        os.close(descriptor)
+        chat.say(time.monotonic())
+        chat.hear(PATIENT)
+
+    child = broker.child(BOB, hold)
+    child.hear()
+    return child
+
+
+@pytest.mark.bare  # the driver is the same in both
+@pytest.mark.parametrize("end", ["close", "revoke"])
+def test_what_an_adapter_does_not_take_is_not_the_next_holders(
+    broker: Service, chip: Chip, end: str
+) -> None:
+    """usb-serial has no tcflush(3) of output: the hang-up throws it away."""
+    chip.take(False)
+    holder = written(broker, chip.name)
+    waiting = broker.holder(ALICE, chip.name, wait=60)
+    until("alice to wait", lambda: broker.waiting(chip.name))
+    if end == "close":
+        holder.say()
+        closed = holder.hear()
+        stall = 1000 * DRAIN_STALL
+    else:
+        closed, stall = time.monotonic(), 0.0
+        with client.connect() as connection:
+            connection.revoke(chip.name)
+    took = 1000 * (waiting.hear() - closed)
+    note(f"ms from a {end} to the next grant of an adapter that takes nothing", took)
+    assert took < stall + SLOWLY
+    chip.take(True)
+    waiting.say()
+    until("the lock to go", lambda: not locks())
+    assert chip.written() == b""
+
+
+@pytest.mark.bare  # the driver is the same in both
+def test_what_an_adapter_can_still_take_and_send_it_does(broker: Service, chip: Chip) -> None:
+    """It takes it when the holder has closed the port. Then it says as long as one waits that it
+    has not sent it."""
+    chip.take(False)
+    holder = written(broker, chip.name)
+    holder.say()
+    closed = holder.hear()
+    chip.transmit(False)
+    chip.take(True)
+    until("the lock to go", lambda: not locks())
+    assert chip.written() == b"x" * 4096
+    assert time.monotonic() - closed > DRAIN_STALL
 
 
 def test_a_controlling_terminal_ends_with_the_lease(broker: Service) -> None:

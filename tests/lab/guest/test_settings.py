@@ -17,18 +17,25 @@ import pytest
 from adapters import Adapters
 from devices import (
     EVERYTHING,
+    FOUND,
+    LOW_LATENCY,
     N_NULL,
     N_PPP,
     TIOCVHANGUP,
     Act,
+    all_of,
+    broken,
+    by_lines,
     cases,
     direct,
     discipline,
     exclusive,
     look,
     nothing,
+    odd,
     output,
     sends,
+    serial_flags,
     set_anew,
     state,
     without_hupcl,
@@ -38,6 +45,7 @@ from lines import TIOCM_LOOP, far, raw, swallow
 from service import ALICE, BOB, Service, run, until
 from support.children import Chat, Child
 from ttybroker import PortBusy, client, open_fd
+from usbip import SET_BREAK, Chip
 
 UART = "ttyS7"  # wired to nothing: what is written goes
 ADAPTER = 2
@@ -157,6 +165,30 @@ def test_a_port_is_found_as_it_was_before_the_last_lease(
     set_anew(name, booted, nothing)
     assert not wrong, "\n".join(wrong)
     assert "settings-failed" not in broker.log()
+
+
+@pytest.mark.bare  # the driver is the same in both
+@pytest.mark.parametrize("end", [close, kill, keep, hang_up])
+def test_an_adapter_is_told_again_what_it_was_told_before_the_lease(
+    broker: Service, chip: Chip, end: Callable[[Service, Child, str], None]
+) -> None:
+    """By the adapter's word: the driver keeps what it was set to, told or not."""
+    for prepare, latency in zip(FOUND["FTDI"].values(), (LOW_LATENCY, 0), strict=True):
+        with direct(chip.name) as fd:
+            prepare(fd)
+        before = chip.told()
+        for act in (all_of(odd, by_lines, serial_flags(latency)), broken):
+            child = holder(broker, chip.name, act)
+            during = chip.told()
+            if act is broken:
+                assert during["data"][0] == before["data"][0] | SET_BREAK
+            else:
+                assert not during.items() & before.items()
+            end(broker, child, chip.name)
+            in_order(broker, chip.name)
+            assert chip.told() == before
+            child.kill()
+            in_order(broker, chip.name)
 
 
 def next_holders(name: str) -> dict[str, object]:
