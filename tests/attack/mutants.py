@@ -2171,6 +2171,13 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{SEATS}::test_a_file_that_cannot_be_believed_names_nobody",),
     ),
     Mutant(
+        "number-of-a-length",
+        "a uid of thousands of digits names nobody, and ends no broker",
+        "uid.isdecimal() and int(uid) < 0xFFFFFFFF",
+        (f"{SEATS}::test_what_is_no_uid_names_nobody",),
+        "Exceeds the limit",
+    ),
+    Mutant(
         "no-group-is-a-seat",
         "a group with the number of a seat gives nobody a port",
         "real = who.groups",
