@@ -2099,6 +2099,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "ValueError",
     ),
     Mutant(
+        "link-to-no-directory",
+        "a link to a directory that is not there hides no deny",
+        "return []",
+        (f"{FILES}::test_a_directory_that_is_a_link_to_nothing_is_a_bad_policy[etc]",),
+    ),
+    Mutant(
         "admins-in-etc-alone",
         "a package makes nobody an admin",
         NEVER,
