@@ -133,6 +133,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "isinstance|AssertionError",
     ),
     Mutant(
+        "process-of-a-thread",
+        "who asks for a thread asks for its process",
+        REMOVE,
+        (f"{IDENTITY}::test_the_number_of_a_thread_means_its_process",),
+        "AssertionError|Input/output error",
+    ),
+    Mutant(
         "owner-of-the-named-process",
         "who asks for another process must own it",
         NEVER,
