@@ -30,6 +30,7 @@ PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
+COPIES = "tests/unit/test_dead_copies.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -138,6 +139,31 @@ MUTANTS: tuple[Mutant, ...] = (
         REMOVE,
         (f"{IDENTITY}::test_the_number_of_a_thread_means_its_process",),
         "AssertionError|Input/output error",
+    ),
+    Mutant(
+        "few-looks-at-copies",
+        "an open looks at few dead copies of others",
+        "due = True",
+        (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
+    ),
+    Mutant(
+        "one-look-a-user",
+        "an open looks at no more dead copies of its device than there are users",
+        "number == device and _is_open(watcher)",
+        (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
+    ),
+    Mutant(
+        "each-copy-has-its-turn",
+        "a dead copy is forgotten though its user never asks again",
+        "self._turn = 0",
+        (f"{COPIES}::test_those_of_a_user_who_never_asks_again_are_forgotten",),
+    ),
+    Mutant(
+        "copy-forgotten-meanwhile",
+        "a dead copy that the loop forgets ends no list",
+        NEVER,
+        (f"{COPIES}::test_one_that_is_forgotten_while_a_list_is_made_ends_no_list",),
+        "ValueError",
     ),
     Mutant(
         "owner-of-the-named-process",
