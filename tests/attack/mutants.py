@@ -57,6 +57,9 @@ TEST_LOCKS = "tests/unit/test_locks.py"
 FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
 FORKED_CAPS = "tests/real/test_forked.py::test_the_backend_holds_only_the_capabilities_of_its_job"
 PORT = "tests/unit/test_port.py"
+BESIDE_SHARED = (
+    "test_beside_dead_copies_that_share_nobody_waits_for_a_new_reading_of_all_locks"
+)
 AFTER_A_CLOSE = f"{PORT}::test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again"
 SETTINGS = "tests/real/test_settings.py"
 KEPT = "tests/real/test_restart.py::test_what_does_not_fit_together_is_dropped_and_the_lock_tells"
@@ -164,6 +167,12 @@ MUTANTS: tuple[Mutant, ...] = (
         NEVER,
         (f"{COPIES}::test_one_that_is_forgotten_while_a_list_is_made_ends_no_list",),
         "ValueError",
+    ),
+    Mutant(
+        "no-wait-beside-who-shares",
+        "an open beside dead copies waits for no new reading of all locks",
+        "shares = False",
+        (f"{PORT}::{BESIDE_SHARED}",),
     ),
     Mutant(
         "owner-of-the-named-process",
