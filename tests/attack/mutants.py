@@ -175,6 +175,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{PORT}::{BESIDE_SHARED}",),
     ),
     Mutant(
+        "links-are-followed-anew",
+        "an alias's directory that is a link is followed anew each time",
+        ALWAYS,
+        ("tests/unit/test_trust.py::test_a_directory_that_is_a_link_is_followed_anew_each_time",),
+    ),
+    Mutant(
         "owner-of-the-named-process",
         "who asks for another process must own it",
         NEVER,
