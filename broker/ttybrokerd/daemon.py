@@ -187,11 +187,10 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def on_signals() -> None:
-        for number in os.read(read, 64):
-            if number == signal.SIGHUP:
-                reload()
-            else:
-                asked.append(number)
+        numbers = os.read(read, 65536)
+        asked.extend(number for number in numbers if number != signal.SIGHUP)
+        if signal.SIGHUP in numbers:  # one for all that came meanwhile
+            reload()
 
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in SIGNALS:

@@ -30,6 +30,7 @@ PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
+COPIES = "tests/unit/test_dead_copies.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -56,6 +57,9 @@ TEST_LOCKS = "tests/unit/test_locks.py"
 FRONTEND = "tests/real/test_forked.py::test_the_frontend_keeps_nothing_of_root"
 FORKED_CAPS = "tests/real/test_forked.py::test_the_backend_holds_only_the_capabilities_of_its_job"
 PORT = "tests/unit/test_port.py"
+BESIDE_SHARED = (
+    "test_beside_dead_copies_that_share_nobody_waits_for_a_new_reading_of_all_locks"
+)
 AFTER_A_CLOSE = f"{PORT}::test_after_a_close_all_is_as_it_was_and_nothing_is_opened_again"
 SETTINGS = "tests/real/test_settings.py"
 KEPT = "tests/real/test_restart.py::test_what_does_not_fit_together_is_dropped_and_the_lock_tells"
@@ -131,6 +135,50 @@ MUTANTS: tuple[Mutant, ...] = (
         "return credentials[::2] == (self.pid, self.gid)",
         (f"{ATTACK_IDENTITY}::test_a_thread_that_becomes_another_user_is_cut_off",),
         "isinstance|AssertionError",
+    ),
+    Mutant(
+        "process-of-a-thread",
+        "who asks for a thread asks for its process",
+        REMOVE,
+        (f"{IDENTITY}::test_the_number_of_a_thread_means_its_process",),
+        "AssertionError|Input/output error",
+    ),
+    Mutant(
+        "few-looks-at-copies",
+        "an open looks at few dead copies of others",
+        "due = True",
+        (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
+    ),
+    Mutant(
+        "one-look-a-user",
+        "an open looks at no more dead copies of its device than there are users",
+        "number == device and _is_open(watcher)",
+        (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
+    ),
+    Mutant(
+        "each-copy-has-its-turn",
+        "a dead copy is forgotten though its user never asks again",
+        "self._turn = 0",
+        (f"{COPIES}::test_those_of_a_user_who_never_asks_again_are_forgotten",),
+    ),
+    Mutant(
+        "copy-forgotten-meanwhile",
+        "a dead copy that the loop forgets ends no list",
+        NEVER,
+        (f"{COPIES}::test_one_that_is_forgotten_while_a_list_is_made_ends_no_list",),
+        "ValueError",
+    ),
+    Mutant(
+        "no-wait-beside-who-shares",
+        "an open beside dead copies waits for no new reading of all locks",
+        "shares = False",
+        (f"{PORT}::{BESIDE_SHARED}",),
+    ),
+    Mutant(
+        "links-are-followed-anew",
+        "an alias's directory that is a link is followed anew each time",
+        ALWAYS,
+        ("tests/unit/test_trust.py::test_a_directory_that_is_a_link_is_followed_anew_each_time",),
     ),
     Mutant(
         "owner-of-the-named-process",
@@ -2099,6 +2147,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "ValueError",
     ),
     Mutant(
+        "link-to-no-directory",
+        "a link to a directory that is not there hides no deny",
+        "return []",
+        (f"{FILES}::test_a_directory_that_is_a_link_to_nothing_is_a_bad_policy[etc]",),
+    ),
+    Mutant(
         "admins-in-etc-alone",
         "a package makes nobody an admin",
         NEVER,
@@ -2169,6 +2223,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "files that others could write say nothing of a seat",
         'text = os.read(os.open(f"{TOP}/{name}", os.O_NONBLOCK), MOST).decode("ascii", "replace")',
         (f"{SEATS}::test_a_file_that_cannot_be_believed_names_nobody",),
+    ),
+    Mutant(
+        "number-of-a-length",
+        "a uid of thousands of digits names nobody, and ends no broker",
+        "uid.isdecimal() and int(uid) < 0xFFFFFFFF",
+        (f"{SEATS}::test_what_is_no_uid_names_nobody",),
+        "Exceeds the limit",
     ),
     Mutant(
         "no-group-is-a-seat",

@@ -287,6 +287,25 @@ def test_sighup_as_soon_as_it_listens_is_a_reload_and_not_its_end(rig: Rig) -> N
     as_user(BOB, (), lambda: take(rig))
 
 
+SLOW_RELOAD = """
+import time
+from ttybrokerd import start
+read = start.read_again
+start.read_again = lambda *them: (time.sleep(0.2), read(*them))[1]
+"""
+
+
+def test_many_signals_are_one_reload_and_keep_no_end_waiting(rig: Rig) -> None:
+    """An administrator's script in a loop, and then `systemctl stop`."""
+    rig.port("ttyS0")
+    daemon = rig.daemon(hook=SLOW_RELOAD)
+    for _ in range(40):  # in about two of its reloads
+        os.kill(daemon.pid, signal.SIGHUP)
+        time.sleep(0.01)
+    assert daemon.stop(settled=False) == 0
+    assert 0 < daemon.output().count("reload ") <= 10
+
+
 def serves_the_mistake(rig: Rig, why: str) -> None:
     """A daemon starts with this policy, and refuses everything with its mistake."""
     daemon = rig.daemon(*rig.arguments)

@@ -7,15 +7,17 @@ import grp
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 
 import pytest
 
 from support.children import Chat, as_user
 from support.daemon import Daemon
 from support.raw import LIST, connect
-from support.rig import Rig
+from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, CAROL, NOBODY
 from ttybroker import NotPermitted, PortBusy, asking, client, open_fd, wire
 
@@ -158,6 +160,23 @@ def test_asking_for_another_process_is_for_ones_own_alone(rig: Rig, daemon: Daem
     as_user(ALICE, (), ask_for(idle.pid))
     idle.say()
     idle.result()
+
+
+def test_the_number_of_a_thread_means_its_process(rig: Rig, daemon: Daemon) -> None:
+    def run() -> None:
+        found, go_on = SimpleQueue[int](), threading.Event()
+        threading.Thread(
+            target=lambda: (found.put(threading.get_native_id()), go_on.wait())
+        ).start()
+        with client.connect(str(rig.socket)) as connection:
+            descriptor = connection.open("ttyS0", pid=found.get())
+            (row,) = (port for port in connection.ports() if port.name == "ttyS0")
+        assert row.holder is not None and row.holder.pid == os.getpid()
+        assert rig.lock().read_bytes() == lock_text(os.getpid())
+        os.write(descriptor, b"alive")
+        go_on.set()
+
+    as_user(ALICE, (), run)
 
 
 # a change of identity

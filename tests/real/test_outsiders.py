@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -110,6 +110,29 @@ def test_a_users_own_lock_file_is_believed_and_named(rig: Rig, daemon: Daemon) -
     take(rig)
     daemon.record("release", uid=BOB)
     assert not rig.lock().exists()
+
+
+def listener(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere"), listener]
+)
+def test_what_is_no_file_in_a_locks_place_is_said_to_be_none_and_whose_it_is(
+    rig: Rig, daemon: Daemon, make: Callable[[Path], object]
+) -> None:
+    """Not that the broker lacks a permission, or that there are many links."""
+    as_user(ALICE, (), lambda: (make(rig.lock()), None)[1])
+    wrong = f"busy: {rig.lock()}: not a regular file, made by uid {ALICE}: not a lock file"
+    error = refused(rig)
+    assert isinstance(error, PortBusy) and error.holder is None
+    assert str(error) == f"ttyS0: {wrong}; the administrator must remove it"
+    assert daemon.record("refuse", port="ttyS0").fields["reason"].startswith(wrong)
+    assert row(rig).state == "busy"
+    rig.lock().rmdir() if rig.lock().is_dir() else rig.lock().unlink()
+    take(rig)
 
 
 def test_a_full_directory_is_said_to_be_full_and_no_device_to_be_gone(rig: Rig) -> None:

@@ -232,6 +232,21 @@ def test_a_directory_that_others_may_write_is_a_bad_policy_though_it_is_empty(
     assert machine.mistakes() == (f"{machine.run}: Not a directory",)
 
 
+@pytest.mark.parametrize("directory", ["etc", "run", "lib"])
+def test_a_directory_that_is_a_link_to_nothing_is_a_bad_policy(
+    machine: Machine, directory: str
+) -> None:
+    """Such as one on a file system that is not mounted yet: a deny may be in it."""
+    place = getattr(machine, directory)
+    elsewhere = machine.base / "shared"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    (elsewhere / "50.toml").write_text(RULE.format("ttyUSB0", 1))
+    assert len(machine.plan().rules) == 2
+    elsewhere.rename(machine.base / "unmounted")
+    assert machine.mistakes() == (f"{place}: No such file or directory",)
+
+
 @pytest.mark.parametrize("directory", ["run", "lib"])
 def test_admins_are_named_below_etc_alone(machine: Machine, directory: str) -> None:
     file = getattr(machine, directory) / "50.toml"

@@ -25,6 +25,7 @@ from ttybrokerd.root.others import Others, Taker
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.sessions import Session
 
+NOBODYS = frozenset[int]()
 DEAD = OSError(errno.EIO, "Input/output error")
 
 
@@ -50,13 +51,13 @@ def look(devices: Devices, path: str) -> Seen:
 
 
 def acquire(
-    path: str, locks: LockFiles, devices: Devices | None = None
+    path: str, locks: LockFiles, devices: Devices | None = None, ghosts: frozenset[int] = NOBODYS
 ) -> tuple[Lease, int] | Refusal:
     devices = devices or Devices()
     seen = look(devices, path)
     ask = Ask(0, Holder(0), now=0, wait=0)
     lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks)
-    return port.acquire(lease, devices, seen, Others(locks), os.getpid(), frozenset())
+    return port.acquire(lease, devices, seen, Others(locks), os.getpid(), ghosts)
 
 
 def open_descriptors() -> list[str]:
@@ -157,7 +158,7 @@ def test_a_flock_that_ends_while_it_is_looked_at_keeps_nobody_off(
     fcntl.flock(outsider, fcntl.LOCK_EX)
     asked = Others.takers
 
-    def ends(self: Others, seen: Seen) -> tuple[Taker, ...] | None:
+    def ends(self: Others, seen: Seen, *, fresh: bool = True) -> tuple[Taker, ...] | None:
         fcntl.flock(outsider, fcntl.LOCK_UN)
         return asked(self, seen)
 
@@ -168,6 +169,36 @@ def test_a_flock_that_ends_while_it_is_looked_at_keeps_nobody_off(
     lease, descriptor = result
     os.close(descriptor)
     lease.close()
+
+
+@pytest.mark.parametrize(
+    ("lock", "known", "fresh"),
+    [
+        (fcntl.LOCK_SH, True, 0),
+        (fcntl.LOCK_SH, False, 1),  # taken since the locks were read
+        (fcntl.LOCK_EX, True, 1),  # some outsider may have it alone since then
+    ],
+)
+def test_beside_dead_copies_that_share_nobody_waits_for_a_new_reading_of_all_locks(
+    lock: int, known: bool, fresh: int, device: str, locks: LockFiles, mocker: MockerFixture
+) -> None:
+    """With 60,000 locks of one user there is a new one every three seconds."""
+    copy = os.open(device, os.O_RDWR | os.O_NOCTTY)
+    fcntl.flock(copy, lock)
+    asked, takers = list[bool](), Others.takers
+
+    def told(self: Others, seen: Seen, *, fresh: bool = True) -> tuple[Taker, ...] | None:
+        asked.append(fresh)
+        return takers(self, seen, fresh=fresh) if fresh or known else ()
+
+    mocker.patch.object(Others, "takers", told)
+    result = acquire(device, locks, ghosts=frozenset({os.getuid()}))
+    os.close(copy)
+    assert not isinstance(result, Refusal), result.reason
+    lease, descriptor = result
+    os.close(descriptor)
+    lease.close()
+    assert sum(asked) == fresh
 
 
 class Held:

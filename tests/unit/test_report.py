@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ttybrokerd.root import linux, report
+from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.locks import LockFiles
@@ -41,7 +42,7 @@ def test_a_list_asks_once_for_the_flocks_and_the_logins_of_all_ports(
             Devices(),
             Judge(policy, Devices()).of(Identity(1000, 1000, frozenset(), 1)),
             Others(lock_files),
-            {},
+            DeadCopies(),
             frozenset(),
             everything=False,
         )

@@ -66,7 +66,7 @@ def test_a_session_without_a_field_names_nobody(logind: Logind, field: str) -> N
     assert sitting() == {}
 
 
-@pytest.mark.parametrize("uid", ["", "-1", "+5", "1_0", "4294967295", "x", "9" * 40])
+@pytest.mark.parametrize("uid", ["", "-1", "+5", "1_0", "4294967295", "x", "9" * 40, "9" * 9999])
 def test_what_is_no_uid_names_nobody(logind: Logind, uid: str) -> None:
     logind.session(0, UID=uid)
     logind.write("seats/seat0", {"ACTIVE": "1", "ACTIVE_UID": uid})

@@ -186,6 +186,16 @@ def test_a_device_that_comes_and_goes_is_found_anew_each_time(tree: Path) -> Non
         resolve_device(f"{tree}/a/by-id")
 
 
+def test_a_directory_that_is_a_link_is_followed_anew_each_time(tree: Path) -> None:
+    """Root may put another bench in the place of the first."""
+    for bench in ("one", "two"):
+        (tree / bench).mkdir(mode=0o755)
+        os.mknod(tree / bench / "node", 0o020600, NULL)
+        (tree / "bench").unlink(missing_ok=True)
+        (tree / "bench").symlink_to(bench)
+        assert resolve_device(f"{tree}/bench/node") == f"{tree}/{bench}/node"
+
+
 def test_a_device_at_the_top_has_a_plain_path() -> None:
     with pytest.raises(FileNotFoundError) as caught:
         resolve_device("/ttybroker-no-such-node")

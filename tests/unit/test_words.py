@@ -15,6 +15,7 @@ import pytest
 
 from ttybroker import sysfs
 from ttybrokerd.root import device, report, trust, words
+from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Glance, Target
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.peer import Identity
@@ -363,8 +364,8 @@ NOT_OTHERS = {
 def rows(judge: Judge, who: Identity) -> list[report.Row]:
     """What a list has for the user."""
     others: Any = mock.Mock(holder=lambda seen, users: None)
-    look = report.Look(judge._devices, judge.of(who), others, {}, frozenset(), everything=False)
-    return look.rows()
+    ruling, copies = judge.of(who), DeadCopies()
+    return report.Look(judge._devices, ruling, others, copies, frozenset(), everything=False).rows()
 
 
 def had(machine: Machine, policy: str, name: str = "ttyUSB0") -> str:

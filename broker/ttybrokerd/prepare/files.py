@@ -138,9 +138,10 @@ def _listed(directory: str, stamps: Stamps, draft: bool) -> list[str]:
         raise PolicyError(f"{why}; {DROP_IN}")
     try:
         names = os.listdir(resolved)
-    except FileNotFoundError:
-        return []
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(directory):
+            return []
+        # guard: link-to-no-directory
         raise PolicyError(f"{directory}: {error.strerror}") from None
     stamps.was_read(resolved, fresh.listing(names))
     return [name for name in names if name.endswith(".toml") and not name.startswith(".")]

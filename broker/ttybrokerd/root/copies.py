@@ -1,4 +1,8 @@
-"""Dead copies: descriptors of holders that were hung up, which they may keep for ever."""
+"""Dead copies: descriptors of holders that were hung up, which they may keep for ever.
+
+Whether one is still open takes a look into /proc, and each user may keep many. So what one user
+keeps is looked at when he asks. Others pay for few looks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import select
 from ttybroker.wire import Holder
 from ttybrokerd.root import linux
 
+SOME = 4  # copies, by turns, are looked at whoever asks
+
 
 class DeadCopies:
     """All that are known, each with its device, its user, the holder that it was leased to, and the
@@ -14,6 +20,7 @@ class DeadCopies:
 
     def __init__(self) -> None:
         self._all: list[tuple[int, int, Holder, select.epoll]] = []
+        self._turn = 0  # of which copies
 
     def add(self, device: int, uid: int, holder: Holder, watcher: select.epoll) -> None:
         """Remember one more, until it is closed."""
@@ -21,28 +28,44 @@ class DeadCopies:
 
     def of(self, uid: int) -> int:
         """Return how many this user still keeps open."""
-        self._forget()
+        self.forget(uid)
         return sum(owner == uid for _, owner, _, _ in self._all)
 
-    def users(self) -> dict[int, frozenset[int]]:
-        """Return by device which users still keep a copy of it."""
-        self._forget()
-        found: dict[int, frozenset[int]] = {}
-        for device, uid, _, _ in self._all:
-            found[device] = found.get(device, frozenset()) | {uid}
-        return found
+    def forget(self, uid: int) -> None:
+        """Forget this user's that are closed, and some of the others'."""
+        turn = self._turn + SOME
+        self._turn = turn if turn < len(self._all) else 0  # guard: each-copy-has-its-turn
+        kept = []
+        for at, copy in enumerate(self._all):
+            # guard: few-looks-at-copies
+            due = copy[1] == uid or 0 <= at - self._turn < SOME
+            if due and not _is_open(copy[3]):
+                copy[3].close()
+            else:
+                kept.append(copy)
+        self._all = kept
+
+    def users(self, device: int) -> frozenset[int]:
+        """Return which users still keep a copy of this device."""
+        found: set[int] = set()
+        for number, uid, _, watcher in self._all:
+            # guard: one-look-a-user
+            if number == device and uid not in found and _is_open(watcher):
+                found.add(uid)
+        return frozenset(found)
 
     def holders(self) -> dict[int, tuple[Holder, ...]]:
-        """Return by device to whom the copies of it that are still open were leased."""
-        self._forget()
+        """Return by device to whom the copies of it that are still open were leased. This looks at
+        all, so it is for a worker."""
         found: dict[int, tuple[Holder, ...]] = {}
-        for device, _, holder, _ in self._all:
-            found[device] = (*found.get(device, ()), holder)
+        for device, _, holder, watcher in self._all:
+            if _is_open(watcher):
+                found[device] = (*found.get(device, ()), holder)
         return found
 
-    def _forget(self) -> None:
-        """Forget those that are closed."""
-        for copy in list(self._all):
-            if not linux.still_open(copy[3]):
-                copy[3].close()
-                self._all.remove(copy)
+
+def _is_open(watcher: select.epoll) -> bool:
+    try:
+        return linux.still_open(watcher)
+    except ValueError:  # guard: copy-forgotten-meanwhile
+        return False

@@ -286,7 +286,7 @@ class Leases:
         return []
 
     def _start(self, key: int, request: OpenRequest, seen: Seen | None) -> None:
-        ghosts = self.copies.users().get(key, frozenset())
+        ghosts = self.copies.users(key)
         session, left = self._left.pop(key, (None, None))
         # guard: settings-of-its-session
         resumed = left if session is request.session else request.left

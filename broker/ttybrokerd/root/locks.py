@@ -348,8 +348,10 @@ class LockFiles:
     def _no_lock(self, name: str, what: str) -> Refusal:
         """Return EBUSY, with the file's owner if that can be told."""
         try:
-            owner = os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_uid
-            what = f"{what}, made by uid {owner}"
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):  # whatever the open of it says
+                what = "not a regular file"
+            what = f"{what}, made by uid {status.st_uid}"
         except OSError:
             pass
         what = f"busy: {self.path}/{name}: {what}: not a lock file"

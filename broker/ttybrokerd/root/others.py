@@ -146,9 +146,10 @@ class Others:
         self._logins.refresh()
         return self._logins.holder(device, rdev)
 
-    def takers(self, seen: Seen) -> tuple[Taker, ...] | None:
-        """Return who took the flocks on the port, as of now: `Flocks.takers`."""
-        self._flocks.refresh(fresh=True)
+    def takers(self, seen: Seen, *, fresh: bool = True) -> tuple[Taker, ...] | None:
+        """Return who took the flocks on the port, as of now, or of a moment ago: `Flocks.takers`.
+        As of now may take a while."""
+        self._flocks.refresh(fresh=fresh)
         return self._flocks.takers(seen.node)
 
 

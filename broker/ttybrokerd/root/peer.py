@@ -63,8 +63,10 @@ def groups_now(sock: socket.socket, caller: Identity) -> Identity:
 def acts_for(caller: Identity, pid: int) -> Holder:
     """The process on whose behalf a caller asks: it must be a live one of the caller's own uid.
 
-    Raises Refusal EACCES otherwise.
+    The number of a thread means its process, whose end can be heard. Raises Refusal EACCES
+    otherwise.
     """
+    pid = int(processes.status(pid).get(b"Tgid", pid))  # guard: process-of-a-thread
     if not owns(caller.uid, pid):  # guard: owner-of-the-named-process
         what = f"process {pid} does not exist, or belongs to another user"
         raise Refusal(errno.EACCES, what, advice="name one of yours")

@@ -178,8 +178,8 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
         seen.close()
 
 
-def _share(holder: int) -> None:
-    """Lock one of several descriptions, shared.
+def _share(holder: int) -> bool:
+    """Lock one of several descriptions, shared. Return whether it is.
 
     An outsider's exclusive lock is refused until the last is closed. If a program of the session
     has locked another of them for itself, that lock holds.
@@ -187,7 +187,8 @@ def _share(holder: int) -> None:
     try:
         fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        pass
+        return False
+    return True
 
 
 def _let_out(lease: Lease, limit: float) -> None:
@@ -303,6 +304,11 @@ def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
             return
         except BlockingIOError:
+            # If nobody has it alone, it will do to know who shared it a moment ago.
+            # guard: no-wait-beside-who-shares
+            shares = dead and _share(descriptor)
+            if shares and excused(others.takers(seen, fresh=False), ghosts, dead=dead):
+                return
             takers = others.takers(seen)
         if excused(takers, ghosts, dead=dead):  # guard: flocked-port-is-busy
             return

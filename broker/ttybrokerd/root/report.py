@@ -7,6 +7,7 @@ import errno
 from ttybroker import wire
 from ttybroker.wire import Value
 from ttybrokerd.root import TYPE_CHECKING
+from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen, unresolved
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Denied, Refusal
@@ -25,13 +26,12 @@ class Row(Value):
 
 class Look(Value):
     """A look at all ports for one client, by the ruling on it. `ours` are the devices in the table:
-    their locks are no outsider's. `copies` says, by device, which revoked holders keep a dead copy
-    of it."""
+    their locks are no outsider's."""
 
     devices: Devices
     ruling: Ruling
     others: Others
-    copies: dict[int, tuple[wire.Holder, ...]]
+    copies: DeadCopies
     ours: frozenset[int]
     everything: bool  # not only the ports that the client may use
 
@@ -44,10 +44,11 @@ class Look(Value):
         self.others.refresh()
         names = [name for name in self.devices.names() if name not in aliases]
         self.ruling.note(self.devices.path(name, None) for name in names)
-        rows = (self._row(name) for name in [*aliases, *names])
+        copies = self.copies.holders()
+        rows = (self._row(name, copies) for name in [*aliases, *names])
         return [row for row in rows if row is not None]
 
-    def _row(self, name: str) -> Row | None:
+    def _row(self, name: str, copies: dict[int, tuple[wire.Holder, ...]]) -> Row | None:
         """Return the row of a port; None if it is not for this client."""
         decision = self.ruling.decide(name)
         rule = str(decision.rule) if decision.rule else ""
@@ -60,7 +61,7 @@ class Look(Value):
             path = decision.device or self.devices.path(name, None)
             return Row(None, wire.PortInfo(name, path, state, rule))
         try:
-            kept = self.copies.get(seen.rdev, ())
+            kept = copies.get(seen.rdev, ())
             users = frozenset(copy.uid for copy in kept if copy.uid is not None)
             holder = self.others.holder(seen, users) if seen.rdev not in self.ours else None
         finally:

@@ -151,7 +151,8 @@ class Requests:
     def _begin_list(self, client: Connection, request: wire.List) -> None:
         client.look_up_groups()  # for one that watches may do so for days
         who, judged = client.identity, self._judge.version
-        leased, copies = self._leases.keys(), self._leases.copies.holders()
+        leased, copies = self._leases.keys(), self._leases.copies
+        copies.forget(who.uid)
         devices, everything = Glance(self._devices), self._judge.is_admin(who)
         ruling = self._judge.of(who, devices)
         look = report.Look(devices, ruling, self._others, copies, leased, everything)

@@ -42,7 +42,8 @@ def look(hear: Callable[[str], None]) -> dict[str, int]:
             hear(directory)  # guard: unheard-seats-are-empty
         for seat in os.listdir(f"{TOP}/seats")[:MOST_SEATS]:
             uid = _user(seat)
-            if uid.isdecimal() and int(uid) < 0xFFFFFFFF:
+            # guard: number-of-a-length
+            if uid.isdecimal() and len(uid) <= 10 and int(uid) < 0xFFFFFFFF:
                 found[seat] = int(uid)
     except OSError:  # not there, or not yet
         return {}

@@ -10,7 +10,7 @@ from ttybrokerd.root import linux
 
 MAX_LINKS = 40  # as the kernel: path_resolution(7)
 
-_directories: dict[str, str] = {}  # of aliases, for `_directory`: as many as policies name
+_directories: set[str] = set()  # of aliases, for `_directory`: as many as policies name
 
 
 class Untrusted(PermissionError):
@@ -73,17 +73,20 @@ def _judge(path: str, status: os.stat_result) -> None:
 
 
 def _directory(path: str) -> str:
-    """Return `path`, resolved once for all: what only root can change stays as it is."""
-    if path not in _directories:
-        _directories[path] = resolve(path)
-    return _directories[path]
+    """Return `path`, resolved. One without links is judged once for all."""
+    if path in _directories:
+        return path
+    resolved = resolve(path)
+    if resolved == path:  # guard: links-are-followed-anew
+        _directories.add(path)
+    return resolved
 
 
 def resolve_device(path: str) -> str:
     """As `resolve`, for a path that is asked for again and again.
 
-    udev makes and removes the last component. Its directory was judged the first time. A link in
-    that directory is judged each time.
+    udev makes and removes the last component. Its directory was judged the first time, if no link
+    leads to it. A link in that directory is judged each time.
     """
     parent, _, base = path.rpartition("/")
     here = f"{_directory(parent or '/').rstrip('/')}/{base}"
