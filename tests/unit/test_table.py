@@ -50,8 +50,8 @@ def ask(
     yields: int = 0,
     keep: bool = False,
 ) -> Ask:
-    made = Ask(uid, Holder(uid, f"user{uid}"), now=now, wait=wait, max_lease=max_lease)
-    made.yields, made.keep = yields, keep
+    made = Ask(uid, Holder(uid, f"user{uid}"), now=now, wait=wait)
+    made.max_lease, made.yields, made.keep = max_lease, yields, keep
     return made
 
 

@@ -34,9 +34,7 @@ class Ask:
                  "left", "listens", "max_lease", "opens_by", "patient", "session", "tell", "uid",
                  "withdrawn", "yields")  # fmt: skip
 
-    def __init__(
-        self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
-    ) -> None:
+    def __init__(self, uid: int, holder: Holder, *, now: float, wait: float) -> None:
         self.uid = uid
         self.holder = holder
         self.session: Session | None = None
@@ -45,7 +43,7 @@ class Ask:
         self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
         self.opens_by = now + wait + OPEN_LIMIT
         self.tell: float | None = now + SLOW
-        self.max_lease = max_lease
+        self.max_lease: float | None = None
         self.withdrawn = False
         self.yields = 0
         self.keep = False

@@ -13,7 +13,7 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, confine, peer, processes, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
-from ttybrokerd.root.device import Devices, Glance, unresolved
+from ttybrokerd.root.device import Devices, Glance
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge, mistaken
@@ -103,18 +103,8 @@ class Requests:
     def _open(self, client: Connection, request: wire.Open) -> None:
         ruling = self._judge.of(client.identity)
         decision = ruling.allowed(request.name)
-        target = unresolved(request.name, decision)
-        rule = decision.rule
-        asked = OpenRequest(
-            client,
-            _holder(client, request),
-            target,
-            str(rule),
-            wait=request.wait / 1000,
-            max_lease=None if rule is None else rule.max_lease,
-        )
-        asked.active = rule is not None and rule.active
-        asked.judged = self._judge.version
+        asked = OpenRequest(client, _holder(client, request), request.name, request.wait / 1000)
+        asked.go_by(decision, self._judge.version)
         asked.mode = _mode(request.flags)
         asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
         asked.listens = asked.yields != 0 and request.flags & wire.PROGRESS != 0
@@ -122,7 +112,7 @@ class Requests:
         if client.version > 1:
             asked.session = self._session(client, request.session)
         try:
-            seen = ruling.look(target, asked.rule)
+            seen = ruling.look(asked.target, asked.rule)
         except Absent:
             if not asked.patient:
                 raise
