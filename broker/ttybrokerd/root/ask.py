@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ttybroker.wire import YIELD_ALL, Holder
 from ttybrokerd.root import TYPE_CHECKING
 
@@ -26,13 +28,13 @@ class Ask:
     its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
     client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
     `active`: its lease is for as long as its user sits at the machine. `listens`: while it has the
-    port it hears when its time is nearly over. `left`: the settings of the
-    port, if it has lent it.
+    port it hears when its time is nearly over. `left`: the settings that its session left on the
+    port, until that is opened. `mode`: how it is to be opened, as in open(2).
     """
 
     __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
-                 "left", "listens", "max_lease", "opens_by", "patient", "session", "tell", "uid",
-                 "withdrawn", "yields")  # fmt: skip
+                 "left", "listens", "max_lease", "mode", "opens_by", "patient", "session", "tell",
+                 "uid", "withdrawn", "yields")  # fmt: skip
 
     def __init__(self, uid: int, holder: Holder, *, now: float, wait: float) -> None:
         self.uid = uid
@@ -54,6 +56,7 @@ class Ask:
         self.active = False
         self.listens = False
         self.left: Settings | None = None
+        self.mode = os.O_RDWR
 
     def yields_to(self, other: Ask) -> bool:
         """Return whether it lends its port to this request."""

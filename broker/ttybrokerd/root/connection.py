@@ -7,7 +7,6 @@ socket buffer and nowhere else.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 
@@ -256,13 +255,12 @@ class OpenRequest(Ask):
     `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
     it waits for, once that is known. `judged`: the version of the policy that gave it `rule`,
     `target` and its limits. `session`: the one that asks, None for a client of protocol version 1.
-    `mode`: how it is to be opened, as in open(2).
 
     One that yields is under way as long as its lease and its claim. So what comes on its connection
     is about that port.
     """
 
-    __slots__ = ("client", "judged", "key", "mode", "name", "pid", "rule", "target")
+    __slots__ = ("client", "judged", "key", "name", "pid", "rule", "target")
 
     def __init__(
         self,
@@ -275,7 +273,6 @@ class OpenRequest(Ask):
         self.client = client
         self.name = name
         self.key = 0
-        self.mode = os.O_RDWR
         self.pid = holder.pid or 0
 
     def go_by(self, decision: Decision, version: int) -> None:

@@ -18,7 +18,6 @@ from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
 from ttybrokerd.root.record import Record
 from ttybrokerd.root.refusal import Refusal
-from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.settings import NONE, Settings, unpack
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class Lease:
         self.revokers: list[Connection] = []
         self.withdrawn = 0
         self.kept = ""
-        self.session: Session | None = None
+        self.session = ask.session
         self.lent_by: list[tuple[int, bytes]] = []
         self._locks = locks
 

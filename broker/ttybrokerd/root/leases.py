@@ -81,7 +81,7 @@ class Leases:
         self._all: dict[int, Lease] = {}  # by device number, like the table
         self._opener = Opener(judge, devices, others)
         self._ends = Ends(loop, inotify, self._over, self._sign)
-        self._keeper = Keeper(store)
+        self.keeper = Keeper(store)
         self.copies = DeadCopies()
         self.holds = Holds()
         # what a session left on a port, until anybody has the port again: by device number
@@ -137,7 +137,7 @@ class Leases:
 
     def withdraw(self, request: OpenRequest) -> None:
         """Forget a request whose client is gone."""
-        self._do(self.table.withdraw(request.key, request))  # guard: withdraw-a-lost-client
+        self.table.withdraw(request.key, request)  # guard: withdraw-a-lost-client
 
     def find(self, path: str) -> Lease | None:
         """Return the lease of the port with this node, if somebody has it now. A device may have
@@ -178,10 +178,6 @@ class Leases:
     def keys(self) -> frozenset[int]:
         """Return the devices in the table: their locks are no outsider's."""
         return frozenset(self.table.ports)
-
-    def keep_all(self) -> None:
-        """Have systemd keep what it does not yet: this daemon ends."""
-        self._keeper.keep_all()
 
     def held(self) -> list[Lease]:
         """Return the leases of the ports that somebody has now."""
@@ -240,11 +236,9 @@ class Leases:
         """Do what the clock asks for; return the seconds until it may ask again, if ever."""
         now = time.monotonic()
         look = self._ends.tick(now)
-        alarm = self.table.next_alarm()
-        if alarm is not None and alarm <= now:
-            self._do(self.table.tick(now))
-            alarm = self.table.next_alarm()
-        alarms = [when for when in (look, alarm, self._keeper.tick(now)) if when is not None]
+        self._do(self.table.tick(now))
+        due = (look, self.table.next_alarm(), self.keeper.tick(now))
+        alarms = [when for when in due if when is not None]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
     # what the table asks for
@@ -289,10 +283,10 @@ class Leases:
         ghosts = self.copies.users().get(key, frozenset())
         session, left = self._left.pop(key, (None, None))
         # guard: settings-of-its-session
-        resumed = left if session is request.session else request.left
-        request.left = None
+        if session is request.session:
+            request.left = left
         self._workers.soon(
-            lambda: self._opener.open(key, request, seen, ghosts, resumed),
+            lambda: self._opener.open(key, request, seen, ghosts),
             lambda result: self._opened(key, request, result),
         )
 
@@ -331,7 +325,7 @@ class Leases:
             row = self.table.ports[lease.key]
             lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
                              if ask.claim and ask.session and ask is not request]  # fmt: skip
-            self._keeper.take(lease, row.expires)
+            self.keeper.take(lease, row.expires)
         lease.finish_lock()
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -368,7 +362,7 @@ class Leases:
 
     def _end(self, lease: Lease, reason: str) -> None:
         self._ends.stop(lease)
-        self._keeper.drop(lease)  # guard: nothing-kept-of-an-ended-lease
+        self.keeper.drop(lease)  # guard: nothing-kept-of-an-ended-lease
         lent = lease.ask.claim
         self._workers.submit(
             lambda: port.release(lease, self._devices, self._others, reason == CLOSED, lent),

@@ -213,7 +213,7 @@ class Server:
         over = self._leases.idle if leases else self._leases.in_order
         end = time.monotonic() + LAST_WORDS
         while True:
-            self._leases.keep_all()  # guard: keep-young-leases-at-the-end
+            self._leases.keeper.keep_all()  # guard: keep-young-leases-at-the-end
             if (over() and self.store.settled) or (left := end - time.monotonic()) <= 0:
                 break
             self._turn(left)
