@@ -81,7 +81,7 @@ def _make(path: str, directory: str, keep: bool) -> Plan:
     if not made.startswith(plans.MAGIC):
         why = made.decode("utf-8", "replace") or "the process that prepares has ended"
         raise OSError(errno.ENOSYS, f"no plan: {why}")
-    return plans.decode(made)
+    return Plan(made)
 
 
 def _prepare(path: str, directory: str, keep: bool, writing: int) -> NoReturn:

@@ -73,7 +73,7 @@ from ttybrokerd.root.log import Log
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.peer import Identity
-from ttybrokerd.root.plan import decode
+from ttybrokerd.root.plan import Plan
 from ttybrokerd.root.requests import Requests
 from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
@@ -147,7 +147,7 @@ class Episode:
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
         fold = Fold(log)
-        judge = Judge(decode(make(str(stage.policy)).data), devices)
+        judge = Judge(Plan(make(str(stage.policy)).data), devices)
         answers, sessions = Answers(log, fold), Sessions()
         others = Others(self.locks, utmp="/dev/null")
         self.inotify = Inotify(self.loop)

@@ -12,14 +12,14 @@ from support.processes import descriptors
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import Origin, encode
 from ttybrokerd.prepare.policy import Text, parse
-from ttybrokerd.root.plan import Plan, decode
+from ttybrokerd.root.plan import Plan
 
 
 def plan_of(text: str, path: str = "policy") -> Plan:
     """The plan for the policy in `text`, written and read again. Raises PolicyError."""
     policy = parse([Text(path, text.encode())], Accounts())
     origin = Origin(False, 0.0, "", path, "", {})
-    return decode(encode(origin, 0, b"", policy))
+    return Plan(encode(origin, 0, b"", policy))
 
 
 @contextlib.contextmanager

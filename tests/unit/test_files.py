@@ -14,7 +14,7 @@ from ttybrokerd import start
 from ttybrokerd.prepare import accounts, command, files, make
 from ttybrokerd.prepare.files import Stamps
 from ttybrokerd.root import fresh
-from ttybrokerd.root.plan import Plan, decode
+from ttybrokerd.root.plan import Plan
 
 pytestmark = pytest.mark.root
 
@@ -41,7 +41,7 @@ class Machine:
     def plan(self) -> Plan:
         made = make.make(str(self.policy))
         assert made.mistakes == ()
-        return decode(made.data)
+        return Plan(made.data)
 
     def rules(self) -> list[str]:
         """Every rule, as people are told of it."""
@@ -138,7 +138,7 @@ def test_the_shipped_policy_has_the_machines_drop_ins(machine: Machine) -> None:
     (machine.lib / "50.toml").write_text(ALIAS.format("gps", "/dev/a", 5))
     made = make.make(fresh.SHIPPED)
     assert made.mistakes == ()
-    assert decode(made.data).decide(5, frozenset(), "gps").allowed
+    assert Plan(made.data).decide(5, frozenset(), "gps").allowed
 
 
 def test_another_policy_has_drop_ins_beside_it_alone(machine: Machine) -> None:
@@ -147,7 +147,7 @@ def test_another_policy_has_drop_ins_beside_it_alone(machine: Machine) -> None:
     other.write_text("")
     (machine.base / "lab.d").mkdir()
     (machine.base / "lab.d/x.toml").write_text(ALIAS.format("b", "/dev/b", 5))
-    assert decode(make.make(str(other)).data).aliases == {"b": "/dev/b"}
+    assert Plan(make.make(str(other)).data).aliases == {"b": "/dev/b"}
 
 
 # what is refused
@@ -340,7 +340,7 @@ def test_a_name_made_in_the_same_tick_is_seen(machine: Machine) -> None:
 
 def test_a_daemon_with_a_bad_drop_in_ends_when_that_is_mended(machine: Machine) -> None:
     (machine.run / "50.toml").write_text("nonsense")
-    plan = decode(make.make(str(machine.policy)).data)
+    plan = Plan(make.make(str(machine.policy)).data)
     assert plan.lacks and fresh.changed(plan, texts=False) is None
     (machine.run / "50.toml").unlink()
     assert fresh.changed(plan, texts=False) == str(machine.run)

@@ -23,7 +23,7 @@ from ttybrokerd.prepare.encode import Origin, encode, read_names
 from ttybrokerd.prepare.policy import NOBODY, Policy, Rule, Subjects
 from ttybrokerd.root import fresh
 from ttybrokerd.root import plan as plans
-from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan, decode
+from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan
 from ttybrokerd.root.portname import matches
 from ttybrokerd.root.ruling import denied
 
@@ -114,7 +114,7 @@ def test_what_is_written_is_read(
         elsewhere=elsewhere,
         stamps=stamps,
     )
-    plan = decode(data)
+    plan = Plan(data)
     assert (plan.made, plan.made_for, plan.policy, plan.mistake) == (made, text, "/p", text)
     assert (plan.elsewhere, plan.warnings) == (elsewhere, warnings)
     assert dict(plan.stamps) == stamps
@@ -126,7 +126,7 @@ def test_what_is_written_is_read(
 
 def is_plan_or_bad(data: bytes) -> None:
     try:
-        plan = decode(data)
+        plan = Plan(data)
     except BadPlan as bad:
         assert str(bad)
         return
@@ -183,9 +183,9 @@ def test_any_change_behind_a_right_checksum_is_a_plan_or_refused(data: st.DataOb
 @pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
 def test_a_plan_cut_short_is_refused(length: int) -> None:
     with pytest.raises(BadPlan):
-        decode(WHOLE[:length])
+        Plan(WHOLE[:length])
     with pytest.raises(BadPlan):
-        decode(sealed(WHOLE[plans.HEAD.size : max(plans.HEAD.size, length)]))
+        Plan(sealed(WHOLE[plans.HEAD.size : max(plans.HEAD.size, length)]))
 
 
 @given(st.integers(0, len(WHOLE) * 8 - 1))
@@ -194,19 +194,19 @@ def test_a_plan_with_a_wrong_bit_is_refused(bit: int) -> None:
     data = bytearray(WHOLE)
     data[bit // 8] ^= 1 << bit % 8
     with pytest.raises(BadPlan):
-        decode(bytes(data))
+        Plan(bytes(data))
 
 
 def test_a_plan_is_exactly_that_long() -> None:
     with pytest.raises(BadPlan, match="too long"):
-        decode(sealed(WHOLE[plans.HEAD.size :] + b"\0"))
+        Plan(sealed(WHOLE[plans.HEAD.size :] + b"\0"))
     with pytest.raises(BadPlan, match="cut short or damaged"):
-        decode(WHOLE + b"\0")
+        Plan(WHOLE + b"\0")
 
 
 def test_a_plan_of_another_version_is_refused() -> None:
     with pytest.raises(BadPlan, match="of another version"):
-        decode(b"ttyplan0" + WHOLE[8:])
+        Plan(b"ttyplan0" + WHOLE[8:])
 
 
 def ports(*records: tuple[str, int, list[int], list[int]], file: int = 0) -> bytes:
@@ -234,7 +234,7 @@ def ports(*records: tuple[str, int, list[int], list[int]], file: int = 0) -> byt
 
 
 def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
-    assert decode(ports(("ttyS0", plans.NONE, [5, 6], [0, 0]))).decide(6, frozenset(), "ttyS0").rule
+    assert Plan(ports(("ttyS0", plans.NONE, [5, 6], [0, 0]))).decide(6, frozenset(), "ttyS0").rule
     for bad, why in (
         (ports(("ttyS0", 1, [], [])), "a port without its rule"),
         (ports(("ttyS0", 0, [5], [1])), "a user without a rule"),
@@ -244,7 +244,7 @@ def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
         (ports(("a0", 0, [], []), file=1), "a rule of no file"),
     ):
         with pytest.raises(BadPlan, match=why):
-            decode(bad)
+            Plan(bad)
 
 
 # what it decides
@@ -302,7 +302,7 @@ def test_it_decides_as_the_first_of_all_rules_that_applies(
     listed: list[Rule], uid: int, gids: frozenset[int], name: str
 ) -> None:
     policy = policy_of(listed)
-    plan = decode(written(policy))
+    plan = Plan(written(policy))
     plan.facts = facts
     decision = plan.decide(uid, gids, name)
     allowed, known, number = oracle(policy, uid, gids, name)
@@ -323,7 +323,7 @@ def test_admins_are_root_and_whom_the_policy_names(
     admins: Subjects, uid: int, gids: frozenset[int]
 ) -> None:
     named = admins.everybody or uid in admins.uids or bool(admins.gids & gids)
-    assert decode(written(policy_of([], admins))).is_admin(uid, gids) == (named or uid == 0)
+    assert Plan(written(policy_of([], admins))).is_admin(uid, gids) == (named or uid == 0)
 
 
 @given(rules, names)
@@ -336,7 +336,7 @@ def test_a_name_is_a_ptys_if_any_rule_says_so(listed: list[Rule], name: str) -> 
         if (rule.port == name if name in policy.aliases else
             KERNEL_NAME.fullmatch(name) and matches(name, rule.port) and fits(rule, name))
     ]  # fmt: skip
-    plan = decode(written(policy))
+    plan = Plan(written(policy))
     plan.facts = facts
     assert plan.is_pty(name) == any(rule.pty for rule in about)
 
@@ -370,7 +370,7 @@ def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(ki
             else:
                 one = one.replace(port=port)
             listed.append(one)
-        return decode(written(policy_of(listed)))
+        return Plan(written(policy_of(listed)))
 
     name = "port3x" if kind == "aliases" else "ttyS3"
     assert steps(plan(1000), name) <= 1.3 * steps(plan(10), name)
@@ -653,7 +653,7 @@ def test_a_mistake_that_may_be_mended_ends_a_daemon_that_will_be_started_again(
 ) -> None:
     policy.write_text("nonsense")
     clock = mock.Mock(monotonic=mock.Mock(return_value=100.0))
-    plan = decode(make.make(str(policy)).data)
+    plan = Plan(make.make(str(policy)).data)
     monkeypatch.setattr(plans, "time", clock)
     assert plan.lacks
     plan.look()
@@ -814,7 +814,7 @@ words = st.text("abc @,0123456789\u00e9", min_size=1, max_size=6)
 @settings(deadline=None)
 def test_the_names_of_a_plan_are_read_as_they_were_written(names: dict[str, Subjects]) -> None:
     whole = policy_of([]).replace(denied=names)
-    assert read_names(decode(written(whole)).names) == names
+    assert read_names(Plan(written(whole)).names) == names
 
 
 @root
