@@ -122,13 +122,13 @@ class Lease:
     def record(self, expires: float | None) -> Record:
         """Return what of the lease no descriptor tells, for the next broker."""
         target, holder, session = self.target, self.holder, self.session
-        locked = self.lock_pid is not None
-        return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
-                      holder.since or 0, expires, self.settings.pack(), target.name, target.path,
-                      self.lock_name, self.rule, holder.program, holder.label,
-                      NO_SESSION if session is None else session.number,
+        return Record(self.key, self.uid, self.pid, holder.since or 0, expires,
+                      self.settings.pack(), target.name, target.path, self.lock_name, self.rule,
+                      holder.program, holder.label,
+                      NO_SESSION if session is None else session.number, tuple(self.lent_by),
+                      target.pty, target.console, self.lock_pid is not None,
                       self.ask.yields & YIELD_USER != 0, self.ask.yields & YIELD_ALL != 0,
-                      tuple(self.lent_by), self.ask.active)  # fmt: skip
+                      self.ask.active)  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""

@@ -48,7 +48,9 @@ class Ruling:
 
     def decide(self, name: str) -> Decision:
         """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
-        check_name(name)
+        if not wire.valid_name(name):  # guard: valid-name
+            what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
+            raise Refusal(errno.EINVAL, what)
         return self.plan.decide(self._uid, self._groups, name)
 
     def allowed(self, name: str) -> Decision:
@@ -156,13 +158,6 @@ class Ruling:
         if not target.pty:  # guard: deny-by-words
             found += names.fitting(kernel_name)
         return [alias for alias in found if alias != target.name]
-
-
-def check_name(name: str) -> None:
-    """Raise Refusal EINVAL for what is no port's name."""
-    if not wire.valid_name(name):  # guard: valid-name
-        what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
-        raise Refusal(errno.EINVAL, what)
 
 
 def denied(decision: Decision) -> str:

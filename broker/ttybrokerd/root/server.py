@@ -106,10 +106,7 @@ class Server:
 
     def places(self) -> Places:
         """Return where in the file system it does its job."""
-        return Places(
-            self._locks.path,
-            self._devices.nodes(self._judge.plan.aliases),
-        )
+        return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
     def listen(self, listener: socket.socket) -> None:
         """Serve whoever connects to `listener`."""
