@@ -13,7 +13,8 @@ from ttybrokerd import start
 from ttybrokerd.root import TYPE_CHECKING, confine, fresh, locks
 from ttybrokerd.root.clients import BACKLOG
 from ttybrokerd.root.linux import signal, socket
-from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
+from ttybrokerd.root.log import ERROR, NOTICE, Log
+from ttybrokerd.root.loop import READ
 from ttybrokerd.root.server import Server
 
 if TYPE_CHECKING:
@@ -81,11 +82,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
     if not sockets:
         os.makedirs(directory, 0o755, exist_ok=True)
     log = Log()
-
-    def warn(reason: str) -> None:
-        log("plan", WARNING, reason=reason)
-
-    policy = start.plan_for(named, directory, keep=True, warn=warn)
+    policy = start.plan_for(named, directory, log, keep=True)
     systemd = os.environ.get("NOTIFY_SOCKET", "")
     policy.ends = systemd != ""
     lock_dir = options.get("--lock-dir", locks.DIRECTORY)
@@ -103,13 +100,13 @@ def _serve(options: dict[str, str]) -> NoReturn:
             log("reload-failed", ERROR, reason=f"{error}; the old plan stays")
 
     asked = _hear_signals(server, reload)
-    server.listen(listener)
+    server.clients.listen(listener)
     confine.confine(bounds)
 
     def finish(status: int) -> NoReturn:
         if listener.fileno() >= 0:
             server.store.tell("STOPPING=1")
-            server.deaf(listener.fileno())
+            server.loop.remove(listener.fileno())
             listener.close()
             if own_path is not None:
                 _remove(own_path)
@@ -153,7 +150,7 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
     for number in SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    server.hear(read, on_signals)
+    server.loop.add(read, READ, on_signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return asked
 

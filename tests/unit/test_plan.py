@@ -11,6 +11,7 @@ import time
 from binascii import crc32
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -26,6 +27,7 @@ from ttybrokerd.root import plan as plans
 from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan
 from ttybrokerd.root.portname import matches
 from ttybrokerd.root.ruling import denied
+from unit.helpers import no_warning
 
 ALICE, BOB = 1000, 1001
 KERNEL_NAME = re.compile(r"[A-Za-z]+(0|[1-9][0-9]{0,4})")
@@ -415,11 +417,16 @@ def kept(policy: Path) -> Path:
     return Path(fresh.kept_at(str(policy.parent.parent), str(policy)))
 
 
+def logged(reasons: list[str]) -> Any:
+    """A log that keeps the reasons."""
+    return lambda _event, _level, *, reason: reasons.append(reason)
+
+
 def is_fresh(policy: Path) -> bool:
     """Whether a daemon that starts now takes the plan that is there."""
     warned: list[str] = []
     with mock.patch.object(start, "_make") as made:
-        start.plan_for(str(policy), str(policy.parent.parent), keep=True, warn=warned.append)
+        start.plan_for(str(policy), str(policy.parent.parent), logged(warned), keep=True)
     return not made.called
 
 
@@ -584,7 +591,7 @@ def test_a_plan_that_others_could_have_written_is_refused_and_said_to_be(
         path.parent.chmod(0o777)
     warned: list[str] = []
     with mock.patch.object(start, "_make") as made:
-        start.plan_for(str(policy), str(path.parent), keep=True, warn=warned.append)
+        start.plan_for(str(policy), str(path.parent), logged(warned), keep=True)
     assert made.called
     (warning,) = warned
     assert warning.startswith(f"no plan is read from {path.parent}: ")
@@ -601,7 +608,7 @@ def test_a_plan_is_not_written_where_others_could_change_it(policy: Path) -> Non
     with pytest.raises(PermissionError, match="others than root may write"):
         command.prepare(str(policy), str(anybodys))
     warned: list[str] = []
-    plan = start.plan_for(str(policy), str(anybodys), keep=True, warn=warned.append)
+    plan = start.plan_for(str(policy), str(anybodys), logged(warned), keep=True)
     assert "others than root may write" in warned[0]
     assert plan.decide(ALICE, frozenset(), "ttyS0").allowed  # it is used once
     assert not list(anybodys.iterdir())
@@ -612,7 +619,7 @@ def test_a_plan_made_for_one_start_is_kept_only_where_that_is_wanted(policy: Pat
     kept(policy).unlink()
     directory = str(policy.parent.parent)
     for keep in (False, True):
-        plan = start.plan_for(str(policy), directory, keep=keep, warn=pytest.fail)
+        plan = start.plan_for(str(policy), directory, no_warning, keep=keep)
         assert plan.decide(ALICE, frozenset(), "ttyS0").allowed
         assert kept(policy).exists() == keep
     assert is_fresh(policy)
@@ -624,7 +631,7 @@ def test_a_bad_policy_gives_a_plan_that_says_so_and_leaves_the_old_one(policy: P
     policy.write_text(RULE.format("") + "console = 1\n")
     directory = str(policy.parent.parent)
     assert command.prepare(str(policy), directory) == 1
-    plan = start.plan_for(str(policy), directory, keep=True, warn=pytest.fail)
+    plan = start.plan_for(str(policy), directory, no_warning, keep=True)
     assert plan.mistake == f"{policy}:4: console: must be true or false"
     assert (plan.rules, plan.aliases) == ([], {})
     assert plan.filter
@@ -683,7 +690,7 @@ allow = ["*"]
 
 def started(policy: Path) -> tuple[Plan, list[str]]:
     """The plan for a daemon that starts now, and what it warns of."""
-    plan = start.plan_for(str(policy), str(policy.parent.parent), keep=True, warn=pytest.fail)
+    plan = start.plan_for(str(policy), str(policy.parent.parent), no_warning, keep=True)
     return plan, plan.warnings
 
 
@@ -746,9 +753,7 @@ def test_a_plan_that_others_could_have_written_tells_nobody_whom_a_name_means(
     monkeypatch.setattr("pwd.getpwnam", mock.Mock(side_effect=KeyError))
     policy.write_text(DENY.format("bob") + "\n")
     kept(policy).chmod(0o666)
-    plan = start.plan_for(
-        str(policy), str(policy.parent.parent), keep=False, warn=lambda reason: None
-    )
+    plan = start.plan_for(str(policy), str(policy.parent.parent), logged([]), keep=False)
     assert not may(plan, ALICE)
 
 
@@ -823,11 +828,11 @@ def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
 ) -> None:
     mine = safe_dir / "policy.toml"
     monkeypatch.setattr(fresh, "POLICY", str(mine))
-    plan = start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail)
+    plan = start.plan_for(None, str(safe_dir), no_warning, keep=True)
     assert (plan.policy, plan.mistake) == (fresh.SHIPPED, "")
     assert start.read_again(None, str(safe_dir), HERE).policy == fresh.SHIPPED
     mine.write_text(RULE.format(1000))
     assert fresh.changed(plan, texts=False) == str(mine)
-    assert start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail).policy == str(mine)
-    missing = start.plan_for(f"{mine}.no", str(safe_dir), keep=True, warn=pytest.fail)
+    assert start.plan_for(None, str(safe_dir), no_warning, keep=True).policy == str(mine)
+    missing = start.plan_for(f"{mine}.no", str(safe_dir), no_warning, keep=True)
     assert missing.mistake == f"{mine}.no: No such file or directory"

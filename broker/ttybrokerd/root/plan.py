@@ -99,6 +99,11 @@ class Decision(Value):
     rule: Rule | None
     device: str | None
 
+    @property
+    def by(self) -> str:
+        """The rule's name for people, "" if none applied."""
+        return "" if self.rule is None else str(self.rule)
+
 
 class Numbers(Value):
     """uids and gids of many ports, one after the other, and beside each its first rule."""

@@ -50,7 +50,6 @@ class Look(Value):
     def _row(self, name: str) -> Row | None:
         """Return the row of a port; None if it is not for this client."""
         decision = self.ruling.decide(name)
-        rule = str(decision.rule) if decision.rule else ""
         try:
             seen = self._seen(name, decision)
         except Refusal as refusal:
@@ -58,7 +57,7 @@ class Look(Value):
                 return None
             state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
             path = decision.device or self.devices.path(name, None)
-            return Row(None, wire.PortInfo(name, path, state, rule))
+            return Row(None, wire.PortInfo(name, path, state, decision.by))
         try:
             kept = self.copies.get(seen.rdev, ())
             users = frozenset(copy.uid for copy in kept if copy.uid is not None)
@@ -68,7 +67,7 @@ class Look(Value):
         state = "free" if holder is None else "busy"  # free: no lock is seen
         if holder is not None and holder.how == "exclusive":  # when it was opened last
             state = "exclusive"
-        port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
+        port = wire.PortInfo(name, seen.target.path, state, decision.by, 0, holder, copies=kept)
         return Row(seen.rdev, port)
 
     def _seen(self, name: str, decision: Decision) -> Seen:
@@ -76,7 +75,7 @@ class Look(Value):
         the policy denies, too."""
         try:
             self.ruling.check(decision)
-            return self.ruling.look(unresolved(name, decision), str(decision.rule))
+            return self.ruling.look(unresolved(name, decision), decision.by)
         except Denied:
             # guard: list-own-ports
             if not (self.everything and decision.known):

@@ -207,9 +207,8 @@ class Requests:
         asked = peer.Identity(uid, who.gid, gids, pid=0)
         ruling = self._judge.of(asked)
         decision = ruling.decide(request.name)
-        rule = "" if decision.rule is None else str(decision.rule)
         why_not = ruling.why_not(decision)
-        verdict = wire.Verdict(not why_not, decision.known, rule, why_not or "allowed")
+        verdict = wire.Verdict(not why_not, decision.known, decision.by, why_not or "allowed")
         if not why_not and (other := self._denied_elsewhere(ruling, request.name, decision)):
             verdict = wire.Verdict(False, True, other.rule or "", other.cause)
         client.finish(verdict)
@@ -221,7 +220,7 @@ class Requests:
         except Refusal:  # an open will tell
             return None
         try:
-            ruling.check_device(seen.target, seen.kernel_name, str(decision.rule))
+            ruling.check_device(seen.target, seen.kernel_name, decision.by)
         except Refusal as refusal:
             return refusal  # guard: check-every-name
         finally:

@@ -111,7 +111,7 @@ class Ruling:
             decisions.append(self._of_the_kernel(kernel_name))
         elif self.plan.worded and not target.pty:
             decision = self._of_the_kernel(kernel_name)
-            if str(decision.rule) != rule:  # guard: rule-of-the-very-node
+            if decision.by != rule:  # guard: rule-of-the-very-node
                 what = "another device has its name by now"
                 raise Refusal(errno.ENODEV, what, advice="ask again")
             if decision.rule is not None and decision.rule.unnamed:
@@ -173,5 +173,4 @@ def denied(decision: Decision) -> str:
 
 
 def _denied(decision: Decision, why: str) -> Denied:
-    rule = None if decision.rule is None else str(decision.rule)
-    return Denied(errno.EACCES, why, rule=rule)
+    return Denied(errno.EACCES, why, rule=decision.by or None)
