@@ -82,20 +82,20 @@ def _serve(options: dict[str, str]) -> NoReturn:
     if not sockets:
         os.makedirs(directory, 0o755, exist_ok=True)
     log = Log()
-    policy = start.plan_for(named, directory, log, keep=True)
+    plan = start.plan_for(named, directory, log, keep=True)
     systemd = os.environ.get("NOTIFY_SOCKET", "")
-    policy.ends = systemd != ""
+    plan.ends = systemd != ""
     lock_dir = options.get("--lock-dir", locks.DIRECTORY)
-    server = Server(policy, lock_dir, log, systemd)  # may fail: no socket yet
+    server = Server(plan, lock_dir, log, systemd)  # may fail: no socket yet
     listener, own_path = _listener(path, sockets)
     _own_session()
-    kept_plan = fresh.kept_at(directory, policy.policy)
+    kept_plan = fresh.kept_at(directory, plan.policy)
     places = server.places().replace(plan=kept_plan, socket=own_path)
-    bounds = confine.bounds(places, policy.seccomp, policy.filter)
+    bounds = confine.bounds(places, plan.seccomp, plan.filter)
 
     def reload() -> None:
         try:
-            server.use(start.read_again(named, directory, policy))
+            server.use(start.read_again(named, directory, plan))
         except start.NotPrepared as error:
             log("reload-failed", ERROR, reason=f"{error}; the old plan stays")
 

@@ -24,13 +24,10 @@ class DeadCopies:
         self._forget()
         return sum(owner == uid for _, owner, _, _ in self._all)
 
-    def users(self) -> dict[int, frozenset[int]]:
-        """Return by device which users still keep a copy of it."""
+    def users(self, device: int) -> frozenset[int]:
+        """Return which users still keep a copy of this one."""
         self._forget()
-        found: dict[int, frozenset[int]] = {}
-        for device, uid, _, _ in self._all:
-            found[device] = found.get(device, frozenset()) | {uid}
-        return found
+        return frozenset(uid for one, uid, _, _ in self._all if one == device)
 
     def holders(self) -> dict[int, tuple[Holder, ...]]:
         """Return by device to whom the copies of it that are still open were leased."""

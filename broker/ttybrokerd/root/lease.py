@@ -166,10 +166,6 @@ class Lease:
             self._locks.reassign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
 
-    def finish_lock(self) -> None:
-        """Make the lock one for good: whoever it names has the port from now on."""
-        self._locks.confirm(self.lock_name)
-
     def close(self) -> select.epoll | None:
         """Close all that the lease is made of.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ttybrokerd.root.plan import Decision
 
 
-class Row(Value):
+class Listed(Value):
     """A port as it looks to anybody. The table says who leased it, by its device number."""
 
     rdev: int | None  # None: no device, or none that may be opened
@@ -35,7 +35,7 @@ class Look(Value):
     ours: frozenset[int]
     everything: bool  # not only the ports that the client may use
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Listed]:
         """Return one row a port, aliases first.
 
         Looks at nodes and lock files, opens no device. May be slow: not for the loop.
@@ -47,7 +47,7 @@ class Look(Value):
         rows = (self._row(name) for name in [*aliases, *names])
         return [row for row in rows if row is not None]
 
-    def _row(self, name: str) -> Row | None:
+    def _row(self, name: str) -> Listed | None:
         """Return the row of a port; None if it is not for this client."""
         decision = self.ruling.decide(name)
         try:
@@ -57,7 +57,7 @@ class Look(Value):
                 return None
             state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
             path = decision.device or self.devices.path(name, None)
-            return Row(None, wire.PortInfo(name, path, state, decision.by))
+            return Listed(None, wire.PortInfo(name, path, state, decision.by))
         try:
             kept = self.copies.get(seen.rdev, ())
             users = frozenset(copy.uid for copy in kept if copy.uid is not None)
@@ -68,7 +68,7 @@ class Look(Value):
         if holder is not None and holder.how == "exclusive":  # when it was opened last
             state = "exclusive"
         port = wire.PortInfo(name, seen.target.path, state, decision.by, 0, holder, copies=kept)
-        return Row(seen.rdev, port)
+        return Listed(seen.rdev, port)
 
     def _seen(self, name: str, decision: Decision) -> Seen:
         """Look at the port as an open does. Raises Refusal as that does, but shows an admin what

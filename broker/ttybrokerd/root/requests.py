@@ -23,7 +23,7 @@ from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.progress import Progress
 from ttybrokerd.root.refusal import Absent, Refusal
-from ttybrokerd.root.sessions import PER_CONNECTION, Session, Sessions
+from ttybrokerd.root.sessions import PER_CONNECTION, Session
 from ttybrokerd.root.watches import Watches
 from ttybrokerd.root.workers import Workers
 
@@ -46,7 +46,6 @@ class Requests:
         devices: Devices,
         others: Others,
         leases: Leases,
-        sessions: Sessions,
         answers: Answers,
         workers: Workers,
         inotify: Inotify,
@@ -55,7 +54,6 @@ class Requests:
         self._devices = devices
         self._others = others
         self._leases = leases
-        self._sessions = sessions
         self._answers = answers
         self._workers = workers
         self._lists = Lists(self._begin_list)
@@ -98,7 +96,7 @@ class Requests:
         self.watches.lost(client)  # guard: watch-of-who-left
         for session in client.sessions:
             session.connections -= 1
-            self._sessions.tidy(session)
+            self._leases.sessions.tidy(session)
 
     def _open(self, client: Connection, request: wire.Open) -> None:
         ruling = self._judge.of(client.identity)
@@ -128,13 +126,13 @@ class Requests:
         """Return the session that the client names, or its own that has no port, or a new one."""
         uid = client.identity.uid
         if number != wire.NO_SESSION:
-            session = self._sessions.find(number, uid)
+            session = self._leases.sessions.find(number, uid)
             # guard: sessions-per-connection
             if session not in client.sessions and len(client.sessions) >= PER_CONNECTION:
                 what = f"this connection has {PER_CONNECTION} sessions already"
                 raise Refusal(errno.EDQUOT, what, advice="use another connection")
         else:
-            session = self._sessions.unused(client.sessions, uid)
+            session = self._leases.sessions.unused(client.sessions, uid)
         client.join(session)
         return session
 
@@ -154,7 +152,7 @@ class Requests:
         self,
         client: Connection,
         request: wire.List,
-        rows: list[report.Row] | Refusal,
+        rows: list[report.Listed] | Refusal,
         everything: bool,
         judged: int,
     ) -> None:

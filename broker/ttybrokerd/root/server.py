@@ -12,7 +12,6 @@ from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
-from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
@@ -22,7 +21,6 @@ from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
-from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.workers import Workers
 
@@ -54,8 +52,8 @@ class Server:
         self._locks = LockFiles(lock_dir)
         self.store = Store(self.loop, log, systemd)
         self._judge = Judge(plan, self._devices, alone)
-        self._fold = Fold(log)
-        answers, sessions = Answers(log, self._fold), Sessions()
+        answers = Answers(log)
+        self._fold = answers.fold
         others = Others(self._locks)
         self._leases = Leases(
             self.loop,
@@ -65,7 +63,6 @@ class Server:
             others,
             self.store,
             self._judge,
-            sessions,
             answers,
         )
         requests = Requests(
@@ -73,7 +70,6 @@ class Server:
             self._devices,
             others,
             self._leases,
-            sessions,
             answers,
             self._workers,
             self._inotify,
@@ -82,7 +78,7 @@ class Server:
         self._progress = requests.progress
         self._arrivals = Arrivals(self.loop, self._devices, self._judge, self._leases, answers)
         self.clients = Clients(
-            self.loop, self._fold, requests.serve, requests.lost, self._judge.has_place
+            self.loop, answers, requests.serve, requests.lost, self._judge.has_place
         )
         self.loop.add(self._workers.fileno(), READ, self._workers.finish)
         if plan.seats:
@@ -140,11 +136,8 @@ class Server:
 
     def _on_seats(self) -> None:
         """Somebody came to a seat, or left one, or logind came."""
-
-        def hear(directory: str) -> None:
-            self._inotify.names(directory, self._on_seats)
-
-        if self._judge.seat(seats.look(hear)):
+        users = seats.look(lambda directory: self._inotify.names(directory, self._on_seats))
+        if self._judge.seat(users):
             self._leases.judge_again()  # guard: judge-what-waits-for-a-seat
             self._leases.end_inactive()
 
