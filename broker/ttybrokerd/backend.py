@@ -17,7 +17,7 @@ from ttybroker.wire import SOCKET
 from ttybrokerd import allowance, start
 from ttybrokerd.root import TYPE_CHECKING, confine, linux, locks
 from ttybrokerd.root.linux import signal, socket
-from ttybrokerd.root.log import ERROR, INFO, WARNING, Log
+from ttybrokerd.root.log import ERROR, INFO, Log
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import PolicyError
 from ttybrokerd.root.server import Server
@@ -82,12 +82,8 @@ def _fork_backend(
 ) -> socket.socket:
     """Our end of the pair. What can be made before the fork is: its memory stays shared. `taken`
     is the descriptor of the caller's allowance for one that is alone, else -1."""
-
-    def warn(reason: str) -> None:
-        log("plan", WARNING, reason=reason)
-
     path = None if policy is None else os.path.abspath(policy)
-    plan = start.plan_for(path, os.path.dirname(SOCKET), keep=False, warn=warn)
+    plan = start.plan_for(path, os.path.dirname(SOCKET), log, keep=False)
     if plan.mistake:
         raise PolicyError(plan.mistake)
     server = Server(plan, lock_dir, log, alone=taken >= 0)
@@ -154,7 +150,7 @@ def _serve(
         os.setgroups([])  # guard: drop-the-parents-groups
         confine.confine(bounds)
         groups = frozenset(user.groups) | {user.gid}
-        server.adopt(pair, Identity(user.uid, user.gid, groups, pid=0))
+        server.clients.adopt(pair, Identity(user.uid, user.gid, groups, pid=0))
         pair.send(READY)
         log("start", INFO, uid=user.uid, reason="forked backend")
         server.run(lambda: server.deserted, lambda _: _end(server))

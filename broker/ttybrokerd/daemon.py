@@ -8,13 +8,13 @@ import stat
 import sys
 import time
 
-from ttybroker.version import VERSION
-from ttybroker.wire import SOCKET, Value
+from ttybroker.wire import SOCKET
 from ttybrokerd import start
 from ttybrokerd.root import TYPE_CHECKING, confine, fresh, locks
 from ttybrokerd.root.clients import BACKLOG
 from ttybrokerd.root.linux import signal, socket
-from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
+from ttybrokerd.root.log import ERROR, NOTICE, Log
+from ttybrokerd.root.loop import READ
 from ttybrokerd.root.server import Server
 
 if TYPE_CHECKING:
@@ -24,21 +24,9 @@ if TYPE_CHECKING:
 # Seconds: a client that waits has systemd start us again at once, and a socket unit whose service
 # it starts more than 20 times in two of them fails: systemd.socket(5), TriggerLimitBurst=.
 PAUSE = 1.0
+OPTIONS = ("--policy", "--socket", "--lock-dir")  # those with an argument
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Options(Value):
-    """The command line, read."""
-
-    policy: str | None
-    socket: str
-    lock_dir: str
-    action: str  # "serve", "prepare", "check", "udev-rules", "version" or "help"
-
-
-class Usage(Exception):
-    """What is wrong with the command line."""
 
 
 class CannotStart(Exception):
@@ -47,113 +35,78 @@ class CannotStart(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0 ended by SIGTERM, 1 could not start, 2 usage."""
-    try:
-        options = _parse(sys.argv[1:] if argv is None else argv)
-    except Usage as error:
-        from ttybrokerd.prepare.usage import USAGE
+    options, others = _options(sys.argv[1:] if argv is None else argv)
+    if others:
+        # What ends by itself. A process that serves loads nothing of what this needs.
+        from ttybrokerd.prepare import usage
 
-        print(f"ttybrokerd: {error}\n{USAGE}", file=sys.stderr)
-        return 2
-    if options.action == "help":
-        from ttybrokerd.prepare.usage import HELP
-
-        print(HELP)
-        return 0
-    if options.action == "version":
-        print(f"ttybrokerd {VERSION}")
-        return 0
+        return usage.main(options, others)
     try:
-        if options.action == "serve":
-            _serve(options)
-        return _judge(options)
+        _serve(options)
     except (CannotStart, confine.NotConfined, OSError) as error:
         print(f"ttybrokerd: {error}", file=sys.stderr)
-        if options.action == "serve" and "NOTIFY_SOCKET" in os.environ:
+        if "NOTIFY_SOCKET" in os.environ:
             time.sleep(PAUSE)
         return 1
 
 
-def _parse(argv: list[str]) -> Options:
-    """Read the command line. Raises Usage.
+def _options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the options that have an argument, and all other words.
 
     By hand, because getopt brings gettext into a root process, and argparse compression libraries
     too.
     """
     options: dict[str, str] = {}
-    action = "serve"
+    others: list[str] = []
     words = iter(argv)
     for word in words:
         option, equals, value = word.partition("=")
-        if option in ("--policy", "--socket", "--lock-dir"):
-            argument = value if equals else next(words, None)
-            if argument is None:
-                raise Usage(f"{option}: its argument is missing")
+        argument = value if equals or option not in OPTIONS else next(words, None)
+        if option not in OPTIONS or argument is None:
+            others.append(word)
+        elif option == "--lock-dir":
             options[option] = argument
-        elif word in ("--prepare", "--check", "--udev-rules", "--version", "--help", "-h"):
-            action = "help" if word == "-h" else word[2:]
-        else:
-            raise Usage(f"{word}: not an option")
-    policy = options.get("--policy")
-    return Options(
-        # absolute, for we go to / before these are used again
-        None if policy is None else os.path.abspath(policy),
-        os.path.abspath(options.get("--socket", SOCKET)),
-        options.get("--lock-dir", locks.DIRECTORY),
-        action,
-    )
+        else:  # absolute, for we go to / before these are used again
+            options[option] = os.path.abspath(argument)
+    return options, others
 
 
-def _judge(options: Options) -> int:
-    """Do what ends by itself. A process that serves loads nothing of what this needs."""
-    from ttybrokerd.prepare import command
-
-    if options.action == "check":
-        return command.check(options.policy)
-    if options.action == "udev-rules":
-        return command.udev_rules(options.policy)
-    if os.geteuid() != 0:
-        raise CannotStart("--prepare needs root, whose the plan must be; --check does not")
-    return command.prepare(options.policy, os.path.dirname(options.socket))
-
-
-def _serve(options: Options) -> NoReturn:
+def _serve(options: dict[str, str]) -> NoReturn:
     if os.geteuid() != 0:
         raise CannotStart("needs root: start it by systemd, or with sudo")
     # Until the handlers are there: SIGHUP would end a daemon that listens already.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     sockets, kept = _passed()
-    directory = os.path.dirname(options.socket)
+    named, path = options.get("--policy"), options.get("--socket", SOCKET)
+    directory = os.path.dirname(path)
     if not sockets:
         os.makedirs(directory, 0o755, exist_ok=True)
     log = Log()
-
-    def warn(reason: str) -> None:
-        log("plan", WARNING, reason=reason)
-
-    policy = start.plan_for(options.policy, directory, keep=True, warn=warn)
+    plan = start.plan_for(named, directory, log, keep=True)
     systemd = os.environ.get("NOTIFY_SOCKET", "")
-    policy.ends = systemd != ""
-    server = Server(policy, options.lock_dir, log, systemd)  # may fail: no socket yet
-    listener, own_path = _listener(options.socket, sockets)
+    plan.ends = systemd != ""
+    lock_dir = options.get("--lock-dir", locks.DIRECTORY)
+    server = Server(plan, lock_dir, log, systemd)  # may fail: no socket yet
+    listener, own_path = _listener(path, sockets)
     _own_session()
-    kept_plan = fresh.kept_at(directory, policy.policy)
+    kept_plan = fresh.kept_at(directory, plan.policy)
     places = server.places().replace(plan=kept_plan, socket=own_path)
-    bounds = confine.bounds(places, policy.seccomp, policy.filter)
+    bounds = confine.bounds(places, plan.seccomp, plan.filter)
 
     def reload() -> None:
         try:
-            server.use(start.read_again(options.policy, directory, policy))
+            server.use(start.read_again(named, directory, plan))
         except start.NotPrepared as error:
             log("reload-failed", ERROR, reason=f"{error}; the old plan stays")
 
     asked = _hear_signals(server, reload)
-    server.listen(listener)
+    server.clients.listen(listener)
     confine.confine(bounds)
 
     def finish(status: int) -> NoReturn:
         if listener.fileno() >= 0:
             server.store.tell("STOPPING=1")
-            server.deaf(listener.fileno())
+            server.loop.remove(listener.fileno())
             listener.close()
             if own_path is not None:
                 _remove(own_path)
@@ -196,7 +149,7 @@ def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
     for number in SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    server.hear(read, on_signals)
+    server.loop.add(read, READ, on_signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return asked
 

@@ -12,11 +12,11 @@ import os
 
 from ttybrokerd.root import fresh, linux, trust
 from ttybrokerd.root import plan as plans
+from ttybrokerd.root.log import WARNING, Log
 from ttybrokerd.root.plan import BadPlan, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
 ADVICE = "run `ttybrokerd --prepare` first"
@@ -26,13 +26,11 @@ class NotPrepared(Exception):
     """There is no plan to go on with; the text says why, and what to do."""
 
 
-def plan_for(
-    policy: str | None, directory: str, *, keep: bool, warn: Callable[[str], None]
-) -> Plan:
+def plan_for(policy: str | None, directory: str, log: Log, *, keep: bool) -> Plan:
     """The plan for this policy (None: the machine's), from `directory` if that has a fresh one.
 
-    Else a child makes it, and keeps it there if it may and if `keep`. No thread may run. `warn`
-    gets what is wrong with a plan that is there and not used. Raises OSError.
+    Else a child makes it, and keeps it there if it may and if `keep`. No thread may run. What is
+    wrong with a plan that is there and not used is logged. Raises OSError.
     """
     path = fresh.policy_path(policy)
     try:
@@ -41,7 +39,7 @@ def plan_for(
         if stale is None and not fresh.too_old(plan):  # guard: stale-plan, old-names
             return plan
     except trust.Untrusted as error:
-        warn(f"no plan is read from {directory}: {error}")
+        log("plan", WARNING, reason=f"no plan is read from {directory}: {error}")
     except (OSError, BadPlan):  # none, or torn: it is made anew
         pass
     return _make(path, directory, keep)
@@ -81,7 +79,7 @@ def _make(path: str, directory: str, keep: bool) -> Plan:
     if not made.startswith(plans.MAGIC):
         why = made.decode("utf-8", "replace") or "the process that prepares has ended"
         raise OSError(errno.ENOSYS, f"no plan: {why}")
-    return plans.decode(made)
+    return Plan(made)
 
 
 def _prepare(path: str, directory: str, keep: bool, writing: int) -> NoReturn:

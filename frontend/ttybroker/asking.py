@@ -13,6 +13,19 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
+
+
+def valid_label(label: str) -> bool:
+    """Whether clients may give this label: 80 characters at most, and all of them printable."""
+    return len(label) <= wire.MAX_LABEL and label.isprintable()
+
+
+def warning(name: str, ending: wire.Ending) -> str:
+    """The line to show of a lease that ends soon."""
+    when = f"in {ending.left / 1000:.0f} s" if ending.left else "now"
+    return f"{name}: the lease ends {when}: {ending.cause}"
+
 
 def encode_request(request: wire.Request, version: int = wire.VERSION) -> bytes:
     """The datagram for `request`. What version 1 has no field for is left out."""

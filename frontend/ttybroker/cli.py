@@ -216,9 +216,9 @@ def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
 
 def _revoke(options: argparse.Namespace) -> int:
     from ttybroker import client
+    from ttybroker.asking import MAX_WAIT
     from ttybroker.errors import BrokerError
     from ttybroker.names import similar
-    from ttybroker.wire import MAX_WAIT
 
     port = options.port
     try:

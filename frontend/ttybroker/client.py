@@ -552,7 +552,7 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
 
     Raises BrokerUnavailable; ValueError for a label that cannot be.
     """
-    if not wire.valid_label(label):
+    if not asking.valid_label(label):
         raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
     if isinstance(broker, socket.socket):
         return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
@@ -629,7 +629,7 @@ def _milliseconds(wait: float | None) -> int:
         return 0
     if not wait >= 0:
         raise ValueError(f"wait must be a number of seconds or None, not {wait!r}")
-    return -int(-1000 * min(wait, wire.MAX_WAIT) // 1)
+    return -int(-1000 * min(wait, asking.MAX_WAIT) // 1)
 
 
 def _credentials() -> list[tuple[int, int, bytes]]:

@@ -65,22 +65,8 @@ def abi() -> int:
         raise
 
 
-def restrict(allowed: Mapping[str, int]) -> int:
-    """Give up the file system but for `allowed`, for this thread and what it starts, for good.
-
-    `allowed` maps a path to the accesses to all that is beneath it. TCP, abstract sockets, and
-    signals to processes that are not confined with this one are given up too. Sets no_new_privs.
-    Descriptors that are open stay what they are. Paths that do not exist are passed over.
-
-    Returns the ABI level reached, 0 where the kernel has no Landlock. Raises OSError.
-    """
-    rules = ruleset(allowed)
-    enforce(rules)
-    return rules.level
-
-
 class Ruleset:
-    """What `restrict` is to enforce, not yet in force: the ABI level and the kernel's descriptor.
+    """What is to be enforced: the ABI level that is reached, and the kernel's descriptor.
 
     0 and -1 where the kernel has no Landlock.
     """
@@ -93,7 +79,12 @@ class Ruleset:
 
 
 def ruleset(allowed: Mapping[str, int]) -> Ruleset:
-    """The first half of `restrict`."""
+    """Make rules for giving up the file system but for `allowed`: they are not yet in force.
+
+    `allowed` maps a path to the accesses to all that is beneath it. TCP, abstract sockets, and
+    signals to processes that are not confined with this one are given up too. Paths that do not
+    exist are passed over. Raises OSError.
+    """
     level = min(abi(), KNOWN)
     if level == 0:
         return Ruleset(0, -1)
@@ -114,7 +105,11 @@ def ruleset(allowed: Mapping[str, int]) -> Ruleset:
 
 
 def enforce(rules: Ruleset) -> None:
-    """The second half of `restrict`; closes the descriptor."""
+    """Have them in force, for this thread and what it starts, for good.
+
+    Sets no_new_privs. Descriptors that are open stay what they are. Closes that of the rules.
+    Raises OSError.
+    """
     if rules.descriptor < 0:
         return
     try:

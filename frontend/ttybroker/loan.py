@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-from ttybroker import client, wire
+from ttybroker import asking, client, wire
 from ttybroker.errors import BrokerError, BrokerUnavailable
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -88,7 +88,7 @@ class Loan:
             self.lent = news.holder or wire.Holder()
             self._lend(self.lent)
         elif isinstance(news, wire.Ending):
-            self._warn(news.message(self._name))
+            self._warn(asking.warning(self._name, news))
         elif news is not None:
             assert self.connection is not None
             self._session = self.connection.session
@@ -101,7 +101,7 @@ class Loan:
     def _ask_again(self) -> None:
         """Ask for the port, or for one more descriptor of it: docs/protocol.md, "Hand-over"."""
         self._again_at = None
-        wait = None if self.lent is None else wire.MAX_WAIT
+        wait = None if self.lent is None else asking.MAX_WAIT
         try:
             if self.connection is None:
                 self.connection = self._connect()

@@ -32,10 +32,8 @@ MAX_NAMES = 30
 MAX_NAME = 64
 MAX_LABEL = 80  # characters
 MAX_COPIES = 64  # of a row; with the longest labels it fits into an answer
-MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
-LAST_MOMENT = (
-    2.0**37
-)  # seconds of the epoch, in the year 6325: no clock of ours, but a lock file's date
+# Seconds of the epoch, in the year 6325: no clock of ours says that, but a lock file's date may.
+LAST_MOMENT = 2.0**37
 NOBODY = 0xFFFFFFFF  # (uid_t)-1, no user has it: chown(2)
 NO_SESSION = bytes(16)  # a new session; in a GRANT: one that cannot be joined
 
@@ -78,11 +76,6 @@ def valid_name(name: str) -> bool:
         and name[0].isalpha()
         and name.replace("_", "a").replace("-", "a").isalnum()
     )
-
-
-def valid_label(label: str) -> bool:
-    """Whether clients may give this label: 80 characters at most, and all of them printable."""
-    return len(label) <= MAX_LABEL and label.isprintable()
 
 
 @dataclass_transform()
@@ -327,11 +320,6 @@ class Ending(Value):
 
     left: int
     cause: str
-
-    def message(self, name: str) -> str:
-        """The line to show."""
-        when = f"in {self.left / 1000:.0f} s" if self.left else "now"
-        return f"{name}: the lease ends {when}: {self.cause}"
 
 
 Request = Open | List | Revoke | Check | Connect | Status

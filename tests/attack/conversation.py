@@ -64,7 +64,6 @@ from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.device import Devices
-from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
@@ -73,9 +72,8 @@ from ttybrokerd.root.log import Log
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.peer import Identity
-from ttybrokerd.root.plan import decode
+from ttybrokerd.root.plan import Plan
 from ttybrokerd.root.requests import Requests
-from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
 
 EPISODE = 20_000  # messages
@@ -146,17 +144,16 @@ class Episode:
         self.locks = LockFiles(str(stage.base / "lock"))
         hands: Any = self.hands
         devices = Devices(directory=str(stage.base / "dev"))
-        fold = Fold(log)
-        judge = Judge(decode(make(str(stage.policy)).data), devices)
-        answers, sessions = Answers(log, fold), Sessions()
+        judge = Judge(Plan(make(str(stage.policy)).data), devices)
+        answers = Answers(log)
         others = Others(self.locks, utmp="/dev/null")
         self.inotify = Inotify(self.loop)
         self.leases = Leases(self.loop, self.inotify, hands, devices, others,
-                             Store(self.loop, log, ""), judge, sessions, answers)  # fmt: skip
+                             Store(self.loop, log, ""), judge, answers)  # fmt: skip
         self.arrivals = Arrivals(self.loop, devices, judge, self.leases, answers)
-        requests = Requests(judge, devices, others, self.leases, sessions, answers, hands,
+        requests = Requests(judge, devices, others, self.leases, answers, hands,
                             self.inotify)  # fmt: skip
-        self.clients = Clients(self.loop, fold, requests.serve, requests.lost,
+        self.clients = Clients(self.loop, answers, requests.serve, requests.lost,
                                 judge.has_place)  # fmt: skip
         self.looked: list[int] = []  # at which connections, in order, since the model was told
         self.watch_looks()

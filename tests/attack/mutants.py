@@ -2433,7 +2433,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "settings-of-its-session",
         "what a session left on a port is for that session alone",
-        "resumed = left",
+        ALWAYS,
         ("tests/real/test_sessions.py::test_what_a_session_left_is_nobody_elses",),
     ),
     Mutant(

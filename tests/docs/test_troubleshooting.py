@@ -31,7 +31,7 @@ from ttybrokerd.prepare.make import make
 from ttybrokerd.root.device import Devices, Target
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.peer import Identity
-from ttybrokerd.root.plan import decode
+from ttybrokerd.root.plan import Plan
 from ttybrokerd.root.refusal import Refusal, busy
 
 pytestmark = pytest.mark.root
@@ -149,7 +149,7 @@ def a_device_that_has_another_name(rig: Rig) -> str:
     rig.rules.append('[[rule]]\nport = "ttyS*"\nallow = ["*"]\nunnamed = true\n')
     rig.write_policy()
     devices = Devices(str(dev), str(rig.base / "drivers"), str(rig.base / "none"))
-    judge = Judge(decode(make(str(rig.policy)).data), devices)
+    judge = Judge(Plan(make(str(rig.policy)).data), devices)
     who = Identity(BOB, BOB, frozenset(), 1)
     decision = judge.of(who).allowed("ttyS0")
     with pytest.raises(Refusal) as caught:
@@ -326,7 +326,7 @@ def a_port_that_is_kept_from_you(rig: Rig) -> str:
 def a_time_limit_without_the_daemon(rig: Rig) -> str:
     rig.port("ttyS0", extra="max_lease = 60")
     rig.write_policy()
-    judge = Judge(decode(make(str(rig.policy)).data), Devices(), alone=True)
+    judge = Judge(Plan(make(str(rig.policy)).data), Devices(), alone=True)
     with pytest.raises(Refusal) as caught:
         judge.of(Identity(BOB, BOB, frozenset(), 0)).allowed("ttyS0")
     return caught.value.answer().message("ttyS0")

@@ -308,7 +308,7 @@ def test_a_wait_for_longer_than_the_kernel_counts_ends_nobody(rig: Rig) -> None:
     rig.port("ttyS0")
     rig.daemon()
     holder = rig.holder(BOB)
-    waits = rig.holder(ALICE, wait=wire.MAX_WAIT)
+    waits = rig.holder(ALICE, wait=asking.MAX_WAIT)
     with client.connect(str(rig.socket)) as connection:
         while not connection.ports()[0].waiting:
             pass

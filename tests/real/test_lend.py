@@ -569,7 +569,7 @@ def test_a_session_that_listens_is_warned_five_seconds_before(rig: Rig) -> None:
         news = connection.news()
         assert isinstance(news, wire.Ending) and 4_000 < news.left <= 5_000
         assert 0.5 <= time.monotonic() - began < 1.5
-        assert "max_lease" in news.message("ttyS0")
+        assert "max_lease" in news.cause
     os.close(descriptor)
     daemon.record("release", port="ttyS0", reason="closed")
 

@@ -7,19 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from support.processes import descriptors
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import Origin, encode
 from ttybrokerd.prepare.policy import Text, parse
-from ttybrokerd.root.plan import Plan, decode
+from ttybrokerd.root.plan import Plan
 
 
 def plan_of(text: str, path: str = "policy") -> Plan:
     """The plan for the policy in `text`, written and read again. Raises PolicyError."""
     policy = parse([Text(path, text.encode())], Accounts())
     origin = Origin(False, 0.0, "", path, "", {})
-    return decode(encode(origin, 0, b"", policy))
+    return Plan(encode(origin, 0, b"", policy))
 
 
 @contextlib.contextmanager
@@ -60,3 +63,8 @@ def dead_pid() -> int:
         os._exit(0)
     os.waitpid(child, 0)
     return child
+
+
+def no_warning(_event: str, _level: int, *, reason: str) -> Any:
+    """Stands in for the log of a start that has nothing to warn of."""
+    pytest.fail(reason)

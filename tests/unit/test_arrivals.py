@@ -74,7 +74,8 @@ class Place:
         """One more waits; return when the next look is due."""
         request = OpenRequest.__new__(OpenRequest)
         request.client = SimpleNamespace(identity=None, look_up_groups=lambda: None)  # type: ignore[assignment]
-        request.target, request.rule = SimpleNamespace(name="late"), ""  # type: ignore[assignment]
+        request.target, request.rule = SimpleNamespace(), ""  # type: ignore[assignment]
+        request.name = "late"
         self.missing.append(request)
         self.table.misses += 1
         return self.arrivals.tick()

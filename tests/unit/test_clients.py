@@ -17,6 +17,7 @@ import pytest
 
 from ttybroker import asking, wire
 from ttybrokerd.root import clients as limits
+from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.peer import Identity
@@ -32,8 +33,9 @@ class Door:
         self.served: list[Any] = []
         self.said: list[str] = []
         self.path = str(path)
-        fold: Any = lambda event, *_, **__: self.said.append(event)  # noqa: E731
-        self.clients = Clients(self.loop, fold, lambda client, _: self.served.append(client),
+        log: Any = lambda event, *_, **__: self.said.append(event)  # noqa: E731
+        answers = Answers(log)
+        self.clients = Clients(self.loop, answers, lambda client, _: self.served.append(client),
                                lambda _: None, lambda _: True)  # fmt: skip
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         self.listener = socket.socket(socket.AF_UNIX, kind)

@@ -16,7 +16,7 @@ from ttybroker import wire
 from ttybroker.facts import Line
 from ttybrokerd.root import facts
 from ttybrokerd.root.facts import Facts
-from ttybrokerd.root.report import Row
+from ttybrokerd.root.report import Listed
 
 CFLAG = termios.CS8 | termios.CREAD
 CRTSCTS, CMSPAR = 0x80000000, 0x40000000
@@ -127,7 +127,7 @@ class Looks:
     def ask(self, *leases: Lease) -> None:
         """List the ports of these leases, which are held now."""
         self.leases = list(leases)
-        rows = [Row(one.key, wire.PortInfo("p", "/dev/p", "busy", "")) for one in leases]
+        rows = [Listed(one.key, wire.PortInfo("p", "/dev/p", "busy", "")) for one in leases]
 
         def then() -> None:
             self.told.append({row.rdev: row.port.facts for row in rows if row.port.facts})

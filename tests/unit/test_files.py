@@ -14,7 +14,8 @@ from ttybrokerd import start
 from ttybrokerd.prepare import accounts, command, files, make
 from ttybrokerd.prepare.files import Stamps
 from ttybrokerd.root import fresh
-from ttybrokerd.root.plan import Plan, decode
+from ttybrokerd.root.plan import Plan
+from unit.helpers import no_warning
 
 pytestmark = pytest.mark.root
 
@@ -41,7 +42,7 @@ class Machine:
     def plan(self) -> Plan:
         made = make.make(str(self.policy))
         assert made.mistakes == ()
-        return decode(made.data)
+        return Plan(made.data)
 
     def rules(self) -> list[str]:
         """Every rule, as people are told of it."""
@@ -53,12 +54,12 @@ class Machine:
 
     def started(self) -> Plan:
         """The plan of a daemon that starts."""
-        return start.plan_for(str(self.policy), str(self.base), keep=True, warn=pytest.fail)
+        return start.plan_for(str(self.policy), str(self.base), no_warning, keep=True)
 
     def is_fresh(self) -> bool:
         """Whether a daemon that starts now takes the plan that is kept."""
         with mock.patch.object(start, "_make") as made:
-            start.plan_for(str(self.policy), str(self.base), keep=True, warn=pytest.fail)
+            start.plan_for(str(self.policy), str(self.base), no_warning, keep=True)
         return not made.called
 
 
@@ -138,7 +139,7 @@ def test_the_shipped_policy_has_the_machines_drop_ins(machine: Machine) -> None:
     (machine.lib / "50.toml").write_text(ALIAS.format("gps", "/dev/a", 5))
     made = make.make(fresh.SHIPPED)
     assert made.mistakes == ()
-    assert decode(made.data).decide(5, frozenset(), "gps").allowed
+    assert Plan(made.data).decide(5, frozenset(), "gps").allowed
 
 
 def test_another_policy_has_drop_ins_beside_it_alone(machine: Machine) -> None:
@@ -147,7 +148,7 @@ def test_another_policy_has_drop_ins_beside_it_alone(machine: Machine) -> None:
     other.write_text("")
     (machine.base / "lab.d").mkdir()
     (machine.base / "lab.d/x.toml").write_text(ALIAS.format("b", "/dev/b", 5))
-    assert decode(make.make(str(other)).data).aliases == {"b": "/dev/b"}
+    assert Plan(make.make(str(other)).data).aliases == {"b": "/dev/b"}
 
 
 # what is refused
@@ -355,7 +356,7 @@ def test_a_name_made_in_the_same_tick_is_seen(machine: Machine) -> None:
 
 def test_a_daemon_with_a_bad_drop_in_ends_when_that_is_mended(machine: Machine) -> None:
     (machine.run / "50.toml").write_text("nonsense")
-    plan = decode(make.make(str(machine.policy)).data)
+    plan = Plan(make.make(str(machine.policy)).data)
     assert plan.lacks and fresh.changed(plan, texts=False) is None
     (machine.run / "50.toml").unlink()
     assert fresh.changed(plan, texts=False) == str(machine.run)

@@ -28,7 +28,9 @@ def confined(allowed: Mapping[str, int], attempt: Callable[[], object]) -> int:
     if child == 0:
         number = errno.ENOSYS
         try:
-            assert landlock.restrict(allowed) == landlock.KNOWN
+            rules = landlock.ruleset(allowed)
+            landlock.enforce(rules)
+            assert rules.level == landlock.KNOWN
             attempt()
             number = 0
         except OSError as error:

@@ -143,12 +143,12 @@ def test_what_another_thread_reads_meanwhile_ends_no_look(monkeypatch: pytest.Mo
     """Lists and opens are made by different threads. What one of them raises ends the broker."""
     seen = Logins("/nonexistent")
 
-    class Read(dict[int, int]):
+    class Read(dict[int, list[int]]):
         """What was read before; as soon as it is asked, the next reading is there, with nobody."""
 
         def __contains__(self, key: object) -> bool:
             seen._by_terminal = {}
             return super().__contains__(key)
 
-    seen._by_terminal = Read({7: os.getpid()})
+    seen._by_terminal = Read({7: [os.getpid()]})
     assert seen.holder("x", 7) is None

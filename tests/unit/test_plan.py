@@ -11,6 +11,7 @@ import time
 from binascii import crc32
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -23,9 +24,10 @@ from ttybrokerd.prepare.encode import Origin, encode, read_names
 from ttybrokerd.prepare.policy import NOBODY, Policy, Rule, Subjects
 from ttybrokerd.root import fresh
 from ttybrokerd.root import plan as plans
-from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan, decode
+from ttybrokerd.root.plan import BadPlan, Decision, Mended, Plan
 from ttybrokerd.root.portname import matches
 from ttybrokerd.root.ruling import denied
+from unit.helpers import no_warning
 
 ALICE, BOB = 1000, 1001
 KERNEL_NAME = re.compile(r"[A-Za-z]+(0|[1-9][0-9]{0,4})")
@@ -114,7 +116,7 @@ def test_what_is_written_is_read(
         elsewhere=elsewhere,
         stamps=stamps,
     )
-    plan = decode(data)
+    plan = Plan(data)
     assert (plan.made, plan.made_for, plan.policy, plan.mistake) == (made, text, "/p", text)
     assert (plan.elsewhere, plan.warnings) == (elsewhere, warnings)
     assert dict(plan.stamps) == stamps
@@ -126,7 +128,7 @@ def test_what_is_written_is_read(
 
 def is_plan_or_bad(data: bytes) -> None:
     try:
-        plan = decode(data)
+        plan = Plan(data)
     except BadPlan as bad:
         assert str(bad)
         return
@@ -183,9 +185,9 @@ def test_any_change_behind_a_right_checksum_is_a_plan_or_refused(data: st.DataOb
 @pytest.mark.parametrize("length", range(0, len(WHOLE), 7))
 def test_a_plan_cut_short_is_refused(length: int) -> None:
     with pytest.raises(BadPlan):
-        decode(WHOLE[:length])
+        Plan(WHOLE[:length])
     with pytest.raises(BadPlan):
-        decode(sealed(WHOLE[plans.HEAD.size : max(plans.HEAD.size, length)]))
+        Plan(sealed(WHOLE[plans.HEAD.size : max(plans.HEAD.size, length)]))
 
 
 @given(st.integers(0, len(WHOLE) * 8 - 1))
@@ -194,19 +196,19 @@ def test_a_plan_with_a_wrong_bit_is_refused(bit: int) -> None:
     data = bytearray(WHOLE)
     data[bit // 8] ^= 1 << bit % 8
     with pytest.raises(BadPlan):
-        decode(bytes(data))
+        Plan(bytes(data))
 
 
 def test_a_plan_is_exactly_that_long() -> None:
     with pytest.raises(BadPlan, match="too long"):
-        decode(sealed(WHOLE[plans.HEAD.size :] + b"\0"))
+        Plan(sealed(WHOLE[plans.HEAD.size :] + b"\0"))
     with pytest.raises(BadPlan, match="cut short or damaged"):
-        decode(WHOLE + b"\0")
+        Plan(WHOLE + b"\0")
 
 
 def test_a_plan_of_another_version_is_refused() -> None:
     with pytest.raises(BadPlan, match="of another version"):
-        decode(b"ttyplan0" + WHOLE[8:])
+        Plan(b"ttyplan0" + WHOLE[8:])
 
 
 def ports(*records: tuple[str, int, list[int], list[int]], file: int = 0) -> bytes:
@@ -234,7 +236,7 @@ def ports(*records: tuple[str, int, list[int], list[int]], file: int = 0) -> byt
 
 
 def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
-    assert decode(ports(("ttyS0", plans.NONE, [5, 6], [0, 0]))).decide(6, frozenset(), "ttyS0").rule
+    assert Plan(ports(("ttyS0", plans.NONE, [5, 6], [0, 0]))).decide(6, frozenset(), "ttyS0").rule
     for bad, why in (
         (ports(("ttyS0", 1, [], [])), "a port without its rule"),
         (ports(("ttyS0", 0, [5], [1])), "a user without a rule"),
@@ -244,7 +246,7 @@ def test_a_plan_whose_numbers_do_not_fit_together_is_refused() -> None:
         (ports(("a0", 0, [], []), file=1), "a rule of no file"),
     ):
         with pytest.raises(BadPlan, match=why):
-            decode(bad)
+            Plan(bad)
 
 
 # what it decides
@@ -302,7 +304,7 @@ def test_it_decides_as_the_first_of_all_rules_that_applies(
     listed: list[Rule], uid: int, gids: frozenset[int], name: str
 ) -> None:
     policy = policy_of(listed)
-    plan = decode(written(policy))
+    plan = Plan(written(policy))
     plan.facts = facts
     decision = plan.decide(uid, gids, name)
     allowed, known, number = oracle(policy, uid, gids, name)
@@ -323,7 +325,7 @@ def test_admins_are_root_and_whom_the_policy_names(
     admins: Subjects, uid: int, gids: frozenset[int]
 ) -> None:
     named = admins.everybody or uid in admins.uids or bool(admins.gids & gids)
-    assert decode(written(policy_of([], admins))).is_admin(uid, gids) == (named or uid == 0)
+    assert Plan(written(policy_of([], admins))).is_admin(uid, gids) == (named or uid == 0)
 
 
 @given(rules, names)
@@ -336,7 +338,7 @@ def test_a_name_is_a_ptys_if_any_rule_says_so(listed: list[Rule], name: str) -> 
         if (rule.port == name if name in policy.aliases else
             KERNEL_NAME.fullmatch(name) and matches(name, rule.port) and fits(rule, name))
     ]  # fmt: skip
-    plan = decode(written(policy))
+    plan = Plan(written(policy))
     plan.facts = facts
     assert plan.is_pty(name) == any(rule.pty for rule in about)
 
@@ -370,7 +372,7 @@ def test_a_decision_among_a_thousand_rules_takes_no_more_steps_than_among_ten(ki
             else:
                 one = one.replace(port=port)
             listed.append(one)
-        return decode(written(policy_of(listed)))
+        return Plan(written(policy_of(listed)))
 
     name = "port3x" if kind == "aliases" else "ttyS3"
     assert steps(plan(1000), name) <= 1.3 * steps(plan(10), name)
@@ -415,11 +417,16 @@ def kept(policy: Path) -> Path:
     return Path(fresh.kept_at(str(policy.parent.parent), str(policy)))
 
 
+def logged(reasons: list[str]) -> Any:
+    """A log that keeps the reasons."""
+    return lambda _event, _level, *, reason: reasons.append(reason)
+
+
 def is_fresh(policy: Path) -> bool:
     """Whether a daemon that starts now takes the plan that is there."""
     warned: list[str] = []
     with mock.patch.object(start, "_make") as made:
-        start.plan_for(str(policy), str(policy.parent.parent), keep=True, warn=warned.append)
+        start.plan_for(str(policy), str(policy.parent.parent), logged(warned), keep=True)
     return not made.called
 
 
@@ -584,7 +591,7 @@ def test_a_plan_that_others_could_have_written_is_refused_and_said_to_be(
         path.parent.chmod(0o777)
     warned: list[str] = []
     with mock.patch.object(start, "_make") as made:
-        start.plan_for(str(policy), str(path.parent), keep=True, warn=warned.append)
+        start.plan_for(str(policy), str(path.parent), logged(warned), keep=True)
     assert made.called
     (warning,) = warned
     assert warning.startswith(f"no plan is read from {path.parent}: ")
@@ -601,7 +608,7 @@ def test_a_plan_is_not_written_where_others_could_change_it(policy: Path) -> Non
     with pytest.raises(PermissionError, match="others than root may write"):
         command.prepare(str(policy), str(anybodys))
     warned: list[str] = []
-    plan = start.plan_for(str(policy), str(anybodys), keep=True, warn=warned.append)
+    plan = start.plan_for(str(policy), str(anybodys), logged(warned), keep=True)
     assert "others than root may write" in warned[0]
     assert plan.decide(ALICE, frozenset(), "ttyS0").allowed  # it is used once
     assert not list(anybodys.iterdir())
@@ -612,7 +619,7 @@ def test_a_plan_made_for_one_start_is_kept_only_where_that_is_wanted(policy: Pat
     kept(policy).unlink()
     directory = str(policy.parent.parent)
     for keep in (False, True):
-        plan = start.plan_for(str(policy), directory, keep=keep, warn=pytest.fail)
+        plan = start.plan_for(str(policy), directory, no_warning, keep=keep)
         assert plan.decide(ALICE, frozenset(), "ttyS0").allowed
         assert kept(policy).exists() == keep
     assert is_fresh(policy)
@@ -624,7 +631,7 @@ def test_a_bad_policy_gives_a_plan_that_says_so_and_leaves_the_old_one(policy: P
     policy.write_text(RULE.format("") + "console = 1\n")
     directory = str(policy.parent.parent)
     assert command.prepare(str(policy), directory) == 1
-    plan = start.plan_for(str(policy), directory, keep=True, warn=pytest.fail)
+    plan = start.plan_for(str(policy), directory, no_warning, keep=True)
     assert plan.mistake == f"{policy}:4: console: must be true or false"
     assert (plan.rules, plan.aliases) == ([], {})
     assert plan.filter
@@ -653,7 +660,7 @@ def test_a_mistake_that_may_be_mended_ends_a_daemon_that_will_be_started_again(
 ) -> None:
     policy.write_text("nonsense")
     clock = mock.Mock(monotonic=mock.Mock(return_value=100.0))
-    plan = decode(make.make(str(policy)).data)
+    plan = Plan(make.make(str(policy)).data)
     monkeypatch.setattr(plans, "time", clock)
     assert plan.lacks
     plan.look()
@@ -683,7 +690,7 @@ allow = ["*"]
 
 def started(policy: Path) -> tuple[Plan, list[str]]:
     """The plan for a daemon that starts now, and what it warns of."""
-    plan = start.plan_for(str(policy), str(policy.parent.parent), keep=True, warn=pytest.fail)
+    plan = start.plan_for(str(policy), str(policy.parent.parent), no_warning, keep=True)
     return plan, plan.warnings
 
 
@@ -746,9 +753,7 @@ def test_a_plan_that_others_could_have_written_tells_nobody_whom_a_name_means(
     monkeypatch.setattr("pwd.getpwnam", mock.Mock(side_effect=KeyError))
     policy.write_text(DENY.format("bob") + "\n")
     kept(policy).chmod(0o666)
-    plan = start.plan_for(
-        str(policy), str(policy.parent.parent), keep=False, warn=lambda reason: None
-    )
+    plan = start.plan_for(str(policy), str(policy.parent.parent), logged([]), keep=False)
     assert not may(plan, ALICE)
 
 
@@ -814,7 +819,7 @@ words = st.text("abc @,0123456789\u00e9", min_size=1, max_size=6)
 @settings(deadline=None)
 def test_the_names_of_a_plan_are_read_as_they_were_written(names: dict[str, Subjects]) -> None:
     whole = policy_of([]).replace(denied=names)
-    assert read_names(decode(written(whole)).names) == names
+    assert read_names(Plan(written(whole)).names) == names
 
 
 @root
@@ -823,11 +828,11 @@ def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
 ) -> None:
     mine = safe_dir / "policy.toml"
     monkeypatch.setattr(fresh, "POLICY", str(mine))
-    plan = start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail)
+    plan = start.plan_for(None, str(safe_dir), no_warning, keep=True)
     assert (plan.policy, plan.mistake) == (fresh.SHIPPED, "")
     assert start.read_again(None, str(safe_dir), HERE).policy == fresh.SHIPPED
     mine.write_text(RULE.format(1000))
     assert fresh.changed(plan, texts=False) == str(mine)
-    assert start.plan_for(None, str(safe_dir), keep=True, warn=pytest.fail).policy == str(mine)
-    missing = start.plan_for(f"{mine}.no", str(safe_dir), keep=True, warn=pytest.fail)
+    assert start.plan_for(None, str(safe_dir), no_warning, keep=True).policy == str(mine)
+    missing = start.plan_for(f"{mine}.no", str(safe_dir), no_warning, keep=True)
     assert missing.mistake == f"{mine}.no: No such file or directory"

@@ -57,7 +57,7 @@ def acquire(
     seen = look(devices, path)
     ask = Ask(0, Holder(0), now=0, wait=0)
     lease = Lease(seen.rdev, ask, seen.target, "", os.getpid(), "gps", locks)
-    return port.acquire(lease, devices, seen, Others(locks), os.getpid(), ghosts)
+    return port.acquire(lease, devices, seen, Others(locks), ghosts)
 
 
 def open_descriptors() -> list[str]:

@@ -55,6 +55,7 @@ RECORDS = st.builds(
     session=st.binary(min_size=16, max_size=16),
     yield_user=st.booleans(),
     yield_all=st.booleans(),
+    active=st.booleans(),
     claims=st.lists(st.tuples(U32, st.binary(min_size=16, max_size=16)), max_size=8).map(tuple),
 )
 OLD_RECORDS = st.builds(
@@ -76,9 +77,8 @@ OLD_RECORDS = st.builds(
     program=TEXT,
 )
 SETTINGS = settings.NONE.pack()
-ONE = Record(1, False, False, True, 1000, 7, 1.5, None, SETTINGS, "ttyS0", "/dev/ttyS0",
-             "ttyS0", "ttyS* (line 3)", "picocom", "night test", bytes(range(16)),
-             True)  # fmt: skip
+ONE = Record(1, 1000, 7, 1.5, None, SETTINGS, "ttyS0", "/dev/ttyS0", "ttyS0", "ttyS* (line 3)",
+             "picocom", "night test", bytes(range(16)), locked=True, yield_user=True)  # fmt: skip
 
 
 def but(**wrong: object) -> Record:

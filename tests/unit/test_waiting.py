@@ -156,9 +156,8 @@ class Place:
         return self.clock
 
     def request(self, client: Client, wait: float = 50) -> OpenRequest:
-        target: Any = SimpleNamespace(name="ttyS0")
         one: Any = client
-        return OpenRequest(one, Holder(ALICE, "", 1), target, "r", wait=wait)
+        return OpenRequest(one, Holder(ALICE, "", 1), "ttyS0", wait)
 
     def waits(self, *, told: bool = True) -> tuple[Client, OpenRequest]:
         client = Client()

@@ -14,7 +14,7 @@ import pytest
 from ttybroker import wire
 from ttybrokerd.root import linux, watches
 from ttybrokerd.root.refusal import Refusal
-from ttybrokerd.root.report import Row
+from ttybrokerd.root.report import Listed
 from ttybrokerd.root.watches import LINES, PACE, PER_UID, RENEW, SETTLE, Watches
 
 ALICE, BOB = 1001, 1002
@@ -59,12 +59,12 @@ class Leases:
     def keys(self) -> frozenset[int]:
         return frozenset() if self.holder is None else frozenset({7})
 
-    def fill_in(self, rows: list[Row]) -> None:
+    def fill_in(self, rows: list[Listed]) -> None:
         for row in rows:
             if self.holder is not None and row.rdev == 7:
                 row.port.state, row.port.holder = "busy", self.holder
 
-    def fill_in_facts(self, rows: list[Row], uid: int, everything: bool, then: Any) -> None:
+    def fill_in_facts(self, rows: list[Listed], uid: int, everything: bool, then: Any) -> None:
         self.lines_looked_at += 1
         for row in rows:
             mine = self.holder is not None and (everything or self.holder.uid == uid)
@@ -109,8 +109,9 @@ class Place:
         self, client: Client, *, judged: int = 1, everything: bool = False, others: int = 0
     ) -> None:
         assert self.begun.pop() is client
-        rows = [Row(7, wire.PortInfo("ttyS0", "/dev/ttyS0", "free", "r"))]
-        rows += [Row(None, wire.PortInfo(f"x{n}", "/" * 1000, "gone", "r")) for n in range(others)]
+        rows = [Listed(7, wire.PortInfo("ttyS0", "/dev/ttyS0", "free", "r"))]
+        gone = wire.PortInfo("x", "/" * 1000, "gone", "r")
+        rows += [Listed(None, gone.replace(name=f"x{n}")) for n in range(others)]
         self.watches.renewed(client, rows, everything, judged)  # type: ignore[arg-type]
 
     def after(self, seconds: float) -> float | None:

@@ -479,7 +479,7 @@ def test_of_more_copies_than_a_row_has_room_for_the_first_are_told() -> None:
 
 
 def test_the_longest_wait_fits_and_is_not_the_last_number() -> None:
-    assert abs(wire.MAX_WAIT * 1000 - 0xFFFFFFFE) < 0.01
+    assert abs(asking.MAX_WAIT * 1000 - 0xFFFFFFFE) < 0.01
     assert wire.decode_request(asking.encode_request(Open("a", 0xFFFFFFFE))) == Open(
         "a", 0xFFFFFFFE
     )
@@ -631,12 +631,12 @@ def test_the_size_of_a_port_is_what_it_adds_to_a_message(
 
 @pytest.mark.parametrize("label", ["", "place p1, alice@client", "Gerät", "x" * wire.MAX_LABEL])
 def test_a_label_that_can_be_shown_is_one(label: str) -> None:
-    assert wire.valid_label(label)
+    assert asking.valid_label(label)
 
 
 @pytest.mark.parametrize("label", ["x" * (wire.MAX_LABEL + 1), "a\0", "a\nb", "\x1b[2J", "\u202e"])
 def test_a_label_that_cannot_be_shown_is_none(label: str) -> None:
-    assert not wire.valid_label(label)
+    assert not asking.valid_label(label)
 
 
 @pytest.mark.parametrize(
@@ -644,4 +644,4 @@ def test_a_label_that_cannot_be_shown_is_none(label: str) -> None:
     [(4700, "gps: the lease ends in 5 s: max_lease"), (0, "gps: the lease ends now: max_lease")],
 )
 def test_the_end_of_a_lease_is_said_in_seconds(left: int, said: str) -> None:
-    assert Ending(left, "max_lease").message("gps") == said
+    assert asking.warning("gps", Ending(left, "max_lease")) == said

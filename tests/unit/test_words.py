@@ -361,7 +361,7 @@ NOT_OTHERS = {
 }
 
 
-def rows(judge: Judge, who: Identity) -> list[report.Row]:
+def rows(judge: Judge, who: Identity) -> list[report.Listed]:
     """What a list has for the user."""
     others: Any = mock.Mock(holder=lambda seen, users: None)
     ruling, copies = judge.of(who), DeadCopies()

@@ -1,9 +1,17 @@
-"""What `ttybrokerd` says of its options."""
+"""What `ttybrokerd` does and ends, and what it says of its options."""
 
 from __future__ import annotations
 
+import os
+import sys
+
+from ttybroker.version import VERSION
 from ttybroker.wire import SOCKET
+from ttybrokerd.prepare import command
 from ttybrokerd.root import fresh, locks
+
+ACTIONS = ("--prepare", "--check", "--udev-rules", "--version", "--help", "-h")
+WITH_ARGUMENT = ("--policy", "--socket", "--lock-dir")
 
 USAGE = """usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR]
        ttybrokerd --prepare [--policy FILE] [--socket PATH]
@@ -24,3 +32,40 @@ Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
   --version       say which version this is
 
 SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""
+
+
+def main(options: dict[str, str], words: list[str]) -> int:
+    """Do what these words ask for, the last of them, with these options that had an argument.
+
+    Return the exit status: 1 it could not be done, 2 usage.
+    """
+    for word in words:
+        if word not in ACTIONS:
+            wrong = "its argument is missing" if word in WITH_ARGUMENT else "not an option"
+            print(f"ttybrokerd: {word}: {wrong}\n{USAGE}", file=sys.stderr)
+            return 2
+    policy, socket = options.get("--policy"), options.get("--socket", SOCKET)
+    try:
+        match words[-1]:
+            case "--prepare":
+                return _prepare(policy, os.path.dirname(socket))
+            case "--check":
+                return command.check(policy)
+            case "--udev-rules":
+                return command.udev_rules(policy)
+            case "--version":
+                print(f"ttybrokerd {VERSION}")
+            case _:
+                print(HELP)
+        return 0
+    except OSError as error:
+        print(f"ttybrokerd: {error}", file=sys.stderr)
+        return 1
+
+
+def _prepare(policy: str | None, directory: str) -> int:
+    if os.geteuid() != 0:
+        what = "ttybrokerd: --prepare needs root, whose the plan must be; --check does not"
+        print(what, file=sys.stderr)
+        return 1
+    return command.prepare(policy, directory)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Answers:
     """Answers clients and keeps the log in step with what they are told."""
 
-    def __init__(self, log: Log, fold: Fold) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._fold = fold
+        self.fold = Fold(log)
 
     def refuse(
         self, client: Connection, name: str, refusal: Refusal, rule: str | None = None
@@ -26,9 +26,9 @@ class Answers:
         """Say no to the request under way, and log it. `name` is the port's, "" for none."""
         client.request = None
         who = client.identity
-        self._fold("refuse", NOTICE, who.uid, port=name or None, pid=who.pid,
-                   program=client.program, rule=refusal.rule or rule,
-                   reason=refusal.reason)  # fmt: skip
+        self.fold("refuse", NOTICE, who.uid, port=name or None, pid=who.pid,
+                  program=client.program, rule=refusal.rule or rule,
+                  reason=refusal.reason)  # fmt: skip
         client.finish(refusal.answer())
 
     def record(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ttybroker.wire import YIELD_ALL, Holder
 from ttybrokerd.root import TYPE_CHECKING
 
@@ -26,17 +28,15 @@ class Ask:
     its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
     client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
     `active`: its lease is for as long as its user sits at the machine. `listens`: while it has the
-    port it hears when its time is nearly over. `left`: the settings of the
-    port, if it has lent it.
+    port it hears when its time is nearly over. `left`: the settings that its session left on the
+    port, until that is opened. `mode`: how it is to be opened, as in open(2).
     """
 
     __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
-                 "left", "listens", "max_lease", "opens_by", "patient", "session", "tell", "uid",
-                 "withdrawn", "yields")  # fmt: skip
+                 "left", "listens", "max_lease", "mode", "opens_by", "patient", "session", "tell",
+                 "uid", "withdrawn", "yields")  # fmt: skip
 
-    def __init__(
-        self, uid: int, holder: Holder, *, now: float, wait: float, max_lease: float | None = None
-    ) -> None:
+    def __init__(self, uid: int, holder: Holder, *, now: float, wait: float) -> None:
         self.uid = uid
         self.holder = holder
         self.session: Session | None = None
@@ -45,7 +45,7 @@ class Ask:
         self.deadline = now + (wait if wait > 0 else OPEN_LIMIT)
         self.opens_by = now + wait + OPEN_LIMIT
         self.tell: float | None = now + SLOW
-        self.max_lease = max_lease
+        self.max_lease: float | None = None
         self.withdrawn = False
         self.yields = 0
         self.keep = False
@@ -56,6 +56,7 @@ class Ask:
         self.active = False
         self.listens = False
         self.left: Settings | None = None
+        self.mode = os.O_RDWR
 
     def yields_to(self, other: Ask) -> bool:
         """Return whether it lends its port to this request."""

@@ -15,8 +15,8 @@ import time
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
+from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import PEEK, SEND, BrokenPeer, Connection, Gone
-from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING
 from ttybrokerd.root.loop import NOTHING, READ, Loop
@@ -46,7 +46,7 @@ class Clients:
     def __init__(
         self,
         loop: Loop,
-        fold: Fold,
+        answers: Answers,
         serve: Callable[[Connection, wire.Request], None],
         lost: Callable[[Connection], None],
         placed: Callable[[Identity], bool],
@@ -56,7 +56,8 @@ class Clients:
         self._strangers = 0
         self._pausing: dict[socket.socket, float] = {}  # listeners, until when
         self._loop = loop
-        self._fold = fold
+        self._answers = answers
+        self._fold = answers.fold
         self._serve = serve
         self._lost = lost
         self._all: dict[int, Connection] = {}
@@ -241,11 +242,8 @@ class Clients:
             refusal = Refusal.out_of_means(error)
         if refusal is None:
             client.done()
-            return
-        who = client.identity
-        self._fold("refuse", NOTICE, who.uid, pid=who.pid, program=client.program,
-                   reason=refusal.reason)  # fmt: skip
-        client.finish(refusal.answer())
+        else:
+            self._answers.refuse(client, "", refusal)
 
     def _connect(self, client: Connection) -> Refusal | None:
         """Give a forked frontend a further connection, or return why not. Raises OSError."""

@@ -7,14 +7,13 @@ socket buffer and nowhere else.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 
 from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, linux, processes
 from ttybrokerd.root.ask import Ask
-from ttybrokerd.root.device import Target
+from ttybrokerd.root.device import unresolved
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.loop import NOTHING, ONCE, READ, Loop
 from ttybrokerd.root.peer import Identity, groups_now
@@ -22,6 +21,8 @@ from ttybrokerd.root.sessions import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ttybrokerd.root.plan import Decision
 
 # Plain numbers: an operation on socket's enum flags costs more than the system call it is for.
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -249,40 +250,36 @@ class Connection:
 
 
 class OpenRequest(Ask):
-    """A client's request for a port.
+    """A client's request for the port `name`.
 
     `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
-    it waits for, once that is known. `judged`: by which version of the policy. `session`: the
-    one that asks, None for a client of protocol version 1. `mode`: how it is to be opened, as in
-    open(2).
+    it waits for, once that is known. `judged`: the version of the policy that gave it `rule`,
+    `target` and its limits. `session`: the one that asks, None for a client of protocol version 1.
 
     One that yields is under way as long as its lease and its claim. So what comes on its connection
     is about that port.
     """
 
-    __slots__ = ("client", "judged", "key", "mode", "pid", "rule", "target")
+    __slots__ = ("client", "judged", "key", "name", "pid", "rule", "target")
 
     def __init__(
         self,
         client: Connection,
         holder: wire.Holder,
-        target: Target,
-        rule: str,
-        *,
-        wait: float = 0,
-        max_lease: float | None = None,
+        name: str,
+        wait: float,
     ) -> None:
-        uid = client.identity.uid
-        super().__init__(uid, holder, now=time.monotonic(), wait=wait, max_lease=max_lease)
+        super().__init__(client.identity.uid, holder, now=time.monotonic(), wait=wait)
         self.client = client
+        self.name = name
         self.key = 0
-        self.judged = 0
-        self.mode = os.O_RDWR
         self.pid = holder.pid or 0
-        self.target = target
-        self.rule = rule
 
-    @property
-    def name(self) -> str:
-        """The port's name, as it was asked for."""
-        return self.target.name
+    def go_by(self, decision: Decision, version: int) -> None:
+        """Have the device and the limits of the rule that allows it, by this version of the
+        policy."""
+        rule = decision.rule
+        assert rule is not None
+        self.rule, self.max_lease, self.active = str(rule), rule.max_lease, rule.active
+        self.target = unresolved(self.name, decision)
+        self.judged = version

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ttybrokerd.root.leases import Leases
-    from ttybrokerd.root.report import Row
+    from ttybrokerd.root.report import Listed
 
     Found = tuple[tuple[int, int], ...]  # as in wire.PortInfo.facts
 
@@ -35,7 +35,7 @@ _INT = struct.Struct("=i")
 class Asked:
     """One list whose `rows` wait for facts of the leases in `left`; then `then` is called."""
 
-    def __init__(self, rows: list[Row], left: set[Lease], then: Callable[[], None]) -> None:
+    def __init__(self, rows: list[Listed], left: set[Lease], then: Callable[[], None]) -> None:
         self.rows = rows
         self.left = left
         self.then = then
@@ -53,7 +53,7 @@ class Facts:
         self._asked: list[Asked] = []
 
     def fill_in(
-        self, rows: list[Row], uid: int, everything: bool, then: Callable[[], None]
+        self, rows: list[Listed], uid: int, everything: bool, then: Callable[[], None]
     ) -> None:
         """Put the facts of their lines into the rows, and then call `then`.
 

@@ -82,13 +82,7 @@ class Judge:
             decision = self.of(request.client.identity).allowed(request.name)
         except Refusal as refusal:
             return refusal
-        rule = decision.rule
-        assert rule is not None  # a rule allows it
-        request.rule, request.max_lease, request.active = str(rule), rule.max_lease, rule.active
-        request.target = request.target.replace(
-            alias=decision.device, pty=rule.pty, console=rule.console
-        )
-        request.judged = self.version
+        request.go_by(decision, self.version)
         return None
 
     def judge_opened(self, request: OpenRequest, lease: Lease) -> Refusal | None:

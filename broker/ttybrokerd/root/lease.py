@@ -18,7 +18,6 @@ from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
 from ttybrokerd.root.record import Record
 from ttybrokerd.root.refusal import Refusal
-from ttybrokerd.root.sessions import Session
 from ttybrokerd.root.settings import NONE, Settings, unpack
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class Lease:
         self.revokers: list[Connection] = []
         self.withdrawn = 0
         self.kept = ""
-        self.session: Session | None = None
+        self.session = ask.session
         self.lent_by: list[tuple[int, bytes]] = []
         self._locks = locks
 
@@ -123,13 +122,13 @@ class Lease:
     def record(self, expires: float | None) -> Record:
         """Return what of the lease no descriptor tells, for the next broker."""
         target, holder, session = self.target, self.holder, self.session
-        locked = self.lock_pid is not None
-        return Record(self.key, target.pty, target.console, locked, self.uid, self.pid,
-                      holder.since or 0, expires, self.settings.pack(), target.name, target.path,
-                      self.lock_name, self.rule, holder.program, holder.label,
-                      NO_SESSION if session is None else session.number,
+        return Record(self.key, self.uid, self.pid, holder.since or 0, expires,
+                      self.settings.pack(), target.name, target.path, self.lock_name, self.rule,
+                      holder.program, holder.label,
+                      NO_SESSION if session is None else session.number, tuple(self.lent_by),
+                      target.pty, target.console, self.lock_pid is not None,
                       self.ask.yields & YIELD_USER != 0, self.ask.yields & YIELD_ALL != 0,
-                      tuple(self.lent_by), self.ask.active)  # fmt: skip
+                      self.ask.active)  # fmt: skip
 
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""
@@ -166,10 +165,6 @@ class Lease:
         if self.lock_pid is not None and self.lock_pid != pid:
             self._locks.reassign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
-
-    def finish_lock(self) -> None:
-        """Make the lock one for good: whoever it names has the port from now on."""
-        self._locks.confirm(self.lock_name)
 
     def close(self) -> select.epoll | None:
         """Close all that the lease is made of.

@@ -46,7 +46,7 @@ from ttybrokerd.root.workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ttybrokerd.root.report import Row
+    from ttybrokerd.root.report import Listed
     from ttybrokerd.root.store import Kept
 
 
@@ -66,7 +66,6 @@ class Leases:
         others: Others,
         store: Store,
         judge: Judge,
-        sessions: Sessions,
         answers: Answers,
     ) -> None:
         self.table = Table()
@@ -76,13 +75,13 @@ class Leases:
         self._others = others
         self._store = store
         self._judge = judge
-        self._sessions = sessions
         self._answers = answers
         self._all: dict[int, Lease] = {}  # by device number, like the table
         self._opener = Opener(judge, devices, others)
         self._ends = Ends(loop, inotify, self._over, self._sign)
-        self._keeper = Keeper(store)
+        self.keeper = Keeper(store)
         self.copies = DeadCopies()
+        self.sessions = Sessions()
         self.holds = Holds()
         # what a session left on a port, until anybody has the port again: by device number
         self._left: dict[int, tuple[Session, Settings]] = {}
@@ -137,7 +136,7 @@ class Leases:
 
     def withdraw(self, request: OpenRequest) -> None:
         """Forget a request whose client is gone."""
-        self._do(self.table.withdraw(request.key, request))  # guard: withdraw-a-lost-client
+        self.table.withdraw(request.key, request)  # guard: withdraw-a-lost-client
 
     def find(self, path: str) -> Lease | None:
         """Return the lease of the port with this node, if somebody has it now. A device may have
@@ -179,15 +178,11 @@ class Leases:
         """Return the devices in the table: their locks are no outsider's."""
         return frozenset(self.table.ports)
 
-    def keep_all(self) -> None:
-        """Have systemd keep what it does not yet: this daemon ends."""
-        self._keeper.keep_all()
-
     def held(self) -> list[Lease]:
         """Return the leases of the ports that somebody has now."""
         return [lease for key, lease in self._all.items() if self._held(key)]
 
-    def fill_in(self, rows: list[Row]) -> None:
+    def fill_in(self, rows: list[Listed]) -> None:
         """Put into the rows of a list what the table knows now."""
         for key, row in ((row.rdev, row.port) for row in rows):
             known = None if key is None else self.table.ports.get(key)
@@ -240,11 +235,9 @@ class Leases:
         """Do what the clock asks for; return the seconds until it may ask again, if ever."""
         now = time.monotonic()
         look = self._ends.tick(now)
-        alarm = self.table.next_alarm()
-        if alarm is not None and alarm <= now:
-            self._do(self.table.tick(now))
-            alarm = self.table.next_alarm()
-        alarms = [when for when in (look, alarm, self._keeper.tick(now)) if when is not None]
+        self._do(self.table.tick(now))
+        due = (look, self.table.next_alarm(), self.keeper.tick(now))
+        alarms = [when for when in due if when is not None]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
     # what the table asks for
@@ -259,7 +252,7 @@ class Leases:
                 case Refuse(OpenRequest() as request, refusal) if not request.client.gone:
                     self._answers.refuse(request.client, request.name, refusal, request.rule)
                 case Refuse(Ask(session=Session() as session)):
-                    self._sessions.tidy(session)
+                    self.sessions.tidy(session)
                 case Lend(_, OpenRequest() as request, asker, grace):
                     self._answers.record("lend", None, request.name, INFO, holder=request.holder,
                                          reason=f"asked for by {asker.holder}")  # fmt: skip
@@ -289,10 +282,10 @@ class Leases:
         ghosts = self.copies.users(key)
         session, left = self._left.pop(key, (None, None))
         # guard: settings-of-its-session
-        resumed = left if session is request.session else request.left
-        request.left = None
+        if session is request.session:
+            request.left = left
         self._workers.soon(
-            lambda: self._opener.open(key, request, seen, ghosts, resumed),
+            lambda: self._opener.open(key, request, seen, ghosts),
             lambda result: self._opened(key, request, result),
         )
 
@@ -331,8 +324,8 @@ class Leases:
             row = self.table.ports[lease.key]
             lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
                              if ask.claim and ask.session and ask is not request]  # fmt: skip
-            self._keeper.take(lease, row.expires)
-        lease.finish_lock()
+            self.keeper.take(lease, row.expires)
+        self._locks.confirm(lease.lock_name)
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
             self._record("lock-replaced", client, lease, NOTICE, reason=reason)
@@ -368,7 +361,7 @@ class Leases:
 
     def _end(self, lease: Lease, reason: str) -> None:
         self._ends.stop(lease)
-        self._keeper.drop(lease)  # guard: nothing-kept-of-an-ended-lease
+        self.keeper.drop(lease)  # guard: nothing-kept-of-an-ended-lease
         lent = lease.ask.claim
         self._workers.submit(
             lambda: port.release(lease, self._devices, self._others, reason == CLOSED, lent),
@@ -383,7 +376,7 @@ class Leases:
         if lease.session is not None:
             lease.session.leases -= 1
             if not lease.ask.claim:
-                self._sessions.tidy(lease.session)
+                self.sessions.tidy(lease.session)
             if lease.left is not None and lease.session.connections:
                 self._left[lease.key] = lease.session, lease.left
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
@@ -411,7 +404,7 @@ class Leases:
     def _adopt(self, kept: Kept) -> None:
         lease = Lease.adopted(kept, self._locks, time.monotonic())
         self._all[lease.key] = lease
-        lease.session = self._sessions.adopt(kept.record.session, lease.uid)
+        lease.session = self.sessions.adopt(kept.record.session, lease.uid)
         if lease.session is not None:
             lease.session.leases += 1
         lease.ask.session = lease.session
@@ -425,7 +418,7 @@ class Leases:
 
     def _adopt_claim(self, uid: int, number: bytes) -> Ask:
         claim = Ask(uid, wire.Holder(uid), now=time.monotonic(), wait=0)
-        claim.session = self._sessions.adopt(number, uid)
+        claim.session = self.sessions.adopt(number, uid)
         return claim
 
     # what the kernel says

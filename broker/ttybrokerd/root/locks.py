@@ -219,7 +219,9 @@ class LockFiles:
             self.reassign(device, NO_PROCESS, instead_of=pid)
         elif self._pid(name) == pid:  # guard: remove-own-lock-only
             try:
-                self._unlink(name)
+                os.unlink(name, dir_fd=self._fd)
+            except (FileNotFoundError, IsADirectoryError):
+                pass
             except OSError as error:
                 raise self._failed(error) from None
 
@@ -246,7 +248,7 @@ class LockFiles:
     def _forget(self, temporary: str) -> None:
         """Remove a file of our own. One that cannot be removed is no lock, and means nothing."""
         try:
-            self._unlink(temporary)
+            os.unlink(temporary, dir_fd=self._fd)
         except OSError:
             pass
 
@@ -314,12 +316,6 @@ class LockFiles:
         if judged.unsure:
             remove += " (the clock was set, so the file may be older than the process)"
         return busy(holder, remove)
-
-    def _unlink(self, name: str) -> None:
-        try:
-            os.unlink(name, dir_fd=self._fd)
-        except (FileNotFoundError, IsADirectoryError):
-            pass
 
     def _read(self, name: str) -> tuple[bytes, os.stat_result] | None:
         """Return the lock's first bytes and its status, None if there is none.
@@ -390,8 +386,8 @@ class LockFiles:
         if holder is None:
             return Judged(None, nobody, maker == 0)
         if self._open_to_others():
-            uids = processes.users(pid)
-            if uids is not None and maker not in uids | {0}:  # guard: lock-of-its-own-user
+            uids = processes.uids(pid)
+            if uids and maker not in (*uids, 0):  # guard: lock-of-its-own-user
                 return Judged(None, f"forged by uid {maker}: names pid {pid} of uid {holder.uid}")
         unsure = False
         start = processes.began(pid)

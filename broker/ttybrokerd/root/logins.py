@@ -38,7 +38,7 @@ class Logins(Paced):
         super().__init__()
         self._utmp = utmp
         self._by_line: dict[bytes, list[int]] | None = None  # None: there is no utmp
-        self._by_terminal: dict[int, int] = {}
+        self._by_terminal: dict[int, list[int]] = {}
         self._last: dict[int, tuple[float, Holder]] = {}
 
     def holder(self, device: str, rdev: int) -> Holder | None:
@@ -50,7 +50,11 @@ class Logins(Paced):
         if os.major(rdev) in AMBIGUOUS:
             return None
         now = time.monotonic()
-        for pid in self._candidates(device, rdev):
+        # each looked at once: another thread may read them anew meanwhile
+        by_line, pids = self._by_line, self._by_terminal.get(rdev, [])
+        if by_line is not None:
+            pids = by_line.get(device.encode(), [])
+        for pid in pids:
             # guard: login-by-the-kernels-word
             if _terminal(pid) == rdev and (found := process(pid)) is not None:
                 found.how = "login"
@@ -61,13 +65,6 @@ class Logins(Paced):
             return last
         self._last.pop(rdev, None)
         return None
-
-    def _candidates(self, device: str, rdev: int) -> list[int]:
-        # each looked at once: another thread may read them anew meanwhile
-        by_line, pid = self._by_line, self._by_terminal.get(rdev)
-        if by_line is not None:
-            return by_line.get(device.encode(), [])
-        return [] if pid is None else [pid]
 
     def read(self) -> None:
         """Look at utmp, or where there is none at every process."""
@@ -87,17 +84,17 @@ def _logged_in(data: bytes) -> dict[bytes, list[int]]:
     return found
 
 
-def _terminals() -> dict[int, int]:
+def _terminals() -> dict[int, list[int]]:
     """Return one process for each controlling terminal.
 
     It is the first that the kernel lists, the oldest: the session's leader while that lives.
     """
-    found: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             terminal = _terminal(int(entry))
             if terminal is not None:
-                found.setdefault(terminal, int(entry))
+                found.setdefault(terminal, [int(entry)])
     return found
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ttybrokerd.root.device import Devices, Seen
     from ttybrokerd.root.judge import Judge
     from ttybrokerd.root.others import Others
-    from ttybrokerd.root.settings import Settings
 
 RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
 
@@ -31,17 +30,12 @@ class Opener:
         self._others = others
 
     def open(
-        self,
-        key: int,
-        request: OpenRequest,
-        seen: Seen | None,
-        ghosts: frozenset[int],
-        resumed: Settings | None,
+        self, key: int, request: OpenRequest, seen: Seen | None, ghosts: frozenset[int]
     ) -> tuple[Lease, int] | Refusal:
         """Return the lease of the device with the number `key`, and the holder's descriptor.
 
-        `seen`: what was looked at just now, which is closed; None for who waited. `ghosts` and
-        `resumed` as in port.acquire().
+        `seen`: what was looked at just now, which is closed; None for who waited. `ghosts` as in
+        port.acquire().
         """
         try:
             if seen is None:
@@ -56,17 +50,7 @@ class Opener:
             return no
         lease = Lease(key, request, seen.target, request.rule, request.pid, seen.kernel_name,
                       self._others.files)  # fmt: skip
-        lease.session = request.session
-        return port.acquire(
-            lease,
-            self._devices,
-            seen,
-            self._others,
-            lease.live_pid(),
-            ghosts,
-            mode=request.mode,
-            resumed=resumed,
-        )
+        return port.acquire(lease, self._devices, seen, self._others, ghosts)
 
 
 def _why_not(key: int, request: OpenRequest, seen: Seen) -> Refusal | None:

@@ -99,6 +99,11 @@ class Decision(Value):
     rule: Rule | None
     device: str | None
 
+    @property
+    def by(self) -> str:
+        """The rule's name for people, "" if none applied."""
+        return "" if self.rule is None else str(self.rule)
+
 
 class Numbers(Value):
     """uids and gids of many ports, one after the other, and beside each its first rule."""
@@ -152,36 +157,81 @@ class Mended(Exception):
 
 
 class Plan:
-    """A whole plan. A `mistake` in the policy leaves it without rules; "" if there is none."""
+    """A whole plan. A `mistake` in the policy leaves it without rules; "" if there is none.
 
-    ends: bool  # whether `look` raises Mended: the daemon will be started again
+    `ends`: whether `look` raises Mended: the daemon will be started again. `lacks`: whether it has
+    a mistake, or a rule that denies everybody for want of a name. `elsewhere`: whether names came
+    from LDAP and the like. `made`: seconds of the epoch. `policy`: its path. `seccomp`: the number
+    of seccomp(2) on this machine. `filter`: struct sock_filter, one after the other. `worded`:
+    whether any place has words or is unnamed: what a device is decides, too.
+    """
+
     facts: Callable[[str, bool], dict[str, str] | None]  # of a kernel name: Devices.facts
-    lacks: bool  # whether it has a mistake, or a rule that denies everybody for want of a name
-    # filled by `decode`
-    elsewhere: bool  # whether names came from LDAP and the like
-    made: float  # seconds of the epoch
-    made_for: str
-    policy: str  # its path
-    mistake: str
-    stamps: list[tuple[str, tuple[int, ...]]]
-    seccomp: int  # the number of seccomp(2) on this machine
-    filter: bytes  # struct sock_filter, one after the other
-    warnings: list[str]
-    names: str
-    admins: tuple[bool, frozenset[int], frozenset[int]]
-    aliases: dict[str, str]
-    seats: list[str]
-    files: list[str]
-    rules: list[tuple[int, int, int, float]]
-    numbers: Numbers
-    places: list[Place]
-    worded: bool  # whether any of them has words or is unnamed: what a device is decides, too
-    exact: dict[str, list[Place]]  # by what rules say in `port`
-    globs: dict[str, list[Place]]  # those of them with *, ? or [, by what stands before it
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
+        """Read the plan in `data`. Raises BadPlan, and nothing else."""
+        reader = _Reader(data)
         self.ends = False
         self._looked = 0.0
+        elsewhere, self.made = reader.numbers(ORIGIN)
+        self.elsewhere = reader.flag(elsewhere)
+        self.made_for, self.policy, self.mistake = reader.text(), reader.text(), reader.text()
+        self.stamps = [reader.stamp() for _ in range(reader.count())]
+        self.seccomp, length = reader.numbers(PAIR)
+        self.filter = bytes(reader.take(length))
+        self.warnings = reader.texts()
+        self.names = reader.text()
+        everybody, uids, gids = reader.numbers(ADMINS)
+        whom = reader.ascending(uids), reader.ascending(gids)
+        self.admins = reader.flag(everybody), frozenset(whom[0]), frozenset(whom[1])
+        self.aliases: dict[str, str] = {}
+        for _ in range(reader.count()):
+            name = reader.text()
+            if name in self.aliases:
+                raise BadPlan("an alias twice")
+            self.aliases[name] = reader.text()
+        self.seats, self.files = reader.texts(), reader.texts()
+        self.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
+        # guard: plan-rule-files
+        if max((file for _, file, _, _ in self.rules), default=-1) >= len(self.files):
+            raise BadPlan("a rule of no file")
+        self.lacks = self.mistake != "" or any(flags & UNKNOWN for _, _, flags, _ in self.rules)
+        self._read_ports(reader)
+        if reader.at != len(data):  # guard: plan-length
+            raise BadPlan("too long")
+
+    def _read_ports(self, reader: _Reader) -> None:
+        count, names = reader.count(), reader.text()
+        ports = names.split("\n") if count else []
+        records = list(PORT.iter_unpack(reader.take(count * PORT.size)))
+        uids = reader.array(sum(record[1] for record in records))
+        uid_rules = reader.array(len(uids))
+        gids = reader.array(sum(record[2] for record in records))
+        gid_rules = reader.array(len(gids))
+        if len(ports) != count or len(set(ports)) != count or (names and not count):
+            raise BadPlan("ports without names, or twice")
+        self.numbers = Numbers(uids, uid_rules, gids, gid_rules)
+        self.places: list[Place] = []
+        self.exact: dict[str, list[Place]] = {}  # by what rules say in `port`
+        self.globs: dict[str, list[Place]] = {}  # those with *, ? or [, by what stands before it
+        at, groups_at, most = 0, 0, len(self.rules)
+        for port, record in zip(ports, records, strict=True):
+            everybody, _, _, flags = record
+            if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES | UNNAMED):
+                raise BadPlan("a port without its rule")
+            place = Place(port, record, at, groups_at)
+            self.places.append(place)
+            self.exact.setdefault(place.port, []).append(place)
+            at, groups_at = place.uids_end, place.gids_end
+            _check_ascending(uids[place.uids_at : at])
+            _check_ascending(gids[place.gids_at : groups_at])
+            prefix = portname.literal(place.port)
+            if prefix != place.port:
+                self.globs.setdefault(prefix, []).append(place)
+        self.worded = any(place.words or place.flags & UNNAMED for place in self.places)
+        # guard: plan-rule-numbers
+        if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
+            raise BadPlan("a user without a rule")
 
     def look(self) -> None:
         """Raise Mended if the plan lacks something that a new one may have, and it `ends`.
@@ -271,79 +321,6 @@ class Plan:
         return named or places  # guard: unnamed-is-last
 
 
-def decode(data: bytes) -> Plan:
-    """The plan in `data`. Raises BadPlan, and nothing else."""
-    if len(data) < HEAD.size:
-        raise BadPlan("cut short")
-    magic, length, checksum = HEAD.unpack_from(data)
-    if magic != MAGIC:
-        raise BadPlan("of another version, or no plan")
-    # guard: plan-checksum
-    if length != len(data) or checksum != crc32(memoryview(data)[HEAD.size :]):
-        raise BadPlan("cut short or damaged")
-    reader, plan = _Reader(data), Plan()
-    elsewhere, plan.made = reader.numbers(ORIGIN)
-    plan.elsewhere = reader.flag(elsewhere)
-    plan.made_for, plan.policy, plan.mistake = reader.text(), reader.text(), reader.text()
-    plan.stamps = [reader.stamp() for _ in range(reader.count())]
-    plan.seccomp, length = reader.numbers(PAIR)
-    plan.filter = bytes(reader.take(length))
-    plan.warnings = [reader.text() for _ in range(reader.count())]
-    plan.names = reader.text()
-    everybody, uids, gids = reader.numbers(ADMINS)
-    whom = reader.ascending(uids), reader.ascending(gids)
-    plan.admins = reader.flag(everybody), frozenset(whom[0]), frozenset(whom[1])
-    plan.aliases = {}
-    for _ in range(reader.count()):
-        name = reader.text()
-        if name in plan.aliases:
-            raise BadPlan("an alias twice")
-        plan.aliases[name] = reader.text()
-    plan.seats = [reader.text() for _ in range(reader.count())]
-    plan.files = [reader.text() for _ in range(reader.count())]
-    plan.rules = list(RULE.iter_unpack(reader.take(reader.count() * RULE.size)))
-    # guard: plan-rule-files
-    if max((file for _, file, _, _ in plan.rules), default=-1) >= len(plan.files):
-        raise BadPlan("a rule of no file")
-    plan.lacks = plan.mistake != "" or any(flags & UNKNOWN for _, _, flags, _ in plan.rules)
-    _read_ports(reader, plan)
-    if reader.at != len(data):  # guard: plan-length
-        raise BadPlan("too long")
-    return plan
-
-
-def _read_ports(reader: _Reader, plan: Plan) -> None:
-    count, names = reader.count(), reader.text()
-    ports = names.split("\n") if count else []
-    records = list(PORT.iter_unpack(reader.take(count * PORT.size)))
-    uids = reader.array(sum(record[1] for record in records))
-    uid_rules = reader.array(len(uids))
-    gids = reader.array(sum(record[2] for record in records))
-    gid_rules = reader.array(len(gids))
-    if len(ports) != count or len(set(ports)) != count or (names and not count):
-        raise BadPlan("ports without names, or twice")
-    plan.numbers = Numbers(uids, uid_rules, gids, gid_rules)
-    plan.places, plan.exact, plan.globs = [], {}, {}
-    at, groups_at, most = 0, 0, len(plan.rules)
-    for port, record in zip(ports, records, strict=True):
-        everybody, _, _, flags = record
-        if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES | UNNAMED):
-            raise BadPlan("a port without its rule")
-        place = Place(port, record, at, groups_at)
-        plan.places.append(place)
-        plan.exact.setdefault(place.port, []).append(place)
-        at, groups_at = place.uids_end, place.gids_end
-        _check_ascending(uids[place.uids_at : at])
-        _check_ascending(gids[place.gids_at : groups_at])
-        prefix = portname.literal(place.port)
-        if prefix != place.port:
-            plan.globs.setdefault(prefix, []).append(place)
-    plan.worded = any(place.words or place.flags & UNNAMED for place in plan.places)
-    # guard: plan-rule-numbers
-    if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
-        raise BadPlan("a user without a rule")
-
-
 def _check_ascending(numbers: memoryview) -> None:
     listed = numbers.tolist()
     # guard: plan-order
@@ -352,9 +329,18 @@ def _check_ascending(numbers: memoryview) -> None:
 
 
 class _Reader:
-    """Goes through a plan once, behind its head. Each method raises BadPlan at its end."""
+    """Goes through a plan once, behind its head, which is checked first. Each method raises BadPlan
+    at the plan's end."""
 
     def __init__(self, data: bytes) -> None:
+        if len(data) < HEAD.size:
+            raise BadPlan("cut short")
+        magic, length, checksum = HEAD.unpack_from(data)
+        if magic != MAGIC:
+            raise BadPlan("of another version, or no plan")
+        # guard: plan-checksum
+        if length != len(data) or checksum != crc32(memoryview(data)[HEAD.size :]):
+            raise BadPlan("cut short or damaged")
         self._data = memoryview(data)
         self.at = HEAD.size
 
@@ -378,6 +364,9 @@ class _Reader:
 
     def text(self) -> str:
         return bytes(self.take(self.count())).decode("utf-8", "surrogateescape")
+
+    def texts(self) -> list[str]:
+        return [self.text() for _ in range(self.count())]
 
     def array(self, count: int) -> memoryview:
         return self.take(count * 4).cast("I")
@@ -403,4 +392,4 @@ def read(path: str) -> Plan:
         data = trust.read(path, MAX_BYTES)
     except ValueError as error:
         raise BadPlan(str(error)) from None
-    return decode(data)
+    return Plan(data)

@@ -36,27 +36,22 @@ GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is 
 
 
 def acquire(
-    lease: Lease,
-    devices: Devices,
-    seen: Seen,
-    others: Others,
-    pid: int,
-    ghosts: frozenset[int],
-    mode: int = os.O_RDWR,
-    resumed: Settings | None = None,
+    lease: Lease, devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int]
 ) -> tuple[Lease, int] | Refusal:
-    """Lock the port for the process `pid` and open it. `mode` is as in Devices.open().
+    """Lock the port for the holder's process and open it.
 
-    `resumed` are the settings that the session left when it had the port last. They are set again.
-    `ghosts` are the users of hung-up holders who still keep a dead descriptor. Such a descriptor
-    may have an flock, which means nothing then.
+    If its session had the port before, the settings that it left are set again. `ghosts` are the
+    users of hung-up holders who still keep a dead descriptor. Such a descriptor may have an flock,
+    which means nothing then.
 
     Returns the lease, filled in, and the holder's descriptor. If any step fails, returns a Refusal,
     with nothing left behind. Closes `seen`.
     """
-    locks = others.files
+    locks, ask = others.files, lease.ask
+    resumed, ask.left = ask.left, None
     holder = -1
     try:
+        pid = lease.live_pid()
         taken = locks.take(seen.kernel_name, pid or os.getpid())
         lease.replaced = taken.replaced
         if taken.ours:
@@ -71,7 +66,7 @@ def acquire(
         if taken.root_stale or (debt is not None and debt.exclusive):  # a copy could set this
             fcntl.ioctl(lease.guard, linux.TIOCNXCL)
         _check_exclusive(lease.guard, seen, others, ghosts)
-        holder = devices.open(seen, mode)
+        holder = devices.open(seen, ask.mode)
         _flock(holder, seen, others, ghosts, dead=bool(ghosts) or taken.root_stale)
         if lease.session is not None:
             _share(holder)

@@ -30,21 +30,15 @@ def process(pid: int) -> Holder | None:
         return Holder(None, "", pid)
 
 
-def users(pid: int) -> frozenset[int] | None:
-    """The real, effective, saved and file-system uid of a process; None if that is not told."""
-    try:
-        return frozenset(int(uid) for uid in status(pid)[b"Uid"].split())
-    except KeyError:
-        return None
+def uids(pid: int) -> list[int]:
+    """The real, effective, saved and file-system uid of a process; [] if that is not told."""
+    return [int(uid) for uid in status(pid).get(b"Uid", b"").split()]
 
 
 def lives_here(pid: int) -> bool:
     """Whether a process has a pid in this pid namespace alone, and in none below:
     proc_pid_status(5), NSpid. False if that is not told."""
-    try:
-        return len(status(pid)[b"NSpid"].split()) == 1
-    except KeyError:
-        return False
+    return len(status(pid).get(b"NSpid", b"").split()) == 1
 
 
 def began(pid: int) -> float | None:

@@ -21,10 +21,10 @@ _TERMIOS = struct.Struct("<6I32s")  # iflag, oflag, cflag, lflag, ispeed, ospeed
 # magic, rdev, flags, uid, pid, since, expires; then in version 2 session and length of settings
 _HEAD = struct.Struct("<16sQBIIdd16sH")
 _HEAD_1 = struct.Struct(f"<16sQBIIdd{_TERMIOS.size}s")
-_PTY, _CONSOLE, _LOCKED, _LIMITED, _YIELD_USER, _YIELD_ALL = 1, 2, 4, 8, 16, 32
-_ACTIVE = 64
-_FLAGS = 127
-_FLAGS_1 = 15
+# Flags, by the fields of a record. Version 1 has the first four bits alone.
+_FLAGS = {"pty": 1, "console": 2, "locked": 4, "yield_user": 16, "yield_all": 32, "active": 64}
+_LIMITED = 8
+_ALL_FLAGS, _FLAGS_1 = 127, 15
 _TEXTS = 6  # in version 2 one more where there are claims
 MOST_CLAIMS = 32  # that a record has room for; those behind them are not kept
 # What the codes of speeds mean in asm-generic/termbits.h: 0 to 15, and from 0x1001 on.
@@ -50,9 +50,6 @@ class Record(Value):
     """
 
     rdev: int
-    pty: bool
-    console: bool
-    locked: bool
     uid: int
     pid: int
     since: float
@@ -65,22 +62,18 @@ class Record(Value):
     program: str
     label: str = ""
     session: bytes = NO_SESSION
+    claims: tuple[tuple[int, bytes], ...] = ()
+    pty: bool = False
+    console: bool = False
+    locked: bool = False
     yield_user: bool = False
     yield_all: bool = False
-    claims: tuple[tuple[int, bytes], ...] = ()
     active: bool = False
 
 
 def encode(record: Record) -> bytes:
     """The record's bytes. Raises NoRecord for one that `decode` would not take."""
-    flags = (
-        record.pty * _PTY
-        | record.console * _CONSOLE
-        | record.locked * _LOCKED
-        | record.yield_user * _YIELD_USER
-        | record.yield_all * _YIELD_ALL
-        | record.active * _ACTIVE
-    )
+    flags = sum(bit for field, bit in _FLAGS.items() if getattr(record, field))
     expires = 0.0
     if record.expires is not None:
         flags, expires = flags | _LIMITED, record.expires
@@ -111,7 +104,7 @@ def decode(data: bytes) -> Record:
     version_1 = data.startswith(MAGIC_1)
     if not version_1 and not data.startswith(MAGIC):
         raise NoRecord("another version, or something else altogether")
-    head, known_flags = (_HEAD_1, _FLAGS_1) if version_1 else (_HEAD, _FLAGS)
+    head, known_flags = (_HEAD_1, _FLAGS_1) if version_1 else (_HEAD, _ALL_FLAGS)
     if len(data) < head.size:
         raise NoRecord(f"{len(data)} bytes")
     _, rdev, flags, uid, pid, since, expires, *rest = head.unpack_from(data)
@@ -123,10 +116,10 @@ def decode(data: bytes) -> Record:
         raise NoRecord("a flag that cannot be, or texts that are missing or too many")
     name, path, lock_name, rule, *last, _ = texts
     program, label = (last[1], "") if version_1 else last  # version 1: user, program
-    record = Record(rdev, bool(flags & _PTY), bool(flags & _CONSOLE), bool(flags & _LOCKED), uid,
-                    pid, since, expires if flags & _LIMITED else None, found, name, path,
-                    lock_name, rule, program, label, session, bool(flags & _YIELD_USER),
-                    bool(flags & _YIELD_ALL), claims, bool(flags & _ACTIVE))  # fmt: skip
+    limit = expires if flags & _LIMITED else None
+    flagged = {field: bool(flags & bit) for field, bit in _FLAGS.items()}
+    record = Record(rdev, uid, pid, since, limit, found, name, path, lock_name, rule, program,
+                    label, session, claims, **flagged)  # fmt: skip
     _check(record, expires)
     return record
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ttybrokerd.root.plan import Decision
 
 
-class Row(Value):
+class Listed(Value):
     """A port as it looks to anybody. The table says who leased it, by its device number."""
 
     rdev: int | None  # None: no device, or none that may be opened
@@ -35,7 +35,7 @@ class Look(Value):
     ours: frozenset[int]
     everything: bool  # not only the ports that the client may use
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Listed]:
         """Return one row a port, aliases first.
 
         Looks at nodes and lock files, opens no device. May be slow: not for the loop.
@@ -48,10 +48,9 @@ class Look(Value):
         rows = (self._row(name, copies) for name in [*aliases, *names])
         return [row for row in rows if row is not None]
 
-    def _row(self, name: str, copies: dict[int, tuple[wire.Holder, ...]]) -> Row | None:
+    def _row(self, name: str, copies: dict[int, tuple[wire.Holder, ...]]) -> Listed | None:
         """Return the row of a port; None if it is not for this client."""
         decision = self.ruling.decide(name)
-        rule = str(decision.rule) if decision.rule else ""
         try:
             seen = self._seen(name, decision)
         except Refusal as refusal:
@@ -59,7 +58,7 @@ class Look(Value):
                 return None
             state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
             path = decision.device or self.devices.path(name, None)
-            return Row(None, wire.PortInfo(name, path, state, rule))
+            return Listed(None, wire.PortInfo(name, path, state, decision.by))
         try:
             kept = copies.get(seen.rdev, ())
             users = frozenset(copy.uid for copy in kept if copy.uid is not None)
@@ -69,15 +68,15 @@ class Look(Value):
         state = "free" if holder is None else "busy"  # free: no lock is seen
         if holder is not None and holder.how == "exclusive":  # when it was opened last
             state = "exclusive"
-        port = wire.PortInfo(name, seen.target.path, state, rule, 0, holder, copies=kept)
-        return Row(seen.rdev, port)
+        port = wire.PortInfo(name, seen.target.path, state, decision.by, 0, holder, copies=kept)
+        return Listed(seen.rdev, port)
 
     def _seen(self, name: str, decision: Decision) -> Seen:
         """Look at the port as an open does. Raises Refusal as that does, but shows an admin what
         the policy denies, too."""
         try:
             self.ruling.check(decision)
-            return self.ruling.look(unresolved(name, decision), str(decision.rule))
+            return self.ruling.look(unresolved(name, decision), decision.by)
         except Denied:
             # guard: list-own-ports
             if not (self.everything and decision.known):

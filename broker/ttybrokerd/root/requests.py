@@ -13,7 +13,7 @@ from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING, confine, peer, processes, report
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.connection import Connection, OpenRequest
-from ttybrokerd.root.device import Devices, Glance, unresolved
+from ttybrokerd.root.device import Devices, Glance
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge, mistaken
@@ -23,7 +23,7 @@ from ttybrokerd.root.log import NOTICE
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.progress import Progress
 from ttybrokerd.root.refusal import Absent, Refusal
-from ttybrokerd.root.sessions import PER_CONNECTION, Session, Sessions
+from ttybrokerd.root.sessions import PER_CONNECTION, Session
 from ttybrokerd.root.watches import Watches
 from ttybrokerd.root.workers import Workers
 
@@ -46,7 +46,6 @@ class Requests:
         devices: Devices,
         others: Others,
         leases: Leases,
-        sessions: Sessions,
         answers: Answers,
         workers: Workers,
         inotify: Inotify,
@@ -55,7 +54,6 @@ class Requests:
         self._devices = devices
         self._others = others
         self._leases = leases
-        self._sessions = sessions
         self._answers = answers
         self._workers = workers
         self._lists = Lists(self._begin_list)
@@ -98,23 +96,13 @@ class Requests:
         self.watches.lost(client)  # guard: watch-of-who-left
         for session in client.sessions:
             session.connections -= 1
-            self._sessions.tidy(session)
+            self._leases.sessions.tidy(session)
 
     def _open(self, client: Connection, request: wire.Open) -> None:
         ruling = self._judge.of(client.identity)
         decision = ruling.allowed(request.name)
-        target = unresolved(request.name, decision)
-        rule = decision.rule
-        asked = OpenRequest(
-            client,
-            _holder(client, request),
-            target,
-            str(rule),
-            wait=request.wait / 1000,
-            max_lease=None if rule is None else rule.max_lease,
-        )
-        asked.active = rule is not None and rule.active
-        asked.judged = self._judge.version
+        asked = OpenRequest(client, _holder(client, request), request.name, request.wait / 1000)
+        asked.go_by(decision, self._judge.version)
         asked.mode = _mode(request.flags)
         asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
         asked.listens = asked.yields != 0 and request.flags & wire.PROGRESS != 0
@@ -122,7 +110,7 @@ class Requests:
         if client.version > 1:
             asked.session = self._session(client, request.session)
         try:
-            seen = ruling.look(target, asked.rule)
+            seen = ruling.look(asked.target, asked.rule)
         except Absent:
             if not asked.patient:
                 raise
@@ -138,13 +126,13 @@ class Requests:
         """Return the session that the client names, or its own that has no port, or a new one."""
         uid = client.identity.uid
         if number != wire.NO_SESSION:
-            session = self._sessions.find(number, uid)
+            session = self._leases.sessions.find(number, uid)
             # guard: sessions-per-connection
             if session not in client.sessions and len(client.sessions) >= PER_CONNECTION:
                 what = f"this connection has {PER_CONNECTION} sessions already"
                 raise Refusal(errno.EDQUOT, what, advice="use another connection")
         else:
-            session = self._sessions.unused(client.sessions, uid)
+            session = self._leases.sessions.unused(client.sessions, uid)
         client.join(session)
         return session
 
@@ -165,7 +153,7 @@ class Requests:
         self,
         client: Connection,
         request: wire.List,
-        rows: list[report.Row] | Refusal,
+        rows: list[report.Listed] | Refusal,
         everything: bool,
         judged: int,
     ) -> None:
@@ -218,9 +206,8 @@ class Requests:
         asked = peer.Identity(uid, who.gid, gids, pid=0)
         ruling = self._judge.of(asked)
         decision = ruling.decide(request.name)
-        rule = "" if decision.rule is None else str(decision.rule)
         why_not = ruling.why_not(decision)
-        verdict = wire.Verdict(not why_not, decision.known, rule, why_not or "allowed")
+        verdict = wire.Verdict(not why_not, decision.known, decision.by, why_not or "allowed")
         if not why_not and (other := self._denied_elsewhere(ruling, request.name, decision)):
             verdict = wire.Verdict(False, True, other.rule or "", other.cause)
         client.finish(verdict)
@@ -232,7 +219,7 @@ class Requests:
         except Refusal:  # an open will tell
             return None
         try:
-            ruling.check_device(seen.target, seen.kernel_name, str(decision.rule))
+            ruling.check_device(seen.target, seen.kernel_name, decision.by)
         except Refusal as refusal:
             return refusal  # guard: check-every-name
         finally:

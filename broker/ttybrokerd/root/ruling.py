@@ -48,7 +48,9 @@ class Ruling:
 
     def decide(self, name: str) -> Decision:
         """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
-        check_name(name)
+        if not wire.valid_name(name):  # guard: valid-name
+            what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
+            raise Refusal(errno.EINVAL, what)
         return self.plan.decide(self._uid, self._groups, name)
 
     def allowed(self, name: str) -> Decision:
@@ -109,7 +111,7 @@ class Ruling:
             decisions.append(self._of_the_kernel(kernel_name))
         elif self.plan.worded and not target.pty:
             decision = self._of_the_kernel(kernel_name)
-            if str(decision.rule) != rule:  # guard: rule-of-the-very-node
+            if decision.by != rule:  # guard: rule-of-the-very-node
                 what = "another device has its name by now"
                 raise Refusal(errno.ENODEV, what, advice="ask again")
             if decision.rule is not None and decision.rule.unnamed:
@@ -158,13 +160,6 @@ class Ruling:
         return [alias for alias in found if alias != target.name]
 
 
-def check_name(name: str) -> None:
-    """Raise Refusal EINVAL for what is no port's name."""
-    if not wire.valid_name(name):  # guard: valid-name
-        what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
-        raise Refusal(errno.EINVAL, what)
-
-
 def denied(decision: Decision) -> str:
     """Return why the policy says no, for people."""
     if decision.rule is not None and decision.rule.unknown:
@@ -178,5 +173,4 @@ def denied(decision: Decision) -> str:
 
 
 def _denied(decision: Decision, why: str) -> Denied:
-    rule = None if decision.rule is None else str(decision.rule)
-    return Denied(errno.EACCES, why, rule=rule)
+    return Denied(errno.EACCES, why, rule=decision.by or None)

@@ -12,19 +12,15 @@ from ttybrokerd.root.arrivals import Arrivals
 from ttybrokerd.root.clients import Clients
 from ttybrokerd.root.confine import Places
 from ttybrokerd.root.device import Devices
-from ttybrokerd.root.fold import Fold
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
-from ttybrokerd.root.linux import socket
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.others import Others
-from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
-from ttybrokerd.root.sessions import Sessions
 from ttybrokerd.root.store import Store
 from ttybrokerd.root.workers import Workers
 
@@ -48,26 +44,25 @@ class Server:
         Raises OSError if the lock directory cannot be used. No thread runs and no client is served
         before the first `turn`, so the process may be forked until then.
         """
-        self._loop = Loop()
+        self.loop = Loop()
         self._log = log
-        self._inotify = Inotify(self._loop)
+        self._inotify = Inotify(self.loop)
         self._workers = Workers(self._short_of_threads)
         self._devices = Devices()
         self._locks = LockFiles(lock_dir)
-        self.store = Store(self._loop, log, systemd)
+        self.store = Store(self.loop, log, systemd)
         self._judge = Judge(plan, self._devices, alone)
-        self._fold = Fold(log)
-        answers, sessions = Answers(log, self._fold), Sessions()
+        answers = Answers(log)
+        self._fold = answers.fold
         others = Others(self._locks)
         self._leases = Leases(
-            self._loop,
+            self.loop,
             self._inotify,
             self._workers,
             self._devices,
             others,
             self.store,
             self._judge,
-            sessions,
             answers,
         )
         requests = Requests(
@@ -75,18 +70,17 @@ class Server:
             self._devices,
             others,
             self._leases,
-            sessions,
             answers,
             self._workers,
             self._inotify,
         )
         self._facts, self._watches = requests.facts, requests.watches
         self._progress = requests.progress
-        self._arrivals = Arrivals(self._loop, self._devices, self._judge, self._leases, answers)
-        self._clients = Clients(
-            self._loop, self._fold, requests.serve, requests.lost, self._judge.has_place
+        self._arrivals = Arrivals(self.loop, self._devices, self._judge, self._leases, answers)
+        self.clients = Clients(
+            self.loop, answers, requests.serve, requests.lost, self._judge.has_place
         )
-        self._loop.add(self._workers.fileno(), READ, self._workers.finish)
+        self.loop.add(self._workers.fileno(), READ, self._workers.finish)
         if plan.seats:
             seats.make_place()
             self._on_seats()
@@ -102,22 +96,11 @@ class Server:
             part.close()
 
     def _parts(self) -> tuple[Loop | Workers | LockFiles | Inotify | Arrivals, ...]:
-        return self._loop, self._workers, self._locks, self._inotify, self._arrivals
+        return self.loop, self._workers, self._locks, self._inotify, self._arrivals
 
     def places(self) -> Places:
         """Return where in the file system it does its job."""
-        return Places(
-            self._locks.path,
-            self._devices.nodes(self._judge.plan.aliases),
-        )
-
-    def listen(self, listener: socket.socket) -> None:
-        """Serve whoever connects to `listener`."""
-        self._clients.listen(listener)
-
-    def adopt(self, pair: socket.socket, identity: Identity) -> None:
-        """Serve one end of a socket pair."""
-        self._clients.adopt(pair, identity)
+        return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
     def adopt_leases(self, passed: Iterable[tuple[int, str]], then: Callable[[], None]) -> None:
         """Go on with the leases in these descriptors of systemd's store, and then call `then`.
@@ -153,11 +136,8 @@ class Server:
 
     def _on_seats(self) -> None:
         """Somebody came to a seat, or left one, or logind came."""
-
-        def hear(directory: str) -> None:
-            self._inotify.names(directory, self._on_seats)
-
-        if self._judge.seat(seats.look(hear)):
+        users = seats.look(lambda directory: self._inotify.names(directory, self._on_seats))
+        if self._judge.seat(users):
             self._leases.judge_again()  # guard: judge-what-waits-for-a-seat
             self._leases.end_inactive()
 
@@ -165,18 +145,10 @@ class Server:
         what = "the system gives no further thread (TasksMax=, RLIMIT_NPROC), so requests wait"
         self._log("threads-failed", WARNING, reason=what)
 
-    def hear(self, descriptor: int, handler: Callable[[], None]) -> None:
-        """Call `handler` whenever there is something to read from `descriptor`."""
-        self._loop.add(descriptor, READ, handler)
-
-    def deaf(self, descriptor: int) -> None:
-        """Do not listen to `descriptor` any more."""
-        self._loop.remove(descriptor)
-
     @property
     def deserted(self) -> bool:
         """Whether no client is connected and nobody has a port."""
-        return len(self._clients) == 0 and not self._leases.leasing()
+        return len(self.clients) == 0 and not self._leases.leasing()
 
     def run(self, over: Callable[[], bool], finish: Callable[[int], NoReturn]) -> NoReturn:
         """Serve until `over()`, and then call `finish(0)`, which ends the process by os._exit().
@@ -213,7 +185,7 @@ class Server:
         over = self._leases.idle if leases else self._leases.in_order
         end = time.monotonic() + LAST_WORDS
         while True:
-            self._leases.keep_all()  # guard: keep-young-leases-at-the-end
+            self._leases.keeper.keep_all()  # guard: keep-young-leases-at-the-end
             if (over() and self.store.settled) or (left := end - time.monotonic()) <= 0:
                 break
             self._turn(left)
@@ -224,13 +196,13 @@ class Server:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
         self._workers.run_soon()
         due = (self._arrivals.tick(), self._leases.tick(), self._watches.tick(),
-               self._facts.tick(), self._progress.tick(), self._clients.tick(),
+               self._facts.tick(), self._progress.tick(), self.clients.tick(),
                self._fold.tick(), self._workers.retry, timeout)  # fmt: skip
         times = [seconds for seconds in due if seconds is not None]
-        if self._workers.eager or self._clients.eager:
+        if self._workers.eager or self.clients.eager:
             times.append(0)
-        self._loop.turn(min(times, default=None))
-        self._clients.serve()
+        self.loop.turn(min(times, default=None))
+        self.clients.serve()
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -200,21 +200,20 @@ class Table:
         self._leases.down(port.current.uid)
         return self._next(key, now)
 
-    def withdraw(self, key: int, ask: Ask) -> list[Effect]:
+    def withdraw(self, key: int, ask: Ask) -> None:
         """Note that the asker went away.
 
         What it holds ends by the kernel's word. What it claims ends at once.
         """
         port = self.ports.get(key)
         if port is None:
-            return []
+            return
         ask.absent = True
         if ask in port.queue:
             self._leave_queue(key, port, ask)
         elif port.current is ask and port.state is State.OPENING:
             ask.withdrawn = True
             self._settle(key)
-        return []
 
     def waiting(self) -> list[tuple[int, Ask]]:
         """Who waits in a queue, and for which port."""

@@ -46,7 +46,7 @@ class Watch:
     def __init__(self, client: Connection, request: wire.List) -> None:
         self.client = client
         self.request = request
-        self.rows: list[report.Row] | None = None
+        self.rows: list[report.Listed] | None = None
         self.everything = False
         self.judged = -1
         self.looking = False
@@ -111,7 +111,7 @@ class Watches:
             self._inotify.forget_names(self._watched.pop())
 
     def renewed(
-        self, client: Connection, rows: list[report.Row], everything: bool, judged: int
+        self, client: Connection, rows: list[report.Listed], everything: bool, judged: int
     ) -> None:
         """Go on with these rows, by the policy of version `judged`. `everything`: the client may
         be told of all lines."""
@@ -172,7 +172,7 @@ class Watches:
             watch.sent = watch.rest = ports
         self._send(watch)
 
-    def _ports(self, watch: Watch, rows: list[report.Row]) -> list[wire.PortInfo]:
+    def _ports(self, watch: Watch, rows: list[report.Listed]) -> list[wire.PortInfo]:
         """The rows, with what the table knows now."""
         keys, uid = self._leases.keys(), watch.client.identity.uid
         now = [row if row.rdev not in keys else row.replace(port=row.port.replace())

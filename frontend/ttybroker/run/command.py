@@ -12,9 +12,10 @@ import errno
 import gc
 import os
 
+from ttybroker.asking import MAX_WAIT, valid_label
 from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
 from ttybroker.say import printable, say, speak_as
-from ttybroker.wire import MAX_LABEL, MAX_WAIT, valid_label, valid_name
+from ttybroker.wire import MAX_LABEL, valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:

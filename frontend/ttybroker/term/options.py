@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from ttybroker.wire import MAX_LABEL, valid_label
+from ttybroker.asking import valid_label
+from ttybroker.wire import MAX_LABEL
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ class Terminal(miniterm.Miniterm):
     @staticmethod
     def restrict() -> None:
         """Give up the file system. Raises OSError if the kernel has Landlock and refuses it."""
-        landlock.restrict(_LEFT)
+        landlock.enforce(landlock.ruleset(_LEFT))
 
     def run(self) -> int:
         """Copy until the user leaves; returns the exit status. Raises OSError."""
