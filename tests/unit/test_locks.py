@@ -436,6 +436,7 @@ def test_what_others_call_like_a_brokers_file_is_theirs(
      f"{DEAD}.0123456789abcdef", f".ttybroker.{DEAD}.0123456789abcdeF",
      f".ttybroker.{DEAD}.0123456789abcdef0", f".ttybroker.-{DEAD}.0123456789abcdef",
      f".ttybroker.{DEAD:011}.0123456789abcdef", ".ttybroker.\u0663.0123456789abcdef"],
+    ids=lambda name: name.replace(str(DEAD), "DEAD"),  # the same in each process of pytest-xdist
 )  # fmt: skip
 def test_other_names_are_not_swept(directory: Path, name: str) -> None:
     (directory / name).touch()
@@ -838,7 +839,7 @@ def test_a_live_process_is_known_by_uid_and_name(other: int) -> None:
     assert found.program.startswith("python")
 
 
-@pytest.mark.parametrize("pid", [DEAD, 0x7FFFFFFF, 1 << 40])
+@pytest.mark.parametrize("pid", [DEAD, 0x7FFFFFFF, 1 << 40], ids=["ended", "last", "too large"])
 def test_no_process_is_nobody(pid: int) -> None:
     assert process(pid) is None
     assert processes.program(pid) == ""
