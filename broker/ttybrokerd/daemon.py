@@ -112,7 +112,9 @@ def _judge(options: Options) -> int:
     if options.action == "udev-rules":
         return command.udev_rules(options.policy)
     if os.geteuid() != 0:
-        raise CannotStart("--prepare needs root, whose the plan must be; --check does not")
+        raise CannotStart(
+            "--prepare needs root, because the plan must belong to root; --check does not"
+        )
     return command.prepare(options.policy, os.path.dirname(options.socket))
 
 
