@@ -43,4 +43,4 @@ def take(uid: int) -> int:
             os.close(descriptor)
             raise
     os.close(descriptor)
-    raise AllTaken(f"{MOST} brokers of yours have or want a port already; end some first")
+    raise AllTaken(f"{MOST} of your brokers have or want a port already; end some of them first")

@@ -123,7 +123,7 @@ def _check_caller() -> None:
         what = "init_backend() needs root: start the program as root or setuid root, or use the "
         raise PermissionError(errno.EPERM, f"{what}daemon (ttybrokerd) and no backend of your own")
     if len(os.listdir("/proc/self/task")) > 1:  # guard: backend-before-threads
-        what = "init_backend() comes too late: threads are running; call it first of all"
+        what = "init_backend() comes too late: threads are running; call it before you start any"
         raise RuntimeError(what)
 
 

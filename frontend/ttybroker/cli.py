@@ -95,29 +95,31 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="the ports you may use, and who has them")
     listing.add_argument("--json", action="store_true", help="for programs")
-    listing.add_argument("port", nargs="*", help="only these; default: all")
-    watch = "go on, and show it again when something changes; with --json a line each time"
+    listing.add_argument("port", nargs="*", help="show only these ports; default: all")
+    watch = "keep running, and show the list again when it changes; with --json one line each time"
     listing.add_argument("--watch", action="store_true", help=watch)
-    copies = "name every process that has the port open (root; others see their own)"
+    copies = "name every process that has the port open; only root sees those of others"
     about = listing.add_mutually_exclusive_group()
     about.add_argument("--copies", action="store_true", help=copies)
     details = (
-        "with what each device is, and the lines of your ports: speed, modem lines, bytes, errors"
+        "also show what each device is, and speed, modem lines, bytes and errors of your ports"
     )
     about.add_argument("--details", action="store_true", help=details)
     commands.add_parser("term", help="a terminal on a port: pyserial's miniterm", add_help=False)
     commands.add_parser("run", help="run any program on brokered ports", add_help=False)
     revoke = commands.add_parser("revoke", help="take a port back from its holder")
     revoke.add_argument("port")
-    hold = "keep it from its holder's user for so long from now on"
+    hold = "keep the port from its holder's user for that long"
     revoke.add_argument("--hold", metavar="SECONDS", default="0", help=hold)
     check = commands.add_parser("check", help="would it be allowed, and by which rule")
-    check.add_argument("--user", help="ask for another user (root and admins)")
+    check.add_argument("--user", help="ask about another user; only root and admins may")
     check.add_argument("--json", action="store_true", help="for programs")
     about = check.add_mutually_exclusive_group(required=True)
-    about.add_argument("--broker", action="store_true", help="how the broker itself is confined")
+    about.add_argument(
+        "--broker", action="store_true", help="show how the broker itself is confined"
+    )
     about.add_argument("port", nargs="?")
-    suggest = commands.add_parser("suggest", help="a rule of the policy for a port's device")
+    suggest = commands.add_parser("suggest", help="print a policy rule for a port's device")
     suggest.add_argument("port")
     history = commands.add_parser("history", help="who had a port, from the journal")
     history.add_argument("port")
@@ -191,9 +193,9 @@ def _warn_of_probes(ports: list[PortInfo]) -> None:
     devices = probed([port.device for port in ports])
     names = [port.name for port in ports if port.device in devices]
     if names:
-        what = f"ModemManager runs, and may write to {', '.join(names)}, also while somebody has it"
-        way = "to keep it off give it an alias (ttybroker suggest): ttybrokerd --udev-rules"
-        _say(f"{what}; {way}")
+        what = f"ModemManager runs, and may write to {', '.join(names)} even while somebody has it"
+        way = "to prevent that, give the port an alias (ttybroker suggest), and use ttybrokerd"
+        _say(f"{what}; {way} --udev-rules")
 
 
 def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
@@ -211,7 +213,7 @@ def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
             _say(f"{port.name}: {port.device}: {error.strerror}")
     (listing.show_copies_json if json else listing.show_copies)(found, broker)
     if found and os.geteuid() != 0:
-        _say("other users' processes cannot be looked into; root sees all: use sudo")
+        _say("processes of other users are not shown; to see all, use sudo")
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -237,7 +239,7 @@ def _revoke(options: argparse.Namespace) -> int:
             return REFUSED
         print(f"{port}: taken back; {_now(broker, port, before)}")
     if hold:
-        print(f"{port}: kept for {hold:g} s from {_user_of(before)}")
+        print(f"{port}: kept from {_user_of(before)} for {hold:g} s")
     if withdrawn:
         requests = "1 waiting request" if withdrawn == 1 else f"{withdrawn} waiting requests"
         print(f"{port}: withdrawn: {requests} of the same user")
@@ -312,11 +314,11 @@ def _suggest(options: argparse.Namespace) -> int:
     except OSError:
         there = False
     if not there:
-        what = "is it plugged in? A kernel's name is meant, such as ttyUSB0"
+        what = "is it plugged in? Write the kernel's name of the port, such as ttyUSB0"
         _say(f"{options.port}: there is no device {device}; {what}")
         return REFUSED
     allow = "%active" if uid == 0 else name_of(uid) or uid
-    print("# into /etc/ttybroker/policy.d/NAME.toml; then: sudo systemctl reload ttybroker")
+    print("# save as /etc/ttybroker/policy.d/NAME.toml; then: sudo systemctl reload ttybroker")
     print(rule(options.port, device, allow), end="")
     return DONE
 
@@ -335,7 +337,7 @@ def _history(options: argparse.Namespace) -> int:
     elif found:
         history.show(found)
     else:
-        print(f"{port}: the journal names nobody who had it{history.hint(port)}")
+        print(f"{port}: the journal has no record of a holder{history.hint(port)}")
     return DONE
 
 

@@ -52,7 +52,7 @@ def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
     if rows:
         table(_COPIES, rows, lambda _: (_BOLD,))
     for port in (port for port, copies in found.items() if not copies):
-        print(f"{port}: no process that can be seen from here has a descriptor of it")
+        print(f"{port}: no process that you can see has it open")
 
 
 def show_copies_json(found: dict[str, list[Copy]], broker: int) -> None:
@@ -102,9 +102,9 @@ def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
         known = lines.get(port.name)
         told = ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
     for copy in port.copies[:_COPIES_SHOWN]:
-        told += _masked(f"an ended lease's copy, still open: {_holder(copy)}")
+        told += _masked(f"still open after its lease ended: {_holder(copy)}")
     if len(port.copies) > _COPIES_SHOWN:
-        told.append(f"and {len(port.copies) - _COPIES_SHOWN} more of such copies")
+        told.append(f"and {len(port.copies) - _COPIES_SHOWN} more still open")
     return [text for text in told if text]
 
 

@@ -98,6 +98,6 @@ class WaitingLine:
         if news.reason == wire.ABSENT:
             return f"{text}: for it to be plugged in"
         if not self._whose:
-            return f"{text}: it is being made ready for the next" if self._news else text
+            return f"{text}: it is being reset after its last lease" if self._news else text
         does = {wire.ASKED: ", and was asked to lend it", wire.LENT_OUT: ", borrowed"}
         return f"{text}: {self._whose}{does.get(news.reason, '')}"

@@ -180,7 +180,7 @@ def test_held_back_the_port_is_free_for_others_alone(rig: Rig, daemon: Daemon) -
     rig.holder(ALICE, "ttyS0")
     done = command(rig, "revoke", "--hold", "600", "ttyS0")
     assert (done.returncode, done.stdout) == (
-        0, f"ttyS0: taken back; it is free\nttyS0: kept for 600 s from uid {ALICE}\n")  # fmt: skip
+        0, f"ttyS0: taken back; it is free\nttyS0: kept from uid {ALICE} for 600 s\n")  # fmt: skip
     for wait in (None, 30.0):
 
         def ask(wait: float | None = wait) -> str:
@@ -286,7 +286,7 @@ def test_whose_lease_left_a_copy_is_told_while_it_is_open(rig: Rig, daemon: Daem
     holder = rig.holder(BOB)
     lines = command(rig, "list", "ttyS0").stdout.splitlines()
     assert re.match(rf"ttyS0 +busy +uid {BOB} ", lines[1])
-    told = rf"  an ended lease's copy, still open: uid {ALICE} \S+ \({ghost.pid}\)"
+    told = rf"  still open after its lease ended: uid {ALICE} \S+ \({ghost.pid}\)"
     assert re.fullmatch(told, lines[2]), lines
     (row,) = json.loads(command(rig, "list", "ttyS0", "--json").stdout)
     assert [copy["pid"] for copy in row["copies"]] == [ghost.pid]
@@ -328,9 +328,9 @@ def test_a_user_is_told_his_own_copies_and_that_root_sees_more(rig: Rig, daemon:
     holder.say()
     holder.result()
     assert (status, [row["pid"] for row in json.loads(out)]) == (0, [holder.pid])
-    assert err.endswith("root sees all: use sudo\n")
+    assert err.endswith("to see all, use sudo\n")
     _, out, _ = as_user(BOB, (), typed(rig, "list", "ttyS0", "--copies"))
-    assert out == "ttyS0: no process that can be seen from here has a descriptor of it\n"
+    assert out == "ttyS0: no process that you can see has it open\n"
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])

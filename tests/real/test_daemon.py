@@ -467,7 +467,9 @@ def test_prepare_needs_root_and_says_so(rig: Rig) -> None:
             return main(["--prepare", *rig.arguments[:4]]), told.getvalue()
 
     rig.write_policy()
-    why = "ttybrokerd: --prepare needs root, whose the plan must be; --check does not\n"
+    why = (
+        "ttybrokerd: --prepare needs root, because the plan must belong to root; --check does not\n"
+    )
     assert as_user(ALICE, (), prepare) == (1, why)
 
 

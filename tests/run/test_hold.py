@@ -152,7 +152,7 @@ def test_a_port_that_cannot_be_held_says_so_and_can_be_later(
     held, before = hold.Held(["ttyS0"]), set(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patched:
         patched.setattr(hold, "start_new_thread", _no_thread)
-        with pytest.raises(OSError, match="ttyS0: cannot be held: no thread can be had"):
+        with pytest.raises(OSError, match="ttyS0: cannot be held: no thread can be started"):
             held.keep("ttyS0", rig.device.near)
     assert set(os.listdir("/proc/self/fd")) == before
     held.keep("ttyS0", rig.device.near)

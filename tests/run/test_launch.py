@@ -708,7 +708,7 @@ def test_programs_that_cannot_run_have_the_shells_statuses(rig: Rig) -> None:
     for program, status in (("nosuch", 127), ("/no/such", 127), (str(text), 126), ("/tmp", 126)):
         found, _, errors = rig.run("--", program)
         assert (found, errors.count("\n"), errors.count(program)) == (status, 1, 1)
-    assert rig.run("--", "")[::2] == (127, "ttybroker: an empty word is no program\n")
+    assert rig.run("--", "")[::2] == (127, "ttybroker: the name of the program is empty\n")
 
 
 def test_a_script_without_a_first_line_runs_as_in_a_shell(rig: Rig) -> None:

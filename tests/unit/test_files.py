@@ -125,8 +125,8 @@ def test_what_is_masked_may_be_bad(machine: Machine) -> None:
 def test_a_drop_in_may_be_about_another_files_alias(machine: Machine) -> None:
     (machine.etc / "a.toml").write_text('[[rule]]\nport = "gps"\ndeny = [2]\n')
     assert machine.mistakes() == (
-        f"{machine.etc}/a.toml:2: port: gps is no kernel name; an alias needs a device, or words "
-        "such as usb",
+        f"{machine.etc}/a.toml:2: port: gps is not a kernel name; an alias needs a device, or "
+        "words such as usb",
     )
     (machine.lib / "b.toml").write_text(ALIAS.format("gps", "/dev/a", '"*"'))
     assert not machine.plan().decide(2, frozenset(), "gps").allowed
@@ -153,7 +153,7 @@ def test_another_policy_has_drop_ins_beside_it_alone(machine: Machine) -> None:
 
 # what is refused
 
-NOT_ROOTS = "; a drop-in and its directories are root's, and writable by nobody else"
+NOT_ROOTS = "; a drop-in and its directories must belong to root and be writable by nobody else"
 
 
 def bad(drop_in: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_directory_that_is_a_link_to_nothing_is_a_bad_policy(
 def test_admins_are_named_below_etc_alone(machine: Machine, directory: str) -> None:
     file = getattr(machine, directory) / "50.toml"
     file.write_text("\nadmins = [1000]\n")
-    assert machine.mistakes() == (f"{file}:2: admins: only files below /etc name admins",)
+    assert machine.mistakes() == (f"{file}:2: admins: only files below /etc may name admins",)
 
 
 def test_every_bad_file_is_named(machine: Machine) -> None:

@@ -94,7 +94,7 @@ def test_a_glob_is_not_about_aliases_of_ones_own() -> None:
 
 
 def test_a_name_of_ones_own_without_a_device_is_no_alias() -> None:
-    told = "/etc/p:1: rule: board1 is no alias, for no rule says its device"
+    told = "/etc/p:1: rule: board1 is not an alias, because no rule says its device"
     assert warnings('board1 allow = ["*"]', "ttyAMA0 allow = [1000]") == [told]
     words = '[[rule]]\nport = "b1"\nserial = "A"\nallow = [1]\n[[rule]]\nport = "b1"\ndeny = [2]\n'
     assert hidden(parse([Text("/etc/p", words.encode())], ACCOUNTS)) == []

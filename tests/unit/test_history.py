@@ -225,4 +225,4 @@ def test_without_journalctl_it_says_so(
 
 def test_nobody_is_said_to_be_nobody(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["history", "ttyS0"]) == 0
-    assert capsys.readouterr().out.startswith("ttyS0: the journal names nobody who had it")
+    assert capsys.readouterr().out.startswith("ttyS0: the journal has no record of a holder")

@@ -74,5 +74,5 @@ def test_the_command_says_it_below_the_list(
     cli._warn_of_probes([PortInfo(name, device, "free", "") for name, device in
                          (("gps", "/dev/ttyUSB0"), ("ttyS0", "/dev/ttyS0"))])  # fmt: skip
     said = capsys.readouterr().err
-    assert "ModemManager runs, and may write to gps, also while" in said
+    assert "ModemManager runs, and may write to gps even while" in said
     assert "ttybrokerd --udev-rules" in said

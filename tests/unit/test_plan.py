@@ -734,7 +734,7 @@ def test_a_denied_name_that_was_known_means_at_a_start_whom_it_meant(
     for text in (DENY.format('@students", "alice'), DENY.format("@students") + "\n"):
         policy.write_text(text)
         plan, warnings = started(policy)
-        assert "; it means whom it meant in the last plan" in warnings[0]
+        assert "; its number from the last plan is used" in warnings[0]
         assert not may(plan, 5, "ttyS0", GID) and not may(plan, BOB)
         assert may(plan, 5)
         assert not plan.lacks

@@ -56,10 +56,10 @@ UNKNOWN_IN_RULE = (
 )
 NOT_A_SUBJECT = 'is not "@group", "user", a uid or "*"'
 NO_WORD = 'unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
-FOR_ALLOW = "is for allow alone: it names nobody when nobody is there"
-KERNEL_NAMES = "this is for kernel names of real ports"
+FOR_ALLOW = "is only for allow: it matches nobody while nobody sits there"
+KERNEL_NAMES = "only for kernel names of real ports"
 A_LIST = 'must be a list, such as ["@dialout", "alice", 1000]'
-PRINTABLE = "printable ASCII, with * and ?; a space is ?"
+PRINTABLE = "must be printable ASCII; write ? for a space"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
 GOOD = '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n'
 
@@ -69,9 +69,9 @@ BAD: list[tuple[str, str]] = [
     (GOOD + "\n[[rules]]\nport = 1\n", "p:5: rules: unknown key; known are admins, rule"),
     ('\nadmins = "@adm"\n' + GOOD, f"p:2: admins: {A_LIST}"),
     ("# who\nadmins = [1.5]\n", f"p:2: admins: 1.5 {NOT_A_SUBJECT}"),
-    ("rule = 5\n", "p:1: rule: rules are tables: write [[rule]]"),
-    ('\n[rule]\nport = "ttyS0"\n', "p:2: rule: rules are tables: write [[rule]]"),
-    ('rule = ["ttyS0"]\n', "p:1: rule: rules are tables: write [[rule]]"),
+    ("rule = 5\n", "p:1: rule: each rule must be a table: write [[rule]]"),
+    ('\n[rule]\nport = "ttyS0"\n', "p:2: rule: each rule must be a table: write [[rule]]"),
+    ('rule = ["ttyS0"]\n', "p:1: rule: each rule must be a table: write [[rule]]"),
     # port
     ('[[rule]]\nallow = ["*"]\n', "p:1: port: missing"),
     (GOOD + '[[rule]]\ndeny = ["*"]\n', "p:4: port: missing"),
@@ -90,16 +90,16 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         '[[rule]]\nallow = ["*"]\nport = "gps"\n',
-        "p:3: port: gps is no kernel name; an alias needs a device, or words such as usb",
+        "p:3: port: gps is not a kernel name; an alias needs a device, or words such as usb",
     ),
     (
         GOOD + '[[rule]]\nport = "ttyS00"\nallow = ["*"]\n',
-        "p:5: port: ttyS00 is no kernel name; an alias needs a device, or words such as usb",
+        "p:5: port: ttyS00 is not a kernel name; an alias needs a device, or words such as usb",
     ),
     # device
     (
         '[[rule]]\nport = "g*"\ndevice = "/dev/ttyS0"\nallow = ["*"]\n',
-        "p:2: port: 'g*' is no alias: letters, digits, - and _",
+        "p:2: port: 'g*' is not an alias: use letters, digits, - and _",
     ),
     (
         '[[rule]]\nport = "gps"\ndevice = "ttyS0"\nallow = ["*"]\n',
@@ -116,29 +116,29 @@ BAD: list[tuple[str, str]] = [
         "p:7: device: gps already means /a",
     ),
     # words that say what it is
-    (WORDS + 'usb = "0403"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
-    (WORDS + 'usb = "0403:6001x"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
+    (WORDS + 'usb = "0403"\n', 'p:4: usb: must be vendor and product, such as "0403:6001"'),
+    (WORDS + 'usb = "0403:6001x"\n', 'p:4: usb: must be vendor and product, such as "0403:6001"'),
     # it would match no device, and one that denies would deny nobody
-    (WORDS + 'usb = "403:6001"\n', 'p:4: usb: vendor and product, such as "0403:6001"'),
+    (WORDS + 'usb = "403:6001"\n', 'p:4: usb: must be vendor and product, such as "0403:6001"'),
     (WORDS + "usb.id = 1\n", "p:4: usb: must be a string"),
     (WORDS + 'serial = ""\n', f"p:4: serial: {PRINTABLE}"),
     (WORDS + 'serial = "A 1"\n', f"p:4: serial: {PRINTABLE}"),
     (WORDS + 'path = "a\\n"\n', f"p:4: path: {PRINTABLE}"),
     (WORDS + 'driver = "\u00e9"\n', f"p:4: driver: {PRINTABLE}"),
-    (WORDS + 'interface = "0"\n', "p:4: interface: a number from 0 to 255"),
-    (WORDS + "interface = 256\n", "p:4: interface: a number from 0 to 255"),
-    (WORDS + "interface = true\n", "p:4: interface: a number from 0 to 255"),
+    (WORDS + 'interface = "0"\n', "p:4: interface: must be a number from 0 to 255"),
+    (WORDS + "interface = 256\n", "p:4: interface: must be a number from 0 to 255"),
+    (WORDS + "interface = true\n", "p:4: interface: must be a number from 0 to 255"),
     (
         WORDS + 'serial = "A"\ndevice = "/d"\n',
-        "p:5: device: a path or words that say what it is, not both",
+        "p:5: device: give a path or words that describe the device, not both",
     ),
     (
         WORDS + 'serial = "A"\nclass = "pty"\n',
-        "p:5: class: a pty has no words that say what it is",
+        "p:5: class: words such as usb cannot describe a pty",
     ),
     (
         GOOD.replace("*", "0", 1) + 'device = "/d"\n' + GOOD.replace("*", "0", 1) + 'serial="A"\n',
-        "p:6: port: ttyS0 is an alias, and these words are for kernel names",
+        "p:6: port: ttyS0 is an alias, so leave out words such as usb",
     ),
     (
         WORDS.replace("gps", "g.s") + 'serial = "A"\n',
@@ -149,20 +149,20 @@ BAD: list[tuple[str, str]] = [
         "p:5: device: gps already means serial=A",
     ),
     # allow, deny
-    ('[[rule]]\nport = "ttyS0"\n', "p:2: port: a rule has either allow or deny"),
+    ('[[rule]]\nport = "ttyS0"\n', "p:2: port: a rule must have either allow or deny"),
     (
         '[[rule]]\nport = "ttyS0"\nallow = ["*"]\ndeny = [5]\n',
-        "p:2: port: a rule has either allow or deny",
+        "p:2: port: a rule must have either allow or deny",
     ),
     ('[[rule]]\nport = "ttyS0"\nallow = "*"\n', f"p:3: allow: {A_LIST}"),
     ('[[rule]]\nport = "ttyS0"\ndeny = 1000\n', f"p:3: deny: {A_LIST}"),
     ('[[rule]]\nport = "ttyS0"\nallow = [""]\n', f"p:3: allow: '' {NOT_A_SUBJECT}"),
     ('[[rule]]\nport = "ttyS0"\nallow = ["@"]\n', f"p:3: allow: '@' {NOT_A_SUBJECT}"),
     ('[[rule]]\nport = "ttyS0"\nallow = ["al*"]\n', f"p:3: allow: 'al*' {NOT_A_SUBJECT}"),
-    ('[[rule]]\nport = "ttyS0"\nallow = [true]\n', f"p:3: allow: what stands here {NOT_A_SUBJECT}"),
+    ('[[rule]]\nport = "ttyS0"\nallow = [true]\n', f"p:3: allow: this {NOT_A_SUBJECT}"),
     (
         '[[rule]]\nport = "ttyS0"\nallow = [["a"]]\n',
-        f"p:3: allow: what stands here {NOT_A_SUBJECT}",
+        f"p:3: allow: this {NOT_A_SUBJECT}",
     ),
     *(
         (f'[[rule]]\nport = "ttyS0"\nallow = ["{word}"]\n', f"p:3: allow: '{word}': {NO_WORD}")
@@ -177,27 +177,27 @@ BAD: list[tuple[str, str]] = [
     (GOOD + 'while = "idle"\n', 'p:4: while: must be "active"'),
     (
         '[[rule]]\nport = "ttyS0"\ndeny = ["*"]\nwhile = "active"\n',
-        "p:4: while: a rule that denies leases nothing",
+        "p:4: while: only for allow; a rule that denies has no leases",
     ),
     (GOOD + "unnamed = 1\n", "p:4: unnamed: must be true or false"),
     (
         '[[rule]]\nport = "ttyS0"\ndeny = ["*"]\nunnamed = true\n',
-        "p:4: unnamed: this is for allow; a port that no rule names is refused anyway",
+        "p:4: unnamed: only for allow; a port that no rule names is refused anyway",
     ),
     (WORDS + 'usb = "0403:6001"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
     (WORDS + 'device = "/dev/x"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
     (GOOD + 'class = "pty"\nunnamed = true\n', f"p:5: unnamed: {KERNEL_NAMES}"),
     (
         '[[rule]]\nport = "ttyS0"\nallow = [-1]\n',
-        "p:3: allow: a uid is a number from 0 to 4294967294",
+        "p:3: allow: a uid must be a number from 0 to 4294967294",
     ),
     (
         '[[rule]]\nport = "ttyS0"\nallow = [4294967295]\n',
-        "p:3: allow: a uid is a number from 0 to 4294967294",
+        "p:3: allow: a uid must be a number from 0 to 4294967294",
     ),
     (
         f'[[rule]]\nport = "ttyS0"\nallow = [0x{"f" * 5000}]\n',
-        "p:3: allow: a uid is a number from 0 to 4294967294",
+        "p:3: allow: a uid must be a number from 0 to 4294967294",
     ),
     # the rest
     (GOOD + 'max_lease = "1h"\n', "p:4: max_lease: must be a number of seconds"),
@@ -208,8 +208,8 @@ BAD: list[tuple[str, str]] = [
     (GOOD + "max_lease = inf\n", "p:4: max_lease: must be a number of seconds above 0"),
     (GOOD + f"max_lease = 0x{'f' * 5000}\n", "p:4: max_lease: must be a number of seconds above 0"),
     (GOOD + "console = 1\n", "p:4: console: must be true or false"),
-    (GOOD + 'class = "usb"\n', 'p:4: class: the classes are "serial" and "pty"'),
-    (GOOD + 'class = ["pty"]\n', 'p:4: class: the classes are "serial" and "pty"'),
+    (GOOD + 'class = "usb"\n', 'p:4: class: must be "serial" or "pty"'),
+    (GOOD + 'class = ["pty"]\n', 'p:4: class: must be "serial" or "pty"'),
     (GOOD + "\nbaud = 9600\n", f"p:5: baud: {UNKNOWN_IN_RULE}"),
     (GOOD + GOOD + 'admins = ["@adm"]\n', f"p:7: admins: {UNKNOWN_IN_RULE}"),
     (GOOD + 'Port = "x"\n', f"p:4: Port: {UNKNOWN_IN_RULE}"),
@@ -224,7 +224,7 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         '\nrule = [{port = "a", allow = []}]',
-        "p:2: port: a is no kernel name; an alias needs a device, or words such as usb (rule 1)",
+        "p:2: port: a is not a kernel name; an alias needs a device, or words such as usb (rule 1)",
     ),
     # what only looks like a rule, or a key
     (

@@ -74,6 +74,6 @@ def test_a_port_that_is_not_there_has_no_rule(capsys: pytest.CaptureFixture[str]
     assert cli.main(["suggest", "ttyUSB4095"]) == 1
     said = (
         "ttybroker: ttyUSB4095: there is no device /dev/ttyUSB4095; is it plugged in? "
-        "A kernel's name is meant, such as ttyUSB0\n"
+        "Write the kernel's name of the port, such as ttyUSB0\n"
     )
     assert capsys.readouterr() == ("", said)

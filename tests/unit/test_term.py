@@ -153,7 +153,7 @@ def test_a_mistake_in_a_profile_is_one_error_with_the_file(
 
 def test_a_profile_that_is_not_there_is_an_error(profiles: Path) -> None:
     profiles.write_text("[profile.a]\nbaud = 300\n")
-    with pytest.raises(Usage, match=re.escape("[profile.b]: there is none")):
+    with pytest.raises(Usage, match=re.escape("there is no table [profile.b]")):
         typed("ttyS0 --profile b")
 
 

@@ -60,7 +60,7 @@ OUTSIDER = Holder(1000, "al", 1, "gpsd", how="flock")
     [
         (wire.Waiting("", wire.BUSY, 0, 9_900, OUTSIDER), ", 9 s left: al has it with gpsd (pid 1"),
         (wire.Waiting("", wire.BUSY, 2, 0, OUTSIDER), ", 0 s left, 2 in front: al has it with gps"),
-        (wire.Waiting("", wire.BUSY, 0, 500), ", 0 s left: it is being made ready for the next"),
+        (wire.Waiting("", wire.BUSY, 0, 500), ", 0 s left: it is being reset after its last lease"),
         (wire.Waiting("", wire.ABSENT, 0, 5_000), ", 5 s left: for it to be plugged in"),
     ],
 )

@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 20  # of all files together
 MOST = 256  # drop-ins
 YOUNG = 1_000_000_000  # ns: a clock's tick, and the granularity of old file systems
 INSTALL = f"install it as {fresh.POLICY}, owned by root and writable by nobody else"
-DROP_IN = "a drop-in and its directories are root's, and writable by nobody else"
+DROP_IN = "a drop-in and its directories must belong to root and be writable by nobody else"
 COPY_IT = "copy the file, or mask the name by a link to /dev/null"
 
 

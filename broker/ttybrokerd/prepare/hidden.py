@@ -27,7 +27,7 @@ def hidden(policy: Policy) -> list[str]:
     for number, late in enumerate(policy.rules):
         own = portname.split(late.port) is not None and not is_kernels(late.port)
         if own and late.port not in policy.aliases:
-            why = "is no alias, for no rule says its device"
+            why = "is not an alias, because no rule says its device"
             found.append(f"{late.where}: rule: {late.port} {why}")
         if late.unnamed and (where := _named_at(policy, late)):
             why = f"{where} names these ports"

@@ -150,10 +150,12 @@ def _aliases(parsers: list[_Parser], mistakes: list[str]) -> dict[str, str]:
     for parser, number, rule in rules:
         plain = valid_name(rule.port) and portname.split(rule.port) is None
         if rule.words and rule.port in found:
-            what = f"{rule.port} is an alias, and these words are for kernel names"
+            what = f"{rule.port} is an alias, so leave out words such as usb"
             mistakes.append(str(parser.error("port", number, what)))
         if plain and rule.port not in found:
-            what = f"{rule.port} is no kernel name; an alias needs a device, or words such as usb"
+            what = (
+                f"{rule.port} is not a kernel name; an alias needs a device, or words such as usb"
+            )
             mistakes.append(str(parser.error("port", number, what)))
     return found
 
@@ -211,10 +213,10 @@ class _Parser:
         try:
             self.check_keys(document, {"admins", "rule"}, None)
             if not good:
-                raise self.error("rule", None, "rules are tables: write [[rule]]")
+                raise self.error("rule", None, "each rule must be a table: write [[rule]]")
             if "admins" in document:
                 if not text.admins:  # guard: admins-in-etc-alone
-                    raise self.error("admins", None, "only files below /etc name admins")
+                    raise self.error("admins", None, "only files below /etc may name admins")
                 self.admins = self.subjects(document, "admins", None)
         except PolicyError as error:
             self.mistakes += error.mistakes
@@ -232,7 +234,7 @@ class _Parser:
             device, wanted = wanted, ""
         self.check_port(port, device, number)
         if ("allow" in table) == ("deny" in table):
-            raise self.error("port", number, "a rule has either allow or deny")
+            raise self.error("port", number, "a rule must have either allow or deny")
         verb = "allow" if "allow" in table else "deny"
         return Rule(
             self.lines.rule(number),
@@ -260,13 +262,13 @@ class _Parser:
             return NOBODY.replace(everybody=True)
         if isinstance(item, int) and not isinstance(item, bool):
             if not 0 <= item < 0xFFFFFFFF:
-                raise self.error(key, number, "a uid is a number from 0 to 4294967294")
+                raise self.error(key, number, "a uid must be a number from 0 to 4294967294")
             return NOBODY.replace(uids=frozenset({item}))
         if isinstance(item, str) and item.startswith("%"):
             return self.seated(item, key, number)
         if isinstance(item, str) and (item.startswith("@") or "*" not in item) and item.strip("@"):
             return self.named(item, key, number)
-        shown = repr(item) if isinstance(item, str | float) else "what stands here"
+        shown = repr(item) if isinstance(item, str | float) else "this"
         raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
 
     def seated(self, item: str, key: str, number: int | None) -> Subjects:
@@ -276,7 +278,7 @@ class _Parser:
             what = f'{item!r}: unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
             raise self.error(key, number, what)
         if key != "allow":  # guard: seats-are-for-allow
-            what = f"{item!r} is for allow alone: it names nobody when nobody is there"
+            what = f"{item!r} is only for allow: it matches nobody while nobody sits there"
             raise self.error(key, number, what)
         return NOBODY.replace(seats=frozenset({found[1] or ""}))
 
@@ -305,7 +307,7 @@ class _Parser:
             return NOBODY
         self.unknown.append(f"{error}; a deny must name one that is known")
         if name in self.last:
-            self.warnings.append(f"{error}; it means whom it meant in the last plan")
+            self.warnings.append(f"{error}; its number from the last plan is used")
             return self.last[name]
         self.warnings.append(f"{error}; everybody is denied until it is known")
         return EVERYBODY  # guard: unknown-name-denies-all
@@ -322,30 +324,34 @@ class _Parser:
         """What the device is; "" if the rule does not say."""
         given = [key for key in WORDS if key in table]
         if given and "device" in table:
-            raise self.error("device", number, "a path or words that say what it is, not both")
+            raise self.error(
+                "device", number, "give a path or words that describe the device, not both"
+            )
         if given and table.get("class") == "pty":
-            raise self.error("class", number, "a pty has no words that say what it is")
+            raise self.error("class", number, "words such as usb cannot describe a pty")
         return " ".join(f"{key}={self.word(table, key, number)}" for key in given)
 
     def word(self, table: dict[str, Any], key: str, number: int) -> str:
         if key == "interface":
             value = table[key]
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
-                raise self.error(key, number, "a number from 0 to 255")
+                raise self.error(key, number, "must be a number from 0 to 255")
             return str(value)
         text = self.string(table, key, number)
         if key == "usb":
             text = text.lower()
             if re.fullmatch(f"{ID}:{ID}", text) is None:
-                raise self.error(key, number, 'vendor and product, such as "0403:6001"')
+                raise self.error(key, number, 'must be vendor and product, such as "0403:6001"')
         if not text or not text.isascii() or not text.isprintable() or " " in text:
-            raise self.error(key, number, "printable ASCII, with * and ?; a space is ?")
+            raise self.error(key, number, "must be printable ASCII; write ? for a space")
         return text
 
     def check_port(self, port: str, device: str | None, number: int) -> None:
         if device is not None:
             if not valid_name(port):
-                raise self.error("port", number, f"{port!r} is no alias: letters, digits, - and _")
+                raise self.error(
+                    "port", number, f"{port!r} is not an alias: use letters, digits, - and _"
+                )
         elif not _is_glob(port):
             raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
 
@@ -365,16 +371,16 @@ class _Parser:
         if table["while"] != "active":
             raise self.error("while", number, 'must be "active"')
         if "deny" in table:
-            raise self.error("while", number, "a rule that denies leases nothing")
+            raise self.error("while", number, "only for allow; a rule that denies has no leases")
         return True
 
     def is_unnamed(self, table: dict[str, Any], device: str | None, number: int) -> bool:
         if not self.flag(table, "unnamed", number):
             return False
         if device is not None or self.is_pty(table, number):
-            raise self.error("unnamed", number, "this is for kernel names of real ports")
+            raise self.error("unnamed", number, "only for kernel names of real ports")
         if "deny" in table:
-            what = "this is for allow; a port that no rule names is refused anyway"
+            what = "only for allow; a port that no rule names is refused anyway"
             raise self.error("unnamed", number, what)
         return True
 
@@ -387,7 +393,7 @@ class _Parser:
     def is_pty(self, table: dict[str, Any], number: int) -> bool:
         value = table.get("class", "serial")
         if value not in ("serial", "pty"):
-            raise self.error("class", number, 'the classes are "serial" and "pty"')
+            raise self.error("class", number, 'must be "serial" or "pty"')
         return bool(value == "pty")
 
     def string(self, table: dict[str, Any], key: str, number: int) -> str:

@@ -75,7 +75,7 @@ def _watch(child: socket.socket) -> int | None:
             notification = fcntl.ioctl(listener, NOTIF_RECV, bytes(80))
             return int(struct.unpack_from("=i", notification, NR_AT)[0])
         if not ready or (word := child.recv(256)) != b"done":
-            what = word.decode("utf-8", "replace") if ready else "it does not come to its end"
+            what = word.decode("utf-8", "replace") if ready else "it does not end"
             raise OSError(f"the filter cannot be tried: {what}")
         return None
     finally:

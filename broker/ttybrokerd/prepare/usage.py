@@ -20,18 +20,17 @@ USAGE = """usage: ttybrokerd [--policy FILE] [--socket PATH] [--lock-dir DIR]
        ttybrokerd --version | --help"""
 HELP = f"""{USAGE}
 
-Broker for serial ports: checks who asks, locks, opens, passes the descriptor.
+Broker for serial ports: checks the policy, locks and opens a port, passes the descriptor.
 
-  --policy FILE   who may use what; default {fresh.POLICY}, or as shipped
+  --policy FILE   who may use which port; default {fresh.POLICY}, or as shipped
   --socket PATH   where to listen; default {SOCKET}
   --lock-dir DIR  where UUCP lock files are; default {locks.DIRECTORY}
   --prepare       check the policy, write the plan that the daemon reads on SIGHUP, and exit
-  --check         check the policy, which may be a draft anywhere, and exit
-  --udev-rules    print rules for udev, which keep ModemManager and brltty off the policy's
-                  adapters
-  --version       say which version this is
+  --check         check the policy, which may be a draft in any directory, and exit
+  --udev-rules    print udev rules that keep ModemManager and brltty off the policy's adapters
+  --version       print the version
 
-SIGHUP reads the plan again. SIGTERM ends it: holders keep their ports."""
+On SIGHUP the daemon reads the plan again. On SIGTERM it ends, and holders keep their ports."""
 
 
 def main(options: dict[str, str], words: list[str]) -> int:
@@ -65,7 +64,7 @@ def main(options: dict[str, str], words: list[str]) -> int:
 
 def _prepare(policy: str | None, directory: str) -> int:
     if os.geteuid() != 0:
-        what = "ttybrokerd: --prepare needs root, whose the plan must be; --check does not"
-        print(what, file=sys.stderr)
+        what = "--prepare needs root, because the plan must belong to root; --check does not"
+        print(f"ttybrokerd: {what}", file=sys.stderr)
         return 1
     return command.prepare(policy, directory)

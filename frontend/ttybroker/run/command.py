@@ -47,20 +47,19 @@ class Usage(Exception):
 HELP = """\
 usage: {command} {usage}
 
-Run a program whose own open of a port, as /dev/ttyS0 or by a link to it, is answered with the
-broker's descriptor. Without a PORT that holds for all ports that the policy allows.
+Run a program that opens a port itself, as /dev/ttyS0 or by a link. It gets the broker's
+descriptor. Without a PORT this applies to all ports that the policy allows.
 
-  --wait SECONDS  queue for a busy port, first come, first served, or for one that is absent;
-                  on a terminal one line shows for whom
-  -q, --quiet     show no such line
-  --hold          take the ports that are named at the start, and keep them to the end
-  --yield         lend the port to your other programs when they ask, and have it again; the
-                  program does not notice, for it gets a pty, as with --via pty
-  --for TEXT      say for whom or what: others see it beside your name
+  --wait SECONDS  wait for a port that is busy or absent; on a terminal one line shows who has it
+  -q, --quiet     do not show that line
+  --hold          keep the named ports from the start of the run to its end
+  --yield         lend the port to your other programs when they ask, and take it again later;
+                  the program does not notice, because it gets a pty, as with --via pty
+  --for TEXT      say for whom or what you use the port; others see it beside your name
   --fd N PORT     start the program with the port open as descriptor N
   --stdio PORT    start the program with the port as its standard input and output
-  --via WAY       how opens are answered: auto, the default, takes what works best here;
-                  notify leaves strace and gdb usable inside; pty copies every byte
+  --via WAY       how opens are answered: auto, the default, chooses what works best; with
+                  notify, strace and gdb can be used inside; pty copies every byte
   -h, --help      show this help and exit
   -V, --version   show the version and exit
 

@@ -44,7 +44,7 @@ class Held:
             start_new_thread(self._until_hung_up, (name, copy))
         except RuntimeError:
             os.close(copy)
-            raise OSError(errno.EAGAIN, "no thread can be had")
+            raise OSError(errno.EAGAIN, "no thread can be started")
         self._kept[name] = copy
 
     def _until_hung_up(self, name: str, fd: int) -> None:

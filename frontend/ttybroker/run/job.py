@@ -81,7 +81,7 @@ def our_environment() -> dict[str, str]:
 def find_program(name: str, path: str) -> str:
     """The file that a shell would run for `name`; raises Failure with 127 or 126."""
     if not name:
-        raise Failure("an empty word is no program", NOT_FOUND)
+        raise Failure("the name of the program is empty", NOT_FOUND)
     candidates = [name] if "/" in name else [f"{part or '.'}/{name}" for part in path.split(":")]
     found = ""
     for candidate in candidates:

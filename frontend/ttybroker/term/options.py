@@ -21,10 +21,11 @@ A terminal on a port: pyserial's miniterm, with tio's options.
 Ctrl+] ends it, Ctrl+T Ctrl+H shows its keys.
 """
 _END = """
-A profile in ~/.config/ttybroker/term.toml has the long options as keys, such as baud = 115200:
-the table [ttyS0] holds for that port, [profile.NAME] for --profile NAME. The command line wins.
-Without a terminal on standard input, what is read there is sent, and what comes is printed
-until the input has ended and the line is quiet.
+Profiles are in ~/.config/ttybroker/term.toml. The table [ttyS0] is for that port, and
+[profile.NAME] for --profile NAME. Their keys are the long options, such as baud = 115200. The
+command line wins.
+If standard input is not a terminal, it is sent, and what is received is printed. That ends when
+the input has ended and the line is quiet.
 """
 _PARITIES = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 _FILTERS = ("default", "direct", "nocontrol", "printable", "colorize", "debug")  # miniterm's
@@ -172,7 +173,7 @@ def _seconds(text: str) -> float:
 
 GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     ("the line", (
-        Option("baud", "speed; also as a second word (115200)", "BPS", _baud, "b", ("baudrate",)),
+        Option("baud", "speed (115200); may also follow PORT", "BPS", _baud, "b", ("baudrate",)),
         Option("databits", "data bits (8)", "5|6|7|8", _number_of(5, 6, 7, 8), "d"),
         Option("parity", "parity (none)", "odd|even|none|mark|space", _parity, "p"),
         Option("stopbits", "stop bits (1)", "1|2", _number_of(1, 2), "s"),
@@ -186,28 +187,30 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("yield", "lend the port to your other programs, to everybody's, or not (user)",
                "user|all|no", _one_of("user", "all", "no")),
         Option("take", "borrow the port of a program that yields it"),
-        Option("for", "say for whom or what: others see it beside your name", "TEXT", _label),
-        Option("reconnect", "come back after unplugging and after a revoke (on a terminal)"),
-        Option("linger", "without a terminal: leave so long after the last byte (1)", "SECONDS",
+        Option("for", "say for whom or what you use the port; others see it", "TEXT", _label),
+        Option("reconnect", "come back after an unplug or a revoke (on a terminal)"),
+        Option("linger", "without a terminal: end this long after the last byte (1)", "SECONDS",
                _seconds),
-        Option("send", "first send FILE by ZMODEM: needs sz, of lrzsz", "FILE", str),
+        Option("send", "send FILE by ZMODEM first; needs sz, of lrzsz", "FILE", str),
         Option("profile", "use [profile.NAME] of term.toml", "NAME", str),
     )),
     ("what is shown", (
-        Option("log", "append what comes to FILE; without FILE a name is made up", "[FILE]", str),
+        Option("log", "append what is received to FILE; make up a name if none is given",
+               "[FILE]", str),
         Option("timestamps", "begin lines with the time, or the time since the last (none)",
                "iso|delta|none", _one_of("iso", "delta", "none")),
         Option("hex", "show bytes as hexadecimal numbers"),
         Option("eol", "what Enter sends (crlf)", "cr|lf|crlf", _one_of("cr", "lf", "crlf")),
         Option("echo", "show what is typed", short="e"),
-        Option("filter", f"of miniterm: {', '.join(_FILTERS)}", "NAME", _one_of(*_FILTERS)),
-        Option("encoding", "of the text on the line (UTF-8)", "CODEC", _codec),
+        Option("filter", f"one of {', '.join(_FILTERS)}", "NAME", _one_of(*_FILTERS)),
+        Option("encoding", "encoding of the text on the line (UTF-8)", "CODEC", _codec),
         Option("raw", "no encoding and no filter"),
-        Option("quiet", "only errors", short="q"),
+        Option("quiet", "print only errors", short="q"),
     )),
     ("keys", (
-        Option("exit-char", "the character that ends it (29, Ctrl+])", "NUMBER", _character),
-        Option("menu-char", "the character of the menu (20, Ctrl+T)", "NUMBER", _character),
+        Option("exit-char", "the character that ends the terminal (29, Ctrl+])", "NUMBER",
+               _character),
+        Option("menu-char", "the character that opens the menu (20, Ctrl+T)", "NUMBER", _character),
     )),
 )  # fmt: skip
 

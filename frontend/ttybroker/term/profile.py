@@ -40,7 +40,7 @@ def settings(port: str | None, name: str | None) -> list[Setting]:
     if name is not None:
         profiles = tables.get("profile")
         if not isinstance(profiles, dict) or name not in profiles:
-            raise Usage(f"{where}: [profile.{name}]: there is none")
+            raise Usage(f"{where}: there is no table [profile.{name}]")
         found = list(_of(profiles[name], f"{where}: [profile.{name}]"))
         named = next((value for _, key, value in found if key == "port"), None)
         port = port if port is not None or named is None else str(named)

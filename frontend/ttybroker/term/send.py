@@ -41,5 +41,5 @@ class Sender:
             os.set_blocking(port, False)
         if status != 0:
             what = f"not sent: sz ended with status {status}"
-            say(f"{self._path}: {what}; does rz run at the far end?")
+            say(f"{self._path}: {what}; is rz running at the far end?")
         return status
