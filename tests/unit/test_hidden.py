@@ -44,6 +44,7 @@ def never(line: int, port: str, by: int) -> str:
         ('ttyS0 allow = ["@dialout", 1, 2]', 'ttyS0 deny = [2, "@dialout"]'),
         ('ttyS* allow = ["@dialout", 5]', 'ttyS* allow = ["@dialout"]'),
         ('gps deny = ["@students"]', 'gps allow = ["bob"]'),  # a member
+        ('ttyS* allow = ["@students"]', 'ttyS0 deny = ["@students"]'),
         ('tty* allow = ["*"]', 'ttyS1? allow = ["*"]'),
         ('tty* allow = ["%active"]', 'ttyS0 allow = ["%seat:seat0", "%active"]'),
     ],
@@ -56,6 +57,8 @@ def test_a_rule_that_an_earlier_one_hides_is_named_with_it(rules: tuple[str, ...
     "rules",
     [
         ("ttyS0 allow = [1000]", "ttyS* allow = [1000]"),
+        ('ttyS* allow = ["@students"]', 'ttyS0 deny = ["@students", "alice"]'),
+        ('ttyS* allow = ["@dialout"]', 'ttyS0 deny = ["@students"]'),
         ("ttyS* allow = [1000]", "ttyS0 allow = [1000, 1001]"),
         ('ttyS* allow = ["@dialout"]', 'ttyS0 allow = ["*"]'),
         ('ttyS* allow = ["@dialout"]', "ttyS0 allow = [20]"),

@@ -36,7 +36,8 @@ def hidden(policy: Policy) -> list[str]:
         for early in policy.rules[:number] if _names_somebody(late.subjects) else ():
             if early.unnamed and not late.unnamed:
                 continue
-            if _covers_users(early.subjects, late.subjects) and _same_port(policy, early, late):
+            users = _without_members(policy, late, early)
+            if _covers_users(early.subjects, users) and _same_port(policy, early, late):
                 why = f"{early.where} comes first, about the same ports and users"
                 found.append(f"{late.where}: rule: {late.port} never applies: {why}")
                 break
@@ -83,6 +84,18 @@ def _same_port(policy: Policy, early: Rule, late: Rule) -> bool:
 def _names_somebody(whom: Subjects) -> bool:
     # else it is no other rule's doing
     return bool(whom.everybody or whom.uids or whom.gids or whom.seats)
+
+
+def _without_members(policy: Policy, late: Rule, early: Rule) -> Subjects:
+    """Whom `late` names, but for members of groups of `early`. A deny of a group names them too,
+    for the one among them who has left it in a namespace of his own."""
+    if late.allows:
+        return late.subjects
+    groups = [
+        whom for whom in policy.denied.values() if whom.gids and whom.gids <= early.subjects.gids
+    ]
+    members = frozenset[int]().union(*(whom.uids for whom in groups))
+    return late.subjects.replace(uids=late.subjects.uids - members)
 
 
 def _covers_users(early: Subjects, late: Subjects) -> bool:
