@@ -297,7 +297,12 @@ def _check(options: argparse.Namespace) -> int:
     elif verdict.allowed:
         print(f"{options.port}: allowed by rule {verdict.rule}")
     else:
-        print(f"{options.port}: {verdict.message}{hint}")
+        said = verdict.message
+        if (
+            options.user is not None
+        ):  # who asks is the administrator, and not the one who is refused
+            said = said.replace("to you; ask the administrator", f"to {options.user}")
+        print(f"{options.port}: {said}{hint}")
     return DONE if verdict.allowed else REFUSED
 
 

@@ -125,6 +125,8 @@ ls /etc >&2
 """
 MASK = "mkdir /etc/ttybroker/policy.d; ln -s /dev/null /etc/ttybroker/policy.d/90-desk.toml"
 
+SITE = "mkdir /etc/ttybroker/policy.d; touch /etc/ttybroker/policy.d/10-site.toml"
+
 
 @pytest.mark.root
 @pytest.mark.parametrize(
@@ -133,10 +135,11 @@ MASK = "mkdir /etc/ttybroker/policy.d; ln -s /dev/null /etc/ttybroker/policy.d/9
         ("''", ":", "the rules"),
         ("''", "echo '[[rule]]' >>/etc/ttybroker/policy.toml", ""),
         ("''", MASK, "symbolic link:0:0:777\n"),
+        ("''", SITE, ""),
         ("0.1.0", ":", ""),
         ("0.2.0", ":", ""),  # whoever removes them means it
     ],
-    ids=["installed anew", "another policy", "masked", "0.1.0", "0.2.0"],
+    ids=["installed anew", "another policy", "masked", "a drop-in", "0.1.0", "0.2.0"],
 )
 def test_adapters_are_for_who_sits_there_where_the_package_is_new(
     version: str, before: str, there: str

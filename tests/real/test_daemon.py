@@ -353,7 +353,7 @@ def test_a_deny_of_a_name_that_nobody_knows_denies_everybody_that_port_alone(rig
     rig.port("ttyS0")
     rig.port("ttyS1")
     daemon = rig.daemon()
-    unknown = f"{rig.policy}:6: deny: no such user or group: 'no-such-user'"
+    unknown = f"{rig.policy}:6: deny: no such user: 'no-such-user'"
     assert daemon.record("policy").fields["reason"] == (
         f"{unknown}; everybody is denied until it is known"
     )

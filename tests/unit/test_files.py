@@ -306,6 +306,39 @@ def test_check_judges_a_draft_and_the_drop_ins_beside_it_wherever_they_are(
     assert capsys.readouterr().err.startswith(f"{drop_in}:1: text: ")
 
 
+def test_check_names_what_lies_among_the_drop_ins_and_is_not_read(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for directory, name in ((machine.etc, "20-lab.conf"), (machine.lib, "README")):
+        bad(directory / name)
+    for kept in ("a.toml~", "a.toml.dpkg-old", ".a.swp"):
+        bad(machine.etc / kept)
+    assert command.check(None) == 0
+    why = "not read: the name of a drop-in ends in .toml"
+    assert capsys.readouterr().err == (
+        f"warning: {machine.etc}/20-lab.conf: {why}\nwarning: {machine.lib}/README: {why}\n"
+    )
+
+
+def test_check_says_that_the_machine_s_policy_is_missing(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.policy.unlink()
+    assert command.check(None) == 0
+    why = "missing: ttybroker.service gives nobody a port without it"
+    assert capsys.readouterr().err == f"warning: {machine.policy}: {why}\n"
+
+
+def test_who_has_the_machine_s_policy_in_its_place_is_not_told_to_install_it_there(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.policy.chmod(0o664)
+    assert command.check(None) == 1
+    why = "others than root may write (mode 664); see whether it says what you wrote; it and its"
+    told = f"{machine.policy}: {why} directories must be root's alone to write\n"
+    assert capsys.readouterr().err == told
+
+
 # the plan's stamp
 
 CHANGES: dict[str, Callable[[Machine], object]] = {

@@ -44,6 +44,7 @@ def never(line: int, port: str, by: int) -> str:
         ('ttyS0 allow = ["@dialout", 1, 2]', 'ttyS0 deny = [2, "@dialout"]'),
         ('ttyS* allow = ["@dialout", 5]', 'ttyS* allow = ["@dialout"]'),
         ('gps deny = ["@students"]', 'gps allow = ["bob"]'),  # a member
+        ('ttyS* allow = ["@students"]', 'ttyS0 deny = ["@students"]'),
         ('tty* allow = ["*"]', 'ttyS1? allow = ["*"]'),
         ('tty* allow = ["%active"]', 'ttyS0 allow = ["%seat:seat0", "%active"]'),
     ],
@@ -56,6 +57,8 @@ def test_a_rule_that_an_earlier_one_hides_is_named_with_it(rules: tuple[str, ...
     "rules",
     [
         ("ttyS0 allow = [1000]", "ttyS* allow = [1000]"),
+        ('ttyS* allow = ["@students"]', 'ttyS0 deny = ["@students", "alice"]'),
+        ('ttyS* allow = ["@dialout"]', 'ttyS0 deny = ["@students"]'),
         ("ttyS* allow = [1000]", "ttyS0 allow = [1000, 1001]"),
         ('ttyS* allow = ["@dialout"]', 'ttyS0 allow = ["*"]'),
         ('ttyS* allow = ["@dialout"]', "ttyS0 allow = [20]"),
@@ -115,6 +118,68 @@ def test_a_glob_that_looks_like_twenty_boards_is_one_warning() -> None:
     told = "/etc/p:1: rule: board* is not about board0 and 19 more: aliases, /etc/p:4"
     policy = parse([Text("/etc/p", "".join([glob, *boards]).encode())], ACCOUNTS)
     assert hidden(policy) == [f"{told}; name each in a rule"]
+
+
+def denies(*rules: str) -> list[str]:
+    """What is warned of, of rules of five lines: port and device, and in each line one more."""
+    text = "".join("[[rule]]\n" + rule + "\n" * (4 - rule.count("\n")) for rule in rules)
+    return hidden(parse([Text("/etc/p", text.encode())], ACCOUNTS))
+
+
+BOARD = 'port = "board1"\nserial = "A"\nallow = ["@students", 5]'
+STUDENTS = 'port = "ttyUSB*"\ndeny = ["@students"]'
+BECAUSE = "if it is such a port; a device is denied under all its names"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_deny_of_the_kernels_name_takes_an_alias_away_wherever_it_stands(place: int) -> None:
+    rules = [BOARD, STUDENTS]
+    told = f"ttyUSB* denies board1 to some whom /etc/p:{1 + 5 * place} allows it, {BECAUSE}"
+    assert denies(*rules[:: 1 - 2 * place]) == [f"/etc/p:{6 - 5 * place}: rule: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("alias", "deny"),
+    [
+        ('device = "/dev/serial/by-id/a"\nallow = ["@dialout"]', 'port = "ttyUSB*"\ndeny = ["*"]'),
+        ('device = "/dev/ttyUSB5"\nallow = ["bob"]', STUDENTS),  # a member
+        ('device = "/dev/ttyS5"\nallow = ["*"]', 'port = "ttyS*"\ndeny = ["*"]'),
+    ],
+)
+def test_so_does_one_of_everybody_or_of_a_member(alias: str, deny: str) -> None:
+    port = deny.split('"')[1]
+    told = f"{port} denies gps to some whom /etc/p:1 allows it, {BECAUSE}"
+    assert denies(f'port = "gps"\n{alias}', deny) == [f"/etc/p:6: rule: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("alias", "deny"),
+    [
+        ('device = "/dev/serial/by-id/a"\nallow = ["*"]', STUDENTS),  # everybody but them
+        ('device = "/dev/serial/by-id/a"\nallow = ["alice"]', STUDENTS),
+        ('device = "/dev/ttyUSB5"\nallow = ["bob"]', 'port = "ttyUSB[0-4]"\ndeny = ["bob"]'),
+        ('usb = "1:*"\nallow = ["bob"]'.replace("1:", "0001:"), 'port = "ttyS*"\ndeny = ["bob"]'),
+        ('device = "/dev/pts/5"\nclass = "pty"\nallow = ["bob"]', STUDENTS),
+        ('device = "/dev/serial/by-id/a"\ndeny = ["bob"]', STUDENTS),
+    ],
+)
+def test_a_deny_that_takes_no_alias_from_anybody_is_not_warned_of(alias: str, deny: str) -> None:
+    assert denies(f'port = "gps"\n{alias}', deny) == []
+
+
+def test_nor_is_one_behind_a_rule_that_allows_them_the_kernels_name() -> None:
+    admins = 'port = "ttyUSB*"\nallow = ["@dialout"]'
+    nobody_else = 'port = "ttyUSB*"\ndeny = ["*"]'
+    mine = BOARD.replace('"@students", 5', '"@dialout"')
+    assert denies(admins, nobody_else, mine) == []
+    assert len(denies(mine, nobody_else, admins)) == 2  # and `admins` never applies
+
+
+def test_a_deny_of_everybody_behind_twenty_boards_is_one_warning() -> None:
+    boards = [f'port = "board{n}"\nserial = "{n}"\nallow = [1]' for n in range(20)]
+    told = "ttyUSB* denies board0 and 19 more to some whom /etc/p:1 allows it"
+    found = denies(*boards, 'port = "ttyUSB*"\ndeny = ["*"]')
+    assert found == [f"/etc/p:101: rule: {told}, {BECAUSE}"]
 
 
 globs = st.text("tS0*?[]!-", min_size=1, max_size=7)

@@ -705,7 +705,8 @@ def test_a_denied_name_that_nobody_knows_fails_a_reload_and_at_a_start_denies_al
 ) -> None:
     before = kept(policy).read_bytes()
     policy.write_text(DENY.format(name))
-    unknown = f"{policy}:4: deny: no such user or group: '{name.lstrip('@')}'"
+    kind = "group" if name.startswith("@") else "user"
+    unknown = f"{policy}:4: deny: no such {kind}: '{name.lstrip('@')}'"
     for action in (
         lambda: command.prepare(str(policy), str(policy.parent.parent)),
         lambda: command.check(str(policy)),

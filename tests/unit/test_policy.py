@@ -82,7 +82,15 @@ BAD: list[tuple[str, str]] = [
     ),
     (
         '[[rule]]\nport = "/dev/ttyS0"\nallow = ["*"]\n',
-        "p:2: port: '/dev/ttyS0' is neither a name nor a glob over names",
+        "p:2: port: '/dev/ttyS0' is neither a name nor a glob over names; write ttyS0",
+    ),
+    (
+        '[[rule]]\nport = "/dev/serial/by-id/a"\nallow = ["*"]\n',
+        "p:2: port: '/dev/serial/by-id/a' is neither a name nor a glob over names",
+    ),
+    (
+        '[[rule]]\nport = ["ttyS0", "ttyS1"]\nallow = ["*"]\n',
+        "p:2: port: must be one string; write a rule for each port",
     ),
     (
         '[[rule]]\nport = "tty\u0405*"\nallow = ["*"]\n',
@@ -266,11 +274,46 @@ def test_what_is_no_toml_is_refused_with_its_line(text: str, line: int) -> None:
         read(text, "p")
 
 
-def test_a_name_without_quotes_is_told_what_is_missing() -> None:
+QUOTES = "Invalid value; names and texts are written in quotes, true and false in small letters"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[rule]]\nport = "ttyS0"\nallow = [alice]\n', f"p:3: text: {QUOTES} (column 10)"),
+        (GOOD + "console = True\n", f"p:4: text: {QUOTES} (column 11)"),
+        (
+            '[[rule]]\nport = "ttyS0\nallow = ["*"]\n',
+            r"p:2: text: Illegal character '\n'; a text in quotes ends in its line (column 14)",
+        ),
+        (
+            "\ufeff" + GOOD,
+            "p:1: text: Invalid statement; the file begins with a byte order mark: "
+            "save it as UTF-8 without one (column 1)",
+        ),
+    ],
+)
+def test_what_people_write_by_mistake_is_no_toml_and_is_told_how_to_write(
+    text: str, told: str
+) -> None:
     with pytest.raises(PolicyError) as caught:
-        read('[[rule]]\nport = "ttyS0"\nallow = [alice]\n', "p")
-    why = "Invalid value; names and texts are written in quotes (column 10)"
-    assert str(caught.value) == f"p:3: text: {why}"
+        read(text, "p")
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("glob", ["ttyUSB[0-13]", "ttyUSB[10-15]*", "ttyUSB[28-11]"])
+def test_a_set_of_a_glob_that_looks_like_numbers_of_two_digits_is_warned_of(glob: str) -> None:
+    what = (
+        f"{glob}: {glob[6:14].rstrip('*')} is one character; write a rule for numbers of two digits"
+    )
+    for verb in ("allow", "deny"):
+        policy = read(f'[[rule]]\nport = "{glob}"\n{verb} = ["*"]\n', "p")
+        assert policy.warnings == [f"p:2: port: {what}"]
+
+
+@pytest.mark.parametrize("glob", ["ttyUSB[0-9]", "ttyUSB1[0-3]", "ttyUSB[0-35-7]", "ttyUSB[0-2]10"])
+def test_a_set_that_means_what_it_looks_like_is_not(glob: str) -> None:
+    assert read(f'[[rule]]\nport = "{glob}"\ndeny = ["*"]\n').warnings == []
 
 
 @pytest.mark.parametrize("usb", ["0403:6001", "0403:*", "*:6001", "04?3:60*", "*:*"])
@@ -504,12 +547,26 @@ def test_root_is_an_admin_always_and_others_if_named() -> None:
 def test_names_that_nobody_has_are_warned_of_and_name_nobody() -> None:
     policy = read('admins = ["@wheel"]\n' + GOOD.replace('"*"', '"ghost", "bob", "a\\u0000"'), "p")
     assert policy.warnings == [
-        "p:1: admins: no such user or group: 'wheel' (ignored)",
-        "p:4: allow: no such user or group: 'ghost' (ignored)",
-        "p:4: allow: no such user or group: 'a\\x00' (ignored)",
+        "p:1: admins: no such group: 'wheel' (ignored)",
+        "p:4: allow: no such user: 'ghost' (ignored)",
+        "p:4: allow: no such user: 'a\\x00' (ignored)",
     ]
     assert allowed(policy, "ttyS0", BOB)
     assert not allowed(policy, "ttyS0", ALICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dialout", """no such user: 'dialout'; there is a group: write "@dialout\""""),
+        ("@bob", """no such group: 'bob'; there is a user: write "bob\""""),
+        ("@root", """no such group: 'root'; there is a user: write "root\""""),
+        ("1000", "no such user: '1000'; a uid has no quotes: write 1000"),
+    ],
+)
+def test_a_name_of_the_other_kind_is_told_how_to_write(name: str, told: str) -> None:
+    policy = read(f'[[rule]]\nport = "ttyS*"\nallow = ["{name}"]\n', "p")
+    assert policy.warnings == [f"p:3: allow: {told} (ignored)"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sized
 from ttybrokerd.prepare import udev
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
-from ttybrokerd.prepare.files import Stamps, why_untrusted
+from ttybrokerd.prepare.files import Stamps, unread, why_untrusted
 from ttybrokerd.prepare.make import judge, make
 from ttybrokerd.prepare.policy import NAMES, Policy, Subjects
 from ttybrokerd.root import fresh, plan, seats, trust
@@ -30,7 +30,7 @@ def check(named: str | None) -> int:
     policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
     if mistakes := mistakes or policy.unknown:  # guard: check-unknown-names
         return _say_mistakes(mistakes)
-    _say_warnings((*policy.warnings, *hidden(policy), *_seatless(policy)))
+    _say_warnings((*policy.warnings, *hidden(policy), *_seatless(policy), *_not_read(path)))
     if draft and (why := why_untrusted(path)):
         print(f"note: {why}", file=sys.stderr)
     rules, aliases = _count(policy.rules, "rule"), _count(policy.aliases, "alias", "aliases")
@@ -47,6 +47,14 @@ def udev_rules(named: str | None) -> int:
         return _say_mistakes(mistakes)
     print(udev.rules(policy), end="")
     return 0
+
+
+def _not_read(path: str) -> list[str]:
+    """Return what an administrator may take for a part of the policy, and is not."""
+    found = [f"{file}: not read: the name of a drop-in ends in .toml" for file in unread(path)]
+    if path == fresh.SHIPPED:
+        found.append(f"{fresh.POLICY}: missing: ttybroker.service gives nobody a port without it")
+    return found
 
 
 def _seatless(policy: Policy) -> list[str]:

@@ -22,6 +22,9 @@ MOST = 256  # drop-ins
 YOUNG = 1_000_000_000  # ns: a clock's tick, and the granularity of old file systems
 INSTALL = f"install it as {fresh.POLICY}, owned by root and writable by nobody else"
 DROP_IN = "a drop-in and its directories must belong to root and be writable by nobody else"
+IN_PLACE = (
+    "see whether it says what you wrote; it and its directories must be writable by root alone"
+)
 COPY_IT = "copy the file, or mask the name by a link to /dev/null"
 
 
@@ -56,6 +59,20 @@ def directories(path: str) -> list[str]:
     if "\0" in path:  # which reading it tells
         return []
     return [beside, RUN, SHARED] if path == fresh.POLICY else [beside]
+
+
+def unread(path: str) -> list[str]:
+    """Return what lies among the drop-ins and is none by its name.
+
+    A name with .toml and something behind it is a copy that an editor or dpkg(1) keeps.
+    """
+    return [
+        f"{directory}/{name}"
+        for directory in directories(path)
+        if os.path.isdir(directory)
+        for name in sorted(os.listdir(directory))
+        if ".toml" not in name and not name.startswith(".")
+    ]
 
 
 def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False) -> list[Text]:
@@ -108,7 +125,7 @@ def _policy(path: str, stamps: Stamps, draft: bool) -> bytes:
         return read_draft(path)
     resolved, why = _way(path, stamps)
     if why and not draft:  # guard: trusted-policy-path
-        raise PolicyError(f"{why}; {INSTALL}")
+        raise PolicyError(f"{why}; {IN_PLACE if path == fresh.POLICY else INSTALL}")
     data = read_draft(path)
     if resolved in stamps:
         stamps.was_read(resolved, data)

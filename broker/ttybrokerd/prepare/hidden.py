@@ -21,7 +21,8 @@ def hidden(policy: Policy) -> list[str]:
 
     A rule never applies if an earlier one is about all of its ports and names all of its users; one
     about unnamed ports, if any other is about all of them. A glob is not about a kernel name that
-    the policy makes an alias. A name of one's own with a number looks like the kernel's.
+    the policy makes an alias. A name of one's own with a number looks like the kernel's. Who denies
+    a kernel's name denies its aliases.
     """
     found = []
     for number, late in enumerate(policy.rules):
@@ -36,14 +37,53 @@ def hidden(policy: Policy) -> list[str]:
         for early in policy.rules[:number] if _names_somebody(late.subjects) else ():
             if early.unnamed and not late.unnamed:
                 continue
-            if _covers_users(early.subjects, late.subjects) and _same_port(policy, early, late):
+            users = _without_members(policy, late, early)
+            if _covers_users(early.subjects, users) and _same_port(policy, early, late):
                 why = f"{early.where} comes first, about the same ports and users"
                 found.append(f"{late.where}: rule: {late.port} never applies: {why}")
                 break
         if taken := list(_taken(policy, late)):
             what = _aliases(policy, taken)
             found.append(f"{late.where}: rule: {late.port} is not about {what}")
+        if vain := list(_denied(policy, number)):
+            more = f" and {len(vain) - 1} more" if len(vain) > 1 else ""
+            what = f"{vain[0].port}{more} to some whom {vain[0].where} allows it"
+            why = "if it is such a port; a device is denied under all its names"
+            found.append(f"{late.where}: rule: {late.port} denies {what}, {why}")
     return found
+
+
+def _denied(policy: Policy, number: int) -> Iterator[Rule]:
+    """The rules that allow an alias to somebody whom this rule denies the kernel's name.
+
+    Their order does not help. An earlier rule that allows the kernel's name does.
+    """
+    deny = policy.rules[number]
+    if deny.allows or deny.port in policy.aliases:
+        return
+    before = [rule for rule in policy.rules[:number] if _same_port(policy, rule, deny)]
+    for rule in policy.rules:
+        if rule.device is None or not rule.allows or rule.pty:
+            continue
+        helped = any(one.allows and _covers_users(one.subjects, rule.subjects) for one in before)
+        if _meet(rule.subjects, deny.subjects) and _may_be(rule.device, deny.port) and not helped:
+            yield rule
+
+
+def _may_be(device: str, port: str) -> bool:
+    """Whether an alias may lead to a port of this kernel's name. Of a link and of words nobody
+    knows; a UART has them rarely."""
+    name = device.removeprefix("/dev/")
+    if portname.split(name) is None:
+        return not port.startswith("ttyS")
+    return portname.matches(name, port)
+
+
+def _meet(allowed: Subjects, denied: Subjects) -> bool:
+    """Whether somebody is in both. Everybody but some is what a deny is for."""
+    if denied.everybody:
+        return _names_somebody(allowed)
+    return bool(allowed.uids & denied.uids or allowed.gids & denied.gids)
 
 
 def _aliases(policy: Policy, names: list[str]) -> str:
@@ -83,6 +123,18 @@ def _same_port(policy: Policy, early: Rule, late: Rule) -> bool:
 def _names_somebody(whom: Subjects) -> bool:
     # else it is no other rule's doing
     return bool(whom.everybody or whom.uids or whom.gids or whom.seats)
+
+
+def _without_members(policy: Policy, late: Rule, early: Rule) -> Subjects:
+    """Whom `late` names, but for members of groups of `early`. A deny of a group names them too,
+    for the one among them who has left it in a namespace of his own."""
+    if late.allows:
+        return late.subjects
+    groups = [
+        whom for whom in policy.denied.values() if whom.gids and whom.gids <= early.subjects.gids
+    ]
+    members = frozenset[int]().union(*(whom.uids for whom in groups))
+    return late.subjects.replace(uids=late.subjects.uids - members)
 
 
 def _covers_users(early: Subjects, late: Subjects) -> bool:

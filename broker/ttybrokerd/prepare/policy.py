@@ -32,7 +32,13 @@ FAMILIES = ("tty", "gsmtty", "rfcomm", "noz")
 ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
 # systemd's src/basic/login-util.c, seat_name_is_valid(), has the names of seats.
 SEATED = re.compile(r"%active|%seat:(seat[A-Za-z0-9_-]{0,251})")
+COUNTED = re.compile(r"\[[^]]*\d-\d\d(?!-)[^]]*\]")  # in a glob: [0-13], which is 0, 1 or 3
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
+
+ADVICE = {  # by what tomllib says
+    "Invalid value": "; names and texts are written in quotes, true and false in small letters",
+    "Illegal character '\\n'": "; a text in quotes ends in its line",
+}
 
 
 class Subjects(Value):
@@ -189,8 +195,10 @@ def _syntax(text: str, what: str, path: str) -> str:
     last = text.count("\n") + (not text.endswith("\n"))
     line = found[1] if found and found[1] else str(last if found else 1)
     column = f" (column {found[2]})" if found and found[2] else ""
-    quotes = "; names and texts are written in quotes" if "Invalid value" in what else ""
-    return f"{path}:{line}: text: {re.sub(AT, '', what)}{quotes}{column}"
+    advice = next((each for sign, each in ADVICE.items() if sign in what), "")
+    if text.startswith("\ufeff"):
+        advice = "; the file begins with a byte order mark: save it as UTF-8 without one"
+    return f"{path}:{line}: text: {re.sub(AT, '', what)}{advice}{column}"
 
 
 class _Parser:
@@ -301,7 +309,9 @@ class _Parser:
 
     def nobodys(self, name: str, key: str, number: int | None) -> Subjects:
         """Return whom a name means that nobody has here, or that the name service does not tell."""
-        error = str(self.error(key, number, f"no such user or group: {name.removeprefix('@')!r}"))
+        kind = "group" if name.startswith("@") else "user"
+        what = f"no such {kind}: {name.removeprefix('@')!r}{self.meant(name)}"
+        error = str(self.error(key, number, what))
         if key != "deny":
             self.warnings.append(f"{error} (ignored)")
             return NOBODY
@@ -311,6 +321,16 @@ class _Parser:
             return self.last[name]
         self.warnings.append(f"{error}; everybody is denied until it is known")
         return EVERYBODY  # guard: unknown-name-denies-all
+
+    def meant(self, name: str) -> str:
+        """Say how to write whom a name means if it is another kind's; "" if it is nobody's."""
+        if name.startswith("@"):
+            found, what = self.accounts.user_id(name[1:]), f'there is a user: write "{name[1:]}"'
+        elif name.isascii() and name.isdigit():
+            return f"; a uid has no quotes: write {name}"
+        else:
+            found, what = self.accounts.group_id(name), f'there is a group: write "@{name}"'
+        return "" if found is None else f"; {what}"
 
     def device(self, table: dict[str, Any], number: int) -> str | None:
         if "device" not in table:
@@ -353,7 +373,13 @@ class _Parser:
                     "port", number, f"{port!r} is not an alias: use letters, digits, - and _"
                 )
         elif not _is_glob(port):
-            raise self.error("port", number, f"{port!r} is neither a name nor a glob over names")
+            what = f"{port!r} is neither a name nor a glob over names"
+            if port.startswith("/dev/") and _is_glob(name := port.removeprefix("/dev/")):
+                what += f"; write {name}"
+            raise self.error("port", number, what)
+        elif counted := COUNTED.search(port):
+            what = f"{port}: {counted[0]} is one character; write a rule for numbers of two digits"
+            self.warnings.append(str(self.error("port", number, what)))
 
     def max_lease(self, table: dict[str, Any], number: int) -> float | None:
         value = table.get("max_lease")
@@ -399,6 +425,8 @@ class _Parser:
     def string(self, table: dict[str, Any], key: str, number: int) -> str:
         value = table.get(key)
         if not isinstance(value, str):
+            if isinstance(value, list) and key == "port":
+                raise self.error(key, number, "must be one string; write a rule for each port")
             raise self.error(key, number, "missing" if value is None else "must be a string")
         return value
 
