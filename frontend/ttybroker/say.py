@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 _command = "ttybroker"
 
 
 def say(line: object) -> None:
     """A line on stderr, whole; nothing when stderr is gone."""
-    show(f"{_command}: {line}\n")
+    show(f"{_command}: {printable(str(line))}\n")
 
 
 def show(text: str) -> None:
-    """Text on stderr as it is; nothing when stderr is gone."""
+    """Text on stderr as it is, but ? for what this locale cannot write; nothing when stderr is
+    gone."""
     try:
-        os.write(2, os.fsencode(text))
+        os.write(2, text.encode(sys.getfilesystemencoding(), "replace"))
     except OSError:
         pass
 

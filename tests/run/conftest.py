@@ -88,7 +88,7 @@ class Rig:
         self.port(name)
 
     def write(self, name: str, text: str) -> None:
-        (self.directory / name).write_text(text)
+        (self.directory / name).write_text(text, "utf-8")
 
     def log(self, word: str) -> list[str]:
         """The broker's log, lines that begin with `word`."""

@@ -37,7 +37,7 @@ class FakeClient:
 
     def _text(self, name: str) -> str | None:
         path = self.directory / name
-        return path.read_text() if path.exists() else None
+        return path.read_text("utf-8") if path.exists() else None
 
     def fileno(self) -> int:
         return self._mine.fileno()

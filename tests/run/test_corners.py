@@ -86,6 +86,18 @@ def test_with_few_descriptors_one_line_says_so(rig: Rig) -> None:
     )
 
 
+@pytest.mark.parametrize("via", ["auto", "notify"])
+def test_a_refusal_that_the_locale_cannot_write_is_an_answer(rig: Rig, via: str) -> None:
+    rig.write("ttyS7.refuse", "16 ttyS7: busy: held for 'Prüfstand'\nby alice")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    code = """
+try: os.open("/dev/ttyS7", os.O_RDWR)
+except OSError as error: print(error.errno)"""
+    status, output, errors = rig.python(code, "--via", via, env=ascii_only)
+    assert (status, output) == (0, "16\n")
+    assert errors == "ttybroker: ttyS7: busy: held for 'Pr?fstand'?by alice\n"
+
+
 # ---- many and much ----
 
 

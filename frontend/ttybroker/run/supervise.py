@@ -150,8 +150,8 @@ class Supervisor:
             try:
                 self._answer(call, memory)
             except Exception as error:
+                notify.refuse(self._listener, call.id, errno.EIO)  # first: its caller waits
                 say(f"could not answer process {call.pid}: {error!r}")
-                notify.refuse(self._listener, call.id, errno.EIO)
             with self._lock:
                 self._idle += 1
                 if self._idle > _ENOUGH_IDLE:
