@@ -92,7 +92,8 @@ def _parse(argv: list[str]) -> Options:
         elif word in ("--prepare", "--check", "--udev-rules", "--version", "--help", "-h"):
             action = "help" if word == "-h" else word[2:]
         else:
-            raise Usage(f"{word}: not an option")
+            advice = f"; write --policy {word}" if word.endswith(".toml") else ""
+            raise Usage(f"{word}: not an option{advice}")
     policy = options.get("--policy")
     return Options(
         # absolute, for we go to / before these are used again
