@@ -487,6 +487,8 @@ def test_exit_codes() -> None:
     for words in (["--no-such-option"], ["ttyS0"], ["--policy"], ["--check=yes"]):
         done = command(*words)
         assert done.returncode == 2 and done.stderr.startswith(f"ttybrokerd: {words[0]}: ")
+    told = "ttybrokerd: lab.toml: not an option; write --policy lab.toml\n"
+    assert command("--check", "lab.toml").stderr.startswith(told)
     assert command("--help").returncode == 0
     assert command("--version").stdout == f"ttybrokerd {VERSION}\n"
 

@@ -10,7 +10,7 @@ from support.processes import ROOT
 from ttybrokerd.prepare.encode import Origin, encode
 from ttybrokerd.prepare.hidden import hidden
 from ttybrokerd.prepare.policy import Text, parse
-from ttybrokerd.root.plan import decode
+from ttybrokerd.root.plan import Plan
 
 NUMBERS = {
     name: 2000 + at
@@ -33,7 +33,7 @@ def test_an_example_is_good_and_has_no_rule_in_vain(name: str) -> None:
 def test_the_lab_gives_students_one_board_and_its_members_who_are_no_students_the_others() -> None:
     text = (ROOT / "packaging/examples/lab.toml").read_bytes()
     origin = Origin(False, 0.0, "", "lab.toml", "", {})
-    plan = decode(encode(origin, 0, b"", parse([Text("lab.toml", text)], ACCOUNTS)))
+    plan = Plan(encode(origin, 0, b"", parse([Text("lab.toml", text)], ACCOUNTS)))
     ports = ("board1", "board2", "board3", "course", "ttyS0", "ttyS1", "ttyUSB7", "ttyACM0")
 
     def gets(*groups: str) -> list[str]:

@@ -335,7 +335,7 @@ def test_who_has_the_machine_s_policy_in_its_place_is_not_told_to_install_it_the
     machine.policy.chmod(0o664)
     assert command.check(None) == 1
     why = "others than root may write (mode 664); see whether it says what you wrote; it and its"
-    told = f"{machine.policy}: {why} directories must be root's alone to write\n"
+    told = f"{machine.policy}: {why} directories must be writable by root alone\n"
     assert capsys.readouterr().err == told
 
 

@@ -41,6 +41,8 @@ def main(options: dict[str, str], words: list[str]) -> int:
     for word in words:
         if word not in ACTIONS:
             wrong = "its argument is missing" if word in WITH_ARGUMENT else "not an option"
+            if word.endswith(".toml"):
+                wrong += f"; write --policy {word}"
             print(f"ttybrokerd: {word}: {wrong}\n{USAGE}", file=sys.stderr)
             return 2
     policy, socket = options.get("--policy"), options.get("--socket", SOCKET)
