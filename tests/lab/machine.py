@@ -8,6 +8,7 @@
     ttyS7                nothing
     adapters 0 to 3      FTDI, plugged and unplugged by the guest itself; 2 and 3 wired to nothing
 
+One more is emulated in the guest: guest/usbip.py.
 The four last UARTs are on a PCI board. An adapter must not be wired to a UART directly: it writes
 to its back end until all is taken, and all of QEMU stands still for a UART nobody reads.
 """

@@ -173,22 +173,30 @@ def test_an_adapter_is_told_again_what_it_was_told_before_the_lease(
     broker: Service, chip: Chip, end: Callable[[Service, Child, str], None]
 ) -> None:
     """By the adapter's word: the driver keeps what it was set to, told or not."""
-    for prepare, latency in zip(FOUND["FTDI"].values(), (LOW_LATENCY, 0), strict=True):
+    usual, unusual = FOUND["FTDI"].values()
+    everything = all_of(odd, by_lines)
+    for prepare, act in (
+        (usual, all_of(everything, serial_flags(LOW_LATENCY))),
+        (unusual, all_of(everything, serial_flags(0))),
+        (nothing, broken),
+    ):
         with direct(chip.name) as fd:
             prepare(fd)
         before = chip.told()
-        for act in (all_of(odd, by_lines, serial_flags(latency)), broken):
-            child = holder(broker, chip.name, act)
-            during = chip.told()
-            if act is broken:
-                assert during["data"][0] == before["data"][0] | SET_BREAK
-            else:
-                assert not during.items() & before.items()
-            end(broker, child, chip.name)
-            in_order(broker, chip.name)
-            assert chip.told() == before
-            child.kill()
-            in_order(broker, chip.name)
+        child = holder(broker, chip.name, act)
+        during = chip.told()
+        if act is broken:
+            assert during["data"][0] == before["data"][0] | SET_BREAK
+        else:
+            assert not during.items() & before.items()
+        end(broker, child, chip.name)
+        in_order(broker, chip.name)
+        assert chip.told() == before
+        child.kill()
+        # Of a dead copy's calls one may come late: so the next grant puts it back once more.
+        broker.child(ALICE, lambda _chat: os.close(open_fd(chip.name, wait=20))).result(60)
+        in_order(broker, chip.name)
+        assert chip.told() == before
 
 
 def next_holders(name: str) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """An FTDI adapter that the test itself answers for, by USB/IP. It sends what QEMU's never does,
 bytes with errors, it knows what the driver told it, and it may stop answering.
 
-The kernel's side: Documentation/usb/usbip_protocol.rst, and write_latency_timer() and the like in
-drivers/usb/serial/ftdi_sio.c. The chip's: drivers/usb/serial/ftdi_sio.h.
+The protocol is in Documentation/usb/usbip_protocol.rst, and that of the chip in
+drivers/usb/serial/ftdi_sio.h.
 """
 
 from __future__ import annotations
@@ -104,6 +104,11 @@ def _status() -> str:
     return (VHCI / "status").read_text().splitlines()[1].split()[2]
 
 
+def _first(requests: dict[int, bytes]) -> tuple[int, bytes]:
+    number = next(iter(requests))
+    return number, requests.pop(number)
+
+
 class _Device:
     """The adapter's own process: it answers to the kernel and to the test, one at a time."""
 
@@ -116,12 +121,13 @@ class _Device:
         self._told: Told = {"latency": (16, 0), "lines": (0, 0)}
         self._written = b""
         self._packets: deque[bytes] = deque()
-        self._readers: deque[int] = deque()  # the kernel's requests for a packet
+        self._readers: dict[int, bytes] = {}  # the kernel's requests for a packet, by number
         self._writers: dict[int, bytes] = {}  # and what it has for the chip
         self._takes = True
         self._status = _ON, _EMPTY
 
     def serve(self) -> None:
+        """For ever, or until the kernel lets go of it."""
         while True:
             ready, _, _ = select.select([self._usb, self._chat.sock], [], [])
             if self._usb in ready:
@@ -131,7 +137,7 @@ class _Device:
             while self._writers and self._takes:
                 self._take()
             while self._packets and self._readers:
-                self._answer(self._readers.popleft(), self._packets.popleft())
+                self._answer(_first(self._readers)[0], self._packets.popleft())
 
     def _hear_test(self, what: str, *words: Any) -> None:
         if what == "send":
@@ -158,23 +164,21 @@ class _Device:
             self._receive(0 if is_in else size)
             self._control(number, *_SETUP.unpack(setup))
         elif is_in:
-            self._readers.append(number)
+            self._readers[number] = b""
         else:
             self._writers[number] = self._receive(size)
 
     def _take(self) -> None:
-        number = next(iter(self._writers))
-        data = self._writers.pop(number)
+        number, data = _first(self._writers)
         self._written += data
         self._answer(number, taken=len(data))
         self._packet()  # as a true one does every few milliseconds
 
     def _unlink(self, number: int, other: int) -> None:
-        here = other in self._readers or other in self._writers
-        if other in self._readers:
-            self._readers.remove(other)
-        self._writers.pop(other, None)
-        status = -errno.ECONNRESET if here else 0
+        status = 0
+        for requests in (self._readers, self._writers):
+            if requests.pop(other, None) is not None:
+                status = -errno.ECONNRESET
         self._usb.sendall(_ANSWERED.pack(_RET_UNLINK, number, 0, 0, 0, status, 0))
 
     def _control(
@@ -209,6 +213,6 @@ class _Device:
         data = b""
         while len(data) < size:
             if not (more := self._usb.recv(size - len(data))):
-                os._exit(0)  # the kernel has let go of it
+                os._exit(0)
             data += more
         return data
