@@ -196,6 +196,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{JUDGED}::{RULE_GONE}",),
     ),
     Mutant(
+        "zombie-has-ended",
+        "a process that its parent has not asked for has no lock",
+        NEVER,
+        (f"{TEST_LOCKS}::test_a_process_that_its_parent_has_not_asked_for_has_ended",),
+    ),
+    Mutant(
         "owner-of-the-named-process",
         "who asks for another process must own it",
         NEVER,
