@@ -2452,6 +2452,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "join-by-the-same-node",
+        "a session joins by the node at which its closes are heard",
+        NEVER,
+        (f"{PORT}::test_a_session_joins_by_the_node_that_it_has_and_by_no_other",),
+    ),
+    Mutant(
         "settings-of-its-session",
         "what a session left on a port is for that session alone",
         "resumed = left",
