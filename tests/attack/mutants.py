@@ -47,6 +47,8 @@ DENIED_BY_WORDS = f"{WORDS}::test_a_device_that_is_denied_by_words_is_denied_by_
 EVERY_NAME = (
     "tests/real/test_judged.py::test_a_device_denied_under_one_of_its_names_is_denied_under_all"
 )
+JUDGED = "tests/real/test_judged.py"
+RULE_GONE = "test_a_lease_whose_rule_is_gone_is_listed_and_can_be_taken_back"
 BETWEEN = "tests/real/test_devices.py::test_a_reload_while_a_port_opens_decides_over_its_grant"
 CALLS = "tests/real/test_seccomp_inside.py"
 CONFINED = "tests/real/test_confined.py"
@@ -179,6 +181,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "an alias's directory that is a link is followed anew each time",
         ALWAYS,
         ("tests/unit/test_trust.py::test_a_directory_that_is_a_link_is_followed_anew_each_time",),
+    ),
+    Mutant(
+        "revoke-what-no-rule-names",
+        "a lease whose rule is gone can be taken back",
+        REMOVE,
+        (f"{JUDGED}::{RULE_GONE}",),
+        "only its holder",
+    ),
+    Mutant(
+        "unlisted-for-holder-and-admins",
+        "of a lease whose rule is gone only its holder and admins hear",
+        "key not in known",
+        (f"{JUDGED}::{RULE_GONE}",),
+    ),
+    Mutant(
+        "zombie-has-ended",
+        "a process that its parent has not asked for has no lock",
+        NEVER,
+        (f"{TEST_LOCKS}::test_a_process_that_its_parent_has_not_asked_for_has_ended",),
     ),
     Mutant(
         "owner-of-the-named-process",
@@ -2429,6 +2450,12 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             "tests/real/test_sessions.py::test_a_session_opens_its_port_again_and_the_lease_lasts_until_the_last_is_closed",
         ),
+    ),
+    Mutant(
+        "join-by-the-same-node",
+        "a session joins by the node at which its closes are heard",
+        NEVER,
+        (f"{PORT}::test_a_session_joins_by_the_node_that_it_has_and_by_no_other",),
     ),
     Mutant(
         "settings-of-its-session",

@@ -50,6 +50,36 @@ def test_a_reload_refuses_what_waits_and_is_not_allowed_any_more(rig: Rig) -> No
     daemon.settled()
 
 
+def test_a_lease_whose_rule_is_gone_is_listed_and_can_be_taken_back(rig: Rig) -> None:
+    """By its holder, and by who may take any port back; nobody else hears of it."""
+    rig.port("ttyS0")
+    pty = rig.port("gps")
+    daemon = rig.daemon()
+    alice = rig.holder(ALICE, "gps")
+    rig.rules.pop()
+    rig.write_policy()
+    rig.reload(daemon)
+
+    def rows() -> list[tuple[str, str, str, int | None]]:
+        with client.connect(str(rig.socket)) as connection:
+            return [(port.name, port.device, port.state, port.holder and port.holder.uid)
+                    for port in connection.ports() if port.name != "ttyS0"]  # fmt: skip
+
+    def revoke() -> None:
+        with client.connect(str(rig.socket)) as connection:
+            connection.revoke("gps")
+
+    assert rows() == as_user(ALICE, (), rows) == [("gps", pty.path, "busy", ALICE)]
+    assert as_user(BOB, (), rows) == []
+    with pytest.raises(NotPermitted):
+        as_user(BOB, (), revoke)
+    as_user(ALICE, (), revoke)
+    daemon.record("release", port="gps", uid=ALICE, reason="revoked")
+    alice.say()
+    alice.result()
+    assert rows() == []
+
+
 def test_the_limits_of_the_new_rule_hold_for_what_waited(rig: Rig) -> None:
     rig.port("ttyS0", 'allow = ["*"]')
     daemon = rig.daemon()

@@ -164,6 +164,37 @@ def test_a_pid_is_read_in_every_spelling(
     assert lock.read_bytes() == b"%10d\n" % ASKER
 
 
+def test_a_process_that_its_parent_has_not_asked_for_has_ended(
+    files: LockFiles, directory: Path
+) -> None:
+    """Such as a cu(1) that a script started, and killed, and forgot."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    (directory / NAME).write_bytes(b"%10d\n" % child)
+    assert files.holder("ttyS0") is None
+    taken = files.take("ttyS0", ASKER)
+    assert taken.ours and taken.replaced == f"of uid {os.getuid()}: pid {child} has ended"
+    os.waitpid(child, 0)
+
+
+def test_a_process_whose_first_thread_has_ended_lives(files: LockFiles, directory: Path) -> None:
+    end = 60 if os.uname().machine == "x86_64" else 93  # exit(2), asm-generic/unistd.h
+    code = f"""
+import ctypes, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).syscall({end}, 0)
+"""
+    with helper(code) as child:
+        while b"Z (zombie)" not in Path(f"/proc/{child.pid}/status").read_bytes():
+            pass
+        (directory / NAME).write_bytes(b"%10d\n" % child.pid)
+        told = busy(files)
+        assert told.holder is not None and told.holder.pid == child.pid
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\n", b"garbage\n", b"-5\n", b"0\n", b"99999999999\n", b"12xy\n", b"1.55\n", b"0x10\n",

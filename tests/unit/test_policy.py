@@ -316,6 +316,13 @@ def test_a_set_that_means_what_it_looks_like_is_not(glob: str) -> None:
     assert read(f'[[rule]]\nport = "{glob}"\ndeny = ["*"]\n').warnings == []
 
 
+def test_a_byte_order_mark_which_no_editor_shows_is_named() -> None:
+    with pytest.raises(PolicyError) as caught:
+        read("\ufeff" + GOOD, "p")
+    why = "begins with a byte order mark (BOM); save it as UTF-8 without one"
+    assert str(caught.value) == f"p:1: text: {why}"
+
+
 @pytest.mark.parametrize("usb", ["0403:6001", "0403:*", "*:6001", "04?3:60*", "*:*"])
 def test_vendor_and_product_may_be_globs(usb: str) -> None:
     read(WORDS + f'usb = "{usb}"\n', "p")

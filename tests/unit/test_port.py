@@ -201,6 +201,30 @@ def test_beside_dead_copies_that_share_nobody_waits_for_a_new_reading_of_all_loc
     assert sum(asked) == fresh
 
 
+def test_a_session_joins_by_the_node_that_it_has_and_by_no_other(
+    device: str, locks: LockFiles
+) -> None:
+    """The broker hears of closes at one node. It would miss the last one at another."""
+    held, devices = Held(device, locks), Devices()
+    joined = port.join(held.lease, devices, look(devices, device), os.O_RDWR)
+    assert isinstance(joined, int)
+    os.close(joined)
+    ends = os.openpty()  # stands for another node with the number of the device
+    before = open_descriptors()
+    refusal = port.join(held.lease, devices, look(devices, os.ttyname(ends[1])), os.O_RDWR)
+    assert isinstance(refusal, Refusal) and refusal.number == errno.EBUSY
+    assert refusal.cause == f"this session has it by another node, {device}"
+    other = look(devices, os.ttyname(ends[1]))
+    other.target = other.target.replace(path=device)  # where another adapter has come
+    refusal = port.join(held.lease, devices, other, os.O_RDWR)
+    assert isinstance(refusal, Refusal) and refusal.number == errno.EIO
+    assert open_descriptors() == before
+    for end in ends:
+        os.close(end)
+    held.close()
+    held.release(closed=True)
+
+
 class Held:
     """A lease of a pty, and the far side of all that is done to it: `keeper` is an outsider's
     descriptor, which a hang-up leaves dead as any other."""

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -598,6 +599,17 @@ def test_a_node_that_udev_has_named_stays_named(plugged: Machine, kind: str) -> 
     (plugged.dev / "next").rename(node)  # another adapter, of which that is no record
     with pytest.raises(Absent, match="udev has not named it yet"):
         looks(plugged, kind)
+
+
+@pytest.mark.parametrize("kind", TO_COME)
+def test_a_node_stays_new_no_longer_because_the_clock_is_set_back(
+    plugged: Machine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with pytest.raises(Absent, match="udev has not named it yet"):
+        looks(plugged, kind)
+    earlier = time.time() - 86400
+    monkeypatch.setattr(time, "time", lambda: earlier)
+    looks(plugged, kind)
 
 
 @pytest.mark.parametrize("kind", TO_COME)

@@ -182,6 +182,9 @@ def _read(text: Text) -> tuple[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         line = text.data.count(b"\n", 0, error.start) + 1
         raise PolicyError(f"{text.path}:{line}: text: not UTF-8: {error.reason}") from None
+    if decoded.startswith("\ufeff"):
+        what = "begins with a byte order mark (BOM); save it as UTF-8 without one"
+        raise PolicyError(f"{text.path}:1: text: {what}")
     try:
         return decoded, tomllib.loads(decoded)
     except RecursionError:

@@ -173,7 +173,8 @@ class Devices:
         if _is_noted(node):
             self._noted[path] = number
             return True
-        new = time.time() - node.st_ctime < NAMING or os.path.lexists(QUEUE)
+        # Older, too, is a node of the time before the clock was set back.
+        new = abs(time.time() - node.st_ctime) < NAMING or os.path.lexists(QUEUE)
         return not new or not os.path.isdir(sysfs.UDEV)
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:

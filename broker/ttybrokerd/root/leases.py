@@ -36,6 +36,7 @@ from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.opening import Opener
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Absent, Refusal
+from ttybrokerd.root.report import Listed
 from ttybrokerd.root.row import State
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.settings import Settings
@@ -46,7 +47,6 @@ from ttybrokerd.root.workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ttybrokerd.root.report import Listed
     from ttybrokerd.root.store import Kept
 
 
@@ -138,14 +138,16 @@ class Leases:
         """Forget a request whose client is gone."""
         self.table.withdraw(request.key, request)  # guard: withdraw-a-lost-client
 
-    def find(self, path: str) -> Lease | None:
-        """Return the lease of the port with this node, if somebody has it now. A device may have
-        several nodes, and one that is unplugged has none."""
+    def find(self, path: str, name: str) -> Lease | None:
+        """Return the lease of the port with this node, if somebody has it now; else the one with
+        this name. A device may have several nodes, one that is unplugged has none, and the policy
+        may not know the name any more."""
         number = self._devices.number(path)
         for lease in self.held():
             if lease.key == number or lease.target.path == path:
                 return lease
-        return None
+        named = (one for one in self.held() if name in (one.name, one.lock_name))
+        return next(named, None)  # guard: revoke-what-no-rule-names
 
     def revoke(self, lease: Lease, client: Connection, hold: float = 0) -> None:
         """Take the port back; the client is answered when it is free. Keep it from the holder's
@@ -189,6 +191,18 @@ class Leases:
             if known is not None:
                 row.state, row.holder, row.lent = known.state, known.holder(), known.lender()
                 row.waiting = sum(not ask.claim for ask in known.queue)
+
+    def unlisted(self, rows: list[Listed], uid: int, everything: bool) -> list[Listed]:
+        """Return rows of this user's leases (with `everything` of all) that have none. No rule of
+        the policy may name such a port any more."""
+        known = {row.rdev for row in rows}
+        found = []
+        for key, lease in self._all.items():
+            # guard: unlisted-for-holder-and-admins
+            if key not in known and (everything or lease.uid == uid):
+                port = wire.PortInfo(lease.lock_name, lease.target.path, "gone", lease.rule)
+                found.append(Listed(key, port))
+        return found
 
     # what the server asks for
 

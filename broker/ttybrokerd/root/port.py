@@ -159,6 +159,12 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
         if len(linux.listed(watcher.fileno())) >= DESCRIPTIONS:
             what = f"this session has it open {DESCRIPTIONS} times already"
             raise Refusal(errno.EDQUOT, what, advice="close some of them first")
+        # guard: join-by-the-same-node
+        if not os.path.samestat(os.fstat(seen.node), os.fstat(lease.guard)):
+            if seen.target.path == lease.target.path:  # another device, plugged in just now
+                raise ended()
+            what = f"this session has it by another node, {lease.target.path}"
+            raise Refusal(errno.EBUSY, what, advice="open that one, whose closes are heard")
         holder = devices.open(seen, mode)
         watcher.register(holder, 0)  # guard: watch-each-description
         _share(holder)

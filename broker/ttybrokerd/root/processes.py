@@ -11,7 +11,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def process(pid: int) -> Holder | None:
-    """What the kernel tells of a live process: real uid and name; None if there is none.
+    """What the kernel tells of a live process: real uid and name; None if there is none,
+    or if it has ended.
 
     The name is the process's own choice (PR_SET_NAME), so whatever is not plain ASCII is
     masked. Its command line is not read: a hostile process can make that block.
@@ -24,6 +25,10 @@ def process(pid: int) -> Holder | None:
         pass
     try:
         fields = status(pid)
+        # Its parent has not asked yet. Of one that lives the first thread may have ended so, too.
+        # guard: zombie-has-ended
+        if b"Z" in fields[b"State"].split()[0] and int(fields[b"Threads"]) == 1:
+            return None
         uid = int(fields[b"Uid"].split()[0])
         return Holder(uid, "", pid, printable(fields[b"Name"].strip()))
     except KeyError:  # ended meanwhile, or a /proc that hides it

@@ -162,6 +162,7 @@ class Requests:
             self._answers.refuse(client, "", rows)
             self._lists.done(client.identity.uid)
             return
+        rows = rows + self._leases.unlisted(rows, client.identity.uid, everything)
         wanted = request.names
         asked = [row for row in rows if not wanted or row.port.name in wanted]
 
@@ -182,7 +183,7 @@ class Requests:
     def _revoke(self, client: Connection, name: str, hold: float) -> None:
         who = client.identity
         decision = self._judge.of(who).decide(name)
-        lease = self._leases.find(self._path(name, decision))
+        lease = self._leases.find(self._path(name, decision), name)
         own = lease is not None and lease.uid == who.uid
         if not own and not self._judge.is_admin(who):  # guard: revoke-is-for-holder-and-admins
             what = "only its holder, root and the policy's admins may take a port back"
