@@ -19,7 +19,7 @@ from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
-from ttybrokerd.root.plan import SEATS, PolicyError
+from ttybrokerd.root.plan import SEATS
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: ttybroker/sysfs.py
@@ -33,6 +33,14 @@ ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
 # systemd's src/basic/login-util.c, seat_name_is_valid(), has the names of seats.
 SEATED = re.compile(r"%active|%seat:(seat[A-Za-z0-9_-]{0,251})")
 AT = r" \(at (?:line (\d+), column (\d+)|end of document)\)$"  # tomllib's
+
+
+class PolicyError(ValueError):
+    """The policy cannot be used. `mistakes` are FILE:LINE: KEY: what; the first is the text."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(mistakes[0])
+        self.mistakes = mistakes
 
 
 class Subjects(Value):

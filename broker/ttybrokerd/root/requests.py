@@ -190,8 +190,9 @@ class Requests:
             raise Refusal(errno.ESRCH, "nobody holds it through the broker; see: ttybroker list")
         if hold:
             self._leases.holds.check_new(hold)
-        self._answers.record("revoke", client, name, NOTICE, device=lease.target.path,
-                             rule=lease.rule, holder=lease.holder, reason="asked for")  # fmt: skip
+        self._answers.record("revoke", lease.holder, name, NOTICE, device=lease.target.path,
+                             rule=lease.rule, reason="asked for",
+                             by=str(client.who()))  # fmt: skip
         self._leases.revoke(lease, client, hold)
 
     def _check(self, client: Connection, request: wire.Check) -> None:
