@@ -16,7 +16,7 @@ from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices, Glance
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.inotify import Inotify
-from ttybrokerd.root.judge import Judge, mistaken
+from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
@@ -66,9 +66,11 @@ class Requests:
         name = getattr(request, "name", "")
         client.look_up_groups()
         try:
-            self._judge.plan.look()
-            if self._judge.plan.mistake and not isinstance(request, wire.Status):
-                raise mistaken(self._judge.plan)  # guard: mistake-refuses-all
+            plan = self._judge.plan
+            plan.look()
+            if plan.mistake and not isinstance(request, wire.Status):  # guard: mistake-refuses-all
+                what = f"the policy cannot be used: {plan.mistake}"
+                raise Refusal(errno.EACCES, what, advice="the administrator must mend it")
             match request:
                 case wire.Open():
                     self._open(client, request)
