@@ -19,7 +19,6 @@ from ttybrokerd.root import TYPE_CHECKING, confine, linux, locks
 from ttybrokerd.root.linux import signal, socket
 from ttybrokerd.root.log import ERROR, INFO, Log
 from ttybrokerd.root.peer import Identity
-from ttybrokerd.root.plan import PolicyError
 from ttybrokerd.root.server import Server
 from ttybrokerd.user import User, become, whom
 
@@ -85,6 +84,8 @@ def _fork_backend(
     path = None if policy is None else os.path.abspath(policy)
     plan = start.plan_for(path, os.path.dirname(SOCKET), log, keep=False)
     if plan.mistake:
+        from ttybrokerd.prepare.policy import PolicyError  # no process that serves has it
+
         raise PolicyError(plan.mistake)
     server = Server(plan, lock_dir, log, alone=taken >= 0)
     bounds = confine.bounds(server.places(), plan.seccomp, plan.filter)

@@ -76,7 +76,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
         raise CannotStart("needs root: start it by systemd, or with sudo")
     # Until the handlers are there: SIGHUP would end a daemon that listens already.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    sockets, kept = _passed()
+    sockets, stored = _passed()
     named, path = options.get("--policy"), options.get("--socket", SOCKET)
     directory = os.path.dirname(path)
     if not sockets:
@@ -101,6 +101,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
 
     asked = _hear_signals(server, reload)
     server.clients.listen(listener)
+    kept = server.store.take_back(stored)
     confine.confine(bounds)
 
     def finish(status: int) -> NoReturn:

@@ -768,7 +768,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "mistake-refuses-all",
         "a bad policy permits nothing, and says why",
-        REMOVE,
+        NEVER,
         ("tests/real/test_daemon.py::test_a_bad_policy_is_served_as_its_mistake",),
     ),
     Mutant(

@@ -16,7 +16,7 @@ from ttybroker.run.command import USAGE
 from ttybroker.wire import Holder, PortInfo
 from ttybrokerd.prepare import policy
 from ttybrokerd.prepare.accounts import Accounts
-from ttybrokerd.root.plan import PolicyError
+from ttybrokerd.prepare.policy import PolicyError
 
 PAGES = Path(__file__).parents[2] / "packaging" / "man"
 OPTION = re.compile(r"(?<![\w-])--?([a-zA-Z][a-z-]*)")

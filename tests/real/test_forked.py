@@ -17,7 +17,7 @@ from support.users import ALICE, NOBODY
 from support.waiting import Watch
 from ttybroker import BrokerUnavailable, PortBusy, open_fd
 from ttybrokerd import init_backend
-from ttybrokerd.root.plan import PolicyError
+from ttybrokerd.prepare.policy import PolicyError
 
 pytestmark = pytest.mark.root
 

@@ -15,9 +15,10 @@ from ttybroker.wire import valid_name
 from ttybrokerd.prepare import command, make
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.files import Stamps
+from ttybrokerd.prepare.policy import PolicyError
 from ttybrokerd.root import seats
 from ttybrokerd.root.fresh import SHIPPED
-from ttybrokerd.root.plan import ALLOWS, SEATS, Decision, Plan, PolicyError
+from ttybrokerd.root.plan import ALLOWS, SEATS, Decision, Plan
 from unit.helpers import plan_of
 
 USERS = {"root": 0, "alice": 1000, "bob": 1001, "5": 1005}

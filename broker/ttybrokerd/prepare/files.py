@@ -11,9 +11,8 @@ import os
 import time
 from binascii import crc32
 
-from ttybrokerd.prepare.policy import Text
+from ttybrokerd.prepare.policy import PolicyError, Text
 from ttybrokerd.root import fresh, linux, trust
-from ttybrokerd.root.plan import PolicyError
 
 RUN = "/run/ttybroker/policy.d"
 SHARED = "/usr/lib/ttybroker/policy.d"

@@ -11,9 +11,8 @@ from ttybroker.wire import Value
 from ttybrokerd.prepare import accounts, files, filter
 from ttybrokerd.prepare.encode import Origin, encode
 from ttybrokerd.prepare.files import Stamps
-from ttybrokerd.prepare.policy import NAMES, NO_POLICY, Policy, Subjects, parse
+from ttybrokerd.prepare.policy import NAMES, NO_POLICY, Policy, PolicyError, Subjects, parse
 from ttybrokerd.root import fresh, linux, plan
-from ttybrokerd.root.plan import PolicyError
 
 LIBRARIES = ("libc.", "libc-", "libseccomp.", "libpython")
 HERE = os.path.dirname(os.path.abspath(__file__))

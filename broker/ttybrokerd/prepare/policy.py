@@ -19,7 +19,7 @@ from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
-from ttybrokerd.root.plan import SEATS, PolicyError
+from ttybrokerd.root.plan import SEATS
 
 MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: ttybroker/sysfs.py
@@ -39,6 +39,14 @@ ADVICE = {  # by what tomllib says
     "Invalid value": "; names and texts are written in quotes, true and false in small letters",
     "Illegal character '\\n'": "; a text in quotes ends in its line",
 }
+
+
+class PolicyError(ValueError):
+    """The policy cannot be used. `mistakes` are FILE:LINE: KEY: what; the first is the text."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(mistakes[0])
+        self.mistakes = mistakes
 
 
 class Subjects(Value):

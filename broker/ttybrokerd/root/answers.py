@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ttybroker import wire
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.connection import Connection
 from ttybrokerd.root.fold import Fold
@@ -34,21 +33,15 @@ class Answers:
     def record(
         self,
         event: str,
-        client: Connection | None,
+        holder: Holder,
         name: str,
         level: int,
         *,
         device: str | None = None,
         rule: str | None = None,
-        holder: Holder | None = None,
-        reason: str | None = None,
+        **more: str | None,
     ) -> None:
-        """Write one record: the holder if that is not the client itself, what, and why."""
-        asker = wire.Holder()
-        if client is not None:
-            who = client.identity
-            asker = wire.Holder(who.uid, "", who.pid, client.program)
-        about = holder or asker
-        self._log(event, level, port=name or None, device=device, uid=about.uid,
-                  pid=about.pid, program=about.program, label=about.label or None, rule=rule,
-                  reason=reason, by=None if event != "revoke" else str(asker))  # fmt: skip
+        """Write one record: about whom and which port, what, and why."""
+        self._log(event, level, port=name, device=device, uid=holder.uid, pid=holder.pid,
+                  program=holder.program, label=holder.label or None, rule=rule,
+                  **more)  # fmt: skip

@@ -167,6 +167,10 @@ class Connection:
             self.sessions.append(session)
             session.connections += 1
 
+    def who(self) -> wire.Holder:
+        """Return the client as records name it."""
+        return wire.Holder(self.identity.uid, "", self.identity.pid, self.program)
+
     def look_up_groups(self) -> None:
         """Learn the groups that the client has now, for it may be connected for days."""
         now = time.monotonic()

@@ -100,9 +100,3 @@ class Judge:
         except Refusal as denied:
             return denied
         return None
-
-
-def mistaken(plan: Plan) -> Refusal:
-    """Return the refusal of every request by a policy with a mistake."""
-    what = f"the policy cannot be used: {plan.mistake}"
-    return Refusal(errno.EACCES, what, advice="the administrator must mend it")

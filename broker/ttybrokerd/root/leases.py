@@ -268,13 +268,13 @@ class Leases:
                 case Refuse(Ask(session=Session() as session)):
                     self.sessions.tidy(session)
                 case Lend(_, OpenRequest() as request, asker, grace):
-                    self._answers.record("lend", None, request.name, INFO, holder=request.holder,
+                    self._answers.record("lend", request.holder, request.name, INFO,
                                          reason=f"asked for by {asker.holder}")  # fmt: skip
                     request.client.answer(wire.Lent(round(grace * 1000), asker.holder))
                 case Warn(OpenRequest() as request, left):
                     request.client.answer(wire.Ending(round(left * 1000), TIME_LIMIT))
                 case Tell(OpenRequest() as request, message):
-                    self._answers.record("slow", request.client, request.name, NOTICE,
+                    self._answers.record("slow", request.client.who(), request.name, NOTICE,
                                          reason=message)  # fmt: skip
                     request.client.answer(wire.Waiting(message, wire.SLOW))
                 case End(key, _, reason):
@@ -342,9 +342,9 @@ class Leases:
         self._locks.confirm(lease.lock_name)
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
-            self._record("lock-replaced", client, lease, NOTICE, reason=reason)
+            self._record("lock-replaced", lease, NOTICE, reason=reason)
         if client.answer(_grant(lease, joined=False), descriptor):
-            self._record("grant", client, lease, INFO, device=lease.target.path, rule=lease.rule)
+            self._record("grant", lease, INFO, device=lease.target.path, rule=lease.rule)
         if not request.yields:
             _answered(request)
         return effects
@@ -365,7 +365,7 @@ class Leases:
                 self._answers.refuse(client, request.name, result)
             return
         if client.answer(_grant(lease, joined=True), result):
-            self._record("join", client, lease, INFO, device=lease.target.path, rule=lease.rule)
+            self._record("join", lease, INFO, device=lease.target.path, rule=lease.rule)
         os.close(result)
         if request.yields and (lease.ask.absent or not lease.ask.yields):
             request.holder, old, lease.ask = lease.holder, lease.ask, request
@@ -394,11 +394,11 @@ class Leases:
             if lease.left is not None and lease.session.connections:
                 self._left[lease.key] = lease.session, lease.left
         self._store.forget(lease.kept)  # guard: forget-the-kept-lease
-        self._record("release", None, lease, INFO, device=lease.target.path, rule=lease.rule,
+        self._record("release", lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
         self._say_what_is_not_put_back(lease)
         if lease.lock_left is not None:
-            self._record("lock-failed", None, lease, ERROR, reason=lease.lock_left.reason)
+            self._record("lock-failed", lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
             client.finish(wire.Done(lease.withdrawn))
         if lease.ask.claim:
@@ -409,7 +409,7 @@ class Leases:
 
     def _say_what_is_not_put_back(self, lease: Lease) -> None:
         for what in lease.not_put_back:
-            self._record("settings-failed", None, lease, ERROR, device=lease.target.path,
+            self._record("settings-failed", lease, ERROR, device=lease.target.path,
                          reason=f"{what}; tried again at the next grant")  # fmt: skip
         lease.not_put_back = []
 
@@ -424,7 +424,7 @@ class Leases:
         lease.ask.session = lease.session
         claims = [self._adopt_claim(*claim) for claim in kept.record.claims]
         self.table.adopt(lease.key, lease.ask, kept.record.expires, claims)
-        self._record("adopt", None, lease, INFO, device=lease.target.path, rule=lease.rule)
+        self._record("adopt", lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
         self._do(self._hear(lease, lease.guard))
@@ -443,7 +443,7 @@ class Leases:
         try:
             self._ends.hear(lease, descriptor, pid)
         except OSError as error:  # guard: end-an-unwatched-lease
-            self._record("watch-failed", None, lease, ERROR, reason=error.strerror)
+            self._record("watch-failed", lease, ERROR, reason=error.strerror)
             return self.table.end(lease.key, "cannot be watched")
         return []
 
@@ -463,12 +463,10 @@ class Leases:
         try:
             step()
         except Refusal as refusal:
-            self._record("lock-failed", None, lease, ERROR, reason=refusal.reason)
+            self._record("lock-failed", lease, ERROR, reason=refusal.reason)
 
-    def _record(
-        self, event: str, client: Connection | None, lease: Lease, level: int, **more: str | None
-    ) -> None:
-        self._answers.record(event, client, lease.name, level, holder=lease.holder, **more)
+    def _record(self, event: str, lease: Lease, level: int, **more: str | None) -> None:
+        self._answers.record(event, lease.holder, lease.name, level, **more)
 
 
 def _grant(lease: Lease, *, joined: bool) -> wire.Grant:

@@ -144,14 +144,6 @@ class Place:
         return first
 
 
-class PolicyError(ValueError):
-    """The policy cannot be used. `mistakes` are FILE:LINE: KEY: what; the first is the text."""
-
-    def __init__(self, *mistakes: str) -> None:
-        super().__init__(mistakes[0])
-        self.mistakes = mistakes
-
-
 class Mended(Exception):
     """The plan has a mistake or lacks a name, and a new one may not."""
 

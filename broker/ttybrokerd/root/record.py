@@ -1,8 +1,8 @@
 """A lease in bytes, for the next broker: all that its descriptors do not tell.
 
 Values in, bytes out, and back; docs/protocol.md has the form. Version 2 is written. Version 1, of
-commit 7778755, is read too. Whatever is not exactly a record raises `NoRecord`, and nothing else
-does.
+commit 7778755, is read too: prepare/record_1.py, which is loaded for that alone. Whatever is not
+exactly a record raises `NoRecord`, and nothing else does.
 """
 
 from __future__ import annotations
@@ -12,27 +12,18 @@ import struct
 
 from ttybroker.wire import NO_SESSION, Value, valid_name
 from ttybrokerd.root import settings
-from ttybrokerd.root.settings import Settings
 
 MAGIC = b"ttybroker lease\x02"
 MAGIC_1 = b"ttybroker lease\x01"
 MAX_RECORD = 4096  # bytes; confine.FILE_SIZE is no less
-_TERMIOS = struct.Struct("<6I32s")  # iflag, oflag, cflag, lflag, ispeed, ospeed, cc
-# magic, rdev, flags, uid, pid, since, expires; then in version 2 session and length of settings
-_HEAD = struct.Struct("<16sQBIIdd16sH")
-_HEAD_1 = struct.Struct(f"<16sQBIIdd{_TERMIOS.size}s")
-# Flags, by the fields of a record. Version 1 has the first four bits alone.
+# magic, rdev, flags, uid, pid, since, expires, session, length of settings
+HEAD = struct.Struct("<16sQBIIdd16sH")
+# Flags, by the fields of a record.
 _FLAGS = {"pty": 1, "console": 2, "locked": 4, "yield_user": 16, "yield_all": 32, "active": 64}
 _LIMITED = 8
-_ALL_FLAGS, _FLAGS_1 = 127, 15
-_TEXTS = 6  # in version 2 one more where there are claims
+_ALL_FLAGS = 127
+_TEXTS = 6  # one more where there are claims
 MOST_CLAIMS = 32  # that a record has room for; those behind them are not kept
-# What the codes of speeds mean in asm-generic/termbits.h: 0 to 15, and from 0x1001 on.
-_SLOW = (0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400)
-_FAST = (57600, 115200, 230400, 460800, 500000, 576000, 921600, 1000000, 1152000, 1500000,
-         2000000, 2500000, 3000000, 3500000, 4000000)  # fmt: skip
-_CODES = {**dict(enumerate(_SLOW)), **dict(enumerate(_FAST, 0x1001))}
-_BOTHER, _CBAUD, _USUAL = 0x1000, 0x100F, 9600
 
 
 class NoRecord(ValueError):
@@ -87,7 +78,7 @@ def encode(record: Record) -> bytes:
     if claims:
         texts += " ".join(f"{uid:08x}{number.hex()}" for uid, number in claims) + "\0"
     try:
-        head = _HEAD.pack(MAGIC, record.rdev, flags, record.uid, record.pid, record.since, expires,
+        head = HEAD.pack(MAGIC, record.rdev, flags, record.uid, record.pid, record.since, expires,
                           record.session, len(record.settings))  # fmt: skip
         data = head + record.settings + texts.encode("utf-8", "surrogateescape")
     except (struct.error, UnicodeEncodeError) as error:
@@ -98,24 +89,27 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record in `data`. Raises NoRecord."""
+    """The record in `data`. Raises NoRecord.
+
+    One of version 1 can be read only before the process is confined.
+    """
     if len(data) > MAX_RECORD:
         raise NoRecord(f"{len(data)} bytes")
-    version_1 = data.startswith(MAGIC_1)
-    if not version_1 and not data.startswith(MAGIC):
+    if data.startswith(MAGIC_1):
+        from ttybrokerd.prepare.record_1 import renewed
+
+        data = renewed(data)
+    if not data.startswith(MAGIC):
         raise NoRecord("another version, or something else altogether")
-    head, known_flags = (_HEAD_1, _FLAGS_1) if version_1 else (_HEAD, _ALL_FLAGS)
-    if len(data) < head.size:
+    if len(data) < HEAD.size:
         raise NoRecord(f"{len(data)} bytes")
-    _, rdev, flags, uid, pid, since, expires, *rest = head.unpack_from(data)
-    session, size = (NO_SESSION, 0) if version_1 else rest
-    found = _of_tcgetattr(rest[0]).pack() if version_1 else data[head.size :][:size]
-    texts = data[head.size + size :].decode("utf-8", "surrogateescape").split("\0")
-    claims = () if version_1 or len(texts) != _TEXTS + 2 else _claims(texts.pop(_TEXTS))
-    if len(texts) != _TEXTS + 1 or texts[-1] or flags & ~known_flags:
+    _, rdev, flags, uid, pid, since, expires, session, size = HEAD.unpack_from(data)
+    found = data[HEAD.size :][:size]
+    texts = data[HEAD.size + size :].decode("utf-8", "surrogateescape").split("\0")
+    claims = _claims(texts.pop(_TEXTS)) if len(texts) == _TEXTS + 2 else ()
+    if len(texts) != _TEXTS + 1 or texts[-1] or flags & ~_ALL_FLAGS:
         raise NoRecord("a flag that cannot be, or texts that are missing or too many")
-    name, path, lock_name, rule, *last, _ = texts
-    program, label = (last[1], "") if version_1 else last  # version 1: user, program
+    name, path, lock_name, rule, program, label, _ = texts
     limit = expires if flags & _LIMITED else None
     flagged = {field: bool(flags & bit) for field, bit in _FLAGS.items()}
     record = Record(rdev, uid, pid, since, limit, found, name, path, lock_name, rule, program,
@@ -150,27 +144,6 @@ def _check(record: Record, expires: float) -> None:
         settings.unpack(record.settings)
     except ValueError as error:
         raise NoRecord(str(error)) from None
-
-
-def _of_tcgetattr(data: bytes) -> Settings:
-    """Return the settings of a record of version 1, which are those of tcgetattr(3).
-
-    Its speeds are codes; from glibc 2.42 on they are bits a second. For a speed that has no code of
-    its own it has only the code that says so.
-    """
-    iflag, oflag, cflag, lflag, ispeed, ospeed, characters = _TERMIOS.unpack(data)
-    into, out = _code(ispeed), _code(ospeed)
-    bits = out[0] | (into[0] << 16 if into != out else 0)
-    cflag = cflag & ~(_CBAUD | _CBAUD << 16) | bits
-    attributes = struct.pack("4Ix19sII", iflag, oflag, cflag, lflag, characters[:19], into[1],
-                             out[1])  # fmt: skip
-    return Settings(attributes, bytes(settings.WINDOW), None, None, None)
-
-
-def _code(speed: int) -> tuple[int, int]:
-    """The code of a speed, and its bits a second."""
-    rate = _USUAL if speed == _BOTHER else _CODES.get(speed, speed)
-    return next((code for code, known in _CODES.items() if known == rate), _BOTHER), rate
 
 
 def _file_name(text: str) -> bool:

@@ -16,7 +16,7 @@ from ttybrokerd.root.connection import Connection, OpenRequest
 from ttybrokerd.root.device import Devices, Glance
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.inotify import Inotify
-from ttybrokerd.root.judge import Judge, mistaken
+from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.lists import Lists
 from ttybrokerd.root.log import NOTICE
@@ -66,9 +66,11 @@ class Requests:
         name = getattr(request, "name", "")
         client.look_up_groups()
         try:
-            self._judge.plan.look()
-            if self._judge.plan.mistake and not isinstance(request, wire.Status):
-                raise mistaken(self._judge.plan)  # guard: mistake-refuses-all
+            plan = self._judge.plan
+            plan.look()
+            if plan.mistake and not isinstance(request, wire.Status):  # guard: mistake-refuses-all
+                what = f"the policy cannot be used: {plan.mistake}"
+                raise Refusal(errno.EACCES, what, advice="the administrator must mend it")
             match request:
                 case wire.Open():
                     self._open(client, request)
@@ -192,8 +194,9 @@ class Requests:
             raise Refusal(errno.ESRCH, "nobody holds it through the broker; see: ttybroker list")
         if hold:
             self._leases.holds.check_new(hold)
-        self._answers.record("revoke", client, name, NOTICE, device=lease.target.path,
-                             rule=lease.rule, holder=lease.holder, reason="asked for")  # fmt: skip
+        self._answers.record("revoke", lease.holder, name, NOTICE, device=lease.target.path,
+                             rule=lease.rule, reason="asked for",
+                             by=str(client.who()))  # fmt: skip
         self._leases.revoke(lease, client, hold)
 
     def _check(self, client: Connection, request: wire.Check) -> None:

@@ -62,7 +62,7 @@ class Ruling:
     def check(self, decision: Decision) -> None:
         """Raise Denied if the decision is no."""
         if why := self.why_not(decision):
-            no = _denied(decision, why)
+            no = Denied(errno.EACCES, why, rule=decision.by or None)
             no.for_now = decision.allowed
             raise no
 
@@ -122,7 +122,7 @@ class Ruling:
         for decision in decisions:
             # guard: deny-every-name
             if decision.rule is not None and not decision.rule.allows:
-                raise _denied(decision, denied(decision))
+                raise Denied(errno.EACCES, denied(decision), rule=decision.by)
 
     def note(self, paths: Iterable[str]) -> None:
         """Note for each of these nodes whether udev has made its links. So the links of a list are
@@ -170,7 +170,3 @@ def denied(decision: Decision) -> str:
     if decision.known:
         return "not permitted: no rule of the policy allows it to you; ask the administrator"
     return "not permitted: no rule of the policy is about it; ask the administrator for one"
-
-
-def _denied(decision: Decision, why: str) -> Denied:
-    return Denied(errno.EACCES, why, rule=decision.by or None)

@@ -21,11 +21,11 @@ from ttybrokerd.root.loop import READ, Loop
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
-from ttybrokerd.root.store import Store
+from ttybrokerd.root.store import Kept, Store
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import NoReturn
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
@@ -102,13 +102,12 @@ class Server:
         """Return where in the file system it does its job."""
         return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
-    def adopt_leases(self, passed: Iterable[tuple[int, str]], then: Callable[[], None]) -> None:
-        """Go on with the leases in these descriptors of systemd's store, and then call `then`.
+    def adopt_leases(self, kept: list[Kept], then: Callable[[], None]) -> None:
+        """Go on with these leases from systemd's store, and then call `then`.
 
         That is in the first turn, because a lease that is over already needs a worker. It is before
         anybody is served.
         """
-        kept = self.store.take_back(passed)
 
         def adopt(_: None) -> None:
             self._leases.adopt(kept)
