@@ -1,8 +1,8 @@
-"""Landlock: a process gives up the file system but for what it names. landlock(7).
+"""Landlock: a process gives up the file system, except for what it names. landlock(7).
 
-Best effort by design, as the kernel's own documentation asks: what this kernel's ABI does not
-know is left out, and the level that was reached is returned. Thin calls by ctypes; the numbers
-are the same on every architecture. Both halves use it, each with rules of its own.
+Best effort by design, as the kernel's own documentation asks: what this kernel's ABI does not know
+is left out, and the level that was reached is returned. Thin calls by ctypes; the numbers are the
+same on every architecture. Both halves use it, each with its own rules.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def abi() -> int:
-    """The kernel's Landlock ABI version; 0 where it has none, or was booted without."""
+    """Return the kernel's Landlock ABI version; 0 if it has none, or was booted without it."""
     try:
         return _call(_CREATE_RULESET, None, 0, _VERSION)
     except OSError as error:
@@ -66,11 +66,11 @@ def abi() -> int:
 
 
 def restrict(allowed: Mapping[str, int]) -> int:
-    """Give up the file system but for `allowed`, for this thread and what it starts, for good.
+    """Give up the file system except `allowed`, for this thread and what it starts, for good.
 
-    `allowed` maps a path to the accesses to all that is beneath it. TCP, abstract sockets, and
+    `allowed` maps a path to the accesses to everything beneath it. TCP, abstract sockets, and
     signals to processes that are not confined with this one are given up too. Sets no_new_privs.
-    Descriptors that are open stay what they are. Paths that do not exist are passed over.
+    Open descriptors stay as they are. Paths that do not exist are passed over.
 
     Returns the ABI level reached, 0 where the kernel has no Landlock. Raises OSError.
     """
@@ -80,9 +80,9 @@ def restrict(allowed: Mapping[str, int]) -> int:
 
 
 class Ruleset:
-    """What `restrict` is to enforce, not yet in force: the ABI level and the kernel's descriptor.
+    """What `restrict` will enforce, not yet in force: the ABI level and the kernel's descriptor.
 
-    0 and -1 where the kernel has no Landlock.
+    They are 0 and -1 where the kernel has no Landlock.
     """
 
     __slots__ = ("descriptor", "level")
@@ -93,7 +93,7 @@ class Ruleset:
 
 
 def ruleset(allowed: Mapping[str, int]) -> Ruleset:
-    """The first half of `restrict`."""
+    """Make the rules: the first half of `restrict`."""
     level = min(abi(), KNOWN)
     if level == 0:
         return Ruleset(0, -1)
@@ -114,7 +114,7 @@ def ruleset(allowed: Mapping[str, int]) -> Ruleset:
 
 
 def enforce(rules: Ruleset) -> None:
-    """The second half of `restrict`; closes the descriptor."""
+    """Put the rules in force and close the descriptor: the second half of `restrict`."""
     if rules.descriptor < 0:
         return
     try:

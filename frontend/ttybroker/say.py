@@ -8,12 +8,12 @@ _command = "ttybroker"
 
 
 def say(line: object) -> None:
-    """A line on stderr, whole; nothing when stderr is gone."""
+    """Write a whole line to stderr; do nothing if stderr is gone."""
     show(f"{_command}: {line}\n")
 
 
 def show(text: str) -> None:
-    """Text on stderr as it is; nothing when stderr is gone."""
+    """Write text to stderr as it is; do nothing if stderr is gone."""
     try:
         os.write(2, os.fsencode(text))
     except OSError:
@@ -21,11 +21,11 @@ def show(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return the text with nothing in it that a terminal would obey: others chose it."""
+    """Return the text masked, so that a terminal obeys nothing in it: others chose the text."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def speak_as(command: str) -> None:
-    """From now on lines begin with this name, in this process and its children."""
+    """Begin lines with this name from now on, in this process and its children."""
     global _command
     _command = command
