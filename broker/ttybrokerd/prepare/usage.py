@@ -1,4 +1,4 @@
-"""What `ttybrokerd` says of its options."""
+"""The usage and help of `ttybrokerd`."""
 
 from __future__ import annotations
 
