@@ -10,7 +10,7 @@ __all__ = ["init_backend"]
 
 
 def __getattr__(name: str) -> object:
-    """`init_backend`, from backend.py, which the daemon has no use for: PEP 562."""
+    """Load `init_backend` from backend.py, which the daemon does not need: PEP 562."""
     if name != "init_backend":
         raise AttributeError(f"module 'ttybrokerd' has no attribute {name!r}")
     from ttybrokerd.backend import init_backend

@@ -1,9 +1,9 @@
 """How many backends a caller of `ttyrun` may have at once.
 
-Backends are processes of root's, so no limit of the caller's counts them. A backend outlives its
-`ttyrun` while somebody keeps its port. Each backend holds a lock on one byte of its caller's file.
-The lock belongs to the open file description, so it ends when the last copy of the descriptor is
-closed: fcntl(2), F_OFD_SETLK.
+Backends belong to root, so no limit of the caller counts them. A backend outlives its `ttyrun`
+while somebody keeps its port. Each backend holds a lock on one byte of its caller's file. The lock
+belongs to the open file description, so it ends when the last copy of the descriptor is closed:
+fcntl(2), F_OFD_SETLK.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FLOCK = struct.Struct("@hhqqi")  # struct flock with 64-bit offsets: fcntl(2)
 
 
 class AllTaken(Exception):
-    """A caller has as many as he may."""
+    """A caller has as many as it may have."""
 
 
 def take(uid: int) -> int:

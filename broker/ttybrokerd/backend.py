@@ -37,18 +37,18 @@ def init_backend(
 ) -> None:
     """Fork the broker's root half and give up root in this process, for good.
 
-    Call it first of all: before threads, and before anything of a caller's is read. From then on
-    `ttybroker.open_tty` and `open_fd` in this process use that backend. The backend ends when the
-    last copy of its socket and of every port is closed, however this process ends.
+    Call it first: before threads, and before the program reads anything that a caller controls.
+    From then on `ttybroker.open_tty` and `open_fd` in this process use that backend. The backend
+    ends when the last copy of its socket and of every port is closed, however this process ends.
 
     policy: the policy's file. None: /etc/ttybroker/policy.toml, or the shipped policy if that file
-    is missing. lock_dir: the directory of the UUCP lock files. user: whom to become, a name or a
-    uid. None: the real user of a setuid program, with the groups that it has. quiet: log to the
-    journal or to syslog alone, where standard error is the screen of somebody's program.
+    is missing. lock_dir: the directory of the UUCP lock files. user: the user to become, a name or
+    a uid. None: the real user of a setuid program, with its groups. quiet: log only to the journal
+    or to syslog, where standard error is the screen of the program.
 
-    Raises PermissionError without root, RuntimeError if threads run, and ValueError if there is
-    nobody to become. Raises PolicyError or OSError if the backend cannot start; privilege is given
-    up all the same. Ends the process if privilege could be got back.
+    Raises PermissionError without root, RuntimeError if threads run, and ValueError if there is no
+    user to become. Raises PolicyError or OSError if the backend cannot start; root is given up in
+    that case too. Ends the process if root could be regained.
     """
     # The user side, here because the daemon has no use for it; all of it, because afterwards
     # its files may be out of this process's reach (a clone in a home of mode 0700).
@@ -59,8 +59,11 @@ def init_backend(
 
 
 def start_alone(caller: User, policy: str | None, lock_dir: str) -> None:
-    """As `init_backend`, for `ttyrun`: a caller may have so many of them (allowance.py). A process
-    that may be in his cgroup is his to kill, so nothing is leased that it would have to end."""
+    """Do as `init_backend`, for `ttyrun`. A caller may have a limited number (allowance.py).
+
+    A caller can kill a process in its cgroup. So the backend leases no port that it would have to
+    take back.
+    """
     _start(caller, policy, lock_dir, quiet=True, alone=True)
 
 
@@ -79,8 +82,11 @@ def _start(user: User, policy: str | None, lock_dir: str, *, quiet: bool, alone:
 def _fork_backend(
     policy: str | None, lock_dir: str, user: User, log: Log, taken: int
 ) -> socket.socket:
-    """Our end of the pair. What can be made before the fork is: its memory stays shared. `taken`
-    is the descriptor of the caller's allowance for one that is alone, else -1."""
+    """Return our end of the pair.
+
+    What can be made before the fork is made before it, so that its memory stays shared. `taken` is
+    the descriptor of the caller's allowance for a backend of `ttyrun`, else -1.
+    """
     path = None if policy is None else os.path.abspath(policy)
     plan = start.plan_for(path, os.path.dirname(SOCKET), log, keep=False)
     if plan.mistake:
@@ -107,9 +113,9 @@ def _fork_backend(
 
 
 def _leave(pair: socket.socket) -> None:
-    """Go on in a child of this process, and end this process.
+    """Continue in a child of this process, and end this process.
 
-    It ends also if it cannot fork: the program is the parent's, and must not run twice.
+    This process ends also if it cannot fork: the program is the parent's, and must not run twice.
     """
     try:
         if os.fork() == 0:
@@ -140,7 +146,7 @@ def _hear(pair: socket.socket) -> None:
 def _serve(
     pair: socket.socket, server: Server, log: Log, user: User, bounds: confine.Bounds, taken: int
 ) -> NoReturn:
-    """The child. Never returns, and never runs the program's own exit handlers."""
+    """Be the child. Never returns, and never runs the program's own exit handlers."""
     try:
         os.setsid()  # no terminal's Ctrl-C, and no hang-up with it
         keep = {pair.fileno(), bounds.files.descriptor, taken}
@@ -171,9 +177,9 @@ def _end(server: Server) -> NoReturn:
 
 
 def _forget_parent(keep: set[int]) -> None:
-    """Set signals and descriptors as a fresh process has them.
+    """Reset signals and descriptors to those of a fresh process.
 
-    0 to 2 become /dev/null, but for standard error if the log goes there. Whoever waits for the end
+    0 to 2 become /dev/null, except standard error if the log goes there. Whoever waits for the end
     of a program's output must not wait for the backend.
     """
     signal.set_wakeup_fd(-1)

@@ -34,10 +34,10 @@ class CannotStart(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. Exit status: 0 ended by SIGTERM, 1 could not start, 2 usage."""
+    """Run the command. Exit status: 0 ended by SIGTERM, 1 could not start, 2 usage."""
     options, others = _options(sys.argv[1:] if argv is None else argv)
     if others:
-        # What ends by itself. A process that serves loads nothing of what this needs.
+        # These end by themselves. A process that serves loads nothing that they need.
         from ttybrokerd.prepare import usage
 
         return usage.main(options, others)
@@ -132,10 +132,10 @@ def _own_session() -> None:
 
 
 def _hear_signals(server: Server, reload: Callable[[], None]) -> list[int]:
-    """Have SIGHUP reload. SIGTERM and SIGINT fill the list that is returned.
+    """Make SIGHUP reload. SIGTERM and SIGINT fill the list that is returned.
 
-    They come by a pipe, because Python runs handlers in the main thread alone, and a device may
-    keep that thread.
+    They come through a pipe, because Python runs handlers only in the main thread, and a device may
+    block that thread.
     """
     asked: list[int] = []
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -194,8 +194,8 @@ def _listener(path: str, sockets: list[int]) -> tuple[socket.socket, str | None]
 def _bind(path: str) -> socket.socket:
     """Listen at `path`.
 
-    A dead daemon's socket there is replaced. A live one's is refused. What is no socket is left
-    alone.
+    The socket of a dead daemon there is replaced, and that of a live one is refused. Anything that
+    is not a socket is left alone.
     """
     _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)

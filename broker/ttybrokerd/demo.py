@@ -1,7 +1,7 @@
 """`ttybroker demo`: the whole idea on a pty, in some seconds, with nothing left behind.
 
-A GPS receiver is played at the far end of a pty that the policy calls ttyS0. The program starts
-as root, forks the backend, becomes `nobody`, and is a client like any other from then on.
+A process plays a GPS receiver at the far end of a pty that the policy calls ttyS0. The program
+starts as root, forks the backend, becomes `nobody`, and is an ordinary client from then on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ USER = "nobody"
 
 
 def main() -> int:
-    """The demo. Exit status 0, or 1 without root."""
+    """Run the demo. Exit status 0, or 1 without root."""
     if os.geteuid() != 0:
         print("the demo starts a root backend: run it as root, or with sudo", file=sys.stderr)
         return 1
@@ -157,7 +157,7 @@ def _speak_nmea(master: int) -> None:
 
 
 def _next_fix(port: ttybroker.BrokeredSerial) -> str:
-    """The next whole sentence, decoded: NMEA 0183, GGA."""
+    """Return the next whole sentence, decoded: NMEA 0183, GGA."""
     while True:
         line = port.readline().decode("ascii", "replace").strip()
         body, _, checksum = line.removeprefix("$").partition("*")
@@ -197,7 +197,7 @@ def _wait_for(child: int) -> int:
 
 
 def _say_if_hidden() -> None:
-    """A clone in somebody's 0700 home is a normal case."""
+    """Say so if the clone is in a home with mode 0700, which is a normal case."""
     path = os.path.dirname(os.path.abspath(ttybroker.__file__))
     while path != "/":
         if not os.stat(path).st_mode & 0o001:

@@ -18,11 +18,11 @@ from ttybrokerd.root.linux import socket
 def start(
     policy: str | None = None, lock_dir: str = locks.DIRECTORY, listener: str = SOCKET
 ) -> str | None:
-    """Become the caller, for good; return the path of the daemon's socket, None where this
-    process has a backend.
+    """Become the caller, for good, and return the path of the daemon's socket.
 
-    policy, lock_dir: as of `init_backend`. listener: where a daemon would listen. Raises OSError,
-    PolicyError, or ValueError for a caller who is root; ends the process as `user.become`.
+    None if this process has a backend. policy, lock_dir: as for `init_backend`. listener: where a
+    daemon would listen. Raises OSError, PolicyError, or ValueError for a caller who is root; ends
+    the process as `user.become` does.
     """
     caller = user.whom(None)
     if _listens(listener, caller.uid):  # guard: ttyrun-asks-the-daemon
@@ -37,7 +37,8 @@ def start(
 def _listens(path: str, uid: int) -> bool:
     """Return whether a daemon, or systemd for it, listens there. It is tried as the user `uid`.
 
-    Where that cannot be told the answer is yes: there must be no second table beside the daemon's.
+    If that cannot be told, the answer is yes, because there must be no second table beside the
+    daemon's.
     """
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:

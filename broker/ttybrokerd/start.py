@@ -1,7 +1,7 @@
-"""From a policy to the plan in force: the one that is kept, or one that a child makes now.
+"""From a policy to the plan in force: one that is kept, or one that a child makes now.
 
-start:   plan fresh? ── yes ──> read it
-              └─ no ──> fork ──> child: prepare/ ── pipe ──> read that
+start:   plan fresh? -- yes --> read it
+              `- no --> fork --> child: prepare/ -- pipe --> read that
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ADVICE = "run `ttybrokerd --prepare` first"
 
 
 class NotPrepared(Exception):
-    """There is no plan to go on with; the text says why, and what to do."""
+    """There is no plan to use; the text says why, and what to do."""
 
 
 def plan_for(policy: str | None, directory: str, log: Log, *, keep: bool) -> Plan:
-    """The plan for this policy (None: the machine's), from `directory` if that has a fresh one.
+    """Return the plan for this policy (None: the machine's), from `directory` if that is fresh.
 
-    Else a child makes it, and keeps it there if it may and if `keep`. No thread may run. What is
-    wrong with a plan that is there and not used is logged. Raises OSError.
+    Otherwise a child makes a plan. If `keep` is set, the child keeps it there, if it may. No thread
+    may run. The log says why an existing plan is not used. Raises OSError.
     """
     path = fresh.policy_path(policy)
     try:
@@ -46,7 +46,7 @@ def plan_for(policy: str | None, directory: str, log: Log, *, keep: bool) -> Pla
 
 
 def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
-    """The plan that `ttybrokerd --prepare` has written since `old` was made.
+    """Return the plan that `ttybrokerd --prepare` has written since `old` was made.
 
     Raises NotPrepared.
     """
@@ -83,7 +83,7 @@ def _make(path: str, directory: str, keep: bool) -> Plan:
 
 
 def _prepare(path: str, directory: str, keep: bool, writing: int) -> NoReturn:
-    """The child: write the plan, or what is wrong."""
+    """Be the child: write the plan, or the mistakes."""
     gc.disable()  # a fifth of what the imports below take, in a process that ends
     try:
         from ttybrokerd.prepare.command import prepared

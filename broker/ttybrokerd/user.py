@@ -1,4 +1,4 @@
-"""Whom a program becomes that root started, or that is set-user-ID, and the step itself."""
+"""The user that a program becomes if root started it or it is set-user-ID, and the step itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class User(Value):
-    """A user as a process has it."""
+    """A user, as a process has it."""
 
     uid: int
     gid: int
@@ -24,8 +24,10 @@ class User(Value):
 
 
 def whom(user: str | int | None) -> User:
-    """Return the user of this name or uid; for None the real one of a set-user-ID program, with
-    the groups that it has. Raises ValueError if there is nobody to become."""
+    """Return the user of this name or uid; for None the real one of a set-user-ID program.
+
+    The latter has the groups of the process. Raises ValueError if there is no user to become.
+    """
     if user is None:
         if os.getuid() == 0:
             raise ValueError("started as root itself: say whom to become, init_backend(user=...)")
@@ -41,7 +43,7 @@ def whom(user: str | int | None) -> User:
 
 
 def become(user: User) -> None:
-    """Become this user for good; ends the process if privilege could be got back."""
+    """Become this user for good. Ends the process if root could be regained."""
     try:
         give_up_everything(user)
     except BaseException as error:

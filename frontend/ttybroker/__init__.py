@@ -51,7 +51,7 @@ if "ttybrokerd" not in sys.modules:  # the root side has no use for it; init_bac
 
 
 def __getattr__(name: str) -> object:
-    """A public name, from the module that defines it: PEP 562."""
+    """Load a public name from the module that defines it: PEP 562."""
     if name not in __all__:
         raise AttributeError(f"module 'ttybroker' has no attribute {name!r}")
     from ttybroker import errors, port, wire

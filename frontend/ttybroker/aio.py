@@ -1,10 +1,10 @@
 """The broker for asyncio programs: an open that does not block the loop while it waits.
 
-port = await ttybroker.aio.open_tty("ttyS0", baudrate=115200, wait=10)
-transport, protocol = await serial_asyncio_fast.connection_for_serial(loop, factory, port)
+    port = await ttybroker.aio.open_tty("ttyS0", baudrate=115200, wait=10)
+    transport, protocol = await serial_asyncio_fast.connection_for_serial(loop, factory, port)
 
 With yields="user" the port is lent to other programs of the user, and comes back. The transport
-stays, and what is written meanwhile goes out then.
+stays open. Bytes that are written meanwhile are sent afterwards.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ async def open_fd(
 ) -> int:
     """Lease a port as ttybroker.open_fd does, without blocking the loop.
 
-    Cancelling it withdraws the request: nothing stays leased.
+    Cancelling the coroutine withdraws the request, and nothing stays leased.
     """
     with client.connect(broker, label=label) as connection:
         return await _open(connection, port, wait)
 
 
 async def _open(connection: client.Client, port: str, wait: float | None, wanted: int = 0) -> int:
-    """As Client.open(). wanted: flags of ttybroker.wire."""
+    """Do as Client.open(). wanted: flags of ttybroker.wire."""
     loop = asyncio.get_running_loop()
     budget = client.RetryBudget(wait)
     while True:
@@ -112,10 +112,11 @@ def _set(answered: asyncio.Future[None]) -> None:
 
 
 class _LoopSerial(YieldingSerial):
-    """A port on which the loop hears what the broker says, whether anybody calls it or not.
+    """A port on which the loop hears the broker, whether or not anybody calls its methods.
 
-    Its descriptor keeps its number, and the loop would not notice that it is another one: epoll(7)
-    knows open file descriptions. So what the loop waits for is registered anew.
+    The port's descriptor keeps its number when it is lent and comes back. But epoll(7) knows open
+    file descriptions, so the loop would not notice that the number means another one. So whatever
+    the loop waits for is registered again.
     """
 
     _heard: client.Client | None = None
@@ -180,7 +181,7 @@ class _LoopSerial(YieldingSerial):
             selector.register(self.fd, known.events, known.data)
 
     def write(self, data: Any, /) -> int | None:
-        """As YieldingSerial.write(), but while the port is lent it keeps what is written.
+        """Do as YieldingSerial.write(), but keep the data while the port is lent.
 
         Raises PortLent beyond MOST_HELD bytes.
         """
@@ -193,7 +194,7 @@ class _LoopSerial(YieldingSerial):
         return len(data)
 
     def _write_held(self) -> None:
-        """Write what was kept, as the port takes it."""
+        """Write the data that was kept, as fast as the port takes it."""
         if self._held and self.is_open and not self._is_lent():
             del self._held[: super().write(bytes(self._held)) or 0]
             if self._held:

@@ -28,7 +28,7 @@ def warning(name: str, ending: wire.Ending) -> str:
 
 
 def encode_request(request: wire.Request, version: int = wire.VERSION) -> bytes:
-    """The datagram for `request`. What version 1 has no field for is left out."""
+    """Return the datagram for `request`. Fields that version 1 lacks are left out."""
     kind, body = _request(request, version)
     return wire.HEAD_FORM.pack(version, kind, 0) + body
 
@@ -63,10 +63,10 @@ def _request(request: wire.Request, version: int) -> tuple[int, bytes]:
 
 
 def decode_reply(data: bytes) -> wire.Reply:
-    """The reply in `data`, whose first byte is its version. Raises Malformed.
+    """Return the reply in `data`, whose first byte is its version. Raises Malformed.
 
-    `cause` of a REFUSED of version 1 is the whole line to show, the port's name included, and
-    so is `message` of a WAITING.
+    In version 1, the `cause` of a REFUSED and the `message` of a WAITING are whole lines to show,
+    which include the port's name.
     """
     version, kind, body = wire.read_head(data)
     decode = _DECODERS.get(kind)

@@ -15,7 +15,7 @@ _MOMENT = 0.2  # seconds in which a program that opens its port anew has it agai
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. Exit status: 0 done, 1 refused or failed, 2 usage; `run`: the program's."""
+    """Run the command. Exit status: 0 done, 1 refused or failed, 2 usage; `run`: the program's."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["run"]:
         from ttybroker.run import main as run
@@ -73,7 +73,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _not_a_name(options: argparse.Namespace) -> str:
-    """Return the line for the first port that is none by its name, "" if there is none."""
+    """Return an error line for the first of the ports that is not a port's name; "" if all are."""
     from ttybroker.wire import valid_name
 
     named = getattr(options, "port", None)
@@ -165,7 +165,7 @@ def _list(options: argparse.Namespace) -> int:
 def _look(
     broker: Client, names: tuple[str, ...], details: bool
 ) -> tuple[list[PortInfo], dict[str, Line] | None]:
-    """The ports, and with `details` their lines by name. Bytes a second need two looks."""
+    """Return the ports, and with `details` their lines by name. Bytes a second need two looks."""
     if not details:
         return broker.ports(names), None
     import time
@@ -199,7 +199,7 @@ def _warn_of_probes(ports: list[PortInfo]) -> None:
 
 
 def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
-    """Who has these ports open; broker: its pid."""
+    """Print who has these ports open; broker: its pid."""
     import os
 
     from ttybroker import listing
@@ -247,8 +247,10 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _now(broker: Client, name: str, before: Holder | None) -> str:
-    """Whose the port is a moment after it was taken back: a program may have asked again.
-    before: who had it until then."""
+    """Say who has the port a moment after it was taken back: a program may have asked again.
+
+    before: its holder until then.
+    """
     import time
 
     from ttybroker.holding import holding
@@ -271,7 +273,7 @@ def _user_of(holder: Holder | None) -> str:
 
 
 def _holder(broker: Client, name: str) -> Holder | None:
-    """Who has the port, as far as the caller may know."""
+    """Return who has the port, as far as the caller may know."""
     ports = broker.ports((name,))
     return ports[0].holder if ports else None
 
@@ -355,7 +357,7 @@ def _check_broker(json: bool) -> int:
 
 
 def _user(name: str) -> tuple[int, tuple[int, ...]]:
-    """uid and groups of a user, by name or number. Exits with 2 if there is none."""
+    """Return uid and groups of a user, by name or number. Exits with 2 if there is none."""
     import os
     import pwd
 
@@ -380,8 +382,11 @@ def _demo(_options: argparse.Namespace) -> int:
 
 
 def _fill_standard() -> None:
-    """Open /dev/null where standard input, output or error is closed: what is opened next, a port
-    for one, would be taken for it."""
+    """Open /dev/null in place of each closed standard descriptor.
+
+    Otherwise the next file to be opened, such as a port, would become standard input, output or
+    error.
+    """
     import os
 
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
@@ -398,7 +403,7 @@ def _say(line: str) -> None:
 
 
 def _line(error: OSError) -> str:
-    """What a failed call says, with the file that it is about."""
+    """Return the text for a failed system call, with the file that it is about."""
     from ttybroker.errors import BrokerError
 
     if isinstance(error, BrokerError) or error.strerror is None:
@@ -407,7 +412,7 @@ def _line(error: OSError) -> str:
 
 
 def _forget_output() -> None:
-    """Let the interpreter flush at its end what cannot be written, without a word of it."""
+    """Keep the interpreter from complaining at its end about output that it cannot write."""
     import os
 
     try:

@@ -59,15 +59,15 @@ _pair_lock = allocate_lock()
 
 
 class BrokenOff(BrokerUnavailable):
-    """The broker ended before it answered. What it may have granted ended with it."""
+    """The broker ended before it answered. A lease that it may have granted ended with it."""
 
 
 class OldBroker(BrokenOff):
-    """The broker speaks version 1 alone. It ended the connection and did nothing."""
+    """The broker speaks only version 1. It ended the connection and did nothing."""
 
 
 class RetryBudget:
-    """How often a request that broke off is asked again."""
+    """How often an interrupted request is repeated."""
 
     def __init__(self, wait: float | None) -> None:
         self._end = time.monotonic() + wait if wait else None
@@ -81,7 +81,7 @@ class RetryBudget:
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
     def another(self) -> bool:
-        """Whether it may be asked once more."""
+        """Return whether the request may be repeated once more."""
         self._tries += 1
         return self._tries <= TRIES if self._end is None else time.monotonic() < self._end
 
@@ -89,8 +89,8 @@ class RetryBudget:
 class Client:
     """A connection to the broker.
 
-    It is for one thread at a time: make one for each. If it was made by the path of the broker's
-    socket, it connects again when the broker is started again.
+    Only one thread at a time may use it, so make one for each thread. If it was made from the path
+    of the broker's socket, it connects again when the broker is restarted.
     """
 
     def __init__(self, sock: socket.socket, path: str | None = None, label: str = "") -> None:
@@ -115,15 +115,15 @@ class Client:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """End the connection. This withdraws a request that is under way."""
+        """End the connection. This withdraws a request that is in progress."""
         self._sock.close()
 
     def take_socket(self) -> socket.socket:
-        """Return the socket itself. The caller closes it from now on."""
+        """Return the socket itself, which the caller must close."""
         return self._sock
 
     def time_left(self) -> float:
-        """Return the seconds after which it gives up on the answer to the request under way."""
+        """Return in how many seconds the client gives up waiting for the current answer."""
         return max(self._end - time.monotonic(), 0.0)
 
     def open(
@@ -137,12 +137,14 @@ class Client:
     ) -> int:
         """Return an open descriptor of the port `name`: non-blocking, close-on-exec, the caller's.
 
-        wait: seconds to queue for a busy port; None: do not queue. pid: the process on whose
-        behalf, one of the caller's own; 0: the caller. The lock file names it. flags: READ and
-        others of ttybroker.wire. session: 16 bytes, those of an earlier open to join.
+        wait: seconds to queue for a busy port; None: do not queue. pid: the process on whose behalf
+        this asks, which must belong to the caller; 0: the caller itself. The lock file names it.
+        flags: READ and others of ttybroker.wire. session: 16 bytes, those of an earlier open to
+        join.
 
-        An older broker may not know all of these. `tell_why` then says which. `self.session` is the
-        session afterwards. Raises BrokerError; ValueError for a pid or a wait that cannot be.
+        An older broker may not support all of these. Then `tell_why` says which are lost.
+        `self.session` is the session afterwards. Raises BrokerError; ValueError for an invalid pid
+        or wait.
         """
 
         def ask(left: float | None) -> int:
@@ -161,10 +163,10 @@ class Client:
         session: bytes = wire.NO_SESSION,
         tell: Callable[[wire.Waiting], None] | None = None,
     ) -> None:
-        """The first half of `open`: ask, and do not wait for the answer.
+        """Send the request of `open`, and do not wait for the answer.
 
-        tell: called from the second half each time that the reason for the wait has changed,
-        instead of `tell_why`. An older broker tells of a slow device alone.
+        tell: `take_answer` calls it each time that the reason for the wait has changed, instead of
+        `tell_why`. An older broker reports only a slow device.
         """
         if not 0 <= pid <= MAX_PID:
             raise ValueError(f"pid must be that of a process or 0, not {pid}")
@@ -179,15 +181,15 @@ class Client:
         self._send(request, milliseconds / 1000 + DEVICE_LIMIT)
 
     def take_descriptor(self) -> int:
-        """The second half of `open`: wait for the answer and take the descriptor."""
+        """Wait for the answer to `ask_open`, and take the descriptor."""
         while (descriptor := self.take_answer()) is None:
             pass
         return descriptor
 
     def take_answer(self) -> int | None:
-        """Take the next message of the second half of `open`.
+        """Take the next message after `ask_open`.
 
-        Returns None if it was only the reason for a delay, which was told.
+        Returns None if the message only gave the reason for a delay. That has been reported.
         """
         return self._granted(*self._receive())
 
@@ -208,10 +210,11 @@ class Client:
         return None
 
     def news(self) -> wire.Lent | wire.Ending | int | None:
-        """Return the next message about the port that this connection has with YIELD_USER or
-        YIELD_ALL: Lent if somebody asks for it, Ending if its lease ends soon, a descriptor, which
-        the caller owns, if it is back. None if it was only the reason for a delay. Raises
-        BrokerError if the port does not come back.
+        """Return the next message about the port that this connection lends (YIELD_USER or _ALL).
+
+        It is Lent if somebody asks for the port, Ending if its lease ends soon, or a descriptor if
+        the port is back. The caller owns the descriptor. It is None if the message only gave the
+        reason for a delay. Raises BrokerError if the port does not come back.
         """
         reply, descriptor = self._receive()
         if isinstance(reply, wire.Lent | wire.Ending) and descriptor is None:
@@ -219,10 +222,11 @@ class Client:
         return self._granted(reply, descriptor)
 
     def ports(self, names: tuple[str, ...] = (), *, details: bool = False) -> list[wire.PortInfo]:
-        """Return what the caller may use; for root and the policy's admins every port.
+        """Return the ports that the caller may use; for root and the policy's admins every port.
 
-        names: only these, in the order of the whole list; none: all. details: with the facts of the
-        lines that the caller has, or of all for root and admins. Raises BrokerError.
+        names: only these, in the order of the whole list; none: all. details: with the facts about
+        lines that the caller has leased; root and admins get those of all leased lines. Raises
+        BrokerError.
         """
         for name in names:
             _checked(name)
@@ -236,9 +240,12 @@ class Client:
         again: float | None = None,
         reader: int | None = None,
     ) -> Iterator[list[wire.PortInfo]]:
-        """Yield the same as `ports`, now and each time that something of it has changed, without
-        an end; the last one once more after `again` seconds without news, and when nobody reads
-        from the pipe or terminal `reader` any more. Raises BrokerError."""
+        """Yield what `ports` returns, now and each time that something in it has changed.
+
+        This does not end by itself. After `again` seconds without news, and when nobody reads from
+        the pipe or terminal `reader` any more, it yields the last list once more. Raises
+        BrokerError.
+        """
         for name in names:
             _checked(name)
         flags = wire.WATCH | (wire.DETAILS if details else 0)
@@ -256,7 +263,7 @@ class Client:
                     time.sleep(pause)
 
     def _updates(self, again: float | None, reader: int | None) -> Iterator[list[wire.PortInfo]]:
-        """Each answer to a list that is watched, and the last one again as `watch` says."""
+        """Yield each answer to a watched list, and the last one again as `watch` says."""
         poll, ports = select.poll(), self._update()
         poll.register(self._sock, select.POLLIN)
         if reader is not None:
@@ -269,7 +276,7 @@ class Client:
                 ports = self._update()
 
     def _update(self) -> list[wire.PortInfo]:
-        """One answer, in all its messages."""
+        """Return one answer, with all of its messages."""
         found: list[wire.PortInfo] = []
         while True:
             reply, descriptor = self._receive()
@@ -282,7 +289,7 @@ class Client:
                 return found
 
     def _check_version(self, option: str) -> None:
-        """Raise BrokerError if the broker is too old for what an option of ours needs."""
+        """Raise BrokerError if the broker is too old for an option that the caller uses."""
         if self._version == 1:
             what = f"this broker is an older one, without {option}"
             raise BrokerError(errno.EOPNOTSUPP, what)
@@ -303,11 +310,11 @@ class Client:
     def revoke(self, name: str, hold: float = 0) -> int:
         """Take the port back from its holder, and return when it is free.
 
-        hold: keep the holder's user from it for so many seconds from now on. Returns how many
-        waiting requests of the holder's user were withdrawn with it.
+        hold: keep the holder's user from the port for that many seconds. Returns how many waiting
+        requests of the holder's user were withdrawn with it.
 
-        Raises BrokerError, also if the broker ends meanwhile. It is not asked again then: that
-        might hit the next holder.
+        Raises BrokerError, also if the broker ends meanwhile. The request is not repeated then,
+        because it might hit the next holder.
         """
         request = wire.Revoke(_checked(name), _milliseconds(hold))
         try:
@@ -329,9 +336,9 @@ class Client:
     def check(
         self, name: str, *, uid: int | None = None, groups: tuple[int, ...] = ()
     ) -> wire.Verdict:
-        """Return what the policy says of `name` for the caller.
+        """Return what the policy says about `name` for the caller.
 
-        Root and admins may ask for a user with this uid and these groups. Raises BrokerError.
+        Root and admins may ask about a user with this uid and these groups. Raises BrokerError.
         """
         if len(groups) > wire.MAX_GROUPS:
             what = f"{name}: the user is in more than {wire.MAX_GROUPS} groups; ask as that user"
@@ -347,9 +354,9 @@ class Client:
         return self._until_answered(ask)
 
     def status(self) -> tuple[int, wire.Running]:
-        """Return the broker's pid, and what it says of itself.
+        """Return the broker's pid, and what it says about itself.
 
-        The pid is by the kernel's word (SCM_CREDENTIALS, unix(7)); 0 if the broker is in a pid
+        The pid comes from the kernel (SCM_CREDENTIALS, unix(7)). It is 0 if the broker is in a pid
         namespace that cannot be seen from here. Raises BrokerError.
         """
         return self._until_answered(lambda _: self._status())
@@ -364,17 +371,17 @@ class Client:
         return pid, reply
 
     def _have_signed(self, wanted: bool) -> None:
-        """Have the kernel put the sender's credentials beside each message, or stop that."""
+        """Ask the kernel to put the sender's credentials beside each message, or stop that."""
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, wanted)
         except OSError as error:
             raise _unavailable(error) from None
 
     def come_back(self, budget: RetryBudget) -> Iterator[float]:
-        """Connect to the broker that follows the one that has ended.
+        """Connect to the next broker after this one has ended.
 
-        Yields the seconds to wait between tries. Raises BrokerUnavailable when none comes, or when
-        there were enough tries.
+        Yields the seconds to wait between tries. Raises BrokerUnavailable if none starts, or after
+        enough tries.
         """
         if self._path is None or not budget.another():
             raise BrokerUnavailable(errno.ECONNREFUSED, _WENT_AWAY)
@@ -402,7 +409,7 @@ class Client:
                 wait = budget.left()
 
     def connection(self, label: str = "") -> Client:
-        """A further connection, from a backend of init_backend()."""
+        """Return a further connection, from a backend of init_backend()."""
         self._send(wire.Connect())
         descriptor = self.take_descriptor()
         try:
@@ -412,7 +419,7 @@ class Client:
             raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
 
     def _say_lost(self, request: wire.Open) -> None:
-        """Say, once for each broker, what it does not know of what the caller wants."""
+        """Say, once for each broker, which of the caller's wishes it does not support."""
         path = self._path or ""
         said = _old.get(path, set())
         lost = _lost(request) - said
@@ -422,7 +429,7 @@ class Client:
             tell_why(f"{request.name}: the broker at {path} is an older one, without {what}")
 
     def _send(self, request: wire.Request, limit: float | None = None) -> None:
-        """Ask, and give the answer `limit` seconds, else ANSWER_LIMIT."""
+        """Send a request, and allow the answer `limit` seconds, or ANSWER_LIMIT."""
         self._name = getattr(request, "name", "")
         self._end = time.monotonic() + (ANSWER_LIMIT if limit is None else limit)
         data = asking.encode_request(request, self._version)
@@ -434,7 +441,7 @@ class Client:
             raise _unavailable(error) from None
 
     def _answer(self, request: wire.Request, limit: float | None = None) -> wire.Reply:
-        """Ask, and return the reply, which has no descriptor beside it."""
+        """Send a request, and return the reply, which has no descriptor beside it."""
         self._send(request, limit)
         reply, descriptor = self._receive()
         if descriptor is not None:
@@ -465,7 +472,7 @@ class Client:
             raise
 
     def _take(self, room: int) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
-        """The next datagram, what is beside it, and the flags of recvmsg(2)."""
+        """Return the next datagram, its control messages, and the flags of recvmsg(2)."""
         try:
             self._wait()
             try:
@@ -482,8 +489,8 @@ class Client:
     def _wait(self) -> None:
         """Wait until there is something to read.
 
-        Raises BrokerUnavailable when the broker has had its time. The connection is closed then,
-        because a late answer is none to the next question.
+        Raises BrokerUnavailable when the broker's time is over. The connection is closed then,
+        because a late answer must not be taken for the answer to the next request.
         """
         if self._sock.fileno() < 0:  # closed: recvmsg(2) says so
             return
@@ -495,9 +502,9 @@ class Client:
                 raise _silent(self._path)
 
     def _read(self, data: bytes, flags: int) -> wire.Reply:
-        """Return the reply in a datagram, with nothing in it that a terminal would obey.
+        """Return the reply in a datagram, masked so that a terminal obeys nothing in it.
 
-        Raises a refusal.
+        Raises the error if the reply is a refusal.
         """
         if not data:
             _old.pop(self._path or "", None)  # the next daemon may be a newer one
@@ -531,7 +538,7 @@ class Client:
 
 
 def _warn(message: str) -> None:
-    """By logging, which is loaded when it is needed."""
+    """Warn by logging, which is loaded only here."""
     import logging
 
     logging.getLogger("ttybroker").warning(message)
@@ -543,14 +550,14 @@ tell_why: Callable[[str], None] = _warn  # gets the reason when a port takes lon
 def connect(broker: Broker = None, *, label: str = "") -> Client:
     """Connect to the broker.
 
-    `broker` is a path, or a connected socket that stays the caller's. If it is None, the broker is
-    the backend of init_backend(), else the one at $TTYBROKER_SOCKET, else the one at
-    /run/ttybroker/socket.
+    `broker` is a path, or a connected socket, which the caller keeps. If it is None, the broker is
+    the backend of init_backend(). Without a backend it is the one at $TTYBROKER_SOCKET, and
+    otherwise the one at /run/ttybroker/socket.
 
-    `label` says for whom its ports are opened, in at most 80 printable characters. Others see it
-    beside the holder; nobody checks it.
+    `label` says for whom the ports are opened, in at most 80 printable characters. Others see it
+    beside the holder. Nobody checks it.
 
-    Raises BrokerUnavailable; ValueError for a label that cannot be.
+    Raises BrokerUnavailable; ValueError for an invalid label.
     """
     if not asking.valid_label(label):
         raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
@@ -584,7 +591,7 @@ def _dial(path: str) -> socket.socket:
 
 
 def adopt_pair(pair: int) -> None:
-    """From now on this process's broker is the backend at the other end of this socket."""
+    """Make the backend at the other end of this socket the broker of this process."""
     global _pair, _pair_pid
     _pair, _pair_pid = Client(socket.socket(fileno=pair)), os.getpid()
 
@@ -592,7 +599,8 @@ def adopt_pair(pair: int) -> None:
 def connection_for_child() -> socket.socket:
     """Return a connection to the backend of init_backend(), for a process to be forked.
 
-    Pass it as `broker=` there. To the broker a connection is one process, the first to use it.
+    Pass it as `broker=` in the child. The broker serves only one process on a connection, the first
+    that uses it.
 
     Raises BrokerUnavailable without a backend.
     """
@@ -607,7 +615,8 @@ def connection_for_child() -> socket.socket:
 def _further_connection(pair: Client, label: str = "") -> Client:
     """Return a connection for one request.
 
-    Each request has its own, so a thread that waits for a port keeps no other thread from asking.
+    Each request has its own connection, so a thread that waits for a port does not keep other
+    threads from asking.
     """
     if os.getpid() != _pair_pid:
         what = f"the backend belongs to process {_pair_pid}, not to its forked child; use a daemon"
@@ -635,7 +644,7 @@ def _milliseconds(wait: float | None) -> int:
 def _credentials() -> list[tuple[int, int, bytes]]:
     """Return the credentials to send, for a set-user-ID or set-group-ID program.
 
-    The broker knows the effective ids (SO_PEERCRED). Unasked, the kernel would put the real ones
+    The broker knows the effective ids (SO_PEERCRED). By default the kernel would put the real ones
     beside a message.
     """
     uid, gid = os.geteuid(), os.getegid()
@@ -657,7 +666,7 @@ def _unexpected(reply: wire.Reply) -> BrokerError:
 
 
 def _lost(request: wire.Open) -> set[str]:
-    """What the request wants that version 1 has no field for."""
+    """Return what the request wants that version 1 has no field for."""
     lost = set()
     if request.session != wire.NO_SESSION:
         lost.add("joining a session")
@@ -671,9 +680,9 @@ def _lost(request: wire.Open) -> set[str]:
 
 
 def _mask(value: object) -> object:
-    """Replace what is not printable in every text of a message, in place.
+    """Replace unprintable characters in every text of a message, in place.
 
-    A program names itself, and a socket may be anybody's. Returns the masked text of a text.
+    A program names itself, and anybody may listen at a socket. For a text, return the masked text.
     """
     if isinstance(value, str):
         return value if value.isprintable() else printable(value)

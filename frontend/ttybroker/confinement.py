@@ -1,8 +1,8 @@
-"""`ttybroker check --broker`: what keeps the running broker in bounds, seen from outside.
+"""`ttybroker check --broker`: how the running broker is confined, seen from outside.
 
-/proc tells most of it, for every thread: proc_pid_status(5), proc_pid_limits(5). The process is the
+/proc shows most of it, for every thread: proc_pid_status(5), proc_pid_limits(5). The process is the
 one that the kernel names as the sender of the answer. Landlock and the dumpable flag are not in
-/proc. They are the broker's own word.
+/proc. For these we rely on what the broker says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 
 
 class Fact:
-    """One thing that is promised of the broker: what was found, and whether that keeps it."""
+    """One thing that is promised about the broker: what was found, and whether it is kept."""
 
     __slots__ = ("found", "name", "promised")
 
@@ -33,12 +33,12 @@ class Fact:
 
     @property
     def kept(self) -> bool:
-        """Whether it is as promised."""
+        """Return whether it is as promised."""
         return self.found == self.promised
 
 
 def inspect(broker: client.Broker = None) -> tuple[int, list[Fact]]:
-    """The broker's pid and what is in force there.
+    """Return the broker's pid, and what is in force there.
 
     Raises BrokerError; BrokerUnavailable if its process cannot be seen from here.
     """

@@ -1,7 +1,7 @@
-"""Which processes have a descriptor of a device, from /proc.
+"""Find the processes that have a device open, in /proc.
 
-The broker may not look into other processes. Root may, and a user into his own: proc_pid_fd(5). So
-the client does this. A pid is as in this process's /proc.
+The broker may not look into other processes. Root may look into all, and a user into their own:
+proc_pid_fd(5). So the client does this. Pids are those of this process's /proc.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Copy(Value):
 
 
 def copies(device: str) -> list[Copy]:
-    """Return each process that has a descriptor of the device that is seen from here.
+    """Return each visible process that has a descriptor of the device.
 
     Raises OSError if there is no such device.
     """
@@ -50,7 +50,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _descriptors(pid: str, wanted: tuple[int, int]) -> tuple[int, ...]:
-    """Of each thread: one may have a table of its own, and the first may have ended."""
+    """Return those of each thread: one may have its own table, and the first may have ended."""
     found: set[int] = set()
     for thread in _listed(f"/proc/{pid}/task"):
         directory = f"/proc/{pid}/task/{thread}/fd"
@@ -65,8 +65,10 @@ def _descriptors(pid: str, wanted: tuple[int, int]) -> tuple[int, ...]:
 
 
 def _terminal(pid: str) -> int:
-    """The device number of the terminal that /dev/tty means in this process: proc_pid_stat(5),
-    tty_nr; 0 if it has none."""
+    """Return the device number of the terminal that /dev/tty means in this process.
+
+    0 if it has none. proc_pid_stat(5), tty_nr.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             number = int(file.read().rpartition(b")")[2].split()[4])
@@ -76,7 +78,7 @@ def _terminal(pid: str) -> int:
 
 
 def _who(pid: str) -> tuple[int, str]:
-    """Effective uid and printable name of a process."""
+    """Return effective uid and printable name of a process."""
     with open(f"/proc/{pid}/comm", errors="replace") as file:
         program = file.read().rstrip("\n")
     with open(f"/proc/{pid}/status", "rb") as file:

@@ -1,8 +1,8 @@
-"""What a refusal looks like on the user side: one class a cause, `errno` always set.
+"""Refusals on the user side: one class for each cause, and `errno` is always set.
 
-Every class is a `serial.SerialException` and so an OSError. Code that was written for pyserial goes
-on to work. Code that was written for the broker can tell the causes apart. Where pyserial is not
-there, it is an OSError only.
+Every class is a `serial.SerialException` and so an OSError. Code that was written for pyserial
+still works. Code that was written for the broker can tell the causes apart. Without pyserial, the
+classes are only OSErrors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BrokerError(SerialException):
     """The broker refused, or could not be reached.
 
     `errno` is an errno(3) number. `str()` and `message` name the port, the cause and the next step.
-    `strerror` is what the broker said. It has no user's name.
+    `strerror` is the line of the broker, which has no user's name.
     """
 
     def __init__(self, number: int, message: str, holder: Holder | None = None) -> None:
@@ -47,9 +47,9 @@ class BrokerError(SerialException):
 
     @property
     def holder(self) -> Holder | None:
-        """Who has the port, as far as that is known and the caller may know it.
+        """Return who has the port, as far as that is known and the caller may know it.
 
-        The user's name is looked up when this is read, and getpwuid(3) may take its time.
+        The user's name is looked up at each read, which may take as long as getpwuid(3).
         """
         from ttybroker.users import named  # here, for most programs never ask
 
@@ -57,7 +57,7 @@ class BrokerError(SerialException):
 
     @property
     def message(self) -> str:
-        """The port, the cause, the holder and the next step, for people."""
+        """Return the port, the cause, the holder and the next step, for people."""
         told = self._refused
         holder = None if told is None else self.holder
         if told is None or holder is None:
@@ -66,7 +66,7 @@ class BrokerError(SerialException):
 
     @property
     def advice(self) -> str:
-        """What the broker says to do next, for people; "" if it said nothing of that."""
+        """Return what the broker says to do next, for people; "" if it says nothing."""
         return "" if self._refused is None else self._refused.advice
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class NotPermitted(BrokerError):
 
 
 class PortBusy(BrokerError):
-    """EBUSY: somebody has the port; `holder` says who, as far as is known."""
+    """EBUSY: somebody has the port; `holder` says who, as far as that is known."""
 
 
 class DeviceGone(BrokerError):
@@ -102,11 +102,11 @@ class PortLent(BrokerError):
 
 
 class BrokerUnavailable(BrokerError):
-    """ECONNREFUSED: no broker there, or it went away."""
+    """ECONNREFUSED: there is no broker, or it went away."""
 
 
 class ProtocolError(BrokerError):
-    """EPROTO: what came over the socket is not the broker's protocol."""
+    """EPROTO: the peer does not speak the broker's protocol."""
 
 
 BY_ERRNO: dict[int, type[BrokerError]] = {

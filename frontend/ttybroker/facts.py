@@ -1,6 +1,6 @@
-"""What a leased port's line is like, in words: speed, frame, flow control, lines, errors.
+"""The state of a leased port's line, in words: speed, frame, flow control, lines, errors.
 
-The broker sends numbers as the kernel has them: docs/protocol.md, "facts".
+The broker sends the kernel's numbers: docs/protocol.md, "facts".
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class Line:
     """A port's line at one look.
 
-    `before` is the facts of an earlier look, if there was one, `since` the seconds from then.
+    `before` has the facts of an earlier look, if there was one. `since` is the seconds from then
+    on.
     """
 
     def __init__(self, facts: Facts, before: Facts | None = None, since: float = 0) -> None:
@@ -45,7 +46,7 @@ class Line:
         self._since = since
 
     def words(self) -> str:
-        """All that is known, in a line for people; "" if nothing is."""
+        """Return all that is known, in one line for people; "" if nothing is."""
         parts = []
         if wire.SPEED in self._facts:
             parts.append(f"{self._facts[wire.SPEED]} {self.frame()}, {self.flow()}")
@@ -60,7 +61,7 @@ class Line:
         return "; ".join(parts)
 
     def record(self) -> dict[str, object] | None:
-        """The same for programs; what is not known is null."""
+        """Return the same for programs; an unknown value is null."""
         if not self._facts:
             return None
         rates = self.rates()
@@ -78,7 +79,7 @@ class Line:
         }
 
     def frame(self) -> str:
-        """Data bits, parity and stop bits, as in "8N1"."""
+        """Return data bits, parity and stop bits, as in "8N1"."""
         cflag = self._facts.get(wire.CFLAG, 0)
         parity = "N"
         if cflag & termios.PARENB:
@@ -88,26 +89,26 @@ class Line:
         return f"{_BITS[cflag & termios.CSIZE]}{parity}{stop}"
 
     def flow(self) -> str:
-        """Flow control, in the words of tio."""
+        """Return the flow control, in the words of tio."""
         hard = self._facts.get(wire.CFLAG, 0) & _CRTSCTS
         soft = self._facts.get(wire.IFLAG, 0) & (termios.IXON | termios.IXOFF)
         words = [word for word, is_on in (("hard", hard), ("soft", soft)) if is_on]
         return f"{' and '.join(words) or 'no'} flow control"
 
     def lines(self) -> dict[str, bool] | None:
-        """Which modem lines are on."""
+        """Return the modem lines that are on."""
         bits = self._facts.get(wire.LINES)
         return None if bits is None else {name: bool(bits & bit) for name, bit in _LINES.items()}
 
     def rates(self) -> tuple[float, float] | None:
-        """Bytes received and sent a second since the earlier look."""
+        """Return bytes received and sent a second since the earlier look."""
         received, sent = self._new(wire.RECEIVED), self._new(wire.SENT)
         if received is None or sent is None or self._since <= 0:
             return None
         return received / self._since, sent / self._since
 
     def errors(self) -> dict[str, int] | None:
-        """How many of each kind the driver has counted since it began."""
+        """Return the number of each kind that the driver has counted since it started."""
         if not all(fact in self._facts for fact in _ERRORS.values()):
             return None
         return {name: self._facts[fact] for name, fact in _ERRORS.items()}
@@ -117,7 +118,7 @@ class Line:
         return f"{count} {name}{f' ({new} new)' if new else ''}"
 
     def _new(self, fact: int) -> int | None:
-        """How many more since the earlier look."""
+        """Return how many were added since the earlier look."""
         if self._before is None or fact not in self._facts or fact not in self._before:
             return None
         return (self._facts[fact] - self._before[fact]) % _WRAP

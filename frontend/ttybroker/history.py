@@ -25,11 +25,11 @@ _EVENTS = ("grant", "adopt", "revoke", "release")
 
 
 class NoJournal(Exception):
-    """It cannot be read; the text says why."""
+    """The journal cannot be read; the text says why."""
 
 
 class Lease:
-    """Who had a port. `began` and `ended` are in seconds of the epoch, None: not known."""
+    """Who had a port. `began` and `ended` are in seconds of the epoch; None: not known."""
 
     def __init__(self, record: Record, began: float | None) -> None:
         self.port, self.device = record.text("PORT"), record.text("DEVICE")
@@ -41,7 +41,7 @@ class Lease:
         self.by = ""
 
     def fields(self) -> dict[str, object]:
-        """What a program gets of it."""
+        """Return the fields for a program."""
         return {
             "port": self.port,
             "device": self.device or None,
@@ -57,7 +57,7 @@ class Lease:
         }
 
     def row(self) -> tuple[str, ...]:
-        """The cells of its row."""
+        """Return the cells of its row in the table."""
         user = "?" if self.uid is None else name_of(self.uid) or f"uid {self.uid}"
         program = f"{self.program} ({self.pid})" if self.pid else self.program
         label = f" for {self.label!r}" if self.label else ""
@@ -77,9 +77,10 @@ class Record:
 
     @property
     def at(self) -> float:
-        """When it was written, in seconds of the epoch. Raises ValueError if it says no moment.
+        """Return when it was written, in seconds of the epoch. Raises ValueError without a moment.
 
-        It is 64 bits of microseconds: systemd.journal-fields(7). "nan" and the like have no date.
+        The field has 64 bits of microseconds: systemd.journal-fields(7). "nan" and the like are not
+        moments.
         """
         microseconds = int(str(self._fields.get("__REALTIME_TIMESTAMP")))
         if not 0 <= microseconds < 1 << 64:
@@ -87,7 +88,7 @@ class Record:
         return microseconds / 1e6
 
     def text(self, name: str) -> str:
-        """A value as it was before the daemon escaped it; "" if there is none."""
+        """Return a value as it was before the daemon escaped it; "" if there is none."""
         value = self._fields.get(f"TTYBROKER_{name}")
         if not isinstance(value, str):
             return ""
@@ -97,15 +98,17 @@ class Record:
             return value
 
     def number(self, name: str) -> int | None:
-        """A value that is a number; None if there is none."""
+        """Return a value that is a number; None if there is none."""
         value = self.text(name)
         number = value.isdecimal() and value.isascii() and len(value) <= 10  # 32 bits
         return int(value) if number else None
 
 
 def read(port: str) -> list[Lease]:
-    """Return the leases of the port, the oldest first. `port` is the name that was asked for, or
-    that of the device. Raises NoJournal."""
+    """Return the leases of the port, the oldest first. Raises NoJournal.
+
+    `port` is the name that the request had, or the name of the device.
+    """
     ours = [*_OURS, *(f"TTYBROKER_EVENT={event}" for event in _EVENTS)]
     wanted = [*ours, f"TTYBROKER_PORT={port}", "+", *ours, f"TTYBROKER_DEVICE=/dev/{port}"]
     lines, _ = _journalctl("--output=json", "--all", *wanted)
@@ -118,7 +121,7 @@ def read(port: str) -> list[Lease]:
 
 
 def _journalctl(*words: str) -> tuple[list[str], str]:
-    """Return what it prints, and what it says besides. Raises NoJournal."""
+    """Return the output of journalctl(1), and its messages. Raises NoJournal."""
     try:
         done = subprocess.run(
             ["journalctl", "--no-pager", *words],
@@ -136,8 +139,10 @@ def _journalctl(*words: str) -> tuple[list[str], str]:
 
 
 def leases(lines: Iterable[str]) -> list[Lease]:
-    """Make leases of records. If the first record of a lease is not its grant, because the journal
-    does not go back so far, nobody knows when it began."""
+    """Make leases of records.
+
+    The journal may begin after the grant of a lease. Then the beginning of that lease is unknown.
+    """
     found: list[Lease] = []
     held: dict[str, Lease] = {}  # by device
     for line in lines:
@@ -176,7 +181,7 @@ def show_json(found: list[Lease]) -> None:
 
 
 def hint(port: str) -> str:
-    """Return what to do for somebody who may not read the whole journal, or has none."""
+    """Return the next step for somebody who may not read the whole journal, or has none."""
     if which("journalctl") is None:
         return "; without systemd the records are on ttybrokerd's standard error"
     if os.geteuid() == 0:

@@ -1,8 +1,8 @@
-"""Landlock: a process gives up the file system but for what it names. landlock(7).
+"""Landlock: a process gives up the file system, except for what it names. landlock(7).
 
-Best effort by design, as the kernel's own documentation asks: what this kernel's ABI does not
-know is left out, and the level that was reached is returned. Thin calls by ctypes; the numbers
-are the same on every architecture. Both halves use it, each with rules of its own.
+Best effort by design, as the kernel's own documentation asks: what this kernel's ABI does not know
+is left out, and the level that was reached is returned. Thin calls by ctypes; the numbers are the
+same on every architecture. Both halves use it, each with its own rules.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def abi() -> int:
-    """The kernel's Landlock ABI version; 0 where it has none, or was booted without."""
+    """Return the kernel's Landlock ABI version; 0 if it has none, or was booted without it."""
     try:
         return _call(_CREATE_RULESET, None, 0, _VERSION)
     except OSError as error:
@@ -66,9 +66,9 @@ def abi() -> int:
 
 
 class Ruleset:
-    """What is to be enforced: the ABI level that is reached, and the kernel's descriptor.
+    """Rules that are not yet in force: the ABI level and the kernel's descriptor.
 
-    0 and -1 where the kernel has no Landlock.
+    They are 0 and -1 where the kernel has no Landlock.
     """
 
     __slots__ = ("descriptor", "level")
@@ -79,9 +79,9 @@ class Ruleset:
 
 
 def ruleset(allowed: Mapping[str, int]) -> Ruleset:
-    """Make rules for giving up the file system but for `allowed`: they are not yet in force.
+    """Make rules for giving up the file system except `allowed`.
 
-    `allowed` maps a path to the accesses to all that is beneath it. TCP, abstract sockets, and
+    `allowed` maps a path to the accesses to everything beneath it. TCP, abstract sockets, and
     signals to processes that are not confined with this one are given up too. Paths that do not
     exist are passed over. Raises OSError.
     """
@@ -105,10 +105,9 @@ def ruleset(allowed: Mapping[str, int]) -> Ruleset:
 
 
 def enforce(rules: Ruleset) -> None:
-    """Have them in force, for this thread and what it starts, for good.
+    """Put the rules in force, for this thread and what it starts, for good. Close the descriptor.
 
-    Sets no_new_privs. Descriptors that are open stay what they are. Closes that of the rules.
-    Raises OSError.
+    Sets no_new_privs. Descriptors that are open stay as they are. Raises OSError.
     """
     if rules.descriptor < 0:
         return

@@ -1,7 +1,7 @@
-"""Whether this process does without pyserial, which is loaded for one class: SerialException.
+"""Whether this process works without pyserial, whose only use here is the class SerialException.
 
-The processes of `ttybroker run` say so before they load anything else. No code of a user's runs in
-them, so nobody catches that class, and what it takes to load is a part of every start.
+The processes of `ttybroker run` set this before they load anything else. No code of a user runs in
+them, so nobody catches that class, and loading it would make every start slower.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A serial.Serial that lends its port when somebody else asks for it, and has it again."""
+"""A serial.Serial that lends its port when somebody else asks for it, and takes it back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class YieldingSerial(BrokeredSerial):
     """BrokeredSerial on a port that other programs may borrow.
 
-    Each call first looks, in its own thread, whether somebody asks for the port. Then
-    `on_lent(port)` or `on_back(port)` is called. While the port is lent, `lent` is who has it,
-    reads time out, writes raise PortLent, and settings and lines are kept for later. The descriptor
-    keeps its number. A program that waits for it with select(2) or poll(2) wakes up when there is
-    something to look at.
+    Each call first checks, in its own thread, whether somebody asks for the port. Then
+    `on_lent(port)` or `on_back(port)` is called. While the port is lent, `lent` is its present
+    holder, reads time out, writes raise PortLent, and settings and lines are applied later. The
+    descriptor keeps its number. A program that waits for it with select(2) or poll(2) also wakes up
+    when the port is lent and when it is back.
     """
 
     # pyserial's own, which its stubs leave out
@@ -59,7 +59,7 @@ class YieldingSerial(BrokeredSerial):
         super().__init__(port, *positional, **settings)
 
     def open(self) -> None:
-        """As BrokeredSerial.open()."""
+        """Do as BrokeredSerial.open()."""
         name = self._name_to_open()
         connection = client.connect(self.broker, label=self.label)
         try:
@@ -70,14 +70,14 @@ class YieldingSerial(BrokeredSerial):
             raise
 
     def has(self, descriptor: int, connection: client.Client, name: str) -> None:
-        """Go on with the port, which came through this connection."""
+        """Continue with the port, which came through this connection."""
         self.adopt(descriptor)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loan = Loan(connection, lambda: client.connect(self.broker, label=self.label), name,
                           self._flags, self._lend, self._take)  # fmt: skip
 
     def close(self) -> None:
-        """Give the port back, or up if it is lent."""
+        """Give the port back. If it is lent, give up the claim on it."""
         super().close()
         if self._loan is not None:
             self._loan.close()
@@ -86,13 +86,13 @@ class YieldingSerial(BrokeredSerial):
 
     @property
     def lent(self) -> wire.Holder | None:
-        """Who has the port meanwhile, None: it is here."""
+        """Return who has borrowed the port; None if it is not lent."""
         if self._teller != get_ident():  # else it is of what is told
             self._is_lent()
         return None if self._loan is None else self._loan.lent
 
     def read(self, size: int = 1, /) -> bytes:
-        """As serial.Serial.read(). While the port is lent nothing comes."""
+        """Do as serial.Serial.read(). While the port is lent, no data arrives."""
         loan = self._loan
         if loan is None or not self.is_open:
             return super().read(size)
@@ -130,7 +130,7 @@ class YieldingSerial(BrokeredSerial):
         return data
 
     def write(self, data: Any, /) -> int | None:
-        """As serial.Serial.write(). Raises PortLent while the port is lent."""
+        """Do as serial.Serial.write(). Raises PortLent while the port is lent."""
         self._must_be_here()
         try:
             return super().write(data)
@@ -139,7 +139,7 @@ class YieldingSerial(BrokeredSerial):
             raise
 
     def send_break(self, duration: float = 0.25) -> None:
-        """As serial.Serial.send_break(). Raises PortLent while the port is lent."""
+        """Do as serial.Serial.send_break(). Raises PortLent while the port is lent."""
         self._must_be_here()
         super().send_break(duration)
 
@@ -150,7 +150,7 @@ class YieldingSerial(BrokeredSerial):
             raise PortLent(errno.EBUSY, what, holder)
 
     def _is_lent(self) -> bool:
-        """Whether the port is lent, after a look at what the broker says."""
+        """Return whether the port is lent, after a look at the broker's messages."""
         loan = self._loan
         if loan is None:
             return False
@@ -181,8 +181,8 @@ class YieldingSerial(BrokeredSerial):
     def _lend(self, _holder: wire.Holder) -> None:
         """Let go of the port.
 
-        Its number stands for news of the broker from now on. They can be waited for, but neither
-        read nor written: epoll(7).
+        From now on its number stands for messages of the broker. A program can wait for them, but
+        neither read nor write them: epoll(7).
         """
         assert self._loan is not None
         with select.epoll() as stand_in:
@@ -193,7 +193,7 @@ class YieldingSerial(BrokeredSerial):
         self._calls.append(self.on_lent)
 
     def _take(self, descriptor: int) -> None:
-        """Have the port again, set as it is meant to be."""
+        """Take the port back, and apply the settings that it should have."""
         os.dup2(descriptor, self.fd, inheritable=False)
         os.close(descriptor)
         os.eventfd_write(self._wake, 1)
@@ -204,7 +204,7 @@ class YieldingSerial(BrokeredSerial):
 
 
 def _later(name: str) -> Any:
-    """A method that does nothing while the port is lent."""
+    """Return a method that does nothing while the port is lent."""
     usual = getattr(BrokeredSerial, name)
 
     def method(self: YieldingSerial, *arguments: object, **named: object) -> object:
@@ -214,7 +214,7 @@ def _later(name: str) -> Any:
 
 
 def _or(name: str, instead: object) -> Any:
-    """A property that has another value while the port is lent."""
+    """Return a property that has another value while the port is lent."""
     usual = getattr(BrokeredSerial, name)
     return property(lambda self: instead if self._is_lent() else usual.fget(self))
 

@@ -81,8 +81,11 @@ def table(
     styles: Callable[[tuple[str, ...]], tuple[str, ...]],
     below: dict[str, list[str]] | None = None,
 ) -> None:
-    """Print rows below their titles. `styles` says in which the first cells of a row are.
-    `below`: by a row's first cell, the lines that follow it."""
+    """Print rows below their titles.
+
+    `styles` has the styles of the first cells of a row. `below` has, by a row's first cell, the
+    lines that follow the row.
+    """
     widths = [max(map(len, column)) + _GAP for column in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
     encoding = sys.stdout.encoding or "utf-8"
@@ -96,7 +99,7 @@ def table(
 
 
 def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
-    """What is said below a port: what its line is like, what it is, and who keeps a copy."""
+    """Return the lines below a port: its line's state, what it is, and who keeps a copy."""
     told = []
     if lines is not None:
         known = lines.get(port.name)
@@ -121,14 +124,14 @@ def _row(port: PortInfo) -> tuple[str, ...]:
 
 
 def _masked(*cells: str) -> tuple[str, ...]:
-    """Programs name themselves, and so do USB devices: neither is to speak to the terminal."""
+    """Mask each text: programs and USB devices name themselves, and could control the terminal."""
     return tuple(map(printable, cells))
 
 
 def _line(
     row: tuple[str, ...], widths: list[int], room: int | None, styles: tuple[str, ...]
 ) -> str:
-    """The cells side by side, with an ellipsis where the line is longer than `room`."""
+    """Return the cells side by side, with an ellipsis if the line is longer than `room`."""
     text = "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     if room is not None and len(text) > room:
         text = text[: room - 1] + "\u2026"
@@ -140,12 +143,12 @@ def _line(
 
 
 def _colour(state: str) -> str:
-    """Of a cell like "busy, 2 waiting"."""
+    """Return the colour of a cell such as "busy, 2 waiting"."""
     return _COLOURS.get(state.replace(",", " ").split()[0], "31")
 
 
 def _terminal() -> tuple[int | None, bool]:
-    """How many columns there are, None for as many as you like; and whether in colour."""
+    """Return the number of columns, None for no limit, and whether to use colour."""
     if not sys.stdout.isatty():
         return None, False
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
@@ -153,14 +156,14 @@ def _terminal() -> tuple[int | None, bool]:
 
 
 def show_json(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
-    """Print a JSON array, one object a port; what is not known is null. lines: as of `show`."""
+    """Print a JSON array, one object a port; an unknown value is null. lines: as for `show`."""
     import json
 
     print(json.dumps([record(port, lines) for port in ports], indent=2))
 
 
 def describe(device: str) -> str:
-    """What kind of device it is, from sysfs; "" if that does not say."""
+    """Return what kind of device it is, from sysfs; "" if sysfs does not say."""
     if device.startswith("/dev/pts/"):
         return "pseudo-terminal"
     from serial.tools.list_ports_linux import SysFS
@@ -170,7 +173,7 @@ def describe(device: str) -> str:
 
 
 def _lent(holder: Holder | None, lender: Holder) -> str:
-    """Like "lent to alice sz (42), back to alice with term"."""
+    """Return a cell like "lent to alice sz (42), back to alice with term"."""
     user = named(lender).user or ("?" if lender.uid is None else f"uid {lender.uid}")
     program = f" with {lender.program}" if lender.program else ""
     return f"lent to {_holder(holder) or '?'}, back to {user}{program}"
@@ -203,7 +206,7 @@ def _ago(holder: Holder | None) -> str:
 
 
 def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
-    """Return what a program gets of a port; lines: as of `show`."""
+    """Return the fields of a port for a program; lines: as for `show`."""
     known: dict[str, object] = {
         "port": port.name,
         "state": port.state,

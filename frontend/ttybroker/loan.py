@@ -20,11 +20,12 @@ _AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, e
 
 
 class Loan:
-    """The connection through which a session has a port and yields.
+    """The connection through which a session has a port and yields it.
 
-    connect: makes another one, when the broker is started again. `connection` is None while there
-    is none. `lent` is who has the port meanwhile. `look` calls these: `lend`, which has to let go
-    of the port; `take` with its new descriptor; `warn` with a line that the lease ends soon.
+    connect: makes another connection when the broker is restarted. `connection` is None while there
+    is none. `lent` is the present holder of a lent port. `look` calls `lend`, which must let go of
+    the port; `take` with the port's new descriptor; and `warn` with a line that says that the lease
+    ends soon.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Loan:
         self._lost: BrokerError | None = None
 
     def close(self) -> None:
-        """Yield no more, and claim nothing."""
+        """Stop yielding, and give up the claim."""
         if self.connection is not None:
             self.connection.close()
         self.connection = self._again_at = None
@@ -56,15 +57,20 @@ class Loan:
         self._again_at = time.monotonic()
 
     def wait_for(self) -> tuple[list[int], float | None]:
-        """Return what to wait for until `look` has something to do: descriptors that can be read,
-        and for how many seconds at most, None: without an end."""
+        """Return what to wait for until `look` has something to do.
+
+        That is the descriptors that become readable, and the seconds after which to look anyway;
+        None: no limit.
+        """
         left = None if self._again_at is None else max(self._again_at - time.monotonic(), 0.0)
         return ([] if self.connection is None else [self.connection.fileno()]), left
 
     def look(self) -> bool:
-        """Do what the broker says, without waiting, until the port has gone or come; return whether
-        it did, and there may be more. Raises BrokerError when the port is lent and does not come
-        back."""
+        """Do what the broker says, without waiting, until the port has gone or come.
+
+        Returns whether that happened; then there may be more to do. Raises BrokerError if the port
+        is lent and does not come back.
+        """
         while True:
             if self._lost is not None:
                 raise self._lost
@@ -113,7 +119,10 @@ class Loan:
             self._again_at = time.monotonic() + _PAUSE
 
     def _refused(self, error: BrokerError) -> None:
-        """The port does not come back, or not yet. One that is here is so without yielding."""
+        """Handle a refusal: the port does not come back, or not yet.
+
+        A port that is here no longer yields.
+        """
         if self.lent is None:
             self.close()
         elif error.errno in _AWAY:
@@ -145,7 +154,7 @@ def _readable(descriptor: int) -> bool:
 
 
 def hung_up(descriptor: int) -> bool:
-    """Whether this descriptor is that of a port which was hung up."""
+    """Return whether this descriptor's port was hung up."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return bool(poll.poll(0))

@@ -1,6 +1,6 @@
-"""Whether a ModemManager that runs may open a port and write to it.
+"""Whether a running ModemManager may open a port and write to it.
 
-It is root's, so no lock and no exclusive flag keeps it out.
+It runs as root, so no lock and no exclusive flag keeps it out.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ _IGNORED = ("E:ID_MM_DEVICE_IGNORE=1", "E:ID_MM_PORT_IGNORE=1")
 
 
 def probed(devices: list[str]) -> list[str]:
-    """Return those of these devices that it may probe: USB adapters that udev's properties do not
-    keep from it. Whether it does is up to its filter policy and plugins, which only it knows."""
+    """Return those of these devices that it may probe.
+
+    They are USB adapters that udev's properties do not keep from it. Whether it does probe them
+    depends on its filter policy and its plugins, which only ModemManager knows.
+    """
     adapters = [device for device in devices if _may_be(os.path.basename(device))]
     return adapters if adapters and _runs() else []
 
@@ -30,7 +33,7 @@ def _runs() -> bool:
 
 
 def _may_be(name: str) -> bool:
-    """What udev says of the port and of the devices that it is a part of."""
+    """Return what udev says about the port and the devices that it is a part of."""
     at = os.path.realpath(f"{sysfs.TTYS}/{name}")
     said = list[str]()
     usb = "/usb" in at

@@ -1,4 +1,4 @@
-"""What to say of a name that is no port's, or that is not there. Loaded for such an error alone."""
+"""What to say about a name that is wrong or unknown. Loaded only for such an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAME_KIND = 0.8  # ttyUSB and ttyUBS are 0.83 alike, ttyUSB and ttyS 0.8
 
 
 def not_a_name(text: str) -> str:
-    """Return the line to show for a text that is no port's name.
+    """Return the line to show for a text that is not a port's name.
 
     A path below /dev is followed, so a link of /dev/serial/by-id leads to its port. Nothing is
     opened.
@@ -44,10 +44,10 @@ def _meant(path: str) -> str:
 def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
     """Return "; did you mean NAME?" for the most similar of the known names, else "".
 
-    before: what is written before each of them, "--" for options.
+    before: text to put before the name, such as "--" for options.
 
-    A device that is there was meant. And a port of another kind is no slip of the finger: ttyS10
-    is not meant by ttyUSB0.
+    If the device exists, the user meant it. A port of another kind is not a typing mistake: nobody
+    types ttyUSB0 for ttyS10.
     """
     from difflib import SequenceMatcher, get_close_matches
 
@@ -65,7 +65,7 @@ def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
 def similar(broker: Client, name: str) -> str:
     """Return `did_you_mean` among the ports that the caller may use.
 
-    Returns "" if it is one of them, or no name.
+    Returns "" if the name is one of them, or is not a port's name.
     """
     if not valid_name(name):
         return ""

@@ -1,4 +1,4 @@
-"""The port people get: a true serial.Serial whose open() asks the broker instead of the path."""
+"""The port that people get: a true serial.Serial whose open() asks the broker."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class BrokeredSerial(serial.Serial):
     """serial.Serial over a leased descriptor.
 
-    All of pyserial works as ever. `open()` asks the broker, and so do the `port` setter and `with`:
-    each of them leases anew. Input that was waiting at the open is not lost.
+    All of pyserial works. `open()`, the `port` setter and `with` ask the broker, and each makes a
+    new lease. Input that was waiting at the open is kept.
     """
 
     # pyserial's own, which its stubs leave out
@@ -63,7 +63,7 @@ class BrokeredSerial(serial.Serial):
     def adopt(self, descriptor: int) -> None:
         """Make `descriptor` this port's, as pyserial 3.5's own open() does after os.open().
 
-        Input that is waiting already is kept: it may be what one came for.
+        Input that is already waiting is kept, because it may be what the program came for.
         """
         self.fd: int | None = descriptor
         self.pipe_abort_read_r = self.pipe_abort_read_w = None
@@ -81,10 +81,10 @@ class BrokeredSerial(serial.Serial):
         self.is_open = True
 
     def _reconfigure_port(self, force_update: bool = False) -> None:
-        """As pyserial's, without its flock(2) for `exclusive`: the lease is the lock.
+        """Do as pyserial does, without its flock(2) for `exclusive`: the lease is the lock.
 
-        A dead copy of an earlier holder's may keep an flock for ever, and who undoes the broker's
-        lets an outsider in.
+        A dead copy of an earlier holder may keep an flock for ever. And releasing the broker's
+        flock would let an outsider in.
         """
         exclusive, self._exclusive = self._exclusive, None
         try:

@@ -9,13 +9,12 @@ _command = "ttybroker"
 
 
 def say(line: object) -> None:
-    """A line on stderr, whole; nothing when stderr is gone."""
+    """Write a whole line to stderr; do nothing if stderr is gone."""
     show(f"{_command}: {printable(str(line))}\n")
 
 
 def show(text: str) -> None:
-    """Text on stderr as it is, but ? for what this locale cannot write; nothing when stderr is
-    gone."""
+    """Write text to stderr, ? for what the locale cannot write; do nothing if stderr is gone."""
     try:
         os.write(2, text.encode(sys.getfilesystemencoding(), "replace"))
     except OSError:
@@ -23,11 +22,11 @@ def show(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return the text with nothing in it that a terminal would obey: others chose it."""
+    """Return the text masked, so that a terminal obeys nothing in it: others chose the text."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def speak_as(command: str) -> None:
-    """From now on lines begin with this name, in this process and its children."""
+    """Begin lines with this name from now on, in this process and its children."""
     global _command
     _command = command

@@ -1,4 +1,4 @@
-"""What a port's device is, in the words of the policy, and a rule that goes by them."""
+"""Describe a port's device in the words of the policy, and write a rule with them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from ttybroker.say import printable
 
 
 def words(device: str) -> dict[str, str | int]:
-    """Return the words of a rule that say what this device is: usb, serial, interface, driver,
-    path. Each stands only where sysfs says it."""
+    """Return the words of a rule that describe this device: usb, serial, interface, driver, path.
+
+    A word is missing if sysfs does not have it.
+    """
     try:
         found = sysfs.facts(os.path.basename(os.path.realpath(device)))
     except OSError:
@@ -25,10 +27,10 @@ def words(device: str) -> dict[str, str | int]:
 
 
 def rule(name: str, device: str, allow: str | int) -> str:
-    """Return a rule of the policy for this port, as TOML.
+    """Return a policy rule for this port, as TOML.
 
-    A USB adapter gets an alias, because its kernel name changes. One without a serial number is
-    known by where it is plugged in.
+    A USB adapter gets an alias, because its kernel name changes. An adapter without a serial number
+    is identified by where it is plugged in.
     """
     said, lines = words(device), list[str]()
     if "usb" in said:
@@ -41,12 +43,14 @@ def rule(name: str, device: str, allow: str | int) -> str:
 
 
 def line(said: dict[str, str | int]) -> str:
-    """Return the words in one line, to be copied from."""
+    """Return the words in one line, to be copied into a rule."""
     return ", ".join(f"{key} = {json.dumps(value)}" for key, value in said.items())
 
 
 def _as_glob(text: str) -> str:
-    """Return a glob of printable ASCII without a blank that this text fits: a device says of itself
-    what it likes."""
+    """Return a glob that matches this text, of printable ASCII without a blank.
+
+    A device can report any text.
+    """
     plain = printable(text)
     return "".join(c if c.isascii() and c not in " *?[" else "?" for c in plain)

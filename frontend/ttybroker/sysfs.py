@@ -1,12 +1,12 @@
-"""What a serial port's device is, by sysfs(5). Both halves read it here, so that they say the same.
+"""What a serial port's device is, by sysfs(5). Both halves read it here, so they agree.
 
     usb        vendor and product of its USB device, such as 0403:6001
-    serial     the serial number that the USB device says it has, "" if it has none
+    serial     the serial number that the USB device reports, "" if it has none
     interface  the number of its USB interface
     driver     of the port, such as ftdi_sio
     path       where it is plugged in: a directory below /sys/devices
 
-Each stands only where it is known.
+Each is there only if it is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST = 512  # bytes of a file; a USB string has at most 126 characters
 
 
 def facts(name: str, ttys: str = TTYS) -> dict[str, str]:
-    """Return what the port with this kernel name is. Raises OSError if sysfs does not tell."""
+    """Return what the port with this kernel name is. Raises OSError if sysfs does not say."""
     link = os.readlink(f"{ttys}/{name}")
     at = os.path.normpath(f"{ttys}/{link}").rpartition("/tty/")[0]
     place = at.removesuffix(f"/{name}")  # drivers/usb/serial has a device of this name in between
@@ -53,8 +53,10 @@ def _read(path: str) -> str:
 
 
 def _start(path: str) -> bytes:
-    """Return what one read(2) gives: a file of sysfs comes whole. Not by open(), which would load
-    all of Python's text and buffer machinery into the process that stays root."""
+    """Return what one read(2) gives, which is all of a file in sysfs.
+
+    open() would load all of Python's text and buffer machinery into the process that stays root.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, MOST)

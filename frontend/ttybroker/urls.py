@@ -18,7 +18,7 @@ sys.modules["serial.urlhandler.protocol_broker"] = sys.modules[__name__]
 
 
 def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:
-    """The port's name and what makes an instance for it: pyserial's hook.
+    """Return the port's name and what makes an instance for it: pyserial's hook.
 
     Raises ValueError if the URL has anything but NAME, `wait`, `broker` and `yields`.
     """

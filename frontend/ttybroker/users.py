@@ -1,4 +1,4 @@
-"""The name of a user, as this machine's own name service has it: the broker sends uids alone."""
+"""The name of a user, by this machine's own name service: the broker sends only uids."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from ttybroker.wire import Holder
 
 
 def named(holder: Holder) -> Holder:
-    """Return the holder with the name of its user, where that is missing and known here.
+    """Return the holder with its user's name, if that is missing and known here.
 
-    May block as long as the name service does: getpwuid(3), nsswitch.conf(5). So it is called
-    where a holder is shown, and nowhere before.
+    May block as long as the name service does: getpwuid(3), nsswitch.conf(5). So it is called only
+    when a holder is shown.
     """
     if holder.uid is None or holder.user:
         return holder

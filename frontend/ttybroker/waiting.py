@@ -1,4 +1,4 @@
-"""One line on the terminal while a port is waited for: who has it, since when, for how long yet."""
+"""One line on the terminal while a port is waited for: who has it, since when, how long to wait."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _screen = allocate_lock()  # of several waits one is shown
 
 
 class WaitingLine:
-    """That line. It is for one thread.
+    """That line. Only one thread may use it.
 
-    quiet: do not show it; neither is it shown where standard error is no terminal. wait: seconds,
-    None: without an end. `hear` is what `Client.ask_open` tells.
+    quiet: do not show it. It is not shown either if standard error is not a terminal. wait:
+    seconds, None: without an end. `hear` is the `tell` of `Client.ask_open`.
     """
 
     def __init__(self, name: str, quiet: bool, wait: float | None) -> None:
@@ -35,7 +35,7 @@ class WaitingLine:
         self._drawn = ""
 
     def hear(self, news: wire.Waiting) -> None:
-        """Show this from now on; say it where it is about the device."""
+        """Show this news from now on. If it is about the device, print it as a line of its own."""
         if news.reason in (0, wire.SLOW):
             self.erase()
             say(news.message)
@@ -47,8 +47,11 @@ class WaitingLine:
         self.draw()
 
     def draw(self, ports: Callable[[], list[wire.PortInfo]] | None = None) -> None:
-        """Show what is known by now. ports: asks an older broker, which does not tell; it is
-        called now and then. It may raise OSError."""
+        """Show what is known by now.
+
+        ports: returns a list of ports; it is called now and then if an older broker sends no news.
+        It may raise OSError.
+        """
         if not self._shown:
             return
         if self._news is None and ports is not None and time.monotonic() >= self._look_at:
@@ -66,7 +69,7 @@ class WaitingLine:
         self._drawn = line
 
     def erase(self) -> None:
-        """Leave the line empty."""
+        """Empty the line."""
         if self._drawn:
             show(_ERASE)
             self._drawn = ""
@@ -88,7 +91,7 @@ class WaitingLine:
         self._whose = "" if holder is None or not self._shown else holding(holder)
 
     def _text(self) -> str:
-        """What is said behind the name; the end may be cut off."""
+        """Return the text behind the name; its end may be cut off."""
         news = self._news or wire.Waiting("")
         text = "waiting"
         if self._end is not None:

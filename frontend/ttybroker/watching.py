@@ -41,7 +41,7 @@ class Lines:
 
 
 def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: bool) -> None:
-    """Show the ports and go on until there is an error, or a signal."""
+    """Show the ports until there is an error or a signal."""
     on_screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not as_json
     lines, between = Lines(), ""
     again, reader = (_AGAIN, None) if on_screen else (None, sys.stdout.fileno())

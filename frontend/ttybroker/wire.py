@@ -69,7 +69,7 @@ class Malformed(ValueError):
 
 
 def valid_name(name: str) -> bool:
-    """Whether `name` matches `[A-Za-z][A-Za-z0-9_-]{0,63}` as a whole, in ASCII."""
+    """Return whether `name` matches `[A-Za-z][A-Za-z0-9_-]{0,63}` as a whole, in ASCII."""
     return (
         0 < len(name) <= MAX_NAME
         and name.isascii()  # guard: ascii-name
@@ -82,8 +82,8 @@ def valid_name(name: str) -> bool:
 class Value:
     """Compare, hash and show by fields, which are a class's annotations.
 
-    This is what dataclasses do; those load `inspect` at every start. A default is the class's
-    attribute and so must not be mutable. TypeError for arguments that are not the fields.
+    Dataclasses do the same, but they load `inspect` at every start. A default is the class's
+    attribute, so it must not be mutable. Raises TypeError for arguments that are not the fields.
     """
 
     _fields: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class Value:
             setattr(self, field, value)
 
     def _in_order(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
-        """All values in the order of the fields. Raises TypeError."""
+        """Return all values in the order of the fields. Raises TypeError."""
         rest = self._fields[len(values) :]
         missing = set(self._fields[len(values) : self._required]) - named.keys()
         if missing or named.keys() - set(rest):
@@ -114,7 +114,7 @@ class Value:
         )
 
     def replace(self, **named: object) -> Self:
-        """The same with other values in these fields."""
+        """Return a copy with other values in these fields."""
         values = {field: getattr(self, field) for field in self._fields}
         return type(self)(**{**values, **named})
 
@@ -135,10 +135,10 @@ class Value:
 class Holder(Value):
     """Who has a port.
 
-    What is not known is None, or "" in a text. `since` is in seconds of the epoch. `how` is
-    "lease" for a client of the broker, else what gave the holder away: "lock file", "flock",
-    "exclusive" or "login". `label` is what the holder says of itself. The broker knows no user's
-    name: `users.named` fills `user` in on the other side.
+    An unknown value is None, or "" in a text. `since` is in seconds of the epoch. `how` is "lease"
+    for a client of the broker; for others it says how the broker noticed them: "lock file",
+    "flock", "exclusive" or "login". `label` is what the holder says about itself. The broker knows
+    no user's name: `users.named` fills in `user` on the other side.
     """
 
     uid: int | None = None
@@ -201,10 +201,10 @@ class Open(Value):
 
 
 class List(Value):
-    """Ask what the caller may use.
+    """Ask for the ports that the caller may use.
 
-    An answer is one message, and a list may be longer: `start` leaves out so many rows. `flags`
-    are DETAILS and WATCH. `names` are the ports to list; none: all.
+    An answer is one message, and a list may be longer. So `start` is the number of rows to leave
+    out. `flags` are DETAILS and WATCH. `names` are the ports to list; none: all.
     """
 
     start: int = 0
@@ -222,7 +222,7 @@ class Revoke(Value):
 class Check(Value):
     """Ask whether an open would be allowed.
 
-    `uid` None is the sender. The groups of another user are the asker's claim.
+    `uid` None is the sender. For another user, the client claims the groups.
     """
 
     name: str
@@ -235,7 +235,7 @@ class Connect(Value):
 
 
 class Status(Value):
-    """Ask what keeps the broker in bounds, as far as only the broker can tell."""
+    """Ask how the broker is confined, as far as only the broker can tell."""
 
 
 class Grant(Value):
@@ -260,7 +260,7 @@ class Refused(Value):
     advice: str = ""
 
     def message(self, name: str = "") -> str:
-        """The line to show: the port's name, the cause, the holder, and what to do."""
+        """Return the line to show: the port's name, the cause, the holder, and what to do."""
         text = f"{name}: {self.cause}" if name else self.cause
         if self.holder is not None:
             text += f": held by {self.holder}"
@@ -268,7 +268,7 @@ class Refused(Value):
 
 
 class Ports(Value):
-    """Answer with a part of a list; `more` says that there are ports beyond."""
+    """Answer with a part of a list; `more` says that there are further ports."""
 
     ports: tuple[PortInfo, ...]
     more: bool = False
@@ -284,7 +284,7 @@ class Verdict(Value):
 
 
 class Running(Value):
-    """Tell what /proc does not show of the broker.
+    """Tell what /proc does not show about the broker.
 
     `landlock` is the ABI level in force, 0 if none.
     """
@@ -295,9 +295,9 @@ class Running(Value):
 
 
 class Waiting(Value):
-    """Say why the answer takes its time; the answer comes later.
+    """Say why the answer is delayed; the answer comes later.
 
-    `reason` is BUSY, SLOW, ABSENT, ASKED or LENT_OUT, 0 where it is not known. `place` counts the
+    `reason` is BUSY, SLOW, ABSENT, ASKED or LENT_OUT, or 0 if it is not known. `place` counts the
     requests in front. `left` is what is left of the wait, in milliseconds.
     """
 
@@ -327,7 +327,7 @@ Reply = Grant | Done | Refused | Ports | Verdict | Running | Waiting | Lent | En
 
 
 class Reader:
-    """Take fields off a datagram from the left; anything missing is Malformed."""
+    """Take fields off a datagram from the left. Raises Malformed if one is missing."""
 
     __slots__ = ("at", "data")
 
@@ -379,9 +379,9 @@ def pack_name(name: str) -> bytes:
 
 
 def decode_request(data: bytes) -> Request:
-    """The request in `data`, whose first byte is its version. Raises Malformed.
+    """Return the request in `data`, whose first byte is its version. Raises Malformed.
 
-    Whether the name is valid is not judged here.
+    Whether the name is valid is not checked here.
     """
     if len(data) > MAX_REQUEST:  # guard: request-size
         raise Malformed("message too long")
@@ -444,8 +444,11 @@ def pack_text(text: str) -> bytes:
 
 
 def _encode_holder(holder: Holder | None, version: int) -> bytes:
-    """known u8; where that is 1: uid u32, pid u32, since f64, user text (version 1 only), program
-    text, how text, label text (version 2 only)."""
+    """Return the bytes of a holder.
+
+    known u8; where that is 1: uid u32, pid u32, since f64, user text (version 1 only), program
+    text, how text, label text (version 2 only).
+    """
     if holder is None:
         return b"\0"
     uid = NOBODY if holder.uid is None else holder.uid
@@ -458,13 +461,16 @@ def _encode_holder(holder: Holder | None, version: int) -> bytes:
 
 
 def size_of(port: PortInfo, version: int = VERSION) -> int:
-    """Bytes that the port takes in a PORTS message."""
+    """Return the number of bytes that the port takes in a PORTS message."""
     return len(_encode_port(port, version))
 
 
 def _encode_port(port: PortInfo, version: int) -> bytes:
-    """name, device, state and rule text, waiting u16, holder; from version 2 on also: lent
-    holder, count u8, count x holder, count u8, count x (fact u8, value u64)."""
+    """Return the bytes of a port.
+
+    name, device, state and rule text, waiting u16, holder; from version 2 on also: lent holder,
+    count u8, count x holder, count u8, count x (fact u8, value u64).
+    """
     texts = (
         pack_text(port.name) + pack_text(port.device) + pack_text(port.state) + pack_text(port.rule)
     )
@@ -480,9 +486,9 @@ def _encode_port(port: PortInfo, version: int) -> bytes:
 
 
 def encode_reply(reply: Reply, version: int = VERSION, name: str = "") -> bytes:
-    """The datagram for `reply`. What version 1 has no field for is left out.
+    """Return the datagram for `reply`. Fields that version 1 lacks are left out.
 
-    `name` is the port that the request was about: a text of version 1 says it itself.
+    `name` is the port that the request was about, which texts of version 1 contain.
     """
     kind, body = _reply(reply, version, name)
     return HEAD_FORM.pack(version, kind, 0) + body

@@ -197,7 +197,7 @@ def test_its_root_processes_are_counted_for_each_caller(port: Port) -> None:
         assert launcher.run("--version", uid=launcher.uid + 1).returncode == 0
         line = "ttyrun: the broker did not start: 2 of your brokers have or want a port already"
         refused = launcher.run("--version")
-        assert (refused.returncode, refused.stderr) == (1, f"{line}; end some first\n")
+        assert (refused.returncode, refused.stderr) == (1, f"{line}; end some of them first\n")
         os.kill(keeper, signal.SIGKILL)
         wait_end(keeper)
         wait_end(kept)

@@ -1,1 +1,1 @@
-"""The process that ends before anybody is served: it turns text and names into numbers."""
+"""A process that ends before any client is served: it turns text and names into numbers."""

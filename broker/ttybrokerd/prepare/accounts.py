@@ -1,4 +1,4 @@
-"""Numbers of users and groups: getpwnam(3), getgrnam(3), and where their names come from."""
+"""Numbers of users and groups: getpwnam(3), getgrnam(3), and where names come from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LOCAL = {"files", "compat", "systemd"}  # services that answer from what this ma
 class Accounts:
     """The name service of this system. It may block for as long as LDAP and the like do.
 
-    Where names come from this machine alone, its files are read once: getpwnam(3) reads them
-    anew for each name, which for thousands takes seconds.
+    If all names come from this machine, its files are read once. getpwnam(3) reads them again for
+    each name, which takes seconds for thousands of names.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Accounts:
         self._primary: dict[int, set[int]] | None = None  # uids by gid
 
     def user_id(self, name: str) -> int | None:
-        """The uid of a user, None if there is no such user."""
+        """Return the uid of a user, None if there is no such user."""
         self.asked = True
         if self._users is None:
             everybody = [] if elsewhere(SWITCH) else pwd.getpwall()
@@ -37,15 +37,15 @@ class Accounts:
             return None
 
     def group_id(self, name: str) -> int | None:
-        """The gid of a group, None if there is no such group."""
+        """Return the gid of a group, None if there is no such group."""
         group = self._group(name)
         return None if group is None else group.gr_gid
 
     def members(self, name: str) -> frozenset[int]:
         """Return the uids of the members of a group.
 
-        Members are those whom group(5) lists, and those whose own group it is in passwd(5). A
-        member without an account is left out, and so is a user whose own group only another machine
+        Members are the users whom group(5) lists, and those whose own group it is in passwd(5). A
+        member without an account is left out. So is a user whose own group only another machine
         knows.
         """
         group = self._group(name)
@@ -81,7 +81,7 @@ def _primary(passwd: str) -> dict[int, set[int]]:
 
 
 def elsewhere(switch: str) -> bool:
-    """Whether names may come from another machine: nsswitch.conf(5), `passwd` and `group`."""
+    """Return whether names may come from other machines: nsswitch.conf(5), `passwd` and `group`."""
     try:
         text = linux.read_file(switch).decode("ascii", "replace")
     except FileNotFoundError:  # then it is files alone

@@ -1,4 +1,4 @@
-"""What people and the daemon ask of prepare: judge a policy, write its plan."""
+"""The commands of prepare, for people and for the daemon: check a policy, write its plan."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NICE = 10
 
 
 def check(named: str | None) -> int:
-    """Judge the text of the policy and of its drop-ins, wherever they are. Return the exit status.
+    """Check the text of the policy and of its drop-ins, wherever they are. Return the exit status.
 
-    The machine's own policy must be root's as well.
+    The machine's own policy must also belong to root.
     """
     from ttybrokerd.prepare.hidden import hidden  # a start has no use for it
 
@@ -39,7 +39,7 @@ def check(named: str | None) -> int:
 
 
 def udev_rules(named: str | None) -> int:
-    """Print rules for udev(7) about the policy's adapters. Return the exit status."""
+    """Print udev(7) rules about the policy's adapters. Return the exit status."""
     path = fresh.policy_path(named)
     draft = path not in (fresh.POLICY, fresh.SHIPPED)
     policy, mistakes = judge(path, Stamps(), Accounts(), draft=draft)
@@ -58,7 +58,7 @@ def _not_read(path: str) -> list[str]:
 
 
 def _seatless(policy: Policy) -> list[str]:
-    """Return which rules are for who sits at the machine, where no logind says who that is."""
+    """Return the rules that need to know who sits at the machine, if no logind says so."""
     if os.path.isdir(f"{seats.TOP}/seats"):
         return []
     what = "%active, %seat and while name nobody here: systemd-logind does not run"
@@ -70,8 +70,8 @@ def _seatless(policy: Policy) -> list[str]:
 def prepare(named: str | None, directory: str) -> int:
     """Write the plan into the daemon's directory. Return the exit status.
 
-    A bad policy leaves the plan there as it is. So does one that denies somebody whom nobody knows
-    here. Raises OSError.
+    A bad policy leaves the plan as it is. So does a policy that denies an unknown user or group.
+    Raises OSError.
     """
     with contextlib.suppress(PermissionError):  # the unit's filter forbids it
         os.nice(NICE)  # the clients of the daemon, which go on meanwhile, come first
@@ -88,7 +88,7 @@ def prepare(named: str | None, directory: str) -> int:
 def prepared(path: str, directory: str, keep_it: bool) -> bytes:
     """Return the plan for a daemon that starts.
 
-    It is kept in the directory, if it is good and can be kept.
+    A good plan is also kept in the directory, if that is possible.
     """
     made = make(path, _last_names(path, directory))
     # guard: keep-whole-plans-only
@@ -101,7 +101,7 @@ def prepared(path: str, directory: str, keep_it: bool) -> bytes:
 
 
 def _last_names(path: str, directory: str) -> Mapping[str, Subjects]:
-    """Whom the names in `deny` meant in the plan that is kept, which is the last good one."""
+    """Return whom the names in `deny` meant in the plan that is kept, the last good one."""
     try:
         last = plan.read(fresh.kept_at(directory, path))
         return read_names(last.names) if last.policy == path else NAMES

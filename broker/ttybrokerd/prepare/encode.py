@@ -13,7 +13,7 @@ from ttybrokerd.root import plan, words
 
 
 class Origin(Value):
-    """What a plan was made of, for what, and when: fields of plan.Plan."""
+    """What a plan was made from, for what, and when: fields of plan.Plan."""
 
     elsewhere: bool
     made: float
@@ -54,7 +54,7 @@ def encode(origin: Origin, number: int, code: bytes, policy: Policy) -> bytes:
 
 
 def written(denied: Mapping[str, Subjects]) -> str:
-    """Return whom these names mean, for `read_names`: a line each of uids, gids and the name."""
+    """Return whom these names mean, for `read_names`: a line each with uids, gids and the name."""
     lines = []
     for name, whom in denied.items():
         numbers = (",".join(map(str, sorted(some))) for some in (whom.uids, whom.gids))
@@ -63,7 +63,7 @@ def written(denied: Mapping[str, Subjects]) -> str:
 
 
 def read_names(text: str) -> dict[str, Subjects]:
-    """What `written` wrote. Raises ValueError for anything else."""
+    """Read what `written` wrote. Raises ValueError for anything else."""
     found = {}
     for line in text.split("\n") if text else ():
         uids, gids, name = line.split(" ", 2)
@@ -108,7 +108,7 @@ def _rules(policy: Policy, main: str) -> bytes:
 
 
 class _Port:
-    """What all rules with the same `port` say: whom each names first."""
+    """What all rules with the same `port` say: for each user, the first rule that names them."""
 
     def __init__(self) -> None:
         self.everybody = plan.NONE

@@ -1,8 +1,8 @@
-"""The policy's files: the one that is named, its drop-ins, and what may be believed of them.
+"""The policy's files: the one that is named, its drop-ins, and whether they can be trusted.
 
-Drop-ins come with devices or with a configuration of many machines. Their order and precedence are
-those of systemd.unit(5). They are sorted by file name, whatever the directory. Of two with one
-name, that in the first directory counts. A link to /dev/null there takes the other away.
+Drop-ins come with devices, or from configuration management. Their order and precedence are those
+of systemd.unit(5). They are sorted by file name, whatever the directory. If two have the same name,
+that in the first directory counts. A link to /dev/null there disables the other.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ COPY_IT = "copy the file, or mask the name by a link to /dev/null"
 
 
 class Stamps(dict[str, tuple[int, ...]]):
-    """What each path was before it was read. So a change while it is read is seen as one, too."""
+    """What each path was before it was read. So a change during the read is noticed, too."""
 
     def take(self, path: str) -> None:
-        """Note how this path is now, if it was not noted before."""
+        """Note how this path is now, unless it was noted before."""
         if path not in self:
             directory = os.path.isdir(path) and not os.path.islink(path)
             self[path] = fresh.stamp(path, fresh.PLACE if directory else fresh.FILE)
 
     def take_listing(self, directory: str) -> None:
-        """Note how a directory is now with all that is in it, or that it is not there."""
+        """Note how a directory is now, with its content, or that it does not exist."""
         self[directory] = fresh.stamp(directory, fresh.FILE)
 
     def was_read(self, path: str, data: bytes) -> None:
         """Note the checksum of what was read, if the file or directory is very young.
 
-        Another change might leave the times of such a one as they are.
+        Another change so soon might leave its times as they are.
         """
         kind, *values, _ = self[path]
         # guard: young-text
@@ -52,7 +52,7 @@ class Stamps(dict[str, tuple[int, ...]]):
 
 
 def directories(path: str) -> list[str]:
-    """Where the drop-ins of the policy at `path` are, the first before all others."""
+    """Return where the drop-ins of the policy at `path` are, by precedence."""
     path = fresh.POLICY if path == fresh.SHIPPED else path
     beside = f"{path.removesuffix('.toml')}.d"
     if "\0" in path:  # which reading it tells
@@ -77,8 +77,8 @@ def unread(path: str) -> list[str]:
 def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False) -> list[Text]:
     """Return the texts of the policy at `path`, in the order of their rules.
 
-    What they are read from is stamped. What is wrong with a file is added to the mistakes. A draft
-    may be anybody's, and anywhere.
+    Each file that is read is stamped. Mistakes in a file are added to `mistakes`. A draft may
+    belong to anybody, and be anywhere.
     """
     texts = list[Text]()
     try:
@@ -97,7 +97,7 @@ def read(path: str, stamps: Stamps, mistakes: list[str], *, draft: bool = False)
 
 
 def read_draft(path: str) -> bytes:
-    """The text of a file, whoever may change it. Raises PolicyError."""
+    """Return the text of a file, whoever may change it. Raises PolicyError."""
     try:
         if not os.path.isfile(path) and os.path.exists(path):  # before it is opened
             raise ValueError("not a regular file")
@@ -132,7 +132,7 @@ def _policy(path: str, stamps: Stamps, draft: bool) -> bytes:
 
 
 def _drop_ins(path: str, stamps: Stamps, mistakes: list[str], draft: bool) -> list[str]:
-    """The drop-ins that count, masks too, in their order."""
+    """Return the drop-ins that count, with masks, in their order."""
     chosen: dict[str, str] = {}
     for directory in directories(path):
         try:
@@ -164,7 +164,7 @@ def _listed(directory: str, stamps: Stamps, draft: bool) -> list[str]:
 
 
 def _drop_in(file: str, stamps: Stamps, draft: bool) -> bytes | None:
-    """Return a drop-in's text, None if it is a link that takes the name away.
+    """Return a drop-in's text, None if it is a link that masks the name.
 
     Raises PolicyError.
     """
@@ -183,10 +183,9 @@ def _drop_in(file: str, stamps: Stamps, draft: bool) -> bytes | None:
 
 
 def _way(path: str, stamps: Stamps) -> tuple[str, str]:
-    """Return `path` with its links followed, and why others than root could change what it leads
-    to.
+    """Return `path` with its links followed, and why others than root could change its target.
 
-    "" if they could not. Every component is stamped.
+    The reason is "" if they could not. Every component is stamped.
     """
     way, resolved, why = list[str](), path, ""
     try:

@@ -1,9 +1,9 @@
 """The filter of system calls, from the table in syscalls.py to what seccomp(2) takes.
 
 libseccomp makes an allow-list. It knows the numbers of each architecture, and refuses the other
-ABIs of the machine (i386, x32). A call that is not in the table kills the process: nothing of ours
-makes one. Under Python's development mode (`python3 -X dev`) the call fails with EPERM instead, and
-the kernel's log has a line (type=1326, with the number of the call).
+ABIs of the machine (i386, x32). A call that is not in the table kills the process, because our code
+makes no such call. Under Python's development mode (`python3 -X dev`) the call fails with EPERM
+instead, and the kernel logs a line (type=1326, with the number of the call).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NoFilter(OSError):
 
 
 def build() -> tuple[int, bytes]:
-    """The number of seccomp(2) on this machine, and the program. Raises NoFilter."""
+    """Return the number of seccomp(2) on this machine, and the program. Raises NoFilter."""
     try:
         library = _bindings()
         number = int(library.resolve_syscall(library.Arch.NATIVE, "seccomp"))
@@ -40,9 +40,9 @@ def build() -> tuple[int, bytes]:
 
 
 def tried() -> tuple[int, bytes]:
-    """Return the same as `build`, after a child has done what a root side does under it.
+    """Return what `build` returns, after a child under it has done what a root side does.
 
-    Raises NoFilter, with the name of a call that a root side would not survive.
+    Raises NoFilter, with the name of a call that would end a root side.
     """
     number, code = build()
     try:
@@ -76,8 +76,8 @@ def _rules(library: Any) -> Any:
 def _bindings() -> Any:
     """Return libseccomp's own bindings, which distributions have, or pyseccomp from PyPI.
 
-    pyseccomp asks ctypes.util where the library is, which would run ldconfig twice. Here it is
-    told.
+    pyseccomp asks ctypes.util where the library is, which would run ldconfig twice. So it is told
+    here.
     """
     try:
         import seccomp

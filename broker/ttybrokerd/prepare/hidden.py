@@ -17,12 +17,13 @@ Token = frozenset[str] | None  # the characters that it stands for; None: any nu
 
 
 def hidden(policy: Policy) -> list[str]:
-    """Return what `--check` warns of, each as FILE:LINE: rule: what, in the order of the rules.
+    """Return the warnings of `--check`, each as FILE:LINE: rule: what, in the order of the rules.
 
-    A rule never applies if an earlier one is about all of its ports and names all of its users; one
-    about unnamed ports, if any other is about all of them. A glob is not about a kernel name that
-    the policy makes an alias. A name of one's own with a number looks like the kernel's. Who denies
-    a kernel's name denies its aliases.
+    A rule never applies if an earlier rule is about all of its ports and names all of its users. A
+    rule about unnamed ports never applies if any other rule is about all of them. A glob does not
+    match a kernel name that the policy makes an alias. A name of the user's own that ends with a
+    number can look like a kernel's. A rule that denies a kernel's
+    name denies the aliases of that device.
     """
     found = []
     for number, late in enumerate(policy.rules):
@@ -87,7 +88,7 @@ def _meet(allowed: Subjects, denied: Subjects) -> bool:
 
 
 def _aliases(policy: Policy, names: list[str]) -> str:
-    """In words, however many they are: a lab has a glob and twenty boards."""
+    """Name the aliases in a few words, however many: a lab has a glob and twenty boards."""
     where = next(one.where for one in policy.rules if one.port == names[0] and one.device)
     if len(names) == 1:
         return f"{names[0]}: an alias, {where}; name it in a rule"
@@ -95,8 +96,10 @@ def _aliases(policy: Policy, names: list[str]) -> str:
 
 
 def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
-    """The aliases that a glob matches, and about which it is not. That * is not about gps is no
-    surprise."""
+    """Return the aliases that a glob matches in vain, because a glob is not about an alias.
+
+    Nobody expects * to be about gps, so such a glob does not count.
+    """
     if rule.port not in policy.aliases:
         meant = portname.literal(rule.port) != ""
         for alias in policy.aliases:
@@ -105,7 +108,7 @@ def _taken(policy: Policy, rule: Rule) -> Iterator[str]:
 
 
 def _named_at(policy: Policy, rule: Rule) -> str:
-    """Where another rule names all of these unnamed ports, "" if none does."""
+    """Return where another rule names all of these unnamed ports, "" if none does."""
     others = (one for one in policy.rules if not one.unnamed and _same_port(policy, one, rule))
     return next((one.where for one in others), "")
 
@@ -147,8 +150,8 @@ def _covers_users(early: Subjects, late: Subjects) -> bool:
 def covers(wide: str, narrow: str) -> bool:
     """Return whether the glob `wide` matches every kernel name that `narrow` matches.
 
-    A walk over the places that both globs may be at after the same characters: one token of
-    `narrow`, and each token that it can be of `wide`.
+    It walks over the positions that both globs can have after the same characters: one token of
+    `narrow`, and each token of `wide` that fits it.
     """
     theirs = _tokens(narrow)
     one = "".join(min(token, default="") for token in theirs if token is not None)
@@ -183,7 +186,7 @@ def _tokens(glob: str) -> list[Token]:
 
 
 def _representatives(sets: list[frozenset[str]]) -> list[str]:
-    """Return one of each group of characters that are in the same sets."""
+    """Return one character of each group of characters that are in the same sets."""
     return list({tuple(char in each for each in sets): char for char in ALPHABET}.values())
 
 
@@ -200,7 +203,7 @@ def _step(tokens: list[Token], stands: frozenset[int], char: str) -> frozenset[i
 
 
 def _reach(tokens: list[Token], stands: set[int]) -> frozenset[int]:
-    """Return these places, and those behind a * at one of them."""
+    """Return these positions, and those behind a * at one of them."""
     for at in sorted(stands):
         while at < len(tokens) and tokens[at] is None:
             at += 1

@@ -1,7 +1,7 @@
-"""Where the rules and keys of a TOML text stand: tomllib does not tell.
+"""The lines of the rules and keys in a TOML text, which tomllib does not tell.
 
-A statement begins at a line if the text before that line can be read alone. A `[[rule]]` inside a
-string of several lines does not: before it is the beginning of that string, which cannot be read.
+A statement begins at a line if the text before that line can be parsed by itself. So a `[[rule]]`
+inside a string of several lines does not count: the text before it ends within that string.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _RULE = ("[[rule]]", '[["rule"]]', "[['rule']]")  # without spaces
 
 
 class Lines:
-    """The lines of a text that tomllib has read, and that has so many rules."""
+    """The lines of a text that tomllib has read, with this number of rules."""
 
     def __init__(self, text: str, rules: int) -> None:
         self._lines = text.replace("\r\n", "\n").split("\n")
@@ -22,14 +22,16 @@ class Lines:
         self.exact = len(self._rules) == rules  # else rules are written in another way
 
     def rule(self, number: int) -> int:
-        """Return the line of this [[rule]] (from 0), or of what is nearest to it. Lines count from
-        1."""
+        """Return the line of this [[rule]] (from 0), or the nearest one.
+
+        Lines count from 1.
+        """
         return self._rules[number] + 1 if self.exact else self._key("rule", 0, len(self._lines))
 
     def key(self, key: str, rule: int | None) -> int:
-        """Return the line of a key of this rule, or of one above all rules. Lines count from 1.
+        """Return the line of a key of this rule, or of a key above all rules. Lines count from 1.
 
-        Where the key is not there, return the line of its rule.
+        If there is no such key, return the line of its rule.
         """
         if rule is None:
             return self._key(key, 0, len(self._lines))

@@ -1,4 +1,4 @@
-"""One plan, from the policy, the users, and what this system is."""
+"""Make one plan, from the policy, the users, and this system."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Made(Value):
-    """A plan, and what people are to be told of it.
+    """A plan, and what to tell people about it.
 
-    With mistakes it has no rules. With rules, `policy.unknown` may be mistakes.
+    With mistakes it has no rules. With rules, `policy.unknown` may still have mistakes.
     """
 
     data: bytes
@@ -87,7 +87,7 @@ def judge(
 
 
 def _own_files() -> list[str]:
-    """The code that makes plans, and the one that reads them."""
+    """Return the files of the code that makes plans, and of the code that reads them."""
     mine = [f"{HERE}/{name}" for name in sorted(os.listdir(HERE)) if name.endswith(".py")]
     return [*mine, plan.__file__]
 
@@ -95,7 +95,7 @@ def _own_files() -> list[str]:
 def _libraries() -> list[str]:
     """Return the interpreter and the libraries that the filter is for: proc_pid_maps(5).
 
-    They are those that are loaded here.
+    They are those that are loaded in this process.
     """
     lines = linux.read_file("/proc/self/maps").decode("utf-8", "surrogateescape").splitlines()
     loaded = {line.partition("/")[2] for line in lines}

@@ -1,4 +1,4 @@
-"""The policy's text: who may use which port, and what device a name means.
+"""The policy's text: who may use which port, and which device a name means.
 
     admins = ["@adm"]             [[rule]]
                                   port = "ttyS*"
@@ -52,8 +52,8 @@ class PolicyError(ValueError):
 class Subjects(Value):
     """Whom an `allow`, a `deny` or `admins` names.
 
-    `unknown`: it is everybody, because a name in a `deny` is nobody's here. `seats`: who has the
-    active session there; "" is any seat.
+    `unknown`: it means everybody, because a name in a `deny` is unknown. `seats`: those who have
+    the active session there; "" is any seat.
     """
 
     everybody: bool
@@ -67,7 +67,7 @@ NAMES: Mapping[str, Subjects] = MappingProxyType({})  # none
 
 
 class Text(Value):
-    """One file of the policy. `path` is for messages; `admins`: whether it may name any."""
+    """One file of the policy. `path` is for messages; `admins`: whether it may name admins."""
 
     path: str
     data: bytes
@@ -77,10 +77,10 @@ class Text(Value):
 class Rule(Value):
     """One [[rule]], of the file `path`.
 
-    `device` is set on aliases alone, a path or words; `words` on kernel names, of whose devices it
-    is about those alone. `max_lease` is in seconds. `active`: its leases last only as long as their
-    user has the active session of a seat. `unnamed`: it is about devices that no other rule is
-    about.
+    `device` is set only for aliases: a path, or words. `words` are set only for kernel names: the
+    rule is only about devices that fit them. `max_lease` is in seconds. `active`: its leases last
+    only as long as their user has the active session of a seat. `unnamed`: it is about devices that
+    no other rule is about.
     """
 
     line: int
@@ -98,14 +98,14 @@ class Rule(Value):
 
     @property
     def where(self) -> str:
-        """FILE:LINE, for messages."""
+        """Return FILE:LINE, for messages."""
         return f"{self.path}:{self.line}"
 
 
 class Policy(Value):
     """A whole, checked policy.
 
-    `warnings` are for people: names that nobody has here. `unknown` are those names in a `deny`, as
+    `warnings` are for people, about unknown names. `unknown` are the unknown names in a `deny`, as
     mistakes. A policy with such a mistake is good for a start, where that `deny` refuses everybody.
     A reload refuses it. `denied` is whom the other names mean, by name.
     """
@@ -128,8 +128,8 @@ def parse(
 ) -> Policy:
     """Return the policy of these texts, whose rules come in this order.
 
-    `last` is whom names in a `deny` meant when they were last known. Raises PolicyError with every
-    mistake, at most one for each rule.
+    `last` is whom the names in a `deny` meant when they were last known. Raises PolicyError with
+    every mistake, at most one for each rule.
     """
     parsers, mistakes = list[_Parser](), list[str]()
     for text in texts:
@@ -152,7 +152,7 @@ def parse(
 
 
 def _aliases(parsers: list[_Parser], mistakes: list[str]) -> dict[str, str]:
-    """Return the device of each alias. What is wrong with them is added to the mistakes."""
+    """Return the device of each alias. Mistakes in them are added to `mistakes`."""
     found: dict[str, str] = {}
     rules = [
         (parser, number, rule) for parser in parsers for number, rule in enumerate(parser.rules)
@@ -213,7 +213,7 @@ def _syntax(text: str, what: str, path: str) -> str:
 
 
 class _Parser:
-    """What one text says, and each of its mistakes. Raises PolicyError where it is no TOML."""
+    """The rules and the mistakes of one text. Raises PolicyError if it is not TOML."""
 
     def __init__(self, text: Text, accounts: Accounts, last: Mapping[str, Subjects]) -> None:
         decoded, document = _read(text)
@@ -291,7 +291,7 @@ class _Parser:
         raise self.error(key, number, f'{shown} is not "@group", "user", a uid or "*"')
 
     def seated(self, item: str, key: str, number: int | None) -> Subjects:
-        """Whom "%active" or "%seat:NAME" means."""
+        """Return whom "%active" or "%seat:NAME" means."""
         found = SEATED.fullmatch(item)
         if found is None:
             what = f'{item!r}: unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
@@ -302,7 +302,7 @@ class _Parser:
         return NOBODY.replace(seats=frozenset({found[1] or ""}))
 
     def named(self, name: str, key: str, number: int | None) -> Subjects:
-        """Whom "user" or "@group" means."""
+        """Return whom "user" or "@group" means."""
         group = name[1:] if name.startswith("@") else None
         found = self.accounts.user_id(name) if group is None else self.accounts.group_id(group)
         if found is None or not 0 <= found < (0xFFFFFFFF if group is None else SEATS):
@@ -319,7 +319,7 @@ class _Parser:
         return whom
 
     def nobodys(self, name: str, key: str, number: int | None) -> Subjects:
-        """Return whom a name means that nobody has here, or that the name service does not tell."""
+        """Return whom an unknown name means."""
         kind = "group" if name.startswith("@") else "user"
         what = f"no such {kind}: {name.removeprefix('@')!r}{self.meant(name)}"
         error = str(self.error(key, number, what))
@@ -352,7 +352,7 @@ class _Parser:
         return device
 
     def words(self, table: dict[str, Any], number: int) -> str:
-        """What the device is; "" if the rule does not say."""
+        """Return the words that describe the device; "" if the rule has none."""
         given = [key for key in WORDS if key in table]
         if given and "device" in table:
             raise self.error(
@@ -450,17 +450,17 @@ class _Parser:
     def error(self, key: str, rule: int | None, what: str) -> PolicyError:
         """Make a mistake at a key of this rule, or above all rules.
 
-        If the key is not there, the mistake is at the line of the rule.
+        If there is no such key, the mistake is at the line of the rule.
         """
         which = "" if rule is None or self.lines.exact else f" (rule {rule + 1})"
         return PolicyError(f"{self.path}:{self.lines.key(key, rule)}: {key}: {what}{which}")
 
 
 def is_kernels(name: str) -> bool:
-    """Return whether the kernel may call a port so. board1 looks like it, and no driver has it."""
+    """Return whether the kernel may use this name for a port. It never makes one like board1."""
     return portname.split(name) is not None and name.startswith(FAMILIES)
 
 
 def _is_glob(text: str) -> bool:
-    """Whether it can be a glob over kernel names."""
+    """Return whether it can be a glob over kernel names."""
     return text.isascii() and text != "" and all(c.isalnum() or c in "_*?[]!-" for c in text)

@@ -1,9 +1,9 @@
-"""Would the filter end this interpreter? It is tried before it is written into a plan.
+"""Try the filter on this interpreter before it is written into a plan.
 
-A child does under the filter what a root side does: threads, sockets, files, time, memory. Where
+A child under the filter does what a root side does: threads, sockets, files, time, memory. Where
 the filter would end the process, the kernel asks this process instead (SECCOMP_RET_USER_NOTIF). So
-the call has a name. A new interpreter or C library is then an error at `--prepare`, and no dead
-daemon.
+the name of the call is known. If a new interpreter or C library makes another call, that is an
+error at `--prepare`, and not a dead daemon.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def refused(number: int, code: bytes) -> int | None:
 
 
 def _asking(code: bytes) -> bytes:
-    """Return the program with a question in the place of each end of the process."""
+    """Return the program with a question in place of each end of the process."""
     asked = INSTRUCTION.pack(RETURN, 0, 0, USER_NOTIF)
     kill = INSTRUCTION.pack(RETURN, 0, 0, KILL_PROCESS)
     steps = [code[at : at + INSTRUCTION.size] for at in range(0, len(code), INSTRUCTION.size)]
@@ -83,7 +83,7 @@ def _watch(child: socket.socket) -> int | None:
 
 
 def _child(parent: socket.socket, number: int, code: bytes) -> None:
-    """Load the filter, do it all, say so. Does not return."""
+    """Load the filter, do all of it, and say so. Does not return."""
     try:
         file, inotify = os.memfd_create("file"), linux.inotify()
         try:

@@ -1,9 +1,9 @@
-"""The system calls that the confined root side makes, each with the reason: plain data.
+"""The system calls that the confined root side makes, each with its reason: plain data.
 
-The list is what the tests were seen to call. A test fails when an entry is called no more. An entry
-that a test cannot bring about is marked `unseen`, and its reason says who makes the call. A call
-that only some versions of Python or the C library make says which: `since`, and `until` for the
-first that does not.
+The list is what the tests were seen to call. A test fails if an entry is no longer called. An entry
+that no test can provoke is marked `unseen`, and its reason says who makes the call. A call that
+only some versions of Python or of the C library make has a version: `since`, and `until` for the
+first version that does not make it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLONE_NEW = 0x7E020080  # each kind of namespace
 
 
 class Is(Value):
-    """What an argument must be: `value` in those of its bits that are in `mask`."""
+    """What an argument must be: `value` in the bits of `mask`."""
 
     argument: int
     value: int
@@ -30,7 +30,7 @@ class Is(Value):
 
 
 class Call(Value):
-    """One allowed call. `needs` must all hold of its arguments."""
+    """One allowed call. All of `needs` must be true of its arguments."""
 
     name: str
     why: str

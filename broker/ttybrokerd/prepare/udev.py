@@ -1,10 +1,10 @@
-"""Rules for udev(7) that keep others from probing the adapters that the policy names.
+"""Rules for udev(7) that keep other programs from probing the policy's adapters.
 
-ModemManager leaves a port alone that has ID_MM_PORT_IGNORE, under each of its filter policies, and
-a device that has ID_MM_DEVICE_IGNORE but not ID_MM_DEVICE_PROCESS ("Common udev tags" in its
-reference; src/mm-filter.c). So a port gets both. brltty's rules have systemd start it for some USB
-devices, by SYSTEMD_WANTS (Autostart/Udev in its sources): that is taken back. A brltty that runs
-already looks for devices by itself, and no rule of udev's keeps it away.
+ModemManager ignores a port that has ID_MM_PORT_IGNORE, under each of its filter policies. It
+ignores a device that has ID_MM_DEVICE_IGNORE but not ID_MM_DEVICE_PROCESS ("Common udev tags" in
+its reference; src/mm-filter.c). So a port gets both. brltty's rules make systemd start it for some
+USB devices, by SYSTEMD_WANTS (Autostart/Udev in its sources). Our rules take that back. A brltty
+that already runs looks for devices by itself, and no udev rule keeps it away.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOT_BRLTTY = 'ENV{BRLTTY_BRAILLE_DRIVER}="", ENV{SYSTEMD_WANTS}=""'
 
 
 def rules(policy: Policy) -> str:
-    """Return a file of rules, for the device of each alias that is no pty."""
+    """Return a file of rules, for the device of each alias that is not a pty."""
     ptys = {rule.port for rule in policy.rules if rule.pty}
     aliases = ((name, device) for name, device in policy.aliases.items() if name not in ptys)
     lines = (line for name, device in aliases for line in _alias(name, device))
@@ -50,8 +50,11 @@ def _alias(name: str, device: str) -> Iterator[str]:
 
 
 def _by_words(name: str, device: str) -> Iterator[str]:
-    """Return the lines for these words. udev demands that one parent fits all that a line says of
-    parents, and the words are about several: so each has its line, which marks how far it came."""
+    """Return the lines for these words.
+
+    udev demands that one parent fits all that a line says about parents. The words are about
+    several parents. So each word has its own line, and a mark says how many words have fitted.
+    """
     globs = dict(word.split("=", 1) for word in device.split(" "))
     said = list[str]()
     if "usb" in globs:
@@ -76,6 +79,9 @@ def _by_words(name: str, device: str) -> Iterator[str]:
 
 
 def _is(key: str, glob: str) -> str:
-    """A match of udev's; its globs are ours, but that | means "or", and a backslash
-    itself. A newline would end the rule."""
+    """Return a match for udev.
+
+    Its globs are like ours, except that | means "or", and that a backslash is itself. A newline
+    would end the rule.
+    """
     return f'{key}=="{re.sub(UDEVS_OWN, "?", glob)}"'

@@ -1,4 +1,4 @@
-"""What `ttybrokerd` does and ends, and what it says of its options."""
+"""What `ttybrokerd` does with the options that make it end, and its usage and help."""
 
 from __future__ import annotations
 

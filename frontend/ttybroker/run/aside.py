@@ -1,4 +1,4 @@
-"""A process of ours beside the program: how it is started, what it keeps, how the two talk."""
+"""A process of ours beside the program: how it is started, what it keeps open, how both talk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CannotWork(Exception):
 
 
 class Talk:
-    """One end of a conversation between two processes: whole messages, by two pipes.
+    """One end of a conversation between two processes: whole messages, through two pipes.
 
     Pipes, because loading `socket` costs a start 5 ms.
     """
@@ -32,34 +32,36 @@ class Talk:
 
     @staticmethod
     def pair() -> tuple[Talk, Talk]:
-        """Return both ends. None of their descriptors is a standard one, though those may be
-        closed."""
+        """Return both ends.
+
+        None of their descriptors is 0, 1 or 2, even if those are closed.
+        """
         (one_reads, other_writes), (other_reads, one_writes) = _pipe(), _pipe()
         return Talk(one_reads, one_writes), Talk(other_reads, other_writes)
 
     def send(self, message: bytes) -> None:
-        """Raises BrokenPipeError when the other has gone."""
+        """Send a message. Raises BrokenPipeError when the other end has gone."""
         data = memoryview(len(message).to_bytes(_LENGTH, "little") + message)
         while data:
             data = data[os.write(self._writing, data) :]
 
     def refuse(self, line: str) -> None:
-        """Send a line to show: the other raises Failure with it."""
+        """Send a line to show: the other end raises Failure with it."""
         self.send(_REFUSED + line.encode(errors="surrogateescape"))
 
     def decline(self, reason: str) -> None:
-        """Send why this way of answering cannot work: the other raises CannotWork."""
+        """Send why this way of answering cannot work: the other end raises CannotWork."""
         self.send(_CANNOT + reason.encode(errors="surrogateescape"))
 
     def receive(self) -> bytes | None:
-        """The next message; None when the other has gone."""
+        """Return the next message; None when the other end has gone."""
         head = self._read(_LENGTH)
         return None if head is None else self._read(int.from_bytes(head, "little"))
 
     def answer(self) -> bytes:
         """Return the next message.
 
-        Raises Failure when the other refuses or ends, CannotWork when it declines.
+        Raises Failure if the other end refuses or ends, CannotWork if it declines.
         """
         message = self.receive()
         if message is None:
@@ -71,7 +73,7 @@ class Talk:
         return message
 
     def fileno(self) -> int:
-        """The reading descriptor, to wait on."""
+        """Return the descriptor to read from, to wait on."""
         return self._reading
 
     def close(self) -> None:
@@ -90,7 +92,7 @@ class Talk:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe, of descriptors above the standard ones."""
+    """Return a pipe whose descriptors are above the standard ones."""
     made = []
     for fd in os.pipe():
         if fd <= 2:
@@ -102,12 +104,11 @@ def _pipe() -> tuple[int, int]:
 
 
 def start_aside(work: Callable[[Talk], None]) -> Talk:
-    """Run `work` in a process of its own session that is not our child. Return our end of a talk
-    with it.
+    """Run `work` in a process of its own session that is not our child.
 
-    It is forked twice, so that the program that we become has no child it does not know of. That
-    process does not keep what the program inherits: the other end of a caller's pipe would wait for
-    it for ever.
+    Returns our end of a talk with it. It is forked twice, so that the program that we become has no
+    child that it does not know of. The process closes what the program inherits. Otherwise, the
+    other end of a caller's pipe would wait for it for ever.
     """
     mine, its = Talk.pair()
     middle = os.fork()
@@ -129,7 +130,7 @@ def start_aside(work: Callable[[Talk], None]) -> Talk:
 def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
     """Do `work(talk)`, then end this process.
 
-    An error before the program started goes through the talk.
+    An error before the program has started goes through the talk.
     """
     try:
         drop_inherited()
@@ -175,7 +176,7 @@ def drop_inherited() -> None:
 
 
 def leave_terminal() -> None:
-    """Let go of stderr: a pipe there would not end while the program's daemons live."""
+    """Close stderr: a pipe there would not end while the program's daemons live."""
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 2)
     os.close(null)
@@ -192,8 +193,8 @@ def reap(child: int) -> None:
 def take_fds(talk: Talk, process: int) -> list[int]:
     """Return copies of the descriptors that the process with this pidfd names.
 
-    These are its listener, when it has installed the filter, and the ports that it has opened.
-    There are none if it ended first. It waits for an answer.
+    These are its listener, once it has installed the filter, and the ports that it has opened. The
+    list is empty if the process ended first. Waits for an answer.
     """
     from ttybroker.run.kernel import take_fd
 

@@ -1,4 +1,4 @@
-"""Becoming the program: the filter on, the listener handed over, exec."""
+"""Become the program: install the filter, hand over the listener, exec."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 
 class Opened(list[tuple[int, tuple[int, ...]]]):
-    """(our descriptor, the numbers that the program wants) of each port that is open when it
-    begins; of one that is only held there are none."""
+    """A list of (our descriptor, the numbers that the program wants), and the session.
+
+    There is an entry for each port that is open when the program begins. If a port is only held,
+    the program wants no numbers of it.
+    """
 
     session = bytes(16)  # the session that has them; zero bytes for none
 
 
 def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) -> None:
-    """Put the filter on, let the supervisor take its listener, and become the program.
+    """Install the filter, let the supervisor take its listener, and become the program.
 
-    opened: what `open_ports` gave of `at_start`. traced: whether a tracer answers first. Raises
-    Failure.
+    opened: what `open_ports` returned for `at_start`. traced: whether a tracer answers first.
+    Raises Failure.
     """
     from ttybroker.run import notify
 
@@ -47,13 +50,15 @@ def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) 
 
 
 def _mentions_device(argv: list[str]) -> bool:
-    """Whether an argument has a path below /dev: the program may open it for reading only."""
+    """Return whether an argument has a path below /dev: the program may open it read-only."""
     return any("/dev/" in word for word in argv[1:])
 
 
 def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
-    """Open these ports before the program begins: `direct` or `at_start` of the job. Blocking, as
-    programs expect of what they inherit. Raises Failure."""
+    """Open these ports before the program begins: `direct` or `at_start` of the job.
+
+    They are blocking, as programs expect of inherited descriptors. Raises Failure.
+    """
     if not wanted:
         return Opened()
     from ttybroker.run.broker import line_of, open_for_itself
@@ -73,7 +78,7 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
 
 
 def _out_of(taken: set[int], fd: int) -> int:
-    """The descriptor, moved to a number that no other port is to have."""
+    """Return the descriptor, moved to a number that no port will need."""
     import fcntl
 
     passed = []
@@ -86,7 +91,7 @@ def _out_of(taken: set[int], fd: int) -> int:
 
 
 def exec_program(job: LaunchJob, opened: Opened) -> None:
-    """Become the program, with nothing of ours left: does not return. Raises Failure."""
+    """Become the program, and leave nothing of ours. Does not return. Raises Failure."""
     for fd, numbers in opened:
         for number in numbers:
             os.dup2(fd, number)

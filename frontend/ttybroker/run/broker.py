@@ -1,6 +1,6 @@
 """The broker, as the processes beside a program ask it.
 
-They ask several questions at once, and waits can be broken off. Every open of a port by a launched
+They ask several questions at once, and can break off a wait. Every open of a port by a launched
 program goes through `Broker.open`.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ttybroker.wire import PortInfo, Verdict, Waiting
 
     class BrokerClient(Protocol):
-        """What is needed of `ttybroker.client.Client`."""
+        """The part of `ttybroker.client.Client` that is needed."""
 
         session: bytes
 
@@ -63,9 +63,9 @@ class Interrupted(Exception):
 
 
 class Patience:
-    """What is done while a request waits.
+    """What to do while a request waits.
 
-    gone: whether the caller has given up. line: shows for whom it waits, None: it does not.
+    gone: whether the caller has given up. line: shows who has the port, None: show nothing.
     """
 
     def __init__(self, gone: Callable[[], bool], line: WaitingLine | None) -> None:
@@ -79,16 +79,16 @@ class Patience:
             raise Interrupted
 
     def look(self, ports: Callable[[], list[PortInfo]] | None = None) -> None:
-        """The same, and show for whom it waits. ports: as of `WaitingLine.draw`."""
+        """Do as `check`, and show who has the port. ports: as for `WaitingLine.draw`."""
         self.check()
         if self.line is not None and time.monotonic() >= self._show_at:
             self.line.draw(ports)
 
 
 class Turn:
-    """Lets one thread at a time ask for a port. The others wait, first come, first served.
+    """Let one thread at a time ask for a port. The others wait, first come, first served.
 
-    They join what it is granted. So the broker has one request that waits, not a thousand.
+    They join the lease that it is granted. So the broker has one waiting request, not a thousand.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Turn:
 
 
 class Broker:
-    """Asks for several threads, on as many connections as there are questions at a time."""
+    """Ask for several threads, with one connection for each question at a time."""
 
     def __init__(self, connect: Connect, first: BrokerClient) -> None:
         self._connect = connect
@@ -142,21 +142,22 @@ class Broker:
         self._claims = _sees_our_pids(first)
 
     def check(self, name: str) -> Verdict:
-        """What the policy says of the port. Raises OSError, as `ports` and `open` do."""
+        """Return what the policy says about the port. Raises OSError, as `ports` and `open` do."""
         return self._ask(lambda client: client.check(name))
 
     def ports(self) -> list[PortInfo]:
-        """What the user may use."""
+        """Return the ports that the user may use."""
         return self._ask(lambda client: client.ports())
 
     def open(
         self, name: str, wait: float | None, pid: int, patience: Patience, flags: int = 0
     ) -> int:
-        """Return an open descriptor of the port, the caller's own. It joins what this run has
-        already.
+        """Return an open descriptor of the port, the caller's own.
+
+        If this run has the port already, the open joins its lease.
 
         wait: seconds to queue for a busy port, or None. pid: the process that will have it. The
-        broker is told only where it counts processes as we do. flags: READ and others of
+        broker gets it only if both are in one pid namespace. flags: READ and others of
         `ttybroker.wire`. Raises OSError, or Interrupted, which withdraws the request.
         """
         end = time.monotonic() + (wait or 0)
@@ -200,7 +201,7 @@ class Broker:
         return self._ask(ask)
 
     def take_connection(self) -> Any:
-        """The last connection that answered, from now on the caller's."""
+        """Return the last connection that answered, which the caller must close."""
         return self._spare.pop()
 
     def close(self) -> None:
@@ -235,8 +236,10 @@ def _open(
     look: Callable[[], None],
     what: dict[str, Any],
 ) -> int:
-    """Ask and wait; once more where the broker was started again meanwhile, as `Client.open`.
-    look: called meanwhile. what: further arguments of `ask_open`."""
+    """Ask and wait; ask again if the broker was restarted meanwhile, as `Client.open` does.
+
+    look: called meanwhile. what: further arguments of `ask_open`.
+    """
     from ttybroker.client import BrokenOff, RetryBudget
 
     budget = RetryBudget(wait)
@@ -258,11 +261,12 @@ def _open(
 
 
 def _sees_our_pids(client: BrokerClient) -> bool:
-    """Whether a pid here is the same process for the broker: both in one pid namespace.
+    """Return whether a pid means the same process here and to the broker.
 
-    Else the number might be that of a bystander. The broker's own pid reads 0 where it is in
-    a namespace outside; where it is in one below ours, its NSpid line in /proc/PID/status has
-    more than one number: proc_pid_status(5), pid_namespaces(7).
+    That is so if both are in one pid namespace. Otherwise the number might be that of another
+    process. The broker's own pid reads 0 if it is in a namespace outside of ours. If it is in one
+    below ours, its NSpid line in /proc/PID/status has more than one number: proc_pid_status(5),
+    pid_namespaces(7).
     """
     pid = peer_pid(client.fileno())
     if pid == 0:
@@ -279,8 +283,10 @@ def _sees_our_pids(client: BrokerClient) -> bool:
 
 
 def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortInfo]]:
-    """Return the broker and its list of ports. Raises OSError when one of `wanted` would be
-    refused."""
+    """Return the broker and its list of ports.
+
+    Raises OSError if one of `wanted` would be refused.
+    """
     client = connect()
     for name in wanted:
         verdict = client.check(name)
@@ -291,7 +297,7 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
 
 
 def line_of(error: OSError) -> str:
-    """Return what to show: a BrokerError's own words, a plain OSError's without the number."""
+    """Return the line to show: a BrokerError's own words, a plain OSError's without the number."""
     return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
 
 
@@ -307,7 +313,7 @@ def line_for(job: LaunchJob, name: str) -> WaitingLine | None:
 def open_for_itself(job: LaunchJob, names: list[str]) -> tuple[list[int], bytes]:
     """Return descriptors of these ports for the process that asks, and the session that has them.
 
-    The process is their holder. Raises OSError.
+    That process is their holder. Raises OSError.
     """
     broker = Broker(job.connect, job.connect())
     opened: list[int] = []
@@ -325,7 +331,7 @@ def open_for_itself(job: LaunchJob, names: list[str]) -> tuple[list[int], bytes]
 
 
 def program_of(pid: int) -> str:
-    """ "picocom (pid 71)"."""
+    """Return a text like "picocom (pid 71)"."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             name = file.read().decode(errors="replace").strip()

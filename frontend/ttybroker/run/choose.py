@@ -1,11 +1,11 @@
-"""Which way the opens of a program are answered, and what may work here.
+"""Choose how the opens of a program are answered, and find out what can work here.
 
     traced     a tracer decides, a listener answers (`daemonised`, `trace`)
-    listened   the listener alone: for debuggers, whose business is to trace, and --via notify
+    listened   only the listener: for debuggers, which trace by themselves, and --via notify
     tree       the same under Yama 1, where only an ancestor may look (`tree`)
     pty        where no filter works: every byte is copied, and what is lost is said (`ptyproxy`)
 
-The supervisor is started first, and gets ready while this process looks whether it may work.
+The supervisor is started first. It gets ready while this process finds out whether it may work.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _TRACERS = frozenset(
 
 
 def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None) -> int:
-    """Run the job. It returns an exit status only where a launcher has to stay.
+    """Run the job. Returns an exit status only where a launcher has to stay.
 
-    via: "notify" for the listener alone, or "pty". ptrace_scope: Yama's setting, read when None.
-    Raises Failure when the program was not started.
+    via: "notify" for the listener alone, or "pty". ptrace_scope: Yama's setting, read if it is
+    None. Raises Failure if the program was not started.
     """
     _end_by_ctrl_c()
     _show_memory()
@@ -79,7 +79,7 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
 def _without_filter(job: LaunchJob, via: str, why_not: str) -> int:
     """Start a program without a filter.
 
-    If all of its ports are open when it starts, it needs no more. Others get a pty.
+    If all of its ports are open when it starts, it needs nothing more. Other programs get a pty.
     """
     if job.direct and not job.ports:
         from ttybroker.run.become import exec_program, open_ports
@@ -108,10 +108,10 @@ def _end_by_ctrl_c() -> None:
 
 
 def _show_memory() -> None:
-    """Let this process's memory be read again, which a set-user-ID exec hides.
+    """Let other processes of the user read this process's memory again.
 
-    The privilege is gone, so this process is no more than its user's others. The supervisor has to
-    read the arguments of its calls.
+    A set-user-ID exec hides it. The privilege is gone, so this process is like any other of its
+    user. The supervisor has to read the arguments of its calls.
     """
     if prctl(PR_GET_DUMPABLE, 0) != 1:
         prctl(PR_SET_DUMPABLE, 1)
@@ -123,7 +123,7 @@ def _show_memory() -> None:
 def yama() -> int:
     """Return Yama's ptrace_scope.
 
-    0 where there is no Yama, and for root, who is not bound by it.
+    It is 0 without Yama, and for root, who is not bound by it.
     """
     if os.geteuid() == 0:
         return 0
@@ -135,7 +135,7 @@ def yama() -> int:
 
 
 def obstacle(program: str) -> str:
-    """Why the supervisor could not serve this program; "" when it can."""
+    """Return why the supervisor could not serve this program; "" if it can."""
     from ttybroker.run import trial
 
     try:
@@ -146,7 +146,7 @@ def obstacle(program: str) -> str:
 
 
 def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
-    """Return what about the file forbids a filter and a supervisor, "" if nothing does."""
+    """Return what about the file prevents a filter and a supervisor, "" if nothing does."""
     if not os.access(program, os.R_OK):
         return f"{program} is not readable, so its opens cannot be answered"
     info = os.stat(program)
@@ -162,7 +162,7 @@ def of_program(program: str, abis: tuple[notify.Abi, ...]) -> str:
 
 
 def _elf_of(program: str, depth: int) -> tuple[int, int] | None:
-    """Return (class, machine) of the file that really runs, elf(5); None for a plain script."""
+    """Return (class, machine) of the file that will really run, elf(5); None for a plain script."""
     try:
         with open(program, "rb", buffering=0) as file:
             head = file.read(256)

@@ -3,7 +3,7 @@
     [-q | --quiet] [--via auto|notify|pty] [--wait SECONDS] [--hold] [--yield] [--for TEXT]
     [--fd N PORT]... [--stdio PORT] [PORT...] -- PROGRAM [ARGUMENT...]
 
-Parsed by hand, because argparse costs a quarter of the start-up time that there is.
+It is parsed by hand, because argparse would take a quarter of the start-up time.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _WITH_VALUE = ("--via", "--wait", "--for", "--fd", "--stdio")
 
 
 class Usage(Exception):
-    """What is wrong with the command line, and what to write instead (else: all of the usage).
+    """A mistake in the command line, and what to write instead.
 
-    instead: the command line after our name as it ought to be, "" when `line` says enough.
+    hint: whether the line is enough; else the whole usage is shown. instead: the corrected command
+    line after our name, "" if `line` is enough.
     """
 
     def __init__(self, line: str, *, hint: bool = True, instead: str = "") -> None:
@@ -69,7 +70,7 @@ Examples: {command} -- picocom -b 115200 /dev/ttyS0
 
 
 class Request:
-    """The command line, read."""
+    """The parsed command line."""
 
     def __init__(self) -> None:
         self.via = "auto"
@@ -92,14 +93,14 @@ def main(
     connect: Connect | None = None,
     command: str = "ttybroker run",
 ) -> int:
-    """Run the program of `argv`, which is without our own name.
+    """Run the program of `argv`, which does not have our own name.
 
     Returns an exit status only if the program could not start, or where a launcher has to wait for
     it.
 
-    broker: as for `ttybroker.client.connect`; connect: instead of that. env: the program's, else
-    ours. before_exec: called last in the process that becomes the program. command: what the user
-    typed; our lines begin with it.
+    broker: as for `ttybroker.client.connect`; connect: used instead of that. env: the program's, or
+    None for ours. before_exec: called last in the process that becomes the program. command: what
+    the user typed, which begins our messages.
     """
 
     gc.disable()  # what is loaded now stays: to look through it again and again costs 2 ms
@@ -198,7 +199,10 @@ def _wants_help(argv: list[str]) -> bool:
 
 
 def _no_dashes(argv: list[str]) -> Usage:
-    """Return what to write instead: the first word that is an installed program is the program."""
+    """Return the error for a missing "--", and what to write instead.
+
+    The first word that is an installed program is taken for the program.
+    """
     path = os.environ.get("PATH", DEFAULT_PATH)
     for at, word in enumerate(argv):
         is_value = at > 0 and argv[at - 1] in _WITH_VALUE

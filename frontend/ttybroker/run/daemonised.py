@@ -1,14 +1,14 @@
-"""The usual layout: the supervisor is daemonised, and no child of the program.
+"""The usual layout: the supervisor is daemonised, and is no child of the program.
 
     shell ---- launcher = program ---- its children     filter on all of these
     init  ---- supervisor -- broker                     answers, ends with the last of them
 
-The launcher becomes the program: same pid, same parent, so signals, job control and the exit
-status need no code.
+The launcher becomes the program, with the same pid and the same parent. So signals, job control and
+the exit status need no code.
 
-The supervisor traces the program, if it may (`trace`). If not, the listener alone answers, which
-needs the right to read the program's memory: no Yama, or 0. A tracer needs no more than that the
-launcher allows it once (PR_SET_PTRACER), so it works under Yama 1 too.
+If it may, the supervisor traces the program (`trace`). Otherwise only the listener answers. That
+needs the right to read the program's memory: no Yama, or its level 0. A tracer only needs the
+launcher to allow it once (PR_SET_PTRACER), so it works under Yama 1 too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ANY_TRACER = 2**64 - 1  # PR_SET_PTRACER_ANY
 class Daemonised:
     """A supervisor that has been started and is getting ready.
 
-    trace: whether it is to trace. scope: Yama's setting.
+    trace: whether it should trace. scope: Yama's setting.
     """
 
     def __init__(self, job: LaunchJob, *, trace: bool, scope: int) -> None:
@@ -46,7 +46,7 @@ class Daemonised:
     def become_program(self) -> None:
         """Become the program under this supervisor; does not return.
 
-        Raises Failure, or CannotWork when the supervisor may not look into this process.
+        Raises Failure, or CannotWork if the supervisor may not look into this process.
         """
         self._talk.answer()
         # Before it traces this process: a wait for a port is then interrupted as any other.
@@ -78,7 +78,7 @@ def _allow_tracer(pid: int) -> None:
 
 
 def _supervise(job: LaunchJob, launcher: int, trace: bool, talk: Talk) -> None:
-    """The supervisor's whole life."""
+    """Live the supervisor's whole life."""
     from ttybroker.run.broker import reach
     from ttybroker.run.names import Names
 
@@ -118,8 +118,8 @@ def _supervise(job: LaunchJob, launcher: int, trace: bool, talk: Talk) -> None:
 def watch(listener: int, leader: int) -> None:
     """Wait until no process has the filter any more.
 
-    Let go of the terminal when the program has ended (its pidfd is `leader`), though its children
-    may not have.
+    Let go of the terminal when the program has ended (its pidfd is `leader`), even if its children
+    have not.
     """
     import select
 

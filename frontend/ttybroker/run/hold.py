@@ -1,7 +1,7 @@
-"""`--hold`: ports that a run keeps from its start to its end, whatever its program closes.
+"""`--hold`: ports that a run keeps from start to end, even if its program closes them.
 
-The port stays open, so what arrives between two opens of the program waits in the kernel, settings
-last, and the modem lines do not move.
+The port stays open. So input that arrives between two opens of the program waits in the kernel,
+settings last, and the modem lines do not change.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 class Held:
-    """Keeps one descriptor of each of these ports, until this process ends or the port is taken
-    back or unplugged. Then it keeps the next one that it is shown."""
+    """Keep one descriptor of each of these ports, until this process ends.
+
+    If a port is taken back or unplugged, it is let go. Then the next descriptor of it is kept.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._wanted = frozenset(names)
@@ -26,8 +28,10 @@ class Held:
         self._lock = allocate_lock()
 
     def keep(self, name: str, fd: int) -> None:
-        """Keep a copy of this descriptor of the port, if it is to be held and is not. Raises
-        OSError with a line to show, when no descriptor or no thread can be had."""
+        """Keep a copy of this descriptor of the port, if the port is to be held and is not.
+
+        Raises OSError, with a line to show, if there is no descriptor or no thread left.
+        """
         if name not in self._wanted:
             return
         with self._lock:
@@ -57,7 +61,7 @@ class Held:
 
 
 def _is_hung_up(fd: int, wait: int | None = 0) -> bool:
-    """Wait until the port is hung up, or for so many milliseconds. Return whether it is."""
+    """Wait until the port is hung up, or for that many milliseconds. Return whether it is."""
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(wait))

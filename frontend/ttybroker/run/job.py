@@ -1,4 +1,4 @@
-"""What to run, and the error that says why it was not."""
+"""What to run, and the error that says why it could not be."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Failure(Exception):
 class LaunchJob:
     """What to run and how.
 
-    ports: names to broker, none for all that the user may use. direct: (descriptors, name)
-    of the ports that the program finds open. hold: whether all these ports are kept from the start
-    to the end. wait: seconds to queue for a busy port, or None.
-    yields: lend the ports to other programs of the user. quiet: do not show for whom it waits.
-    before_exec: called last in the process that becomes the program.
+    ports: names to broker, none for all that the user may use. direct: (descriptors, name) of the
+    ports that the program finds open. hold: whether all these ports are kept from the start to the
+    end. wait: seconds to queue for a busy port, or None. yields: lend the ports to other programs
+    of the user. quiet: do not show who has the port. before_exec: called last in the process that
+    becomes the program.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LaunchJob:
 
 
 def our_environment() -> dict[str, str]:
-    """The environment this process was started with.
+    """Return the environment with which this process was started.
 
     In the C locale Python adds LC_CTYPE to it (PEP 538), which would change the program's.
     """
@@ -79,7 +79,7 @@ def our_environment() -> dict[str, str]:
 
 
 def find_program(name: str, path: str) -> str:
-    """The file that a shell would run for `name`; raises Failure with 127 or 126."""
+    """Return the file that a shell would run for `name`. Raises Failure with 127 or 126."""
     if not name:
         raise Failure("the name of the program is empty", NOT_FOUND)
     candidates = [name] if "/" in name else [f"{part or '.'}/{name}" for part in path.split(":")]

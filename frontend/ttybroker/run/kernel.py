@@ -1,7 +1,7 @@
-"""System calls that the standard library lacks, or that it makes slow to load. By ctypes.
+"""System calls that the standard library lacks, or makes slow to load. By ctypes.
 
-`socket` and `signal` load `enum`, which is 6 ms of a start that has 30. Every failing call raises
-OSError with its errno.
+`socket` and `signal` load `enum`, which costs 6 ms of the 30 ms of a start. Every failing call
+raises OSError with its errno.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ libc.process_vm_readv.argtypes = (
 
 
 def fail(what: str) -> OSError:
-    """The OSError of the call that has just failed."""
+    """Return the OSError of the call that has just failed."""
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def prctl(option: int, value: int) -> int:
-    """prctl(2) with one argument."""
+    """Call prctl(2) with one argument."""
     result: int = libc.prctl(
         ctypes.c_int(option),
         ctypes.c_ulong(value),
@@ -71,7 +71,7 @@ def prctl(option: int, value: int) -> int:
 
 
 def set_signal(number: int, action: int) -> None:
-    """Call signal(2) with SIG_DFL or SIG_IGN. Python's own table does not hear of it."""
+    """Call signal(2) with SIG_DFL or SIG_IGN. Python's own table does not learn of it."""
     libc.signal(number, action)
 
 
@@ -85,8 +85,8 @@ def signal_action(number: int) -> int:
 def outlive_signals() -> None:
     """Ignore every signal that would end or stop this process and that can be ignored.
 
-    A service manager sends SIGTERM to all processes of a unit at once: the supervisor is to
-    answer until the program has ended.
+    A service manager sends SIGTERM to all processes of a unit at once. The supervisor must answer
+    until the program has ended.
     """
     for number in range(1, _SIGNALS + 1):
         if number not in _KEPT:
@@ -94,9 +94,10 @@ def outlive_signals() -> None:
 
 
 def take_fd(process: int, number: int) -> int:
-    """A copy, close-on-exec, of descriptor `number` of the process with this pidfd: pidfd_getfd(2).
+    """Return a copy of descriptor `number` of the process with this pidfd: pidfd_getfd(2).
 
-    Needs the right to trace that process."""
+    It is close-on-exec. Needs the right to trace that process.
+    """
     fd: int = libc.syscall(
         ctypes.c_long(_PIDFD_GETFD),
         ctypes.c_int(process),
@@ -132,10 +133,10 @@ def is_in_set(pid: int, number: int, owner: int, epoll: int, entry: int, nth: in
 
 
 def open_cached(path: str, *, follow: bool) -> int:
-    """Return an O_PATH descriptor of `path`, if the kernel knows the way to it.
+    """Return an O_PATH descriptor of `path`, if the kernel has the way to it in memory.
 
-    RESOLVE_CACHED: it asks no disk and no server. Raises BlockingIOError if it would have to, and
-    on kernels before 5.12.
+    RESOLVE_CACHED asks no disk and no server. Raises BlockingIOError if it would have to, and on
+    kernels before 5.12.
     """
     try:
         return _openat2(_AT_FDCWD, path, _CACHED if follow else _CACHED_NOFOLLOW)
@@ -146,7 +147,7 @@ def open_cached(path: str, *, follow: bool) -> int:
 
 
 def open_resolved(directory: int, path: str, resolve: int) -> int:
-    """An O_PATH descriptor of `path`, under these RESOLVE_ flags of openat2(2)."""
+    """Return an O_PATH descriptor of `path`, under these RESOLVE_ flags of openat2(2)."""
     return _openat2(directory, path, _open_how(0, resolve))
 
 
@@ -177,9 +178,9 @@ def _openat2(directory: int, path: str, how: ctypes.Array[ctypes.c_uint64]) -> i
 
 
 class Memory:
-    """Reads the memory of other processes: process_vm_readv(2). For one thread.
+    """Read the memory of other processes: process_vm_readv(2). For one thread.
 
-    Each open that is traced is read by it. So what a call needs is made once.
+    Each traced open uses it. So whatever a call needs is made only once.
     """
 
     def __init__(self) -> None:
@@ -191,8 +192,11 @@ class Memory:
         self._there = self._here + ctypes.sizeof(self._vectors) // 2
 
     def read(self, pid: int, address: int, size: int) -> bytearray:
-        """At most `size` bytes, none of them beyond the page of `address`: a mapping may end
-        there. Raises OSError: EFAULT for a bad address, EPERM where ptrace(2) rules forbid it."""
+        """Return at most `size` bytes, none of them beyond the page of `address`.
+
+        A mapping may end there. Raises OSError: EFAULT for a bad address, EPERM where the rules of
+        ptrace(2) forbid it.
+        """
         size = min(size, _PAGE - address % _PAGE)
         vectors = self._vectors
         vectors[1] = vectors[3] = size
@@ -210,8 +214,8 @@ class _Ucred(ctypes.Structure):
 def peer_pid(sock: int) -> int:
     """Return the pid that SO_PEERCRED gives for a connected socket.
 
-    0 when that process is in no pid namespace that is visible from here, or the descriptor is no
-    socket.
+    0 if that process is in no pid namespace that is visible from here, or if the descriptor is not
+    a socket.
     """
     peer = _Ucred()
     size = ctypes.c_uint(ctypes.sizeof(peer))

@@ -20,7 +20,7 @@ class Leased:
         self._pid = os.getpid()
 
     def add(self, fd: int) -> None:
-        """Know this descriptor's description from now on."""
+        """Remember this descriptor's description."""
         try:
             self._set.register(fd, 0)
         except OSError:
@@ -29,7 +29,7 @@ class Leased:
     def has(self, pid: int, number: int) -> bool:
         """Return whether descriptor `number` of thread `pid` is one of them.
 
-        False, too, where the kernel has no kcmp(2) or may not be asked.
+        False also if the kernel has no kcmp(2), or does not permit it.
         """
         seen: dict[int, int] = {}
         for entry in self._entries():
@@ -39,10 +39,9 @@ class Leased:
         return False
 
     def _entries(self) -> list[int]:
-        """Return the numbers under which they were added, in the kernel's order:
-        proc_pid_fdinfo(5).
+        """Return the numbers under which they were added, in the kernel's order.
 
-        A number that was used again is there more than once.
+        See proc_pid_fdinfo(5). A number that was used again is there more than once.
         """
         try:
             with open(f"/proc/self/fdinfo/{self._set.fileno()}", "rb") as file:

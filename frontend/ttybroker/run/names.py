@@ -19,7 +19,7 @@ _NEVER_BELOW = ("/dev/pts/", "/sys/")
 
 
 def is_serial_name(name: str) -> bool:
-    """Whether `name` looks like a kernel name of a serial port: tty, letters, a number."""
+    """Return whether `name` looks like a kernel name of a serial port: tty, letters, a number."""
     if not (name.startswith("tty") and name.isascii() and name.isalnum()):
         return False
     letters = name[3:].rstrip("0123456789")
@@ -27,18 +27,20 @@ def is_serial_name(name: str) -> bool:
 
 
 def could_be_alias(name: str) -> bool:
-    """Whether `name` may be an alias that the user may not have: the list leaves it out, and there
-    is no such node. The broker has to tell."""
+    """Return whether `name` may be an alias that the user may not have.
+
+    Such an alias is not in the list, and there is no such node. Only the broker can tell.
+    """
     return valid_name(name) and not os.path.lexists(f"/dev/{name}")
 
 
 def _leads_out_of_proc(path: str) -> bool:
-    """Whether this path below /proc passes a directory or descriptor of a process."""
+    """Return whether this path below /proc passes a directory or descriptor of a process."""
     return not {"fd", "cwd", "root", ".."}.isdisjoint(path.split("/"))
 
 
 class Names:
-    """Which paths are brokered: those of `wanted`, or of all there is when that is empty."""
+    """Which paths are brokered: those of `wanted`, or every port if that is empty."""
 
     def __init__(self, wanted: tuple[str, ...], ports: Iterable[PortInfo]) -> None:
         self._wanted = wanted
@@ -47,7 +49,7 @@ class Names:
         self.update(ports)
 
     def update(self, ports: Iterable[PortInfo]) -> None:
-        """Take the list as it is now: adapters come and go, and an alias goes with its own."""
+        """Take over the list as it is now: adapters come and go, and aliases with them."""
         devices = {port.name: port.device for port in ports}
         names = self._wanted or tuple(devices)
         paths = {f"/dev/{name}": name for name in names}
@@ -63,16 +65,21 @@ class Names:
         }
 
     def of(self, path: str) -> str | None:
-        """The port at this very path. Names of serial ports nobody listed count, too: the
-        broker has something to say about them."""
+        """Return the port at this very path.
+
+        Names of serial ports that are not in the list count too, because the broker has something
+        to say about them.
+        """
         name = self.paths.get(path)
         if name is None and not self._wanted and path.startswith("/dev/tty"):
             return path[5:] if is_serial_name(path[5:]) else None
         return name
 
     def of_missing(self, name: str) -> str | None:
-        """The port that /dev/NAME means if nothing is there. It may be an alias that nobody
-        listed."""
+        """Return the port that /dev/NAME means if nothing is there.
+
+        It may be an alias that is not in the list.
+        """
         if (known := self.of(f"/dev/{name}")) is not None:
             return known
         return name if not self._wanted and could_be_alias(name) else None
@@ -80,7 +87,7 @@ class Names:
     def unnamed(self, path: str) -> str:
         """Return the line for a port that the user may have and this run does not name.
 
-        "" where that is not so, or where the kernel lets the user open the node.
+        "" if that is not so, or if the kernel lets the user open the node.
         """
         name = self._others.get(path) if self._wanted else None
         if name is None or os.access(path, os.R_OK | os.W_OK):
@@ -89,15 +96,15 @@ class Names:
         return f"{name}: not named in this run, so not brokered; write: {names} -- PROGRAM"
 
     def is_new(self, node: str) -> bool:
-        """Whether the node is a serial port that the list did not have when it was made."""
+        """Return whether the node is a serial port that the list did not have when it was made."""
         return node not in self.paths and is_serial_name(node.rpartition("/")[2])
 
 
 class Finder:
-    """Finds the port that a process means.
+    """Find the port that a process means.
 
-    ports: asks the broker for its list, or raises OSError. tell: is given a line for the user when
-    a port is meant that this run does not name.
+    ports: asks the broker for its list, or raises OSError. tell: gets a line for the user if a
+    process means a port that this run does not name.
     """
 
     def __init__(
@@ -108,11 +115,11 @@ class Finder:
         self._tell = tell
 
     def listed(self, name: str) -> bool:
-        """Whether the broker has the port in its list."""
+        """Return whether the broker has the port in its list."""
         return f"/dev/{name}" in self._names.paths
 
     def quick(self, pid: int, dirfd: int, path: str, flags: int, *, ours: bool) -> str | None:
-        """As `find`, and never waits: raises BlockingIOError where only `find` can tell.
+        """Do as `find`, and never wait. Raises BlockingIOError where only `find` can tell.
 
         ours: whether the process's paths lead where ours do (`target.same_view`).
         """
@@ -141,7 +148,7 @@ class Finder:
         return self.by_name(node)
 
     def find(self, pid: int, dirfd: int, path: str, flags: int, resolve: int = 0) -> str | None:
-        """The port that the process means by this path, or None.
+        """Return the port that the process means by this path, or None.
 
         flags: of open(2); resolve: of openat2(2). Follows links, so it may wait for a disk.
         """
@@ -169,7 +176,7 @@ class Finder:
         return self.by_name(node)
 
     def by_name(self, path: str) -> str | None:
-        """The port that is called so."""
+        """Return the port with this name."""
         name = self._names.of(path)
         if name is None and (line := self._names.unnamed(path)):
             self._tell(line)
@@ -179,7 +186,7 @@ class Finder:
         return path in _NEVER or (path.startswith(_NEVER_BELOW) and "/../" not in path)
 
     def _of_descriptor(self, pid: int, path: str) -> str | None:
-        """The port that the process has open under this path, which is that of a descriptor."""
+        """Return the port that the process has open, if this path is that of a descriptor."""
         try:
             return self._names.of(os.readlink(f"/proc/{pid}/fd/{target.descriptor_of(pid, path)}"))
         except OSError:

@@ -100,7 +100,7 @@ class Abi:
         self.registers = registers
 
     def markable(self, kind: int) -> bool:
-        """Whether a tracer can send such a call on to the listener."""
+        """Return whether a tracer can send such a call on to the listener."""
         return MARKED.get(kind) in self.registers
 
 
@@ -173,9 +173,10 @@ MACHINES: dict[str, tuple[int, tuple[Abi, ...]]] = {
 
 
 def machine() -> tuple[int, tuple[Abi, ...]]:
-    """seccomp(2)'s number and the conventions of this machine.
+    """Return seccomp(2)'s number and the conventions of this machine.
 
-    Raises Unsupported when the table does not know it, or this interpreter is a 32-bit one.
+    Raises Unsupported if the table does not have the machine, or if this interpreter is a 32-bit
+    one.
     """
     name = os.uname().machine
     if name not in MACHINES or sys.maxsize < 2**32:
@@ -205,21 +206,20 @@ _NEW_FILE = os.O_CREAT | os.O_EXCL  # both: no port can be meant, because it mus
 
 
 class Filter:
-    """Writes the filter for the conventions given, as an array of struct sock_filter.
+    """Write the filter for the given conventions, as an array of struct sock_filter.
 
-    Asks about an open that could be one of a terminal: it reads and writes, or says O_NOCTTY
-    or O_NONBLOCK; of a plain read-only one as `plain` says (PLAIN_NEVER and so on); never of a
-    directory, of O_PATH, or of a file that must be new. Asks about access() for reading or
-    writing; about openat2() and creat() always, because a filter cannot see their flags or
-    they have none. Asks about flock() that locks, for a leased port's is answered by its
-    lease; a filter cannot see what its descriptor is. Answers io_uring_setup() with ENOSYS, because
-    a ring opens files unseen.
+    It asks about an open that may be one of a terminal: one that reads and writes, or has O_NOCTTY
+    or O_NONBLOCK. `plain` says which plain read-only opens it asks about (PLAIN_NEVER and so on).
+    It never asks about the open of a directory, with O_PATH, or of a file that must be new. It asks
+    about access() for reading or writing. It always asks about openat2() and creat(), because a
+    filter cannot see the flags of the one, and the other has none. It asks about flock() that
+    locks, because a filter cannot see what the descriptor is, and the lease answers the lock of a
+    leased port. It answers io_uring_setup() with ENOSYS, because a ring opens files unseen.
 
-    traced: a tracer is asked first (RET_TRACE), and sends only marked calls to the listener;
-    but an open with O_RDWR and O_NOCTTY goes there at once, for it says itself that it is one of
-    a terminal, and nearly every program that knows of serial ports opens them so.
-    A convention that is not given passes untouched: the program there has no brokered ports,
-    and loses nothing else.
+    traced: a tracer is asked first (RET_TRACE), and sends only marked calls to the listener. But an
+    open with O_RDWR and O_NOCTTY goes to the listener at once. These flags mean a terminal, and
+    nearly every program that knows of serial ports uses them. A convention that is not given passes
+    untouched: a program of that kind has no brokered ports, and loses nothing else.
     """
 
     def __init__(self, abis: tuple[Abi, ...], *, plain: int, traced: bool) -> None:
@@ -233,7 +233,7 @@ class Filter:
             self._one_abi(abi, f"{at}")
 
     def code(self) -> bytes:
-        """The array; 8 bytes each."""
+        """Return the array; 8 bytes each."""
         labels = self._labels
         return b"".join(
             struct.pack(
@@ -327,12 +327,12 @@ def _seccomp(number: int, operation: int, flags: int, argument: object) -> int:
 
 
 def install(*, plain: int = PLAIN_INHERITED, traced: bool = False) -> int:
-    """Filter this thread and all it starts, for good; the listener's descriptor (close-on-exec).
+    """Filter this thread and all it starts, for good, and return the listener's descriptor.
 
-    plain, traced: as for `Filter`.
-    Sets no_new_privs: set-user-ID programs started from here on gain nothing.
-    Raises Unsupported for an unknown machine; OSError EBUSY when a listener is there
-    already (a second one is not allowed), EINVAL when the kernel is older than 5.0.
+    The descriptor is close-on-exec. plain, traced: as for `Filter`. Sets no_new_privs: set-user-ID
+    programs started from here on gain nothing. Raises Unsupported for an unknown machine; OSError
+    EBUSY if there is a listener already (a second one is not allowed), EINVAL if the kernel is
+    older than 5.0.
     """
     number, abis = machine()
     code = Filter(abis, plain=plain, traced=traced).code()
@@ -350,9 +350,9 @@ def install(*, plain: int = PLAIN_INHERITED, traced: bool = False) -> int:
 
 
 def check_kernel() -> None:
-    """Raise Unsupported with the reason where the kernel cannot do what `supervise` needs.
+    """Raise Unsupported with the reason if the kernel cannot do what `supervise` needs.
 
-    Only what can be seen without a filter is looked at.
+    This checks only what can be seen without a filter.
     """
     number, _ = machine()
     if _kernel() < (5, 9):
@@ -404,7 +404,7 @@ ABI_OF = {abi.audit: abi for _, abis in MACHINES.values() for abi in abis}
 
 
 def wake_in_step(listener: int) -> None:
-    """Have the two sides wake each other on one CPU, where the kernel can: a quarter faster."""
+    """Let the two sides wake each other on one CPU, where the kernel can: a quarter faster."""
     try:
         ioctl(listener, IOCTL_SET_FLAGS, FD_SYNC_WAKE_UP)
     except OSError:
@@ -419,14 +419,14 @@ def receive(listener: int) -> Notification:
 
 
 def is_deserted(listener: int) -> bool:
-    """Whether no process has the filter any more. (POLLHUP, 5.9.)"""
+    """Return whether no process has the filter any more. (POLLHUP, 5.9.)"""
     poll = select.poll()
     poll.register(listener, 0)
     return bool(poll.poll(0))
 
 
 def is_waiting(listener: int, call: int) -> bool:
-    """Return whether the call still waits. Then what was read about its thread was its own."""
+    """Return whether the call still waits. If so, what was read about its thread was its own."""
     try:
         ioctl(listener, IOCTL_ID_VALID, struct.pack("=Q", call))
     except OSError:
@@ -435,17 +435,17 @@ def is_waiting(listener: int, call: int) -> bool:
 
 
 def let_go_on(listener: int, call: int) -> None:
-    """Have the kernel carry the call out, with the rights of its caller."""
+    """Let the kernel carry out the call, with the rights of its caller."""
     _send(listener, call, 0, 0, NOTIF_FLAG_CONTINUE)
 
 
 def give_value(listener: int, call: int, value: int) -> None:
-    """Have the call return `value`."""
+    """Make the call return `value`."""
     _send(listener, call, value, 0, 0)
 
 
 def refuse(listener: int, call: int, number: int) -> None:
-    """The call fails with this errno."""
+    """Make the call fail with this errno."""
     _send(listener, call, 0, -number, 0)
 
 
@@ -459,14 +459,15 @@ def _send(listener: int, call: int, value: int, error: int, flags: int) -> None:
 
 
 def put_fd(listener: int, call: int, fd: int, *, cloexec: bool) -> bool:
-    """Have the call return `fd`, which is the program's alone from then on.
+    """Make the call return `fd`, which belongs only to the program from then on.
 
-    It is closed here in any case. Returns False when the caller is gone. Raises OSError EMFILE when
-    the caller's table is full.
+    It is closed here in any case. Returns False if the caller is gone. Raises OSError EMFILE if the
+    caller's table is full.
 
-    Ours is closed before the call returns: a program may close its port and open it again at once,
-    and would find us in its way. That takes two steps. Only a kernel with WAIT_KILLABLE_RECV keeps
-    signals out between them. On an older one it is closed after the call.
+    Our copy is closed before the call returns. Otherwise, a program that closes its port and opens
+    it again at once would find our copy in its way. That takes two steps. Only a kernel with
+    WAIT_KILLABLE_RECV keeps signals out between them. On an older kernel our copy is closed after
+    the call.
     """
     newfd_flags = os.O_CLOEXEC if cloexec else 0
     put = _put_in_two_steps if _TWO_STEPS else _put_in_one_step

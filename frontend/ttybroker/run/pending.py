@@ -1,4 +1,4 @@
-"""Signals that wait for a thread that is stopped in a call. They tell that it is to go on."""
+"""Signals that wait for a thread which is stopped in a call. They mean that it should go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _IGNORED = sum(1 << (number - 1) for number in (17, 18, 23, 28))  # CHLD, CONT, 
 
 
 class Pending:
-    """The signals that thread `tid` has still to take: proc_pid_status(5).
+    """The signals that thread `tid` has not taken yet: proc_pid_status(5).
 
     any: whether there is one. is_ours: whether no other thread can take it, so that this thread
     will take it when the call ends.

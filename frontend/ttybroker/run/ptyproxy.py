@@ -1,11 +1,12 @@
 """The fallback: a pty for each port, and every byte copied between the two.
 
 It is for kernels without seccomp notification, and for programs that nobody may look into. The
-program is started with the pty's path where its arguments name the port, so they have to name it.
-The program keeps the launcher's pid here, too: the proxy is a daemonised process aside.
+program is started with the pty's path in place of the port in its arguments, so they have to name
+the port. The program keeps the launcher's pid here, too: the proxy is a daemonised process beside
+it.
 
-A pty carries bytes and a speed, and no more. What the program sets beyond that reaches only the pty
-(`LOST`). The speed is looked at before each write to the port, and every `_LOOK` milliseconds for
+A pty carries only bytes and a speed. Whatever else the program sets reaches only the pty (`LOST`).
+The proxy looks at the speed before each write to the port, and every `_LOOK` milliseconds for
 programs that only read.
 """
 
@@ -57,8 +58,8 @@ _SPEED_BITS = 0o010017 | 0o010017 << 16  # CBAUD, CIBAUD of cflag
 def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
     """Become the program, with ptys for the ports that it names.
 
-    `why`: why notification is not used, "" when nobody wanted it. Raises Failure when the program
-    names no port, or one is refused.
+    `why`: why notification is not used, "" if the user chose the pty. Raises Failure if the program
+    names no port, or if one is refused.
     """
     launcher = os.getpid()
     talk = start_aside(lambda its: _proxy(job, launcher, why, its))
@@ -103,7 +104,7 @@ def _names_of(name: str, port: PortInfo | None, argv: list[str]) -> list[str]:
 
 
 def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
-    """The proxy's whole life."""
+    """Live the proxy's whole life."""
     from ttybroker.run.broker import Broker
     from ttybroker.run.kernel import outlive_signals
 
@@ -138,7 +139,7 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
 
 
 def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) -> Line:
-    """Open a port, and a pty for it. OSError."""
+    """Open a port, and a pty for it. Raises OSError."""
     from ttybroker.loan import flags
     from ttybroker.run.broker import Broker, Patience, line_for
 
@@ -152,15 +153,17 @@ def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) 
 
 
 def _ended(leader: int) -> bool:
-    """Whether the process with this pidfd has ended."""
+    """Return whether the process with this pidfd has ended."""
     poll = select.poll()
     poll.register(leader, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def _every_name(broker: Broker, ports: dict[str, PortInfo], words: list[str]) -> list[str]:
-    """Return the ports of the list, and those that the arguments name besides: the broker says why
-    the user may not have them."""
+    """Return the ports of the list, and any others that the arguments name.
+
+    The broker says why the user may not have the others.
+    """
     named = [word[5:] for word in words if word.startswith("/dev/") and word[5:] not in ports]
     return [*ports, *(name for name in named if _is_port(broker, name))]
 
@@ -170,13 +173,13 @@ def _is_port(broker: Broker, name: str) -> bool:
 
 
 def _speeds(fd: int) -> tuple[int, int, int]:
-    """(bits of cflag, input and output speed in baud) of a terminal."""
+    """Return (bits of cflag, input and output speed in baud) of a terminal."""
     _, _, cflag, _, _, ispeed, ospeed = _TERMIOS2.unpack(ioctl(fd, _TCGETS2, bytes(_TERMIOS2.size)))
     return cflag & _SPEED_BITS, ispeed, ospeed
 
 
 def _set_speeds(fd: int, speeds: tuple[int, int, int]) -> None:
-    """Give a terminal these speeds, and leave all else. OSError."""
+    """Give a terminal these speeds, and leave its other settings. Raises OSError."""
     iflag, oflag, cflag, lflag, rest, _, _ = _TERMIOS2.unpack(
         ioctl(fd, _TCGETS2, bytes(_TERMIOS2.size))
     )
@@ -186,7 +189,7 @@ def _set_speeds(fd: int, speeds: tuple[int, int, int]) -> None:
 
 
 class Line:
-    """One port and its pty. Two buffers, one for each way; speeds follow the pty's."""
+    """One port and its pty, with a buffer for each direction. The pty's speed goes to the port."""
 
     def __init__(self, port: int) -> None:
         self.port = port  # -1 while it is lent
@@ -204,7 +207,7 @@ class Line:
         self._deadline = 0.0
 
     def _learn_speeds(self) -> tuple[int, int, int]:
-        """Take over the speeds from the port, and return them. Later on the pty's count."""
+        """Take over the port's speeds, and return them. Later the pty's speeds count."""
         speeds = _speeds(self.port)
         _set_speeds(self._slave, speeds)
         return speeds
@@ -212,8 +215,8 @@ class Line:
     def follow_speed(self) -> bool:
         """Give the port the pty's speed.
 
-        Returns False while bytes of the old speed are still leaving it. It never waits for them:
-        behind XOFF they would hold us for good.
+        Returns False while bytes of the old speed are still leaving it. This never waits for them,
+        because behind XOFF they would block the proxy for good.
         """
         try:
             speeds = _speeds(self.master)
@@ -227,7 +230,7 @@ class Line:
         return True
 
     def lends(self, connection: Client, connect: Connect, name: str) -> None:
-        """Lend the port, which came through this connection, when it is asked for."""
+        """Lend the port, which came through this connection, when somebody asks for it."""
         from ttybroker.loan import Loan, flags
 
         new: Any = connect  # of the same kind
@@ -238,7 +241,7 @@ class Line:
         self.port, self.to_port = -1, b""
 
     def _take(self, port: int) -> None:
-        """Have the port again, with the speed that the program has by now."""
+        """Take the port back, with the speed that the program has by now."""
         from ttybroker.loan import hung_up
 
         if hung_up(port):  # the next news says why
@@ -248,7 +251,7 @@ class Line:
         self.port, self._wanted = port, (0, 0, 0)
 
     def _hear(self) -> None:
-        """Hear what the broker says of the loan. A port that does not come back is closed."""
+        """Handle the broker's messages about the loan. A port that does not come back is closed."""
         try:
             if self._loan is not None:
                 self._loan.look()
@@ -256,12 +259,14 @@ class Line:
             self.port_open = False
 
     def let_go(self) -> None:
-        """Note that the program has ended. The pty ends with its last user, and we are none any
-        more."""
+        """Close our end of the pty, because the program has ended.
+
+        The pty ends with its last user.
+        """
         os.close(self._slave)
 
     def wanted(self) -> list[tuple[int, int]]:
-        """(descriptor, poll events) that can bring the copying on."""
+        """Return (descriptor, poll events) of what the copying waits for."""
         read = select.POLLIN
         port = (read if len(self.to_program) < _CHUNK and self.program_open else 0) | (
             select.POLLOUT if self.to_port else 0
@@ -295,7 +300,10 @@ class Line:
             self.program_open, self.to_program = _write(self.master, self.to_program)
 
     def done(self) -> bool:
-        """Whether nothing is left to copy; what the port does not take in time is lost."""
+        """Return whether nothing is left to copy.
+
+        Bytes that the port does not take in time are lost.
+        """
         if self.port < 0:
             return not self.program_open or not self.port_open
         if self.program_open or not self.port_open:
@@ -313,13 +321,13 @@ class Line:
 
 
 def _make_raw(fd: int) -> None:
-    """Let bytes pass as they are; those that wait already are not thrown away."""
+    """Let bytes pass as they are. Bytes that already wait are kept."""
     tty.setraw(fd, termios.TCSANOW)
     os.set_blocking(fd, False)
 
 
 def _read(fd: int) -> tuple[bool, bytes]:
-    """(still open, bytes)."""
+    """Return (still open, bytes)."""
     try:
         data = os.read(fd, _CHUNK)
     except BlockingIOError:
@@ -330,7 +338,7 @@ def _read(fd: int) -> tuple[bool, bytes]:
 
 
 def _write(fd: int, data: bytes) -> tuple[bool, bytes]:
-    """(still open, bytes that are left)."""
+    """Return (still open, bytes that are left)."""
     try:
         return True, data[os.write(fd, data) :]
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Paths that take long to follow: on a dead file server, or on one that the program runs itself.
+"""Paths that take long to follow: on a dead file server, or on one that the program runs.
 
 They must not keep the tracer from its other work.
 """
@@ -27,7 +27,7 @@ def _do_nothing(*_: object) -> None:
 
 
 class SlowFinder:
-    """Follows paths in threads, one for each path that waits, and wakes the tracer.
+    """Follow paths in threads, one for each path that waits, and wake the tracer.
 
     The tracer makes this object. Its waitpid(2) fails with EINTR when it is woken.
     """
@@ -42,7 +42,7 @@ class SlowFinder:
         self._idle = 0
 
     def find(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
-        """Begin to follow a path. `found` has the answer later."""
+        """Begin to follow a path. `found` returns the answer later."""
         self._asked.put((pid, request, rest))
         with self._lock:
             enough = self._idle > 0

@@ -1,22 +1,21 @@
 """The supervisor: answers the open() and access() of a port by an unmodified program.
 
-What it answers with comes from the broker; everything that is no brokered port goes on
-in the kernel, with the program's own rights, as if nobody had looked. So does a path it
-cannot read.
+Its answers come from the broker. Every call that is not about a brokered port goes on in the
+kernel, with the program's own rights, as if nobody had looked. So does a call whose path the
+supervisor cannot read.
 
-One run is one session of the broker: what it has already it may open again. The lease is the
-lock: an flock(2) on a port that the run has succeeds at once. So does it beside a dead
-copy of a holder that was hung up, which may keep its own lock for ever.
+One run is one session of the broker: it may open again what it has already. The lease is the lock,
+so an flock(2) on a port of the run succeeds at once. It succeeds even beside a dead copy, whose
+holder was hung up and may keep its own lock for ever.
 
-What an injected descriptor cannot be, and a plain open() of the node would have been: waiting
-for carrier (the broker does not wait for it, whatever the flags), and the controlling terminal
-of a session leader that has none and does not say O_NOCTTY (TIOCSCTTY still makes it so). An
-older broker opens for reading and writing alone. stat() is never asked about: a program that
-calls it first (screen, C-Kermit) needs the node, or a link with the alias's name that leads to
-it.
+An injected descriptor differs in two ways from a plain open() of the node. It does not wait for
+carrier, because the broker does not, whatever the flags. And it does not become the controlling
+terminal of a session leader that has none and does not say O_NOCTTY (TIOCSCTTY still does that). An
+older broker opens only for reading and writing. stat() is never asked about: a program that calls
+it first (screen, C-Kermit) needs the node, or a link to it that has the alias's name.
 
-When the supervisor is killed, the program keeps the ports it has; the kernel answers
-ENOSYS to every call that would have been asked about.
+If the supervisor is killed, the program keeps the ports that it has. The kernel answers ENOSYS to
+every call that would have been asked about.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _ORDINARY = (errno.EACCES, errno.EBUSY, errno.ENOENT, errno.ENODEV, errno.EIO, e
 
 
 class Complaints:
-    """One line on stderr for each cause for which a port was refused, not for every retry."""
+    """Print one line on stderr for each cause of a refusal, not one for every retry."""
 
     def __init__(self) -> None:
         self._said: dict[str, set[int]] = {}  # by port; several threads change it
@@ -65,7 +64,7 @@ class Complaints:
             say(line)
 
     def forget(self, name: str) -> None:
-        """It worked: a refusal after this is news again."""
+        """Note that the port was granted: a refusal after this is news again."""
         self._said.pop(name, None)
 
 
@@ -73,9 +72,9 @@ _HIDDEN, _CONTROLLING, _NOT_HELD, _UNNAMED = -1, -2, -3, -6  # causes that are n
 
 
 class Supervisor:
-    """Answers one listener, with as many threads as there are calls that wait for the broker.
+    """Answer one listener, with as many threads as there are calls that wait for the broker.
 
-    `close` of the listener is the caller's.
+    The caller closes the listener.
     """
 
     def __init__(self, listener: int, broker: Broker, names: Names, job: LaunchJob) -> None:
@@ -99,20 +98,22 @@ class Supervisor:
             start_new_thread(self._work, ())
 
     def take_over(self, names: list[str], fds: list[int]) -> None:
-        """Take copies of the ports that the launcher has opened for the program, to hold or to know
-        them."""
+        """Take copies of the ports that the launcher has opened for the program.
+
+        They are held, or their descriptions are remembered.
+        """
         for name, fd in zip(names, fds, strict=True):
             self.leased.add(fd)
             self._held.keep(name, fd)
             os.close(fd)
 
     def hidden(self, pid: int) -> None:
-        """Say once of this run that a process keeps us from reading its calls."""
+        """Say, once in a run, that a process keeps us from reading its calls."""
         what = "hides its memory (PR_SET_DUMPABLE): its opens of ports cannot be answered"
         self.complaints.say("", _HIDDEN, f"{program_of(pid)} {what}")
 
     def _unnamed(self, line: str) -> None:
-        """Say it once of this run: some programs try every port that there is."""
+        """Say it once in a run: some programs try every port that there is."""
         self.complaints.say("", _UNNAMED, line)
 
     def _add_thread(self) -> None:
@@ -128,7 +129,7 @@ class Supervisor:
         """Live the life of one thread.
 
         Following a path can block, on a dead file server or one that the program itself runs. The
-        broker can take its time. Before either, another thread has to wait in the kernel.
+        broker can take its time too. Before either, another thread has to be waiting in the kernel.
         """
         memory = Memory()
         while True:
@@ -218,10 +219,11 @@ class Supervisor:
             notify.let_go_on(self._listener, call.id)
 
     def _copy(self, call: notify.Notification, number: int, flags: int) -> bool:
-        """Answer the open of /dev/fd/N of a port that the process has open.
+        """Answer the open of /dev/fd/N, where N is a port that the process has open.
 
-        The answer is the same open file description. A new one would be a second open of the port.
-        Return False if it has only its path (O_PATH), and is to open it: open(2).
+        The answer is the same open file description, because a new one would be a second open of
+        the port. Returns False if the process has only the port's path (O_PATH) there, so that this
+        is a real open: open(2).
         """
         process = os.pidfd_open(target.process_of(call.pid))
         try:
@@ -296,8 +298,8 @@ def read_request(
 ) -> tuple[int, str, int, int] | None:
     """Return (dirfd, path, flags or mode, RESOLVE_ flags) of a call.
 
-    None when the call cannot be the open of a port. Raises PermissionError where the process's
-    memory may not be read.
+    None if the call cannot be the open of a port. Raises PermissionError if the process's memory
+    may not be read.
     """
     if kind in (notify.OPEN, notify.CREAT, notify.ACCESS):
         dirfd, address = target.AT_FDCWD, args[0]
@@ -320,7 +322,7 @@ def read_request(
 
 
 def _wire_flags(flags: int) -> int:
-    """Return the flags of open(2) that the broker is asked for.
+    """Return the flags of open(2) to send to the broker.
 
     Reading and writing is 0, because an older broker knows nothing else.
     """
@@ -339,6 +341,6 @@ def _can_be_a_port(flags: int) -> bool:
 
 
 def _signed(value: int) -> int:
-    """The C int in a 64-bit argument."""
+    """Return the C int in a 64-bit argument."""
     value &= 0xFFFFFFFF
     return value - 2**32 if value & 0x80000000 else value

@@ -25,8 +25,8 @@ _OPEN_HOW = struct.Struct("=QQQ")  # struct open_how, linux/openat2.h, 5.6: flag
 def read_path(pid: int, address: int, memory: Memory) -> str | None:
     """Return the string at `address` of the process, None if it cannot be a path.
 
-    Raises PermissionError where ptrace(2) forbids to look: the process has made itself undumpable,
-    or has another user's rights.
+    Raises PermissionError if ptrace(2) forbids to look: the process has made itself undumpable, or
+    has another user's rights.
     """
     raw = bytearray()
     while len(raw) < PATH_MAX:
@@ -43,7 +43,7 @@ def read_path(pid: int, address: int, memory: Memory) -> str | None:
 
 
 def read_open_how(pid: int, address: int, memory: Memory) -> tuple[int, int] | None:
-    """(flags, resolve) of an openat2(2) whose struct open_how lies there; None when unreadable."""
+    """Return (flags, resolve) of the struct open_how of an openat2(2); None if it is unreadable."""
     try:
         raw = memory.read(pid, address, _OPEN_HOW.size)
         if len(raw) < _OPEN_HOW.size:
@@ -55,7 +55,7 @@ def read_open_how(pid: int, address: int, memory: Memory) -> tuple[int, int] | N
 
 
 def may_read(pid: int) -> bool:
-    """Whether /proc/PID/mem opens for us: the ptrace(2) right that everything here needs."""
+    """Return whether /proc/PID/mem opens for us: everything here needs that ptrace(2) right."""
     try:
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY))
     except OSError:
@@ -64,7 +64,7 @@ def may_read(pid: int) -> bool:
 
 
 def process_of(pid: int) -> int:
-    """The process that thread `pid` belongs to; `pid` itself when it is gone."""
+    """Return the process that thread `pid` belongs to; `pid` itself when it is gone."""
     try:
         os.close(os.pidfd_open(pid))  # EINVAL for a thread that is not its process's first
         return pid
@@ -100,7 +100,7 @@ def would_get_terminal(pid: int) -> bool:
 
 
 def locate(pid: int, dirfd: int, path: str) -> str:
-    """The same place as a path of ours, through the process's root, directory or descriptor."""
+    """Return the same place as a path of ours, through the process's root or descriptor."""
     whole = absolute(pid, dirfd, path)
     if whole is not None and (own := of_itself(pid, whole)) is not None:
         return own
@@ -112,7 +112,7 @@ def locate(pid: int, dirfd: int, path: str) -> str:
 
 
 def descriptor_of(pid: int, path: str) -> int | None:
-    """Return N if the path is one of the process's own descriptor: /dev/stdin, /dev/fd/N, ..."""
+    """Return N if the path is that of the process's own descriptor: /dev/stdin, /dev/fd/N, ..."""
     if not path.startswith(_OWN_BEGIN):
         return None
     own = of_itself(pid, path)
@@ -137,7 +137,7 @@ def of_itself(pid: int, path: str) -> str | None:
 
 
 def absolute(pid: int, dirfd: int, path: str) -> str | None:
-    """The path from the root, without a look at it; None where its beginning has no name."""
+    """Return the path from the root, without looking at it; None if its beginning has no name."""
     if path.startswith("/"):
         return path
     start = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
@@ -149,7 +149,7 @@ def absolute(pid: int, dirfd: int, path: str) -> str | None:
 
 
 def same_view(pid: int) -> bool:
-    """Whether its paths lead where ours do: the same mounts, the same root."""
+    """Return whether its paths lead where ours do: it has the same mounts and the same root."""
     try:
         return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt") and (
             os.readlink(f"/proc/{pid}/root") == os.readlink("/proc/self/root")
@@ -161,8 +161,8 @@ def same_view(pid: int) -> bool:
 def device_now(path: str, *, follow: bool) -> str | None:
     """Do as `device_behind`, and never wait.
 
-    Raises BlockingIOError where it would have to ask a disk or a server, FileNotFoundError when
-    nothing is there.
+    Raises BlockingIOError if it would have to ask a disk or a server, FileNotFoundError if nothing
+    is there.
     """
     try:
         fd = open_cached(path, follow=follow)
@@ -193,9 +193,10 @@ def device_resolved(pid: int, dirfd: int, path: str, resolve: int) -> str | None
 
 
 def device_behind(place: str, *, follow: bool) -> str | None:
-    """The node a `locate`d path leads to, "/dev/ttyUSB3"; None when that is no character device.
+    """Return the node that a `locate`d path leads to, "/dev/ttyUSB3".
 
-    Raises FileNotFoundError when nothing is there. Nothing is opened, so no line moves.
+    None if that is not a character device. Raises FileNotFoundError if nothing is there. Nothing is
+    opened, so no modem line changes.
     """
     try:
         if not stat.S_ISCHR(os.stat(place, follow_symlinks=follow).st_mode):
@@ -209,7 +210,7 @@ def device_behind(place: str, *, follow: bool) -> str | None:
 
 
 def _node_of(fd: int) -> str | None:
-    """The name of the device that this O_PATH descriptor leads to, which is closed."""
+    """Return the name of the device that this O_PATH descriptor leads to, and close it."""
     try:
         if not stat.S_ISCHR(os.fstat(fd).st_mode):
             return None

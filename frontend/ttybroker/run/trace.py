@@ -2,16 +2,16 @@
 
 Any signal can interrupt a notification that the supervisor has not received (seccomp_unotify(2)).
 The program would then see EINTR from the open of a plain file. A stop for a tracer (RET_TRACE)
-cannot be interrupted. So the tracer decides, and only a call that means a port is sent on. The
-tracer puts notify.MARK into the unused upper half of an int argument. The kernel runs the filter
-again after the stop, and the filter then notifies the listener. When the call has ended the
-register is put back.
+cannot be interrupted. So the tracer decides, and sends on only calls that mean a port. To do so, it
+puts notify.MARK into the unused upper half of an int argument. The kernel runs the filter again
+after the stop, and the filter then notifies the listener. When the call has ended, the tracer
+restores the register.
 
-The tracer attaches to the launcher before that has its filter (PTRACE_SEIZE). The kernel attaches
-what the program starts. The tracer never waits: where a path may lead over a dead file server, a
-thread follows it, and the process stays stopped meanwhile. The price is that strace, gdb and the
-like cannot trace inside. One line says so. Started as the program itself they get the listener
-alone (`choose`).
+The tracer attaches to the launcher before the launcher has its filter (PTRACE_SEIZE). The kernel
+attaches it to what the program starts. The tracer never waits: if a path may lead over a dead file
+server, a thread follows it, and the process stays stopped meanwhile. The price is that strace, gdb
+and the like cannot trace inside. One line says so. If one of them is started as the program itself,
+it gets only the listener (`choose`).
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ _NO_STRACE = (
 
 
 def seize(pid: int) -> bool:
-    """Begin to trace this process and all that it starts. Return whether that is allowed here."""
+    """Begin to trace this process and all that it starts. Returns whether that is allowed."""
     if libc.ptrace(_SEIZE, pid, None, _OPTIONS) != 0:
         return False
     return _has_syscall_info(pid)
 
 
 def serve_until_readable(fd: int) -> None:
-    """Pass signals on to the launcher until it has something to say: it has no filter yet."""
+    """Pass signals on to the launcher until it has something to say. It has no filter yet."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     status = ctypes.c_int()
@@ -93,9 +93,9 @@ def _has_syscall_info(pid: int) -> bool:
 
 
 class Tracer:
-    """Serves the stops of the processes that the main thread of this process traces.
+    """Serve the stops of the processes that the main thread of this process traces.
 
-    `leader` is the program's pid. It is for the main thread, because a tracer is a thread:
+    `leader` is the program's pid. Only the main thread may use it, because a tracer is a thread:
     ptrace(2).
     """
 
@@ -132,7 +132,7 @@ class Tracer:
                 self._go_on(pid)
 
     def _serve(self, pid: int, status: int) -> None:
-        """What a thread that has stopped or ended is to do next."""
+        """Decide what a thread that has stopped or ended is to do next."""
         if status & 0xFF != 0x7F:  # it has ended
             self._forget(pid)
             return
@@ -215,7 +215,7 @@ class Tracer:
         return ours
 
     def _on_watch(self, pid: int, args: list[int]) -> None:
-        """Complain of inotify_add_watch(2) on a port: it needs the right to read the node."""
+        """Complain about inotify_add_watch(2) on a port: it needs the right to read the node."""
         try:
             path = target.read_path(pid, args[1], self._memory)
             name = None if path is None else self._finder.by_name(path)
@@ -228,7 +228,7 @@ class Tracer:
     # ---- the stopped thread ----
 
     def _go_on(self, pid: int, number: int = 0) -> None:
-        """Let it run; `number`: with this signal."""
+        """Let the thread continue; `number`: with this signal."""
         _ptrace(_SYSCALL if pid in self._marked else _CONT, pid, number)
 
     def _mark(self, pid: int, register: int) -> None:
@@ -251,13 +251,16 @@ class Tracer:
 
 
 def _ptrace(request: int, pid: int, data: int) -> None:
-    """Call ptrace(2) on a stopped thread. One that was killed meanwhile is no error."""
+    """Call ptrace(2) on a stopped thread. If the thread was killed meanwhile, that is no error."""
     if libc.ptrace(request, pid, None, data) < 0 and ctypes.get_errno() != errno.ESRCH:
         raise fail("ptrace")
 
 
 class _Registers:
-    """struct user_regs_struct of a stopped thread, as 64-bit numbers. there: whether it is one."""
+    """The struct user_regs_struct of a stopped thread, as 64-bit numbers.
+
+    there: whether there is one.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -272,7 +275,7 @@ class _Registers:
         self._values[index] = value
 
     def write(self) -> None:
-        """Give them to the thread. The kernel has written their size into the vector."""
+        """Write them to the thread. The kernel has written their size into the vector."""
         self._transfer(_SETREGSET)
 
     def _transfer(self, request: int) -> bool:

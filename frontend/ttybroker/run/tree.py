@@ -7,8 +7,8 @@ PR_SET_PTRACER would do for the program itself, but children do not inherit it. 
 the program's parent. It is also a subreaper: the program's daemons become its children, and it
 stays their ancestor.
 
-The program is in the launcher's process group, and gets what the terminal sends. Before the shell
-the launcher stands for the program. It forwards what others send to it, stops when the program
+The program is in the launcher's process group, and gets what the terminal sends. To the shell, the
+launcher stands for the program. It forwards signals that others send to it, stops when the program
 stops, and ends as the program ended.
 
 If the supervisor is killed, the program goes on. The launcher waits for it, but cannot know how it
@@ -74,7 +74,7 @@ def launch_in_tree(job: LaunchJob) -> int:
 
 
 def _stand_for(program: int, talk: Talk, watched: Iterable[int]) -> int:
-    """Stand for the program before the shell until it ends. Return its wait status."""
+    """Stand for the program towards the shell until it ends. Return its wait status."""
     while True:
         info = signal.sigwaitinfo(watched)
         if info.si_signo != signal.SIGCHLD:
@@ -89,14 +89,14 @@ def _stand_for(program: int, talk: Talk, watched: Iterable[int]) -> int:
 
 
 def _word(talk: Talk) -> bytes | None:
-    """Return what the supervisor says, None if nothing, b"" if it is dead."""
+    """Return the supervisor's next word, None if there is none yet, b"" if it is dead."""
     poll = select.poll()
     poll.register(talk.fileno(), select.POLLIN)
     return (talk.receive() or b"") if poll.poll(0) else None
 
 
 def _forward(program: int, info: signal.struct_siginfo) -> None:
-    """Forward a signal that somebody sent to us. The program has those of the terminal itself."""
+    """Forward a signal that somebody sent to us. The program gets those of the terminal itself."""
     if info.si_code != _SI_KERNEL:
         try:
             signal.pidfd_send_signal(program, info.si_signo)
@@ -105,7 +105,7 @@ def _forward(program: int, info: signal.struct_siginfo) -> None:
 
 
 def _without_supervisor(program: int, watched: Iterable[int]) -> int:
-    """Wait for the end of a program that is nobody's child any more. Its status is unknown."""
+    """Wait for the end of a program that is no longer anybody's child. Its status is unknown."""
     poll = select.poll()
     poll.register(program, select.POLLIN)
     while not poll.poll(0):
@@ -116,7 +116,7 @@ def _without_supervisor(program: int, watched: Iterable[int]) -> int:
 
 
 def _end_by(number: int) -> None:
-    """End this process by this signal, without a core of ours. Return if that cannot be."""
+    """End this process by this signal, without a core dump. Returns if that is impossible."""
     prctl(PR_SET_DUMPABLE, 0)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
@@ -146,7 +146,7 @@ def _supervisor(job: LaunchJob, launcher: int, talk: Talk, mask: set[int]) -> No
 
 
 def _program(job: LaunchJob, talk: Talk, mask: set[int]) -> None:
-    """The process that becomes the program, when the supervisor is ready for it."""
+    """Become the program, when the supervisor is ready for it."""
     status = REFUSED
     try:
         if talk.receive():
@@ -216,7 +216,7 @@ def _supervise(
 
 
 def _reap(children: int, program: int, talk: Talk, launcher: int) -> bool:
-    """Collect what ended, and tell the launcher of the program. Return whether that ended."""
+    """Collect what ended, and tell the launcher about the program. Return whether that ended."""
     try:
         os.read(children, 4096)
     except BlockingIOError:

@@ -1,7 +1,7 @@
 """Whether a filter and a supervisor can work here.
 
-Where only a try tells, a child tries and ends. A filter stays on for good, so this process must not
-be the one that tries.
+If only a try can tell, a child tries and ends. A filter stays for good, so this process must not be
+the one that tries.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _UNREADABLE = "the memory of another process cannot be read here"
 
 
 def obstacle_here() -> str:
-    """Return why no filter with a listener can be had in this process, "" if it can.
+    """Return why this process cannot have a filter with a listener, "" if it can.
 
-    Only a filter could refuse one. So a process without any filter needs no trial.
+    Only a filter that is there could refuse one. So a process without any filter needs no trial.
     """
     try:
         notify.check_kernel()
@@ -28,7 +28,7 @@ def obstacle_here() -> str:
 
 
 def _unfiltered() -> bool:
-    """Whether this process has no seccomp filter: Seccomp in proc_pid_status(5) is 0."""
+    """Return whether this process has no seccomp filter: Seccomp in proc_pid_status(5) is 0."""
     try:
         with open("/proc/self/status", "rb") as file:
             return b"\nSeccomp:\t0\n" in file.read()
@@ -37,7 +37,7 @@ def _unfiltered() -> bool:
 
 
 def _try_in_a_child() -> str:
-    """Put a filter on a child. The two then look into each other's memory, as later on."""
+    """Put a filter on a child. Then both look into each other's memory, as they do later."""
     reading, writing = os.pipe()
     parent = os.getpid()
     child = os.fork()

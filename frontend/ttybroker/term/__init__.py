@@ -22,7 +22,7 @@ _ENDINGS: dict[int, str] = {
 
 
 class Ended(BaseException):
-    """A signal says that it is over."""
+    """A signal ended the terminal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -1,4 +1,4 @@
-"""Wait for a port, and show for whom."""
+"""Wait for a port, and show who has it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ def acquire(
     flags: int = 0,
     label: str = "",
 ) -> tuple[int, client.Client]:
-    """Return a descriptor of the port, as `client.Client.open` does, and the connection through
-    which it came; both are the caller's.
+    """Return a descriptor of the port, as `client.Client.open` does, and its connection.
 
-    wait: seconds to queue, None: do not. quiet: do not show that it waits. typed: is called when a
-    key waits on standard input. endless: do not show how long it will wait. flags: of
-    ttybroker.wire. label: of `client.connect`. Raises BrokerError, and what `typed` raises; that
-    withdraws the request.
+    The caller must close both. wait: seconds to queue, None: do not. quiet: do not show the wait.
+    typed: is called when a key waits on standard input. endless: do not show how long it will wait.
+    flags: of ttybroker.wire. label: as for `client.connect`. Raises BrokerError, and what `typed`
+    raises; both withdraw the request.
     """
     line = WaitingLine(name, quiet or not wait, None if endless else wait)
     broker = client.connect(label=label)
@@ -75,7 +74,7 @@ def _ask(
 
 
 def _readable(broker: client.Client, typed: Callable[[], None] | None) -> bool:
-    """Wait for the answer, at most until it is time to look again. Return whether it is there."""
+    """Wait for the answer, at most until the next look is due. Return whether it is there."""
     if not broker.time_left():
         return True
     poll = select.poll()

@@ -15,9 +15,9 @@ _DELETE, _BACKSPACE = "\x7f", "\x08"
 
 
 class Console(miniterm.Console):
-    """Reads and writes descriptors 0 and 1 without a buffer, so that poll(2) tells the truth.
+    """Read and write descriptors 0 and 1 without a buffer, so that poll(2) is right.
 
-    is_terminal: whether there are keys; else input is data.
+    is_terminal: whether there are keys; otherwise input is data.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Console(miniterm.Console):
         self.in_line = False  # whether the cursor is behind an unfinished line
 
     def setup(self) -> None:
-        """Have each key at once, without an echo and without signals."""
+        """Get each key at once, without echo and without signals."""
         if self._found is None:
             return
         iflag, oflag, cflag, lflag, ispeed, ospeed, characters = termios.tcgetattr(_IN)
@@ -47,7 +47,7 @@ class Console(miniterm.Console):
                 pass
 
     def data(self) -> bytes:
-        """What there is on standard input; b"" at its end."""
+        """Return what is there on standard input; b"" at its end."""
         try:
             return os.read(_IN, 4096)
         except BlockingIOError:  # somebody else read it, or poll(2) erred
@@ -57,7 +57,7 @@ class Console(miniterm.Console):
             return b""
 
     def keys(self) -> str:
-        """What was typed; "" when the terminal is gone."""
+        """Return what was typed; "" when the terminal is gone."""
         if self._pending:
             text, self._pending = self._pending, ""
             return text
@@ -67,7 +67,7 @@ class Console(miniterm.Console):
         return text.replace(_DELETE, _BACKSPACE) if data else ""
 
     def getkey(self) -> str:  # type: ignore[override]
-        """The next key, for miniterm's own menu; "" when the terminal is gone."""
+        """Return the next key, for miniterm's own menu; "" when the terminal is gone."""
         text = self.keys()
         self._pending = text[1:]
         return text[:1]

@@ -1,4 +1,4 @@
-"""What comes from the line, as it is shown and logged: with times, in hexadecimal, or as it is."""
+"""Input from the line, as it is shown and logged: with times, in hexadecimal, or as it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def iso() -> Callable[[], bytes]:
-    """Return what makes stamps like "[2026-11-28T22:57:01.123+01:00] ", ISO 8601.
+    """Return a function that makes stamps like "[2026-11-28T22:57:01.123+01:00] ", ISO 8601.
 
     /etc/localtime is read here, and not again.
     """
@@ -27,7 +27,7 @@ def iso() -> Callable[[], bytes]:
 
 
 def delta() -> Callable[[], bytes]:
-    """Return what makes stamps like "[+    0.123] ": seconds since the last one."""
+    """Return a function that makes stamps like "[+ 0.123] ": seconds since the last one."""
     last = time.monotonic()
 
     def stamp() -> bytes:
@@ -43,7 +43,7 @@ STAMPS: dict[str, Callable[[], Callable[[], bytes]]] = {"iso": iso, "delta": del
 
 
 class Lines:
-    """Put a stamp in front of each line, and write bytes as numbers; each if asked for.
+    """Put a stamp in front of each line, and write bytes as numbers, if the user wants that.
 
     stamps: a key of STAMPS, or "none". A line ends with 0x0a, in hexadecimal as well.
     """
@@ -71,6 +71,6 @@ class Lines:
 
 
 def _split(data: bytes) -> list[bytes]:
-    """At 0x0a alone: splitlines() splits at a carriage return, too."""
+    """Split at 0x0a alone: splitlines() splits at a carriage return, too."""
     *whole, rest = data.split(b"\n")
     return [line + b"\n" for line in whole] + ([rest] if rest else [])

@@ -1,4 +1,4 @@
-"""A file that everything from the line is appended to. It needs no file system once it is open."""
+"""A file to which all input from the line is appended. It needs no file system once it is open."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from ttybroker.say import say
 
 
 class Log:
-    """Appends at once, so that nothing is lost at whatever end. Raises OSError if it cannot be
-    opened; a failure later is said, once, and ends the log alone."""
+    """Append at once, so that nothing is lost, however the process ends.
+
+    Raises OSError if the file cannot be opened. A later failure is reported once, and ends only the
+    log.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -17,7 +20,7 @@ class Log:
         self._file = os.open(path, flags, 0o666)
 
     def write(self, data: bytes) -> None:
-        """Append."""
+        """Append these bytes."""
         if self._file < 0:
             return
         try:
@@ -28,7 +31,7 @@ class Log:
             self.close()
 
     def close(self) -> None:
-        """Close it; does nothing a second time."""
+        """Close the file; do nothing a second time."""
         if self._file >= 0:
             file, self._file = self._file, -1
             os.close(file)

@@ -1,6 +1,6 @@
 """The command line of `ttybroker term`: tio's words, and miniterm's.
 
-A table, read by hand: argparse takes a third of the time until the port is there.
+It is a table that is read by hand: argparse would take a third of the time until the port is there.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _HELP_AT = 28  # column
 
 
 class Usage(Exception):
-    """What is wrong with the command line or with a profile."""
+    """A mistake in the command line or in a profile."""
 
 
 class Options:
-    """What was asked for; see the table below.
+    """The user's wishes; see the table below.
 
-    port: None if none was named. log: "" for a name that is made up. reconnect: None where nobody
-    said.
+    port: None if none was named. log: "" if the name is to be made up. reconnect: None if the user
+    did not say.
     """
 
     def __init__(self) -> None:
@@ -76,8 +76,8 @@ class Options:
 class Option:
     """One option: how it is written, what it needs, and what it means.
 
-    read: makes the value of a text, and raises ValueError with what is right. None: a switch, which
-    --no-NAME takes back. short: a letter. also: other spellings, and what they set.
+    read: makes the value from a text; raises ValueError that says what is right. None: a switch,
+    which --no-NAME takes back. short: a letter. also: other spellings, and what they set.
     """
 
     __slots__ = ("also", "help", "name", "read", "short", "value")
@@ -100,7 +100,7 @@ class Option:
 
     @property
     def field(self) -> str:
-        """Its attribute of Options."""
+        """Return its attribute of Options."""
         words = {"yield": "yields", "for": "label"}  # where Python has the word itself
         return words.get(self.name, self.name.replace("-", "_"))
 
@@ -237,9 +237,9 @@ def help_text() -> str:
 
 
 def parse(arguments: list[str]) -> Options | None:
-    """Read the command line, and the profile that belongs to it; None if help is asked for.
+    """Read the command line, and the profile that belongs to it; None if it asks for help.
 
-    Raises Usage; OSError if there is a profile that cannot be read.
+    Raises Usage; OSError if the profile cannot be read.
     """
     from ttybroker.term import profile
 
@@ -340,7 +340,10 @@ def _long(options: Options, name: str, words: list[str]) -> None:
 
 
 def _short(options: Options, letters: str, words: list[str]) -> None:
-    """Read letters: those of switches may stand together. The rest behind another is its value."""
+    """Read letters.
+
+    Several switches may stand together. The rest behind another letter is its value.
+    """
     while letters:
         letter, letters = letters[0], letters[1:]
         option = _BY_LETTER.get(letter)

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def path() -> str:
-    """Return where the file is, if there is one: XDG Base Directory Specification."""
+    """Return the path of the file, whether or not it exists: XDG Base Directory Specification."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.path.join(home, "ttybroker", "term.toml")
 
 
 def settings(port: str | None, name: str | None) -> list[Setting]:
-    """Return what the file has for this port, and then what profile `name` has.
+    """Return the settings for this port, and then those of profile `name`.
 
-    The port of the profile counts where none is given. Raises Usage; OSError.
+    If no port is given, that of the profile counts. Raises Usage; OSError.
     """
     from ttybroker.term.options import Usage
 

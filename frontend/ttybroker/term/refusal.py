@@ -1,4 +1,4 @@
-"""The broker's no, in the words of `ttybroker term`. Loaded for such an answer alone."""
+"""The broker's refusal, in the words of `ttybroker term`. Loaded only for a refusal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ttybroker.names import similar
 
 
 def refusal(error: BrokerError, name: str) -> str:
-    """Return the line for the broker's no.
+    """Return the line for the broker's refusal.
 
-    A name that the broker does not know gets a similar one. A busy port gets our own words, because
-    the broker's advice is also for programs.
+    For an unknown name it suggests a similar one. For a busy port it has its own advice, because
+    the broker's advice is also for other programs.
     """
     try:
         if error.errno in (errno.ENOENT, errno.EACCES):

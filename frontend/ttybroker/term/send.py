@@ -1,4 +1,4 @@
-"""Send a file by ZMODEM: sz(1) of lrzsz has the line meanwhile, for no library does as well."""
+"""Send a file by ZMODEM. sz(1) of lrzsz has the line meanwhile, because no library does as well."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from ttybroker.say import say
 
 
 class Sender:
-    """sz and a file for it. Raises OSError where one of them is not there,
-    or the file cannot be read."""
+    """sz and a file for it.
+
+    Raises OSError if one of them does not exist, or the file cannot be read.
+    """
 
     def __init__(self, path: str) -> None:
         what = os.stat(path)  # which tells what is not there
@@ -28,11 +30,10 @@ class Sender:
         self._path = path
 
     def send(self, port: int) -> int:
-        """Send the file over the port's descriptor; return the exit status of sz, which is said
-        unless it is 0.
+        """Send the file over the port's descriptor, and return the exit status of sz.
 
-        sz starts rz at the other end, if a shell is there, and gives up by itself when nobody
-        answers.
+        A status other than 0 is reported. sz starts rz at the other end, if a shell is there. It
+        gives up by itself if nobody answers.
         """
         os.set_blocking(port, True)  # as sz expects it; the description is leased to us alone
         try:

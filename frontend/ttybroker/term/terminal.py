@@ -1,9 +1,9 @@
-"""miniterm without its threads: one loop copies both ways, and sees every end of it.
+"""miniterm without its threads: one loop copies both ways, and notices how it ends.
 
-Whoever is at the other end of the line feeds this process bytes. When it holds all that it needs it
-gives up the file system by `restrict`: landlock(7). To ask for the port again it connects to the
-broker's socket by its path. Landlock does not restrict that before ABI 9, and then only if it is
-asked to (ttybroker.landlock.KNOWN is older).
+Whoever is at the other end of the line feeds this process bytes. So it gives up the file system by
+`restrict` when it has all that it needs: landlock(7). To ask for the port again it connects to the
+broker's socket by its path. Landlock does not restrict that before ABI 9, and then only on request
+(ttybroker.landlock.KNOWN is older).
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _MOST_TYPED = 1 << 20  # bytes that may wait for a port which takes none
 
 
 class Left(Exception):
-    """The user has seen enough, or the input has ended."""
+    """The user has left, or the input has ended."""
 
 
 class HungUp(Exception):
-    """The port is not ours any more."""
+    """The port is no longer ours."""
 
 
 class Terminal(miniterm.Miniterm):
@@ -109,7 +109,7 @@ class Terminal(miniterm.Miniterm):
         landlock.enforce(landlock.ruleset(_LEFT))
 
     def run(self) -> int:
-        """Copy until the user leaves; returns the exit status. Raises OSError."""
+        """Copy until the user leaves, and return the exit status. Raises OSError."""
         self.alive = True
         found, sys.stdin = sys.stdin, _Prompt(self)
         try:
@@ -135,7 +135,7 @@ class Terminal(miniterm.Miniterm):
                 show("\n")
 
     def tell(self, line: str) -> None:
-        """Say it in a line of its own."""
+        """Print a line of its own."""
         if self.console.in_line:
             show("\r\n" if self.console.is_terminal else "")
             self.console.in_line = False
@@ -166,7 +166,7 @@ class Terminal(miniterm.Miniterm):
             raise Left
 
     def _time_left(self) -> float | None:
-        """Seconds of quiet until it is over, None: until the user says so."""
+        """Return the seconds of quiet until the end, None: until the user ends it."""
         if not self._input_ended or self._linger == float("inf") or not self.serial.is_open:
             return None
         return max(self._last + self._linger - time.monotonic(), 0.0)
@@ -238,7 +238,7 @@ class Terminal(miniterm.Miniterm):
         self._queue(plain)
 
     def _take_input(self) -> None:
-        """Take what somebody's program writes to us: data, in which no key means anything."""
+        """Take data that a program writes to us, in which no key has a meaning."""
         data = self.console.data()
         self._last = time.monotonic()
         if not data:
@@ -259,7 +259,7 @@ class Terminal(miniterm.Miniterm):
             self._input_ended = ended
 
     def _queue(self, text: str) -> None:
-        """Send what was typed, as soon as the port takes it."""
+        """Queue what was typed. It is sent as soon as the port takes it."""
         if not text:
             return
         sent = text
@@ -306,7 +306,10 @@ class Terminal(miniterm.Miniterm):
     # the port is lent
 
     def has(self, broker: client.Client, *, yields: bool = True) -> None:
-        """It has the port through this connection. yields: it was asked for so."""
+        """Continue with the port, which came through this connection.
+
+        yields: whether the request offered to lend it.
+        """
         wanted = loan.flags(self._yields)
         if not wanted:
             broker.close()
@@ -319,7 +322,7 @@ class Terminal(miniterm.Miniterm):
             self._loan.ask()
 
     def _look(self) -> None:
-        """Hear what the broker says."""
+        """Handle the broker's messages."""
         assert self._loan is not None
         try:
             self._loan.look()
@@ -358,7 +361,7 @@ class Terminal(miniterm.Miniterm):
         self.serial.close()
 
     def _why(self) -> str:
-        """Why the port hung up, as far as the broker can tell."""
+        """Return why the port hung up, as far as the broker can tell."""
         name = self.serial.port
         try:
             with client.connect() as broker:
@@ -424,7 +427,7 @@ class Terminal(miniterm.Miniterm):
                 self._only_exit()
 
     def _only_exit(self) -> None:
-        """While there is no port, one key means something."""
+        """Wait for a key while there is no port: only the exit key has a meaning."""
         text = self.console.keys()
         if not text:
             raise OSError("the terminal is gone")
@@ -440,7 +443,7 @@ class Terminal(miniterm.Miniterm):
         pass
 
     def change_port(self) -> None:
-        """Show the ports, ask for one and go there. On a failure say why, and stay."""
+        """Show the ports, ask for one and switch to it. On a failure say why, and stay."""
         here = self.serial.port
         with client.connect() as broker:
             ports = broker.ports()
@@ -470,13 +473,13 @@ class Terminal(miniterm.Miniterm):
         self._greet()
 
     def get_help_text(self) -> str:
-        """What miniterm says, under our name."""
+        """Return miniterm's text, under our name."""
         text: str = super().get_help_text()
         return text.replace("--- pySerial", "--- ttybroker term, by pySerial", 1)
 
 
 class _Prompt:
-    """Standard input for miniterm's questions: while it waits for a line, the port is served."""
+    """Standard input for miniterm's questions. While it waits for a line, the port is served."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -491,7 +494,7 @@ class _Prompt:
 
 
 def _line(port: str, error: BaseException) -> str:
-    """An error in words, without its number."""
+    """Return an error in words, without its number."""
     if isinstance(error, BrokerError):
         return str(error)
     what = str(error)
