@@ -217,6 +217,7 @@ def _show_copies(ports: list[PortInfo], broker: int, json: bool) -> None:
 def _revoke(options: argparse.Namespace) -> int:
     from ttybroker import client
     from ttybroker.errors import BrokerError
+    from ttybroker.listing import write
     from ttybroker.names import similar
     from ttybroker.wire import MAX_WAIT
 
@@ -235,7 +236,7 @@ def _revoke(options: argparse.Namespace) -> int:
         except BrokerError as error:
             _say(f"{error}{similar(broker, port)}")
             return REFUSED
-        print(f"{port}: taken back; {_now(broker, port, before)}")
+        write(f"{port}: taken back; {_now(broker, port, before)}")
     if hold:
         print(f"{port}: kept for {hold:g} s from {_user_of(before)}")
     if withdrawn:

@@ -49,7 +49,8 @@ TRIES = 5
 COMES_BACK = 2.0  # seconds until somebody listens again; behind systemd's socket there always is
 PAUSE = 0.05  # seconds between looks
 
-Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
+# a path, a connected socket, or wherever it is
+Broker = str | os.PathLike[str] | socket.socket | None
 
 _old: dict[str, set[str]] = {}  # where a daemon speaks version 1; what was said to be lost there
 
@@ -70,7 +71,7 @@ class RetryBudget:
     """How often a request that broke off is asked again."""
 
     def __init__(self, wait: float | None) -> None:
-        self._end = time.monotonic() + wait if wait else None
+        self._end = time.monotonic() + _milliseconds(wait) / 1000 if wait else None
         self._tries = 1
 
     def left(self) -> float | None:
@@ -142,7 +143,8 @@ class Client:
         others of ttybroker.wire. session: 16 bytes, those of an earlier open to join.
 
         An older broker may not know all of these. `tell_why` then says which. `self.session` is the
-        session afterwards. Raises BrokerError; ValueError for a pid or a wait that cannot be.
+        session afterwards. Raises BrokerError; TypeError or ValueError for what cannot be a name,
+        a pid or a wait.
         """
 
         def ask(left: float | None) -> int:
@@ -172,7 +174,7 @@ class Client:
         self._tell = tell
         if tell is not None:
             flags |= wire.PROGRESS
-        request = wire.Open(_checked(name), milliseconds, pid, os.getpid(), flags, session,
+        request = wire.Open(checked(name), milliseconds, pid, os.getpid(), flags, session,
                             self._label)  # fmt: skip
         if self._version == 1:
             self._say_lost(request)
@@ -225,7 +227,7 @@ class Client:
         lines that the caller has, or of all for root and admins. Raises BrokerError.
         """
         for name in names:
-            _checked(name)
+            checked(name)
         return self._until_answered(lambda _: self._ports(names, wire.DETAILS if details else 0))
 
     def watch(
@@ -240,7 +242,7 @@ class Client:
         an end; the last one once more after `again` seconds without news, and when nobody reads
         from the pipe or terminal `reader` any more. Raises BrokerError."""
         for name in names:
-            _checked(name)
+            checked(name)
         flags = wire.WATCH | (wire.DETAILS if details else 0)
         asked = names if len(names) <= wire.MAX_NAMES else ()
         budget = RetryBudget(None)
@@ -309,7 +311,7 @@ class Client:
         Raises BrokerError, also if the broker ends meanwhile. It is not asked again then: that
         might hit the next holder.
         """
-        request = wire.Revoke(_checked(name), _milliseconds(hold))
+        request = wire.Revoke(checked(name), _milliseconds(hold))
         try:
             reply = self._answer_revoke(request)
         except OldBroker:  # which took nothing back
@@ -336,7 +338,7 @@ class Client:
         if len(groups) > wire.MAX_GROUPS:
             what = f"{name}: the user is in more than {wire.MAX_GROUPS} groups; ask as that user"
             raise BrokerError(errno.E2BIG, what)
-        request = wire.Check(_checked(name), uid, groups)
+        request = wire.Check(checked(name), uid, groups)
 
         def ask(_: float | None) -> wire.Verdict:
             reply = self._answer(request)
@@ -550,15 +552,17 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
     `label` says for whom its ports are opened, in at most 80 printable characters. Others see it
     beside the holder; nobody checks it.
 
-    Raises BrokerUnavailable; ValueError for a label that cannot be.
+    Raises BrokerUnavailable; TypeError or ValueError for a label that cannot be.
     """
+    if not isinstance(label, str):
+        raise TypeError(f"a label must be a string, not {label!r}")
     if not wire.valid_label(label):
         raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
     if isinstance(broker, socket.socket):
         return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
     if broker is None and _pair is not None:
         return _further_connection(_pair, label)
-    path = broker or os.environ.get(VARIABLE) or wire.SOCKET
+    path = os.fsdecode(broker or os.environ.get(VARIABLE) or wire.SOCKET)
     return Client(_dial(path), path, label)
 
 
@@ -616,7 +620,10 @@ def _further_connection(pair: Client, label: str = "") -> Client:
         return pair.connection(label)
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
+    """Return the name. Raises InvalidName; TypeError if it is no string."""
+    if not isinstance(name, str):
+        raise TypeError(f"a port is meant by its name, such as 'ttyS0', not by {name!r}")
     if not wire.valid_name(name):
         from ttybroker.names import not_a_name  # here, for most names are good
 
@@ -627,9 +634,11 @@ def _checked(name: str) -> str:
 def _milliseconds(wait: float | None) -> int:
     if wait is None:
         return 0
+    if not hasattr(wait, "__float__"):
+        raise TypeError(f"wait must be a number of seconds or None, not {wait!r}")
     if not wait >= 0:
         raise ValueError(f"wait must be a number of seconds or None, not {wait!r}")
-    return -int(-1000 * min(wait, wire.MAX_WAIT) // 1)
+    return -int(-1000 * min(float(wait), wire.MAX_WAIT) // 1)
 
 
 def _credentials() -> list[tuple[int, int, bytes]]:

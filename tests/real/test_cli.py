@@ -154,6 +154,28 @@ def test_revoke_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
     assert re.fullmatch(told, done.stdout), done.stdout
 
 
+def test_revoke_names_the_next_holder_on_any_output(rig: Rig, daemon: Daemon) -> None:
+    def next_one(chat: Chat) -> None:
+        with client.connect(str(rig.socket), label="Prüfstand") as connection:
+            descriptor = connection.open("ttyS0", wait=30.0)
+        chat.hear()
+        os.close(descriptor)
+
+    rig.holder(ALICE, "ttyS0")
+    bob = rig.child(BOB, next_one)
+    while not client_list(rig)[0].waiting:
+        os.sched_yield()
+    done = subprocess.run(
+        [*TTYBROKER, "revoke", "ttyS0"],
+        env=environment(rig, PYTHONIOENCODING="ascii"),
+        capture_output=True,
+        text=True,
+    )
+    bob.say()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "for 'Pr?fstand'" in done.stdout
+
+
 def test_revoke_says_when_the_old_holder_has_it_again(rig: Rig, daemon: Daemon) -> None:
     rig.holder(ALICE, "ttyS0")
 
