@@ -397,7 +397,9 @@ def _line(error: OSError) -> str:
 
     if isinstance(error, BrokerError) or error.strerror is None:
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if error.filename is None:
+        return str(error.strerror)
+    return f"{error.filename or repr('')}: {error.strerror}"
 
 
 def _forget_output() -> None:

@@ -638,7 +638,7 @@ def _milliseconds(wait: float | None) -> int:
         raise TypeError(f"wait must be a number of seconds or None, not {wait!r}")
     if not wait >= 0:
         raise ValueError(f"wait must be a number of seconds or None, not {wait!r}")
-    return -int(-1000 * min(float(wait), wire.MAX_WAIT) // 1)
+    return -int(-1000 * float(min(wait, wire.MAX_WAIT)) // 1)
 
 
 def _credentials() -> list[tuple[int, int, bytes]]:
