@@ -141,7 +141,7 @@ def codec(text: str) -> str:
     """Return the name of an encoding in which whatever comes can be read, cut off anywhere. Raises
     ValueError."""
     try:
-        (bytes(range(256)) + b"\x1b").decode(text, "surrogateescape")
+        (bytes(range(256)) + b"\\u\x1b").decode(text, "surrogateescape")
     except LookupError:
         raise ValueError("no such encoding of text") from None
     except UnicodeError:
