@@ -7,6 +7,7 @@ import sys
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     import argparse
+    from typing import NoReturn
 
 DONE, REFUSED, USAGE = 0, 1, 2
 _SIGINT = 2  # signal(7)
@@ -50,11 +51,12 @@ def _run(arguments: list[str]) -> int:
         from ttybroker.term import main as term
 
         return term(arguments[1:])
-    if first and not first.startswith("-") and first not in _COMMANDS:
+    if arguments and first not in (*_COMMANDS, "-h", "--help"):
         from ttybroker.names import did_you_mean
 
         hint = did_you_mean(first, _COMMANDS) or "; see ttybroker --help"
-        _say(f"{first}: no such command{hint}")
+        what = "option" if first.startswith("-") else "command"
+        _say(f"{first or repr('')}: no such {what}{hint}")
         return USAGE
     try:
         options, rest = _parser().parse_known_args(arguments)
@@ -88,9 +90,12 @@ def _not_a_name(options: argparse.Namespace) -> str:
 def _parser() -> argparse.ArgumentParser:
     import argparse
 
-    parser = argparse.ArgumentParser(
-        prog="ttybroker", description="Serial ports by name, from the broker."
-    )
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            _say(f"{message}; see {self.prog} --help")
+            raise SystemExit(USAGE)
+
+    parser = Parser(prog="ttybroker", description="Serial ports by name, from the broker.")
     parser.add_argument("-V", "--version", action="store_true", help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="the ports you may use, and who has them")
@@ -304,7 +309,7 @@ def _suggest(options: argparse.Namespace) -> int:
     import os
     import stat
 
-    from ttybroker.suggest import rule
+    from ttybroker.suggest import is_port, rule
     from ttybroker.users import name_of
 
     device, uid = f"/dev/{options.port}", os.getuid()
@@ -316,9 +321,14 @@ def _suggest(options: argparse.Namespace) -> int:
         what = "is it plugged in? A kernel's name is meant, such as ttyUSB0"
         _say(f"{options.port}: there is no device {device}; {what}")
         return REFUSED
+    name = os.path.basename(os.path.realpath(device))  # a link of udev's has no rule by its name
+    if not is_port(name):
+        what = "no serial port; a kernel's name is meant, such as ttyUSB0"
+        _say(f"{options.port}: {os.path.realpath(device)} is {what}")
+        return REFUSED
     allow = "%active" if uid == 0 else name_of(uid) or uid
     print("# into /etc/ttybroker/policy.d/NAME.toml; then: sudo systemctl reload ttybroker")
-    print(rule(options.port, device, allow), end="")
+    print(rule(name, device, allow), end="")
     return DONE
 
 

@@ -411,7 +411,7 @@ class Client:
             return Client(socket.socket(fileno=descriptor), label=label)
         except OSError:
             os.close(descriptor)
-            raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
+            raise _broken("the broker sent no socket") from None
 
     def _say_lost(self, request: wire.Open) -> None:
         """Say, once for each broker, what it does not know of what the caller wants."""
@@ -441,14 +441,14 @@ class Client:
         reply, descriptor = self._receive()
         if descriptor is not None:
             os.close(descriptor)
-            raise ProtocolError(errno.EPROTO, "the broker sent a descriptor nobody asked for")
+            raise _broken("the broker sent a descriptor nobody asked for")
         return reply
 
     def _receive_signed(self) -> tuple[wire.Reply, int]:
         """Return a reply and the pid of its sender. There is no room for a descriptor beside it."""
         data, ancillary, flags = self._take(_UCRED_SPACE)
         if data and (flags & _TRUNCATED or not ancillary):
-            raise ProtocolError(errno.EPROTO, "the broker's answer is not signed, or too large")
+            raise _broken("the broker's answer is not signed, or too large")
         return self._read(data, flags), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def _receive(self) -> tuple[wire.Reply, int | None]:
@@ -505,12 +505,11 @@ class Client:
             _old.pop(self._path or "", None)  # the next daemon may be a newer one
             raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY)
         if flags & _TRUNCATED:
-            raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
+            raise _broken("the broker's answer is too large")
         try:
             reply = asking.decode_reply(data)
         except wire.Malformed as malformed:
-            what = f"this is not the broker's protocol: {malformed}"
-            raise ProtocolError(errno.EPROTO, what) from None
+            raise _broken(f"this is not the broker's protocol: {malformed}") from None
         _mask(reply)
         if isinstance(reply, wire.Refused):
             raise self._refusal(reply, data[0])
@@ -662,7 +661,12 @@ def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 
 def _unexpected(reply: wire.Reply) -> BrokerError:
-    return ProtocolError(errno.EPROTO, f"the broker answered with {type(reply).__name__}")
+    return _broken(f"the broker answered with {type(reply).__name__}")
+
+
+def _broken(what: str) -> ProtocolError:
+    step = "is it ttybrokerd that listens there? see: systemctl status ttybroker.service"
+    return ProtocolError(errno.EPROTO, f"{what}; {step}")
 
 
 def _lost(request: wire.Open) -> set[str]:

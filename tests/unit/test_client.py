@@ -273,7 +273,7 @@ def test_an_answer_to_another_question_is_a_protocol_error_and_leaves_nothing(
         beside = 0  # a grant with nothing beside it is what is wrong here
     with nothing_leaked():
         broker.says(reply, *[null] * beside)
-        with pytest.raises(ProtocolError):
+        with pytest.raises(ProtocolError, match="; is it ttybrokerd that listens there\\? see: "):
             ASKS[number](asker)
 
 
