@@ -7,6 +7,7 @@ import sys
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     import argparse
+    from typing import NoReturn
 
 DONE, REFUSED, USAGE = 0, 1, 2
 _SIGINT = 2  # signal(7)
@@ -50,11 +51,12 @@ def _run(arguments: list[str]) -> int:
         from ttybroker.term import main as term
 
         return term(arguments[1:])
-    if first and not first.startswith("-") and first not in _COMMANDS:
+    if arguments and first not in (*_COMMANDS, "-h", "--help"):
         from ttybroker.names import did_you_mean
 
         hint = did_you_mean(first, _COMMANDS) or "; see ttybroker --help"
-        _say(f"{first}: no such command{hint}")
+        what = "option" if first.startswith("-") else "command"
+        _say(f"{first or repr('')}: no such {what}{hint}")
         return USAGE
     try:
         options, rest = _parser().parse_known_args(arguments)
@@ -88,9 +90,12 @@ def _not_a_name(options: argparse.Namespace) -> str:
 def _parser() -> argparse.ArgumentParser:
     import argparse
 
-    parser = argparse.ArgumentParser(
-        prog="ttybroker", description="Serial ports by name, from the broker."
-    )
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            _say(f"{message}; see {self.prog} --help")
+            raise SystemExit(USAGE)
+
+    parser = Parser(prog="ttybroker", description="Serial ports by name, from the broker.")
     parser.add_argument("-V", "--version", action="store_true", help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="the ports you may use, and who has them")
@@ -220,6 +225,7 @@ def _revoke(options: argparse.Namespace) -> int:
     from ttybroker import client
     from ttybroker.asking import MAX_WAIT
     from ttybroker.errors import BrokerError
+    from ttybroker.listing import write
     from ttybroker.names import similar
 
     port = options.port
@@ -237,7 +243,7 @@ def _revoke(options: argparse.Namespace) -> int:
         except BrokerError as error:
             _say(f"{error}{similar(broker, port)}")
             return REFUSED
-        print(f"{port}: taken back; {_now(broker, port, before)}")
+        write(f"{port}: taken back; {_now(broker, port, before)}")
     if hold:
         print(f"{port}: kept from {_user_of(before)} for {hold:g} s")
     if withdrawn:
@@ -312,7 +318,7 @@ def _suggest(options: argparse.Namespace) -> int:
     import os
     import stat
 
-    from ttybroker.suggest import rule
+    from ttybroker.suggest import is_port, rule
     from ttybroker.users import name_of
 
     device, uid = f"/dev/{options.port}", os.getuid()
@@ -324,9 +330,14 @@ def _suggest(options: argparse.Namespace) -> int:
         what = "is it plugged in? Write the kernel's name of the port, such as ttyUSB0"
         _say(f"{options.port}: there is no device {device}; {what}")
         return REFUSED
+    name = os.path.basename(os.path.realpath(device))  # a link of udev's has no rule by its name
+    if not is_port(name):
+        what = "no serial port; a kernel's name is meant, such as ttyUSB0"
+        _say(f"{options.port}: {os.path.realpath(device)} is {what}")
+        return REFUSED
     allow = "%active" if uid == 0 else name_of(uid) or uid
     print("# save as /etc/ttybroker/policy.d/NAME.toml; then: sudo systemctl reload ttybroker")
-    print(rule(options.port, device, allow), end="")
+    print(rule(name, device, allow), end="")
     return DONE
 
 
@@ -408,7 +419,9 @@ def _line(error: OSError) -> str:
 
     if isinstance(error, BrokerError) or error.strerror is None:
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if error.filename is None:
+        return str(error.strerror)
+    return f"{error.filename or repr('')}: {error.strerror}"
 
 
 def _forget_output() -> None:

@@ -49,7 +49,8 @@ TRIES = 5
 COMES_BACK = 2.0  # seconds until somebody listens again; behind systemd's socket there always is
 PAUSE = 0.05  # seconds between looks
 
-Broker = str | socket.socket | None  # a path, a connected socket, or wherever it is
+# a path, a connected socket, or wherever it is
+Broker = str | os.PathLike[str] | socket.socket | None
 
 _old: dict[str, set[str]] = {}  # where a daemon speaks version 1; what was said to be lost there
 
@@ -70,7 +71,7 @@ class RetryBudget:
     """How often an interrupted request is repeated."""
 
     def __init__(self, wait: float | None) -> None:
-        self._end = time.monotonic() + wait if wait else None
+        self._end = time.monotonic() + _milliseconds(wait) / 1000 if wait else None
         self._tries = 1
 
     def left(self) -> float | None:
@@ -143,8 +144,8 @@ class Client:
         join.
 
         An older broker may not support all of these. Then `tell_why` says which are lost.
-        `self.session` is the session afterwards. Raises BrokerError; ValueError for an invalid pid
-        or wait.
+        `self.session` is the session afterwards. Raises BrokerError; TypeError or ValueError
+        for an invalid name, pid or wait.
         """
 
         def ask(left: float | None) -> int:
@@ -174,7 +175,7 @@ class Client:
         self._tell = tell
         if tell is not None:
             flags |= wire.PROGRESS
-        request = wire.Open(_checked(name), milliseconds, pid, os.getpid(), flags, session,
+        request = wire.Open(checked(name), milliseconds, pid, os.getpid(), flags, session,
                             self._label)  # fmt: skip
         if self._version == 1:
             self._say_lost(request)
@@ -229,7 +230,7 @@ class Client:
         BrokerError.
         """
         for name in names:
-            _checked(name)
+            checked(name)
         return self._until_answered(lambda _: self._ports(names, wire.DETAILS if details else 0))
 
     def watch(
@@ -247,7 +248,7 @@ class Client:
         BrokerError.
         """
         for name in names:
-            _checked(name)
+            checked(name)
         flags = wire.WATCH | (wire.DETAILS if details else 0)
         asked = names if len(names) <= wire.MAX_NAMES else ()
         budget = RetryBudget(None)
@@ -316,7 +317,7 @@ class Client:
         Raises BrokerError, also if the broker ends meanwhile. The request is not repeated then,
         because it might hit the next holder.
         """
-        request = wire.Revoke(_checked(name), _milliseconds(hold))
+        request = wire.Revoke(checked(name), _milliseconds(hold))
         try:
             reply = self._answer_revoke(request)
         except OldBroker:  # which took nothing back
@@ -343,7 +344,7 @@ class Client:
         if len(groups) > wire.MAX_GROUPS:
             what = f"{name}: the user is in more than {wire.MAX_GROUPS} groups; ask as that user"
             raise BrokerError(errno.E2BIG, what)
-        request = wire.Check(_checked(name), uid, groups)
+        request = wire.Check(checked(name), uid, groups)
 
         def ask(_: float | None) -> wire.Verdict:
             reply = self._answer(request)
@@ -416,7 +417,7 @@ class Client:
             return Client(socket.socket(fileno=descriptor), label=label)
         except OSError:
             os.close(descriptor)
-            raise ProtocolError(errno.EPROTO, "the broker sent no socket") from None
+            raise _broken("the broker sent no socket") from None
 
     def _say_lost(self, request: wire.Open) -> None:
         """Say, once for each broker, which of the caller's wishes it does not support."""
@@ -446,14 +447,14 @@ class Client:
         reply, descriptor = self._receive()
         if descriptor is not None:
             os.close(descriptor)
-            raise ProtocolError(errno.EPROTO, "the broker sent a descriptor nobody asked for")
+            raise _broken("the broker sent a descriptor nobody asked for")
         return reply
 
     def _receive_signed(self) -> tuple[wire.Reply, int]:
         """Return a reply and the pid of its sender. There is no room for a descriptor beside it."""
         data, ancillary, flags = self._take(_UCRED_SPACE)
         if data and (flags & _TRUNCATED or not ancillary):
-            raise ProtocolError(errno.EPROTO, "the broker's answer is not signed, or too large")
+            raise _broken("the broker's answer is not signed, or too large")
         return self._read(data, flags), int.from_bytes(ancillary[0][2][:4], sys.byteorder)
 
     def _receive(self) -> tuple[wire.Reply, int | None]:
@@ -510,12 +511,11 @@ class Client:
             _old.pop(self._path or "", None)  # the next daemon may be a newer one
             raise BrokenOff(errno.ECONNREFUSED, _WENT_AWAY)
         if flags & _TRUNCATED:
-            raise ProtocolError(errno.EPROTO, "the broker's answer is too large")
+            raise _broken("the broker's answer is too large")
         try:
             reply = asking.decode_reply(data)
         except wire.Malformed as malformed:
-            what = f"this is not the broker's protocol: {malformed}"
-            raise ProtocolError(errno.EPROTO, what) from None
+            raise _broken(f"this is not the broker's protocol: {malformed}") from None
         _mask(reply)
         if isinstance(reply, wire.Refused):
             raise self._refusal(reply, data[0])
@@ -557,15 +557,17 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
     `label` says for whom the ports are opened, in at most 80 printable characters. Others see it
     beside the holder. Nobody checks it.
 
-    Raises BrokerUnavailable; ValueError for an invalid label.
+    Raises BrokerUnavailable; TypeError or ValueError for an invalid label.
     """
+    if not isinstance(label, str):
+        raise TypeError(f"a label must be a string, not {label!r}")
     if not asking.valid_label(label):
         raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
     if isinstance(broker, socket.socket):
         return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
     if broker is None and _pair is not None:
         return _further_connection(_pair, label)
-    path = broker or os.environ.get(VARIABLE) or wire.SOCKET
+    path = os.fsdecode(broker or os.environ.get(VARIABLE) or wire.SOCKET)
     return Client(_dial(path), path, label)
 
 
@@ -625,7 +627,10 @@ def _further_connection(pair: Client, label: str = "") -> Client:
         return pair.connection(label)
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
+    """Return the name. Raises InvalidName; TypeError if it is no string."""
+    if not isinstance(name, str):
+        raise TypeError(f"a port is meant by its name, such as 'ttyS0', not by {name!r}")
     if not wire.valid_name(name):
         from ttybroker.names import not_a_name  # here, for most names are good
 
@@ -636,9 +641,11 @@ def _checked(name: str) -> str:
 def _milliseconds(wait: float | None) -> int:
     if wait is None:
         return 0
+    if not hasattr(wait, "__float__"):
+        raise TypeError(f"wait must be a number of seconds or None, not {wait!r}")
     if not wait >= 0:
         raise ValueError(f"wait must be a number of seconds or None, not {wait!r}")
-    return -int(-1000 * min(wait, asking.MAX_WAIT) // 1)
+    return -int(-1000 * float(min(wait, asking.MAX_WAIT)) // 1)
 
 
 def _credentials() -> list[tuple[int, int, bytes]]:
@@ -662,7 +669,12 @@ def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 
 def _unexpected(reply: wire.Reply) -> BrokerError:
-    return ProtocolError(errno.EPROTO, f"the broker answered with {type(reply).__name__}")
+    return _broken(f"the broker answered with {type(reply).__name__}")
+
+
+def _broken(what: str) -> ProtocolError:
+    step = "is it ttybrokerd that listens there? see: systemctl status ttybroker.service"
+    return ProtocolError(errno.EPROTO, f"{what}; {step}")
 
 
 def _lost(request: wire.Open) -> set[str]:

@@ -74,7 +74,12 @@ class YieldingSerial(BrokeredSerial):
         self.adopt(descriptor)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loan = Loan(connection, lambda: client.connect(self.broker, label=self.label), name,
-                          self._flags, self._lend, self._take)  # fmt: skip
+                          self._flags, self._lend, self._take, self._warn)  # fmt: skip
+
+    @staticmethod
+    def _warn(line: str) -> None:
+        """Tell that the lease ends soon, as whatever else keeps one from a port."""
+        client.tell_why(line)
 
     def close(self) -> None:
         """Give the port back. If it is lent, give up the claim on it."""

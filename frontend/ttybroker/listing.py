@@ -88,14 +88,19 @@ def table(
     """
     widths = [max(map(len, column)) + _GAP for column in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
-    encoding = sys.stdout.encoding or "utf-8"
     for row in (titles, *rows):
         drawn = (_BOLD,) * 2 if row is titles else styles(row)
         lines = [_line(row, widths, room, drawn if colour else ())]
         for more in (below or {}).get(row[0], ()):
             lines.append(_line((f"{' ' * _GAP}{more}",), [0], room, ()))
         for line in lines:
-            print(line.encode(encoding, "replace").decode(encoding))
+            write(line)
+
+
+def write(line: str) -> None:
+    """Print it, with ? for what standard output cannot take."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "replace").decode(encoding))
 
 
 def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:

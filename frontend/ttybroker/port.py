@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import termios
 
 import serial
 import serial.urlhandler  # for broker://, also where site-packages cannot be read any more
@@ -46,8 +47,8 @@ class BrokeredSerial(serial.Serial):
     def open(self) -> None:
         """Lease the port and apply the settings.
 
-        Raises BrokerError; serial.SerialException if no name is set or the port is open; ValueError
-        on settings that the device refuses.
+        Raises BrokerError; serial.SerialException if no name is set, the port is open, or the
+        device refuses the settings; ValueError on settings that no device can have.
         """
         name = self._name_to_open()
         with client.connect(self.broker, label=self.label) as connection:
@@ -85,12 +86,27 @@ class BrokeredSerial(serial.Serial):
 
         A dead copy of an earlier holder may keep an flock for ever. And releasing the broker's
         flock would let an outsider in.
+
+        It raises a SerialException for what the device refuses, and a ValueError for a number that
+        no device can have, as pyserial does elsewhere.
         """
         exclusive, self._exclusive = self._exclusive, None
         try:
             super()._reconfigure_port(force_update)  # type: ignore[misc]
+        except termios.error as error:
+            number, what = error.args
+            raise serial.SerialException(number, f"{self._port}: settings: {what}") from None
+        except OverflowError:
+            raise ValueError(f"{self._port}: no device has these settings") from None
         finally:
             self._exclusive = exclusive
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """A copy would close the port for both. What a copy in another process closed would be
+        something else of its own."""
+        if self.is_open:
+            raise TypeError("an open port is not copied or pickled: open it by its name there")
+        return super().__reduce_ex__(protocol)  # type: ignore[arg-type]
 
     def _set_lines(self) -> None:
         try:
@@ -131,8 +147,10 @@ def open_tty(
     parity, ...).
 
     Raises a BrokerError: InvalidName, NoSuchPort, NotPermitted, PortBusy, WaitTimeout, DeviceGone,
-    BrokerUnavailable or ProtocolError. Raises ValueError for settings or a label that cannot be.
+    BrokerUnavailable or ProtocolError. Raises TypeError or ValueError for a name, settings or a
+    label that cannot be, and a serial.SerialException for settings that the device refuses.
     """
+    client.checked(port)
     if yields:
         from ttybroker.lending import YieldingSerial  # here, for most programs do not
 

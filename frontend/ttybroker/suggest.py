@@ -8,6 +8,8 @@ import os
 from ttybroker import sysfs
 from ttybroker.say import printable
 
+_FAMILIES = ("tty", "gsmtty", "rfcomm", "noz")  # as in the broker's prepare/policy.py
+
 
 def words(device: str) -> dict[str, str | int]:
     """Return the words of a rule that describe this device: usb, serial, interface, driver, path.
@@ -40,6 +42,12 @@ def rule(name: str, device: str, allow: str | int) -> str:
     else:
         lines = [f"port = {json.dumps(name)}"]
     return "\n".join(["[[rule]]", *lines, f"allow = [{json.dumps(allow)}]"]) + "\n"
+
+
+def is_port(name: str) -> bool:
+    """Whether the kernel calls serial ports so: a rule takes no other name without a device."""
+    letters = name.rstrip("0123456789")
+    return letters not in (name, "tty") and letters.startswith(_FAMILIES)
 
 
 def line(said: dict[str, str | int]) -> str:

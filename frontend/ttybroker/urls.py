@@ -23,25 +23,32 @@ def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:
     Raises ValueError if the URL has anything but NAME, `wait`, `broker` and `yields`.
     """
     from functools import partial
-    from urllib.parse import parse_qs, urlsplit
 
     from ttybroker.port import BrokeredSerial
 
-    parts = urlsplit(url)
-    query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     name = url.partition("://")[2].partition("?")[0]  # hostname would lose its capitals
-    if (
-        parts.fragment
-        or set(query) - {"wait", "broker", "yields"}
-        or any(len(v) > 1 for v in query.values())
-    ):
-        raise ValueError(f"{url}: the form is {_FORM}")
-    wait = float(query["wait"][0]) if "wait" in query else None
-    broker = query["broker"][0] if "broker" in query else None
+    try:
+        query = _query(url)
+        wait = float(query["wait"]) if "wait" in query else None
+    except ValueError:
+        raise ValueError(f"{url}: the form is {_FORM}") from None
+    broker = query.get("broker")
     if "yields" in query:
         from ttybroker.lending import YieldingSerial
         from ttybroker.loan import flags
 
-        flags(query["yields"][0])
-        return name, partial(YieldingSerial, broker=broker, wait=wait, yields=query["yields"][0])
+        flags(query["yields"])
+        return name, partial(YieldingSerial, broker=broker, wait=wait, yields=query["yields"])
     return name, partial(BrokeredSerial, broker=broker, wait=wait)
+
+
+def _query(url: str) -> dict[str, str]:
+    """What stands behind the name. Raises ValueError."""
+    from urllib.parse import parse_qs, urlsplit
+
+    parts = urlsplit(url)
+    query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    twice = any(len(values) > 1 for values in query.values())
+    if parts.fragment or twice or set(query) - {"wait", "broker", "yields"}:
+        raise ValueError(url)
+    return {key: values[0] for key, values in query.items()}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import array
 import asyncio
+import copy
 import errno
 import fcntl
+import gc
 import os
+import pickle
 import select
 import signal
 import socket
@@ -167,8 +170,9 @@ def test_serial_for_url_leases_by_broker_url(rig: Rig, daemon: Daemon) -> None:
             assert port.wait == 5
         closed = serial.serial_for_url(url, do_not_open=True)
         assert not closed.is_open
-        with pytest.raises(ValueError, match="the form is broker://"):
-            serial.serial_for_url("broker://ttyS0?patience=5")
+        for wrong in ("patience=5", "wait", "wait=", "wait=soon", "wait=1&", "wait=1;yields=all"):
+            with pytest.raises(ValueError, match="the form is broker://"):
+                serial.serial_for_url(f"broker://ttyS0?{wrong}")
         return str(port.name)
 
     assert as_user(NOBODY, (), use) == "ttyS0"
@@ -424,6 +428,34 @@ def test_settings_that_cannot_be_leave_nothing_leased(rig: Rig, daemon: Daemon) 
     with pytest.raises(ValueError, match="parity"):
         as_user(NOBODY, (), ask)
     os.close(fetch(rig.socket))
+
+
+def test_a_port_without_a_name_is_not_opened(rig: Rig, daemon: Daemon) -> None:
+    for nameless in (None, b"ttyS0", 0):
+        with pytest.raises(TypeError, match="a port is meant by its name"):
+            open_tty(nameless, broker=str(rig.socket))  # type: ignore[arg-type]
+
+
+def test_settings_that_the_device_refuses_later_are_an_error_of_pyserial_s(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with open_tty("ttyS0", broker=str(rig.socket)) as port:
+        with pytest.raises(serial.SerialException, match="ttyS0: settings: Invalid") as caught:
+            port.bytesize = 7  # a pty has eight
+        assert caught.value.errno == errno.EINVAL
+        port.bytesize = 8
+        with pytest.raises(ValueError, match="ttyS0: no device has these settings"):
+            port.baudrate = 10**20
+
+
+def test_an_open_port_is_neither_copied_nor_pickled(rig: Rig, daemon: Daemon) -> None:
+    with open_tty("ttyS0", timeout=5, broker=str(rig.socket)) as port:
+        for way in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="an open port is not copied or pickled"):
+                way(port)
+        gc.collect()
+        rig.ports["ttyS0"].write(b"still here")
+        assert port.read(10) == b"still here"
 
 
 # asyncio

@@ -20,7 +20,7 @@ from support.screen import Screen
 from support.systemd import Systemd, manager
 from support.users import ALICE, BOB
 from support.waiting import TIMEOUT
-from ttybroker import BrokerError, PortBusy, client, wire
+from ttybroker import BrokerError, PortBusy, client, open_tty, wire
 
 pytestmark = pytest.mark.root
 
@@ -596,3 +596,13 @@ def test_the_terminal_and_the_pty_say_it(rig: Rig, words: tuple[str, ...]) -> No
         screen.shows(b"ttybroker: board: the lease ends in 2 s: its rule has a time limit")
     for pid in rig.orphans():
         Orphan(pid).wait()
+
+
+def test_a_program_s_port_tells_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_a_time(rig, 2)
+    told: list[str] = []
+    monkeypatch.setattr(client, "tell_why", told.append)
+    with open_tty("ttyS0", timeout=0.5, broker=str(rig.socket), yields="user") as port:
+        while not told:
+            port.read(1)
+    assert told[0].startswith("ttyS0: the lease ends in 2 s: its rule has a time limit")

@@ -113,6 +113,11 @@ def test_no_name_of_a_program_or_port_can_forge_a_field_or_a_line(rig: Rig, daem
     assert all(record.fields.get("uid", str(ALICE)) == str(ALICE) for record in daemon.records)
 
 
+def test_the_start_says_how_many_rules_there_are(rig: Rig) -> None:
+    rig.port("ttyS0")
+    assert rig.daemon().record("start").fields["reason"] == "rules: 1"
+
+
 def test_a_log_that_nobody_reads_blocks_nobody(rig: Rig, daemon: Daemon) -> None:
     def fill() -> None:
         with client.connect(str(rig.socket)) as connection:

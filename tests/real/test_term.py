@@ -476,6 +476,18 @@ def test_a_log_that_cannot_be_opened_is_told_before_the_port_is_asked_for(
     assert told.decode() == f"ttybroker: {tmp_path}/none/log: No such file or directory\n"
 
 
+def test_a_log_in_a_directory_that_is_gone_is_told_by_its_name(rig: Rig, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'rmdir "$PWD"; exec {" ".join(TTYBROKER)} term -q ttyS0 --log'
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=gone, env=environment(rig), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    told = r"ttybroker: ttyS0_\S+\.log: No such file or directory\n"
+    assert re.fullmatch(told, done.stderr), done.stderr
+
+
 def test_a_profile_is_used(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "ttybroker").mkdir()
     (tmp_path / "ttybroker/term.toml").write_text(
@@ -537,6 +549,28 @@ def test_what_the_device_cannot_do_is_a_line(rig: Rig, daemon: Daemon) -> None:
         assert screen.leave() == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "answer", "told"),
+    [
+        (b"\x01", b"hex", b"ttybroker: ttyS0: no such encoding of text"),
+        (b"\x01", b"utf-16", b"ttybroker: ttyS0: must be one in which any byte may come"),
+        (b"b", b"99999999999999999999", b"ERROR setting baudrate: ttyS0: no device has these"),
+    ],
+)
+def test_a_wrong_answer_to_the_menu_is_a_line(
+    rig: Rig, daemon: Daemon, key: bytes, answer: bytes, told: bytes
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        screen.type(b"\x14" + key)
+        screen.asks({b"b": b"--- Baudrate: "}.get(key, b"encoding name [UTF-8]: "))
+        screen.type(answer + b"\n")
+        screen.shows(told)
+        screen.type(b"x")
+        assert rig.ports["ttyS0"].read(1) == b"x"
+        assert screen.leave() == 0
+
+
 def test_a_file_is_sent_by_zmodem_and_then_it_is_a_terminal(
     rig: Rig, daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -566,14 +600,18 @@ def test_a_file_is_sent_by_zmodem_and_then_it_is_a_terminal(
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("/nonexistent/file", "No such file or directory"), ("/etc", "Is a directory")],
+    [
+        ("/nonexistent/file", "No such file or directory"),
+        ("/etc", "Is a directory"),
+        ("", "No such file or directory"),
+    ],
 )
 def test_a_file_that_cannot_be_sent_is_told_before_the_port_is_asked_for(
     path: str, why: str, rig: Rig
 ) -> None:
     with piped(rig, "ttyS0", "--send", path) as process:
         _, told = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, told) == (1, f"ttybroker: {path}: {why}\n".encode())
+    assert (process.returncode, told.decode()) == (1, f"ttybroker: {path or repr('')}: {why}\n")
 
 
 def test_a_file_that_may_not_be_read_is_told_before_the_port_is_asked_for(

@@ -220,6 +220,29 @@ def test_the_version_is_given_on_stdout(option: str, capfd: pytest.CaptureFixtur
     assert capfd.readouterr() == (f"ttybroker {VERSION}\n", "")
 
 
+def test_help_that_nobody_reads_is_no_error(rig: Rig) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = rig.start("--help", stdout=writer)
+    os.close(writer)
+    assert (process.wait(LIMIT), process.communicate()[1]) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--holt ttyS7 -- true", "--holt: no such option; did you mean --hold?"),
+        ("--hold=1 ttyS7 -- true", "--hold: takes no value"),
+        ("--help=1 -- true", "--help: takes no value"),
+    ],
+)
+def test_a_mistyped_option_is_told_with_what_is_right(
+    words: str, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(words.split()) == 2
+    assert capfd.readouterr().err == f"ttybroker: {line}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "instead"),
     [

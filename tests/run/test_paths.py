@@ -177,12 +177,19 @@ def how(resolve, path):
         (("--stdio", "ttyS7"), "/proc/self/fd/0"),
         (("--fd", "3", "ttyS7"), "/dev/fd/3"),
         (("--fd", "3", "ttyS7"), "/proc/self/fd/3"),
+        (("--fd", "3", "ttyS7"), "//proc//self/./fd//3"),
+        (("--fd", "3", "ttyS7"), "/dev/./fd/3"),
+        (("--fd", "3", "ttyS7"), "/proc/self/root/proc/self/fd/3"),
+        (("--fd", "3", "ttyS7"), "/proc/self/root/proc/thread-self/root/dev/fd/3"),
     ],
 )
 def test_a_descriptor_s_path_opens_the_port_that_it_has(
     rig: Rig, how: tuple[str, ...], path: str, via: str
 ) -> None:
-    code = f"fd = os.open({path!r}, os.O_RDWR); os.write(fd, b'hello')"
+    code = f"""
+fd = os.open({path!r}, os.O_RDWR); os.write(fd, b'hello')
+os.set_blocking(fd, False)
+sys.exit(os.get_blocking({how[1] if how[0] == "--fd" else 0}))  # one open file description"""
     status, _, errors = rig.python(code, "--via", via, *how)
     assert (status, errors) == (0, "")
     assert rig.device.hear(5) == b"hello"

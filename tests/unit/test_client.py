@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import pathlib
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 import serial
@@ -269,7 +273,7 @@ def test_an_answer_to_another_question_is_a_protocol_error_and_leaves_nothing(
         beside = 0  # a grant with nothing beside it is what is wrong here
     with nothing_leaked():
         broker.says(reply, *[null] * beside)
-        with pytest.raises(ProtocolError):
+        with pytest.raises(ProtocolError, match="; is it ttybrokerd that listens there\\? see: "):
             ASKS[number](asker)
 
 
@@ -374,6 +378,37 @@ def test_a_wait_that_is_no_time_is_a_value_error(asker: Client, wait: float) -> 
         asker.open("ttyS0", wait=wait)
 
 
+@pytest.mark.parametrize(
+    ("name", "wait", "told"),
+    [
+        (b"ttyS0", None, "a port is meant by its name"),
+        (pathlib.Path("ttyS0"), None, "a port is meant by its name"),
+        (None, None, "a port is meant by its name"),
+        (5, None, "a port is meant by its name"),
+        ("ttyS0", "1", "wait must be a number of seconds"),
+        ("ttyS0", b"1", "wait must be a number of seconds"),
+        ("ttyS0", "", "wait must be a number of seconds"),
+        ("ttyS0", [1], "wait must be a number of seconds"),
+    ],
+)
+def test_what_is_of_another_type_is_a_type_error_that_says_so(
+    asker: Client, name: Any, wait: Any, told: str
+) -> None:
+    with pytest.raises(TypeError, match=told):
+        asker.open(name, wait=wait)
+    with pytest.raises(TypeError, match="a label must be a string, not b'x'"):
+        connect(label=b"x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wait", [Decimal("1.5"), Fraction(3, 2), 1.5])
+def test_a_wait_may_be_any_number(asker: Client, broker: FakeBroker, wait: Any) -> None:
+    broker.says(wire.Refused(errno.ETIMEDOUT, "timed out"))
+    with pytest.raises(WaitTimeout):
+        asker.open("ttyS0", wait=wait)
+    request = broker.asked()
+    assert isinstance(request, wire.Open) and request.wait == 1500
+
+
 # where the broker is
 
 
@@ -399,6 +434,7 @@ def test_the_path_given_comes_before_the_environments(
     monkeypatch.setenv(client.VARIABLE, "/nowhere")
     with connect(short) as found:
         assert not os.get_inheritable(found.fileno())
+    connect(pathlib.Path(short)).close()
     monkeypatch.setenv(client.VARIABLE, short)
     connect().close()
 

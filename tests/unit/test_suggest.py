@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from ttybroker import cli, suggest, sysfs
+from ttybrokerd.prepare import policy
 from ttybrokerd.root import portname
 
 PLACE = "pci0/usb1/1-2/1-2:1.0"
@@ -68,6 +69,33 @@ def test_the_words_are_those_of_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_said_of_a_device_that_sysfs_does_not_know() -> None:
     assert suggest.words("/dev/ttyUSB4095") == {}
+
+
+@pytest.mark.parametrize("name", ["ttyS0", "ttyUSB12", "ttymxc0", "gsmtty1", "rfcomm0", "noz3"])
+def test_the_kernel_s_names_of_ports_are_names_of_rules(name: str) -> None:
+    assert suggest.is_port(name) and policy.is_kernels(name)
+
+
+@pytest.mark.parametrize("name", ["tty", "null", "ptmx", "zero"])
+def test_what_is_no_port_has_no_rule(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not suggest.is_port(name) and not policy.is_kernels(name)
+    assert cli.main(["suggest", name]) == 1
+    said = f"ttybroker: {name}: /dev/{name} is no serial port; a kernel's name is meant, such as "
+    output, errors = capsys.readouterr()
+    assert output == "" and errors.replace("/dev/pts/ptmx", "/dev/ptmx") == f"{said}ttyUSB0\n"
+
+
+def test_a_virtual_console_is_no_port() -> None:
+    assert not suggest.is_port("tty1") and not suggest.is_port("tty63")
+
+
+def test_a_link_of_udev_s_has_the_rule_of_its_port(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device(monkeypatch, facts=UART)
+    monkeypatch.setattr("os.path.realpath", lambda _: "/dev/ttyUSB0")
+    assert cli.main(["suggest", "null"]) == 0  # a device that is there
+    assert 'port = "ttyUSB0"\n' in capsys.readouterr().out
 
 
 def test_a_port_that_is_not_there_has_no_rule(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,10 +69,16 @@ def test_a_log_may_go_without_a_name(words: str, log: str | None) -> None:
         ("ttyS0 -p both", "-p: 'both': must be odd, even, none, mark or space"),
         ("ttyS0 --eol nl", "--eol: 'nl': must be cr, lf or crlf"),
         ("ttyS0 --encoding nope", "'nope': no such encoding"),
+        ("ttyS0 --encoding hex", "'hex': no such encoding of text"),
+        ("ttyS0 --encoding undefined", "'undefined': must be one in which any byte may come"),
+        ("ttyS0 --encoding utf-16", "'utf-16': must be one in which any byte may come"),
+        ("ttyS0 --encoding utf-16-le", "'utf-16-le': must be one in which any byte may come"),
+        ("ttyS0 --encoding iso2022-jp", "'iso2022-jp': must be one in which any byte may come"),
         ("ttyS0 --filter nope", "'nope': must be default, direct, nocontrol, "),
         ("ttyS0 --wait nan", "'nan': must be a number of seconds"),
         ("ttyS0 --exit-char 20", "--exit-char and --menu-char"),
         ("ttyS0 --exit-char 1114112", "must be the number of a character"),
+        ("ttyS0 --exit-char 55296", "must be the number of a character"),
         ("ttyS0 --bauds 5", "--bauds: no such option; did you mean --baud?"),
         ("ttyS0 -x", "-x: no such option; did you mean --hex?"),
         ("ttyS0 -y", "-y: no such option"),
@@ -87,6 +93,11 @@ def test_a_log_may_go_without_a_name(words: str, log: str | None) -> None:
 def test_a_wrong_command_line_is_told_with_what_is_right(words: str, what: str) -> None:
     with pytest.raises(Usage, match=re.escape(what)):
         typed(words)
+
+
+@pytest.mark.parametrize("name", ["UTF-8", "latin1", "cp437", "shift_jis", "ascii", "koi8-r"])
+def test_an_encoding_of_a_line_is_one(name: str) -> None:
+    assert typed(f"ttyS0 --encoding {name}").encoding == name
 
 
 def test_letters_of_switches_may_stand_together() -> None:

@@ -131,7 +131,7 @@ class Server:
             self._log("policy", ERROR, reason=plan.mistake)
         for warning in plan.warnings:
             self._log("policy", WARNING, reason=warning)
-        self._log(event, NOTICE, reason=f"{len(plan.rules)} rules")
+        self._log(event, NOTICE, reason=f"rules: {len(plan.rules)}")
 
     def _on_seats(self) -> None:
         """Somebody came to a seat, or left one, or logind came."""

@@ -30,6 +30,7 @@ USAGE = (
 )
 BAD_USAGE = 2
 _WITH_VALUE = ("--via", "--wait", "--for", "--fd", "--stdio")
+_OPTIONS = (*_WITH_VALUE, "--hold", "--yield", "--quiet", "--help", "--version")
 
 
 class Usage(Exception):
@@ -120,13 +121,11 @@ def main(
     speak_as(command.partition(" ")[0])
     try:
         if _wants_help(argv):
-            os.write(1, HELP.format(command=command, usage=USAGE).encode())
-            return 0
+            return _print(HELP.format(command=command, usage=USAGE))
         if argv[:1] in (["--version"], ["-V"]):
             from ttybroker.version import VERSION
 
-            os.write(1, f"{command.partition(' ')[0]} {VERSION}\n".encode())
-            return 0
+            return _print(f"{command.partition(' ')[0]} {VERSION}\n")
         request = parse(argv)
         label = request.label
         job = LaunchJob(
@@ -198,6 +197,18 @@ def _wants_help(argv: list[str]) -> bool:
     return "--help" in ours or ours[:1] == ["-h"]
 
 
+def _print(text: str) -> int:
+    """Write it to standard output; return the exit status."""
+    try:
+        os.write(1, text.encode())
+    except BrokenPipeError:  # the reader has seen enough
+        return REFUSED
+    except OSError as error:
+        say(f"standard output: {error.strerror}")
+        return REFUSED
+    return 0
+
+
 def _no_dashes(argv: list[str]) -> Usage:
     """Return the error for a missing "--", and what to write instead.
 
@@ -232,6 +243,8 @@ def _option(request: Request, word: str, words: list[str]) -> None:
         request.quiet = True
         return
     if equals:
+        if option in _OPTIONS and option not in _WITH_VALUE:
+            raise Usage(f"{option}: takes no value")
         words.append(value)
     if option == "--via":
         request.via = _value(option, words)
@@ -247,7 +260,10 @@ def _option(request: Request, word: str, words: list[str]) -> None:
     elif option == "--stdio":
         request.direct.append(((0, 1), _port(_value(option, words))))
     else:
-        raise Usage(f"{option}: no such option", hint=False)
+        from ttybroker.names import did_you_mean
+
+        near = did_you_mean(option, _OPTIONS)
+        raise Usage(f"{option}: no such option{near}", hint=bool(near))
 
 
 def _value(option: str, words: list[str], what: str = "a value") -> str:

@@ -113,6 +113,7 @@ def locate(pid: int, dirfd: int, path: str) -> str:
 
 def descriptor_of(pid: int, path: str) -> int | None:
     """Return N if the path is that of the process's own descriptor: /dev/stdin, /dev/fd/N, ..."""
+    path = _plain(path)
     if not path.startswith(_OWN_BEGIN):
         return None
     own = of_itself(pid, path)
@@ -126,14 +127,25 @@ def descriptor_of(pid: int, path: str) -> int | None:
 def of_itself(pid: int, path: str) -> str | None:
     """Return a path through the process's own entry in /proc by its number, else None.
 
-    "self" would be this process.
+    "self" would be this process. A path through its own root is the same without that.
     """
+    path = _plain(path)
     if path in _STANDARD:
         return f"/proc/{pid}/fd/{_STANDARD[path]}"
     for prefix, directory in ((f"/proc/{pid}/", ""), *_OWN):
         if path.startswith(prefix):
-            return f"/proc/{pid}/{directory}{path[len(prefix) :]}"
+            own = f"{directory}{path[len(prefix) :]}"
+            within = of_itself(pid, own[4:]) if own.startswith("root/") else None
+            return within or f"/proc/{pid}/{own}"
     return None
+
+
+def _plain(path: str) -> str:
+    """Return the path without doubled slashes and single dots: path_resolution(7)."""
+    if "//" not in path and "/./" not in path:
+        return path
+    first, *middle, last = path.split("/")
+    return "/".join((first, *(part for part in middle if part not in ("", ".")), last))
 
 
 def absolute(pid: int, dirfd: int, path: str) -> str | None:

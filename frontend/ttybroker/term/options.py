@@ -139,20 +139,23 @@ def _number_of(*numbers: int) -> Callable[[str], int]:
     return lambda text: int(_one_of(*map(str, numbers))(text))
 
 
-def _codec(text: str) -> str:
-    import codecs
-
+def codec(text: str) -> str:
+    """Return the name of an encoding in which whatever comes can be read, cut off anywhere. Raises
+    ValueError."""
     try:
-        codecs.lookup(text)
+        (bytes(range(256)) + b"\\u\x1b").decode(text, "surrogateescape")
     except LookupError:
-        raise ValueError("no such encoding") from None
+        raise ValueError("no such encoding of text") from None
+    except UnicodeError:
+        raise ValueError("must be one in which any byte may come, such as latin-1") from None
     return text
 
 
 def _character(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:9]) < 0x110000):
+    number = int(text[:9]) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number < 0x110000 or 0xD800 <= number < 0xE000:  # those are halves of characters
         raise ValueError("must be the number of a character")
-    return int(text)
+    return number
 
 
 def _label(text: str) -> str:
@@ -203,7 +206,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("eol", "what Enter sends (crlf)", "cr|lf|crlf", _one_of("cr", "lf", "crlf")),
         Option("echo", "show what is typed", short="e"),
         Option("filter", f"one of {', '.join(_FILTERS)}", "NAME", _one_of(*_FILTERS)),
-        Option("encoding", "encoding of the text on the line (UTF-8)", "CODEC", _codec),
+        Option("encoding", "encoding of the text on the line (UTF-8)", "CODEC", codec),
         Option("raw", "no encoding and no filter"),
         Option("quiet", "print only errors", short="q"),
     )),
@@ -374,4 +377,8 @@ def made_up(port: str) -> str:
     """Return a name for the log of this port: "ttyS0_2026-11-28T22-57-01.log"."""
     import time
 
-    return os.path.abspath(f"{port}_{time.strftime('%Y-%m-%dT%H-%M-%S')}.log")
+    name = f"{port}_{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
+    try:
+        return os.path.abspath(name)
+    except FileNotFoundError:  # our directory was removed; the open says so, of this name
+        return name

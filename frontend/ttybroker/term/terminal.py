@@ -30,6 +30,7 @@ from ttybroker.errors import (
 )
 from ttybroker.holding import holding
 from ttybroker.say import say, show
+from ttybroker.term import options
 from ttybroker.term.acquire import acquire
 from ttybroker.wire import KEEP
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from ttybroker.term.console import Console
     from ttybroker.term.lines import Lines
     from ttybroker.term.log import Log
-    from ttybroker.term.options import Options
     from ttybroker.wire import Holder
 
 # Modules and codecs are loaded when somebody asks for them, and names of users are shown.
@@ -76,32 +76,36 @@ class Terminal(miniterm.Miniterm):
         self,
         port: BrokeredSerial,
         console: Console,
-        options: Options,
+        wanted: options.Options,
         lines: Lines,
         log: Log | None,
     ) -> None:
         miniterm.Console = lambda: console  # type: ignore[assignment, misc]
-        super().__init__(port, options.echo, options.eol, options.filter or ["default"])
+        super().__init__(port, wanted.echo, wanted.eol, wanted.filter or ["default"])
         self.console = console
-        self.raw = options.raw or not (console.is_terminal or os.isatty(1))
-        self.exit_character = chr(options.exit_char)
-        self.menu_character = chr(options.menu_char)
-        self.set_rx_encoding(options.encoding)
-        self.set_tx_encoding(options.encoding)
+        self.raw = wanted.raw or not (console.is_terminal or os.isatty(1))
+        self.exit_character = chr(wanted.exit_char)
+        self.menu_character = chr(wanted.menu_char)
+        self.set_rx_encoding(wanted.encoding)
+        self.set_tx_encoding(wanted.encoding)
         self._lines = lines
         self._log = log
-        self._quiet = options.quiet
-        self._linger = options.linger
-        self._reconnects = options.reconnect
+        self._quiet = wanted.quiet
+        self._linger = wanted.linger
+        self._reconnects = wanted.reconnect
         if self._reconnects is None:
             self._reconnects = console.is_terminal
-        self._bytes_as_they_are = options.raw
+        self._bytes_as_they_are = wanted.raw
         self._menu_active = False
         self._input_ended = False
-        self._yields = options.yields
+        self._yields = wanted.yields
         self._loan: loan.Loan | None = None
         self._last = time.monotonic()  # when something came or went
         self._unsent = bytearray()
+
+    def set_rx_encoding(self, encoding: str, errors: str = "replace") -> None:
+        """As miniterm's, which its menu calls too. Raises ValueError."""
+        super().set_rx_encoding(options.codec(encoding), errors)
 
     @staticmethod
     def restrict() -> None:
