@@ -361,15 +361,15 @@ def _user(name: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _demo(_options: argparse.Namespace) -> int:
-    import importlib.util
-    import runpy
-
-    if importlib.util.find_spec("ttybrokerd") is None:
-        _say("the demo needs the root side too: apt install ttybroker")
+    # Not in a new interpreter, which would not find what `make install` copies.
+    try:
+        from ttybrokerd.demo import main as demo
+    except ModuleNotFoundError as error:  # pip's user side has the code, not what it needs
+        what = f"the demo needs the root side too ({error.name} is missing)"
+        step = "install the Debian package ttybroker, or in a clone: pip install '.[broker]'"
+        _say(f"{what}; {step}")
         return REFUSED
-    # here, not in a new interpreter, which would not find what `make install` copies
-    runpy.run_module("ttybrokerd.demo", run_name="__main__")
-    return DONE  # unreached: it exits
+    return demo()
 
 
 def _fill_standard() -> None:
