@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.children import Chat, as_user
+from support.children import Chat, Orphan, as_user
 from support.command import TTYBROKER, command, environment, in_a_shell
 from support.daemon import Daemon
 from support.processes import prctl
@@ -257,6 +257,10 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
     done = command(rig, "check", "ttyS0")
     assert done.returncode == 0 and "did you mean" not in done.stdout
     assert "did you mean" not in command(rig, "check", "zzz").stdout
+    done = command(rig, "run", "ttS0", "--", "true")
+    assert done.returncode == 1 and done.stderr.endswith("; did you mean ttyS0?\n")
+    for pid in rig.orphans():  # what was beside the run
+        Orphan(pid).wait()
 
 
 @pytest.mark.parametrize("name", ["check", "list", "revoke", "term", "run"])

@@ -282,11 +282,14 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
     """Return the broker and its list of ports. Raises OSError when one of `wanted` would be
     refused."""
     client = connect()
+    ports = client.ports()
     for name in wanted:
         verdict = client.check(name)
         if not verdict.allowed:
-            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
-    ports = client.ports()
+            from ttybroker.names import did_you_mean
+
+            hint = "" if verdict.known else did_you_mean(name, [port.name for port in ports])
+            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}{hint}")
     return Broker(connect, client), ports
 
 
