@@ -229,11 +229,11 @@ def _revoke(options: argparse.Namespace) -> int:
         _say(f"--hold {options.hold}: must be a number of seconds, such as 60; a day at most")
         return USAGE
     with client.connect() as broker:
+        before, free = _holder(broker, port)
         try:
-            before = _holder(broker, port)
             withdrawn = broker.revoke(port, hold)
         except BrokerError as error:
-            _say(f"{error}{similar(broker, port)}")
+            _say(f"{port}: nobody has it" if free else f"{error}{similar(broker, port)}")
             return REFUSED
         print(f"{port}: taken back; {_now(broker, port, before)}")
     if hold:
@@ -252,7 +252,7 @@ def _now(broker: Client, name: str, before: Holder | None) -> str:
     from ttybroker.holding import holding
 
     time.sleep(_MOMENT)
-    holder = _holder(broker, name)
+    holder, _ = _holder(broker, name)
     if holder is None:
         return "it is free"
     again = before is not None and before.uid == holder.uid and holder.how == "lease"
@@ -268,10 +268,10 @@ def _user_of(holder: Holder | None) -> str:
     return named(holder).user or f"uid {holder.uid}"
 
 
-def _holder(broker: Client, name: str) -> Holder | None:
-    """Who has the port, as far as the caller may know."""
+def _holder(broker: Client, name: str) -> tuple[Holder | None, bool]:
+    """Who has the port, and whether it is known to be free, as far as the caller may know."""
     ports = broker.ports((name,))
-    return ports[0].holder if ports else None
+    return (ports[0].holder, ports[0].state == "free") if ports else (None, False)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import io
 import json
@@ -140,8 +141,12 @@ def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) ->
     status, out, _ = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
     assert (status, out) == (0, "ttyS0: taken back; it is free\n")
     daemon.record("release", port="ttyS0", pid=holder.pid, reason="revoked")
-    nobody = command(rig, "revoke", "ttyS0")
-    assert nobody.returncode == 1 and "nobody holds it" in nobody.stderr
+    status, _, err = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
+    assert (status, err) == (1, "ttybroker: ttyS0: nobody has it\n")
+    with open(rig.ports["ttyS0"].path, "rb", 0) as outsider:
+        fcntl.flock(outsider, fcntl.LOCK_EX)
+        nobody = command(rig, "revoke", "ttyS0")
+    assert nobody.returncode == 1 and "nobody holds it through the broker" in nobody.stderr
 
 
 def test_revoke_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
