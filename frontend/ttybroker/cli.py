@@ -281,6 +281,7 @@ def _check(options: argparse.Namespace) -> int:
             return USAGE
         return _check_broker(options.json)
     from ttybroker import client
+    from ttybroker.login import too_old
     from ttybroker.names import similar
 
     uid, groups = (None, ()) if options.user is None else _user(options.user)
@@ -295,7 +296,8 @@ def _check(options: argparse.Namespace) -> int:
     elif verdict.allowed:
         print(f"{options.port}: allowed by rule {verdict.rule}")
     else:
-        print(f"{options.port}: {verdict.message}{hint}")
+        old = too_old() if verdict.known and options.user is None else ""
+        print(f"{options.port}: {verdict.message}{hint}{old}")
     return DONE if verdict.allowed else REFUSED
 
 

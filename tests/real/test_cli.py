@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import importlib
 import io
 import json
@@ -12,8 +13,10 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 
@@ -22,7 +25,7 @@ from support.command import TTYBROKER, command, environment, in_a_shell
 from support.daemon import Daemon
 from support.processes import prctl
 from support.rig import Rig
-from support.users import ALICE, BOB
+from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
 from ttybroker import cli, client, open_fd, wire
 from ttybroker.errors import BrokerError, PortBusy
@@ -266,6 +269,40 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
     assert done.returncode == 1 and done.stderr.endswith("; did you mean ttyS0?\n")
     for pid in rig.orphans():  # what was beside the run
         Orphan(pid).wait()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["check ttyS7", "term ttyS7", "run ttyS7 -- true", "run --stdio ttyS7 -- true"],
+)
+def test_who_got_a_group_after_the_login_is_told_to_log_in_again(rig: Rig, words: str) -> None:
+    """The kernel gives a session no new group, while root's `check --user` says: allowed."""
+    group = grp.getgrgid(1).gr_name
+    rig.port("ttyS7", f'allow = ["@{group}"]')
+    rig.daemon()
+
+    def said() -> str:
+        os.environ["TTYBROKER_SOCKET"] = str(rig.socket)
+        with tempfile.TemporaryFile() as file, mock.patch("os.getgrouplist", return_value=[1]):
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            with open(1, "w", closefd=False) as out, contextlib.redirect_stdout(out):
+                assert cli.main(words.split()) == 1
+            file.seek(0)
+            return file.read().decode()
+
+    line = as_user(NOBODY, (), said)
+    assert line.endswith(f"; this session began before you were in {group}: log in again\n"), line
+    assert line.count("\n") == 1
+    for pid in rig.orphans():  # what was beside the run
+        Orphan(pid).wait()
+
+
+def test_who_has_all_his_groups_is_not_sent_to_log_in(rig: Rig) -> None:
+    rig.port("ttyS7", 'allow = ["root"]')
+    rig.daemon()
+    status, out, _ = as_user(NOBODY, (), typed(rig, "check", "ttyS7"))
+    assert status == 1 and "log in again" not in out
 
 
 @pytest.mark.parametrize("name", ["check", "list", "revoke", "term", "run"])

@@ -295,7 +295,12 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
 
 def line_of(error: OSError) -> str:
     """Return what to show: a BrokerError's own words, a plain OSError's without the number."""
-    return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    line = str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    if error.errno != errno.EACCES:
+        return line
+    from ttybroker.login import too_old
+
+    return line + too_old()
 
 
 def line_for(job: LaunchJob, name: str) -> WaitingLine | None:
