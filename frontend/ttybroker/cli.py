@@ -237,11 +237,11 @@ def _revoke(options: argparse.Namespace) -> int:
         _say(f"--hold {options.hold}: must be a number of seconds, such as 60; a day at most")
         return USAGE
     with client.connect() as broker:
+        before, free = _holder(broker, port)
         try:
-            before = _holder(broker, port)
             withdrawn = broker.revoke(port, hold)
         except BrokerError as error:
-            _say(f"{error}{similar(broker, port)}")
+            _say(f"{port}: nobody has it" if free else f"{error}{similar(broker, port)}")
             return REFUSED
         write(f"{port}: taken back; {_now(broker, port, before)}")
     if hold:
@@ -262,7 +262,7 @@ def _now(broker: Client, name: str, before: Holder | None) -> str:
     from ttybroker.holding import holding
 
     time.sleep(_MOMENT)
-    holder = _holder(broker, name)
+    holder, _ = _holder(broker, name)
     if holder is None:
         return "it is free"
     again = before is not None and before.uid == holder.uid and holder.how == "lease"
@@ -278,10 +278,10 @@ def _user_of(holder: Holder | None) -> str:
     return named(holder).user or f"uid {holder.uid}"
 
 
-def _holder(broker: Client, name: str) -> Holder | None:
-    """Return who has the port, as far as the caller may know."""
+def _holder(broker: Client, name: str) -> tuple[Holder | None, bool]:
+    """Return who has the port, and whether it is known to be free, as far as the caller may know."""
     ports = broker.ports((name,))
-    return ports[0].holder if ports else None
+    return (ports[0].holder, ports[0].state == "free") if ports else (None, False)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -291,6 +291,7 @@ def _check(options: argparse.Namespace) -> int:
             return USAGE
         return _check_broker(options.json)
     from ttybroker import client
+    from ttybroker.login import too_old
     from ttybroker.names import similar
 
     uid, groups = (None, ()) if options.user is None else _user(options.user)
@@ -306,11 +307,10 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{options.port}: allowed by rule {verdict.rule}")
     else:
         said = verdict.message
-        if (
-            options.user is not None
-        ):  # who asks is the administrator, and not the one who is refused
+        if options.user is not None:  # the administrator asks, and is not the one who is refused
             said = said.replace("to you; ask the administrator", f"to {options.user}")
-        print(f"{options.port}: {said}{hint}")
+        old = too_old() if verdict.known and options.user is None else ""
+        print(f"{options.port}: {said}{hint}{old}")
     return DONE if verdict.allowed else REFUSED
 
 
@@ -381,15 +381,15 @@ def _user(name: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _demo(_options: argparse.Namespace) -> int:
-    import importlib.util
-    import runpy
-
-    if importlib.util.find_spec("ttybrokerd") is None:
-        _say("the demo needs the root side too: apt install ttybroker")
+    # Not in a new interpreter, which would not find what `make install` copies.
+    try:
+        from ttybrokerd.demo import main as demo
+    except ModuleNotFoundError as error:  # pip's user side has the code, not what it needs
+        what = f"the demo needs the root side too ({error.name} is missing)"
+        step = "install the Debian package ttybroker, or in a clone: pip install '.[broker]'"
+        _say(f"{what}; {step}")
         return REFUSED
-    # here, not in a new interpreter, which would not find what `make install` copies
-    runpy.run_module("ttybrokerd.demo", run_name="__main__")
-    return DONE  # unreached: it exits
+    return demo()
 
 
 def _fill_standard() -> None:

@@ -33,7 +33,9 @@ def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
     lines: the line of each port by its name, to be printed below it.
     """
     if not ports:
-        print("no ports: the policy allows you none, or none is there")
+        from ttybroker.login import too_old
+
+        print(f"no ports: the policy allows you none, or none is there{too_old()}")
         return
     below = {port.name: _below(port, lines) for port in ports}
     rows = [_row(port) for port in ports]

@@ -57,9 +57,10 @@ def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:
 
     if os.path.lexists(f"/dev/{name}"):
         return ""
-    numbered = name.startswith("tty") and name[-1].isdigit()
-    close = get_close_matches(name, [port for port in known if not numbered or alike(port)], 1)
-    return f"; did you mean {before}{close[0]}?" if close else ""
+    numbered = name.lower().startswith("tty") and name[-1].isdigit()
+    meant = {other.lower(): other for other in known if not numbered or alike(other)}
+    close = get_close_matches(name.lower(), meant, 1)
+    return f"; did you mean {before}{meant[close[0]]}?" if close else ""
 
 
 def similar(broker: Client, name: str) -> str:

@@ -105,6 +105,10 @@ def main() -> int:
     # Python makes Ctrl-C an exception that may come anywhere; here it had better end us.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if os.getuid() == 0:  # guard: ttyrun-caller-is-not-root
+        if sys.argv[1:] in (["--help"], ["-h"], ["--version"], ["-V"]):
+            from ttybroker.run import main as run
+
+            return run(sys.argv[1:], command="ttyrun")
         print(
             "ttyrun: started by root: there is no user to become; start ttyrun as the user "
             "whose program it is, or start the program alone",
@@ -122,11 +126,6 @@ def main() -> int:
         file.seek(0)
         kept = Kept(file.read())
     kept.give_back_rights()  # guard: ttyrun-frontend-limits
-    if sys.argv[1:] == ["--version"]:
-        from ttybroker.version import VERSION
-
-        print(f"ttyrun {VERSION}")
-        return 0
     if broker is None:
         give_children_connections()
     from ttybroker.run import main as run

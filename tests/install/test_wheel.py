@@ -45,9 +45,12 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where / file.name.removesuffix(".tar.gz")
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel's user side and pyserial, and with nothing else at all."""
+@pytest.fixture(scope="module", params=["as pip leaves it", "as the Debian package has it"])
+def installed(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An environment with the wheel and pyserial, and with nothing else at all: what the root side
+    needs is not there. In the Debian package the root side's own code is not there either."""
     where = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", where], check=True)
     pip = [sys.executable, "-m", "pip", "-q", "--python", where / "bin/python"]
@@ -55,7 +58,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*pip, "install", *options, wheel], check=True)
     (site,) = where.glob("lib/*/site-packages")
     shutil.copytree(Path(serial.__file__).parent, site / "serial")
-    shutil.rmtree(site / "ttybrokerd")
+    if request.param != "as pip leaves it":
+        shutil.rmtree(site / "ttybrokerd")
+        (where / "bin/ttybrokerd").unlink()
     return where
 
 
@@ -86,6 +91,13 @@ def test_the_user_side_is_whole_without_the_root_side(installed: Path) -> None:
     assert done.returncode != 0 and "no broker" in done.stderr
     done = run(installed / "bin/ttybroker", "demo")
     assert done.returncode == 1 and "needs the root side" in done.stderr
+    assert done.stderr.count("\n") == 1
+    daemon = installed / "bin/ttybrokerd"
+    if daemon.exists():
+        done = run(daemon, "--check")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("ttybrokerd: only the user side is installed here (")
+        assert done.stderr.count("\n") == 1
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: Path, unpacked: Path, tmp_path: Path) -> None:

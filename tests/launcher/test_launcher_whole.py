@@ -165,6 +165,13 @@ def test_it_says_its_version(port: Port) -> None:
     assert (done.returncode, done.stdout) == (0, f"ttyrun {VERSION}\n")
 
 
+def test_root_may_read_how_it_is_used(port: Port) -> None:
+    done = port.launcher.run("--help", user=False)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ttyrun [-q")
+    done = port.launcher.run("--version", user=False)
+    assert (done.returncode, done.stdout) == (0, f"ttyrun {VERSION}\n")
+
+
 def test_without_ttyrun_it_may_not(port: Port) -> None:
     done = subprocess.run(["/bin/sh", "-c", f"exec 5<>{port.node}"], user=port.launcher.uid)
     assert done.returncode != 0

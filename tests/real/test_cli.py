@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import grp
 import importlib
 import io
 import json
@@ -11,17 +13,19 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 
-from support.children import Chat, as_user
+from support.children import Chat, Orphan, as_user
 from support.command import TTYBROKER, command, environment, in_a_shell
 from support.daemon import Daemon
 from support.processes import prctl
 from support.rig import Rig
-from support.users import ALICE, BOB
+from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
 from ttybroker import cli, client, open_fd, wire
 from ttybroker.errors import BrokerError, PortBusy
@@ -142,8 +146,12 @@ def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) ->
     status, out, _ = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
     assert (status, out) == (0, "ttyS0: taken back; it is free\n")
     daemon.record("release", port="ttyS0", pid=holder.pid, reason="revoked")
-    nobody = command(rig, "revoke", "ttyS0")
-    assert nobody.returncode == 1 and "nobody holds it" in nobody.stderr
+    status, _, err = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
+    assert (status, err) == (1, "ttybroker: ttyS0: nobody has it\n")
+    with open(rig.ports["ttyS0"].path, "rb", 0) as outsider:
+        fcntl.flock(outsider, fcntl.LOCK_EX)
+        nobody = command(rig, "revoke", "ttyS0")
+    assert nobody.returncode == 1 and "nobody holds it through the broker" in nobody.stderr
 
 
 def test_revoke_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
@@ -285,6 +293,44 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
     done = command(rig, "check", "ttyS0")
     assert done.returncode == 0 and "did you mean" not in done.stdout
     assert "did you mean" not in command(rig, "check", "zzz").stdout
+    done = command(rig, "run", "ttS0", "--", "true")
+    assert done.returncode == 1 and done.stderr.endswith("; did you mean ttyS0?\n")
+    for pid in rig.orphans():  # what was beside the run
+        Orphan(pid).wait()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["list", "check ttyS7", "term ttyS7", "run ttyS7 -- true", "run --stdio ttyS7 -- true"],
+)
+def test_who_got_a_group_after_the_login_is_told_to_log_in_again(rig: Rig, words: str) -> None:
+    """The kernel gives a session no new group, while root's `check --user` says: allowed."""
+    group = grp.getgrgid(1).gr_name
+    rig.port("ttyS7", f'allow = ["@{group}"]')
+    rig.daemon()
+
+    def said() -> str:
+        os.environ["TTYBROKER_SOCKET"] = str(rig.socket)
+        with tempfile.TemporaryFile() as file, mock.patch("os.getgrouplist", return_value=[1]):
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            with open(1, "w", closefd=False) as out, contextlib.redirect_stdout(out):
+                assert cli.main(words.split()) == (words != "list")
+            file.seek(0)
+            return file.read().decode()
+
+    line = as_user(NOBODY, (), said)
+    assert line.endswith(f"; this session began before you were in {group}: log in again\n"), line
+    assert line.count("\n") == 1
+    for pid in rig.orphans():  # what was beside the run
+        Orphan(pid).wait()
+
+
+def test_who_has_all_his_groups_is_not_sent_to_log_in(rig: Rig) -> None:
+    rig.port("ttyS7", 'allow = ["root"]')
+    rig.daemon()
+    status, out, _ = as_user(NOBODY, (), typed(rig, "check", "ttyS7"))
+    assert status == 1 and "log in again" not in out
 
 
 @pytest.mark.parametrize("name", ["check", "list", "revoke", "term", "run"])

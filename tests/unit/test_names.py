@@ -38,12 +38,14 @@ def test_only_a_similar_name_is_suggested() -> None:
     assert did_you_mean("gps", ["ttyS0"]) == did_you_mean("gps", []) == ""
 
 
-@pytest.mark.parametrize("typed", ["ttyUSB0", "ttyACM0", "ttyAMA0"])
+@pytest.mark.parametrize("typed", ["ttyUSB0", "ttyACM0", "ttyAMA0", "TTYACM0"])
 def test_a_port_of_another_kind_is_not_suggested(typed: str) -> None:
     """Whoever follows the line would talk to another device."""
     assert did_you_mean(typed, ["ttyS0", "ttyS10"]) == ""
     assert did_you_mean("ttyUBS0", ["ttyS0", "ttyUSB0"]) == "; did you mean ttyUSB0?"
     assert did_you_mean("ttys0", ["ttyS0"]) == "; did you mean ttyS0?"
+    assert did_you_mean("TTYUSB0", ["ttyS0", "ttyUSB0"]) == "; did you mean ttyUSB0?"
+    assert did_you_mean("BOARD", ["board"]) == "; did you mean board?"
     assert did_you_mean("ttyS99", ["ttyS9"]) == "; did you mean ttyS9?"
 
 

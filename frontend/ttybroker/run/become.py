@@ -64,6 +64,7 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
     from ttybroker.run.broker import line_of, open_for_itself
 
     taken = {number for numbers, _ in wanted for number in numbers}
+    _call_us(os.path.basename(job.program))
     try:
         names = [name for _, name in wanted]
         fds, session = open_for_itself(job, names)
@@ -75,6 +76,15 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
         return opened
     except OSError as error:
         raise Failure(line_of(error))
+
+
+def _call_us(name: str) -> None:
+    """Have the broker name the program that will have the port, and not what it was before."""
+    try:
+        with open("/proc/self/comm", "wb", 0) as file:
+            file.write(os.fsencode(name))
+    except OSError:  # no /proc: it names us
+        pass
 
 
 def _out_of(taken: set[int], fd: int) -> int:

@@ -288,17 +288,25 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
     Raises OSError if one of `wanted` would be refused.
     """
     client = connect()
+    ports = client.ports()
     for name in wanted:
         verdict = client.check(name)
         if not verdict.allowed:
-            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}")
-    ports = client.ports()
+            from ttybroker.names import did_you_mean
+
+            hint = "" if verdict.known else did_you_mean(name, [port.name for port in ports])
+            raise PermissionError(errno.EACCES, f"{name}: {verdict.message}{hint}")
     return Broker(connect, client), ports
 
 
 def line_of(error: OSError) -> str:
     """Return the line to show: a BrokerError's own words, a plain OSError's without the number."""
-    return str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    line = str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    if error.errno != errno.EACCES:
+        return line
+    from ttybroker.login import too_old
+
+    return line + too_old()
 
 
 def line_for(job: LaunchJob, name: str) -> WaitingLine | None:

@@ -8,6 +8,7 @@ import os
 from ttybroker import client
 from ttybroker.errors import BrokerError
 from ttybroker.holding import holding
+from ttybroker.login import too_old
 from ttybroker.names import similar
 
 
@@ -20,7 +21,8 @@ def refusal(error: BrokerError, name: str) -> str:
     try:
         if error.errno in (errno.ENOENT, errno.EACCES):
             with client.connect() as broker:
-                return f"{error}{similar(broker, name)}"
+                hint = similar(broker, name)
+            return f"{error}{hint or (too_old() if error.errno == errno.EACCES else '')}"
         holder = error.holder
         if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
             return str(error)
