@@ -279,7 +279,7 @@ def _user_of(holder: Holder | None) -> str:
 
 
 def _holder(broker: Client, name: str) -> tuple[Holder | None, bool]:
-    """Return who has the port, and whether it is known to be free, as far as the caller may know."""
+    """Return who has the port, and whether it is known to be free, if the caller may know."""
     ports = broker.ports((name,))
     return (ports[0].holder, ports[0].state == "free") if ports else (None, False)
 

@@ -287,11 +287,6 @@ QUOTES = "Invalid value; names and texts are written in quotes, true and false i
             '[[rule]]\nport = "ttyS0\nallow = ["*"]\n',
             r"p:2: text: Illegal character '\n'; a text in quotes ends in its line (column 14)",
         ),
-        (
-            "\ufeff" + GOOD,
-            "p:1: text: Invalid statement; the file begins with a byte order mark: "
-            "save it as UTF-8 without one (column 1)",
-        ),
     ],
 )
 def test_what_people_write_by_mistake_is_no_toml_and_is_told_how_to_write(

@@ -207,8 +207,6 @@ def _syntax(text: str, what: str, path: str) -> str:
     line = found[1] if found and found[1] else str(last if found else 1)
     column = f" (column {found[2]})" if found and found[2] else ""
     advice = next((each for sign, each in ADVICE.items() if sign in what), "")
-    if text.startswith("\ufeff"):
-        advice = "; the file begins with a byte order mark: save it as UTF-8 without one"
     return f"{path}:{line}: text: {re.sub(AT, '', what)}{advice}{column}"
 
 
