@@ -123,9 +123,8 @@ def test_a_login_that_ended_is_over_only_when_its_terminal_was_hung_up(
     now[0] += LINGER - 0.01
     lingering = found.holder("ttyS7", rdev)
     assert lingering is not None and lingering.pid == pid
-    assert (
-        found.holder("ttyS8", os.makedev(4, 4000)) is None
-    )  # nobody has a terminal of this number
+    nobodys = os.makedev(4, 4000)
+    assert found.holder("ttyS8", nobodys) is None
     now[0] += 0.02
     assert found.holder("ttyS7", rdev) is None
     assert LINGER >= 2 * RETRY  # who waits looks so often: it is a whole RETRY after the end
