@@ -299,6 +299,22 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
         Orphan(pid).wait()
 
 
+def test_run_says_that_the_program_in_the_way_is_ones_own(rig: Rig, daemon: Daemon) -> None:
+    """Whoever wants to flash is not sent to an administrator for his own terminal."""
+    held = open_fd("ttyS0", broker=str(rig.socket))
+    mine = command(rig, "run", "--stdio", "ttyS0", "--", "true")
+    os.close(held)
+    assert mine.returncode == 1 and "ttyS0: busy: held by root (uid 0) with " in mine.stderr
+    assert "; it is yours: wait for it (--wait SECONDS), take it back" in mine.stderr
+    assert "an admin" not in mine.stderr and mine.stderr.count("\n") == 1
+    rig.holder(ALICE, "ttyS1")
+    other = command(rig, "run", "--stdio", "ttyS1", "--", "true")
+    assert "have its holder or an admin take it back" in other.stderr
+    assert "it is yours" not in other.stderr
+    for pid in rig.orphans():  # what was beside the runs
+        Orphan(pid).wait()
+
+
 @pytest.mark.parametrize(
     "words",
     ["list", "check ttyS7", "term ttyS7", "run ttyS7 -- true", "run --stdio ttyS7 -- true"],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ttybroker.client import RetryBudget
     from ttybroker.run.job import LaunchJob
     from ttybroker.waiting import WaitingLine
-    from ttybroker.wire import PortInfo, Verdict, Waiting
+    from ttybroker.wire import Holder, PortInfo, Verdict, Waiting
 
     class BrokerClient(Protocol):
         """The part of `ttybroker.client.Client` that is needed."""
@@ -302,11 +302,21 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
 def line_of(error: OSError) -> str:
     """Return the line to show: a BrokerError's own words, a plain OSError's without the number."""
     line = str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    if (advice := getattr(error, "advice", "")) and (own := _own(getattr(error, "holder", None))):
+        line = line.removesuffix(advice) + own
     if error.errno != errno.EACCES:
         return line
     from ttybroker.login import too_old
 
     return line + too_old()
+
+
+def _own(holder: Holder | None) -> str:
+    """Return what to do when the user's own program has the port, "" where another's has it."""
+    if holder is None or holder.how != "lease" or holder.uid != os.getuid():
+        return ""
+    lend = "have it lend the port next time (ttybroker run --yield, ttybroker term)"
+    return f"it is yours: wait for it (--wait SECONDS), take it back (ttybroker revoke), or {lend}"
 
 
 def line_for(job: LaunchJob, name: str) -> WaitingLine | None:
