@@ -439,7 +439,9 @@ def test_a_port_that_an_open_found_exclusive_is_listed_so_until_the_next_open(
     outsider.hear()
     assert row(rig).state == "free"  # no lock is seen
     before = time.time()
-    assert isinstance(refused(rig), PortBusy)
+    error = refused(rig)
+    assert isinstance(error, PortBusy)
+    assert str(error).endswith(", or have root see who has it open (ttybroker list PORT --copies)")
     seen = row(rig)
     assert seen.state == "exclusive" and seen.holder is not None
     assert (seen.holder.how, seen.holder.uid) == ("exclusive", None)
