@@ -21,12 +21,14 @@ _screen = allocate_lock()  # of several waits one is shown
 class WaitingLine:
     """That line. It is for one thread.
 
-    quiet: do not show it; neither is it shown where standard error is no terminal. wait: seconds,
-    None: without an end. `hear` is what `Client.ask_open` tells.
+    quiet: do not show it; neither is it shown where standard error is no terminal, and while the
+    shell has `pid`, the process that waits (0: this one), in the background. wait: seconds, None:
+    without an end. `hear` is what `Client.ask_open` tells.
     """
 
-    def __init__(self, name: str, quiet: bool, wait: float | None) -> None:
+    def __init__(self, name: str, quiet: bool, wait: float | None, pid: int = 0) -> None:
         self._name = name
+        self._pid = pid
         self._shown = not quiet and os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._end = None if wait is None else time.monotonic() + wait
         self._news: wire.Waiting | None = None
@@ -49,7 +51,7 @@ class WaitingLine:
     def draw(self, ports: Callable[[], list[wire.PortInfo]] | None = None) -> None:
         """Show what is known by now. ports: asks an older broker, which does not tell; it is
         called now and then. It may raise OSError."""
-        if not self._shown:
+        if not self._shown or _in_background(self._pid):
             return
         if self._news is None and ports is not None and time.monotonic() >= self._look_at:
             self._look(ports)
@@ -68,7 +70,8 @@ class WaitingLine:
     def erase(self) -> None:
         """Leave the line empty."""
         if self._drawn:
-            show(_ERASE)
+            if not _in_background(self._pid):
+                show(_ERASE)
             self._drawn = ""
             _screen.release()
 
@@ -101,3 +104,15 @@ class WaitingLine:
             return f"{text}: it is being made ready for the next" if self._news else text
         does = {wire.ASKED: ", and was asked to lend it", wire.LENT_OUT: ", borrowed"}
         return f"{text}: {self._whose}{does.get(news.reason, '')}"
+
+
+def _in_background(pid: int) -> bool:
+    """Whether the shell on our standard error has this process as a job in the background."""
+    try:
+        with open(f"/proc/{pid or 'self'}/stat", "rb") as file:
+            words = file.read().rpartition(b")")[2].split()
+        here = os.fstat(2).st_rdev
+    except OSError:
+        return False
+    group, _, terminal, foreground = words[2:6]  # pgrp, session, tty_nr, tpgid: proc_pid_stat(5)
+    return 0 != int(terminal) == here and foreground != group
