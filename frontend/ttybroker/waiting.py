@@ -21,12 +21,14 @@ _screen = allocate_lock()  # of several waits one is shown
 class WaitingLine:
     """That line. Only one thread may use it.
 
-    quiet: do not show it. It is not shown either if standard error is not a terminal. wait:
-    seconds, None: without an end. `hear` is the `tell` of `Client.ask_open`.
+    quiet: do not show it. It is not shown either if standard error is not a terminal, or while the
+    shell has `pid`, the process that waits (0: this one), in the background. wait: seconds, None:
+    without an end. `hear` is the `tell` of `Client.ask_open`.
     """
 
-    def __init__(self, name: str, quiet: bool, wait: float | None) -> None:
+    def __init__(self, name: str, quiet: bool, wait: float | None, pid: int = 0) -> None:
         self._name = name
+        self._pid = pid
         self._shown = not quiet and os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._end = None if wait is None else time.monotonic() + wait
         self._news: wire.Waiting | None = None
@@ -52,7 +54,7 @@ class WaitingLine:
         ports: returns a list of ports; it is called now and then if an older broker sends no news.
         It may raise OSError.
         """
-        if not self._shown:
+        if not self._shown or _in_background(self._pid):
             return
         if self._news is None and ports is not None and time.monotonic() >= self._look_at:
             self._look(ports)
@@ -71,7 +73,8 @@ class WaitingLine:
     def erase(self) -> None:
         """Empty the line."""
         if self._drawn:
-            show(_ERASE)
+            if not _in_background(self._pid):
+                show(_ERASE)
             self._drawn = ""
             _screen.release()
 
@@ -104,3 +107,15 @@ class WaitingLine:
             return f"{text}: it is being reset after its last lease" if self._news else text
         does = {wire.ASKED: ", and was asked to lend it", wire.LENT_OUT: ", borrowed"}
         return f"{text}: {self._whose}{does.get(news.reason, '')}"
+
+
+def _in_background(pid: int) -> bool:
+    """Whether the shell on our standard error has this process as a job in the background."""
+    try:
+        with open(f"/proc/{pid or 'self'}/stat", "rb") as file:
+            words = file.read().rpartition(b")")[2].split()
+        here = os.fstat(2).st_rdev
+    except OSError:
+        return False
+    group, _, terminal, foreground = words[2:6]  # pgrp, session, tty_nr, tpgid: proc_pid_stat(5)
+    return 0 != int(terminal) == here and foreground != group

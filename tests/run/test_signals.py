@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -202,6 +203,44 @@ def test_a_wait_shows_who_has_it_since_when(rig: Rig) -> None:
     assert shown.startswith(b"\r\x1b[Kttybroker: ttyS7: waiting, 29 s left: alice has it")
     process.terminate()
     process.communicate(timeout=LIMIT)
+    os.close(screen)
+
+
+SHELL = """
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+job = subprocess.Popen(sys.argv[1:], process_group=0)
+sys.stdin.readline()
+os.tcsetpgrp(2, job.pid)
+job.wait()"""
+
+
+@pytest.mark.parametrize("how", [(), ("--hold", "ttyS7"), ("--via", "pty", "ttyS7")])
+def test_a_wait_is_shown_when_the_job_is_in_the_foreground_and_not_before(
+    rig: Rig, how: tuple[str, ...]
+) -> None:
+    rig.write("ttyS7.holder", "1600000000 alice minicom 71")
+    screen, terminal = pty.openpty()
+    gate = rig.gate("ttyS7")
+    job = [*rig.command, str(rig.directory), "--wait", "30", *how, "--", "cat", "/dev/ttyS7"]
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL, *job],
+        stdin=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "PYTHONPATH": rig.code},
+        start_new_session=True,
+        preexec_fn=lambda: _take_terminal(2),
+    )
+    rig.started.append(shell)
+    os.close(terminal)
+    gate.wait_for(1)
+    assert not select.select([screen], [], [], 1.5)[0], os.read(screen, 4096)
+    assert shell.stdin is not None
+    os.write(shell.stdin.fileno(), b"\n")  # fg
+    shown = read_until(screen, b"has it", LIMIT)
+    assert shown.startswith(b"\r\x1b[Kttybroker: ttyS7: waiting, ")
+    os.write(screen, b"\x03")
+    assert shell.wait(LIMIT) == 0
     os.close(screen)
 
 

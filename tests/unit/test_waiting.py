@@ -94,6 +94,19 @@ def test_it_is_drawn_again_when_it_says_something_else_and_cut_at_the_edge(shown
     assert shown.text == ""  # another one is shown
 
 
+def test_behind_the_prompt_of_a_shell_nothing_is_drawn_or_erased(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = WaitingLine("ttyS0", False, 10, 4711)
+    line.draw()
+    before = shown.text
+    monkeypatch.setattr(waiting, "_in_background", lambda pid: pid == 4711)
+    shown.clock += 1
+    line.draw()
+    line.erase()
+    assert shown.text == before
+
+
 def test_a_slow_device_is_said_in_a_line_of_its_own(shown: Shown) -> None:
     line = WaitingLine("ttyS0", False, 10)
     line.draw()

@@ -319,13 +319,14 @@ def _own(holder: Holder | None) -> str:
     return f"it is yours: wait for it (--wait SECONDS), take it back (ttybroker revoke), or {lend}"
 
 
-def line_for(job: LaunchJob, name: str) -> WaitingLine | None:
-    """Return what shows that the run waits for this port, None if it does not wait."""
+def line_for(job: LaunchJob, name: str, pid: int = 0) -> WaitingLine | None:
+    """Return what shows that process `pid` (0: this one) waits for this port, None if the run does
+    not wait."""
     if job.wait is None:
         return None
     from ttybroker.waiting import WaitingLine
 
-    return WaitingLine(name, job.quiet, job.wait)
+    return WaitingLine(name, job.quiet, job.wait, pid)
 
 
 def open_for_itself(job: LaunchJob, names: list[str]) -> tuple[list[int], bytes]:

@@ -143,7 +143,7 @@ def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) 
     from ttybroker.loan import flags
     from ttybroker.run.broker import Broker, Patience, line_for
 
-    patience = Patience(partial(_ended, leader), line_for(job, name))
+    patience = Patience(partial(_ended, leader), line_for(job, name, program))
     if not job.yields:
         return Line(broker.open(name, job.wait, program, patience))
     own = Broker(job.connect, job.connect())

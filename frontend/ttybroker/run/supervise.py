@@ -290,7 +290,7 @@ class Supervisor:
         def gone() -> bool:
             return not notify.is_waiting(self._listener, call.id) or Pending(call.pid).any
 
-        return Patience(gone, line_for(self._job, name))
+        return Patience(gone, line_for(self._job, name, call.pid))
 
 
 def read_request(

@@ -273,7 +273,7 @@ def _set_from_profile(options: Options, where: str, key: str, value: object) -> 
             raise Usage(f"{where}: {key}: must be true or false")
         setattr(options, option.field, value if key != "log" else "" if value else None)
         return
-    for one in value if isinstance(value, list) else [value]:
+    for one in value if isinstance(value, list) and key == "filter" else [value]:
         if isinstance(one, bool) or not isinstance(one, int | float | str):
             raise Usage(f"{where}: {key}: must be a number or a text")
         _set(options, option, str(one), f"{where}: {key}")
