@@ -83,9 +83,7 @@ CALLS = (
     Call("fcntl", "a copy: of a guard, of standard error", (Is(1, fcntl.F_DUPFD_CLOEXEC),)),
     # systemd's descriptor store
     Call("memfd_create", "what a lease is, for the next daemon"),
-    Call("fcntl", "and sealed", (Is(1, fcntl.F_ADD_SEALS),)),
-    Call("fcntl", "is it sealed?", (Is(1, fcntl.F_GET_SEALS),)),  # guard: fcntl-arguments
-    Call("pread64", "what is in it"),
+    Call("fcntl", "and sealed", (Is(1, fcntl.F_ADD_SEALS),)),  # guard: fcntl-arguments
     Call("poll", "has the holder's process ended?"),
     Call("ppoll", "poll and pause where they are not there: aarch64", unseen=True),
     # a port

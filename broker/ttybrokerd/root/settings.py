@@ -139,7 +139,7 @@ def put_back(
 def keep_lines(tty: int, settings: Settings) -> None:
     """Have the modem lines stay as they are at a hang-up. Set termios alone: the rest is put back
     after the hang-up, and until then a writer may keep the processor busy. Raises OSError."""
-    fcntl.ioctl(tty, linux.TCSETS2, settings.without_hupcl().termios)
+    _put(tty, linux.TCSETS2, settings.without_hupcl().termios)
 
 
 def holds(tty: int, settings: Settings) -> bool:
@@ -159,14 +159,18 @@ def _steps(settings: Settings, terminal: bool) -> list[tuple[str, Callable[[int]
     if rs485 is not None:
         steps.append(("RS-485", lambda tty: _put_rs485(tty, rs485)))
     if terminal:
-        steps.append(("termios", lambda tty: fcntl.ioctl(tty, linux.TCSETS2, settings.termios)))
+        steps.append(("termios", lambda tty: _put(tty, linux.TCSETS2, settings.termios)))
     if settings.outputs is not None:
         number = termios.TIOCMBIS if settings.outputs else termios.TIOCMBIC
         line = _INT.pack(linux.TIOCM_OUT1)
-        steps.append(("OUT1", lambda tty: fcntl.ioctl(tty, number, line)))
+        steps.append(("OUT1", lambda tty: _put(tty, number, line)))
     if terminal:
-        steps.append(("window", lambda tty: fcntl.ioctl(tty, termios.TIOCSWINSZ, settings.window)))
+        steps.append(("window", lambda tty: _put(tty, termios.TIOCSWINSZ, settings.window)))
     return steps
+
+
+def _put(tty: int, number: int, value: bytes) -> None:
+    fcntl.ioctl(tty, number, value)
 
 
 def _end_discipline(tty: int) -> None:
