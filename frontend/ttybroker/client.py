@@ -33,7 +33,7 @@ else:
 VARIABLE = "TTYBROKER_SOCKET"
 MAX_PID = 0x7FFFFFFF  # pid_t
 _TRUNCATED = socket.MSG_CTRUNC | socket.MSG_TRUNC
-_WENT_AWAY = "the broker went away; is it running?"
+_WENT_AWAY = "the broker went away; is it running? see: systemctl status ttybroker.service"
 # How long an answer may take, in seconds. The broker gives a device that does not open 40, beside
 # the caller's own wait (root/lease.py, OPEN_LIMIT), and a port taken back is put in order first.
 DEVICE_LIMIT = 45.0
@@ -587,6 +587,8 @@ def _dial(path: str) -> socket.socket:
     except OSError as error:
         sock.close()
         step = "is ttybrokerd running? see: systemctl status ttybroker.socket"
+        if error.errno == errno.EACCES:
+            step = f"its mode or that of a directory keeps you out; see: namei -l {path}"
         what = f"no broker at {path}: {error.strerror or error}; {step}"
         raise BrokerUnavailable(errno.ECONNREFUSED, what) from None
     return sock
@@ -715,5 +717,6 @@ def _silent(path: str | None) -> BrokerUnavailable:
 
 
 def _unavailable(error: OSError) -> BrokerUnavailable:
-    what = f"the broker does not answer: {error.strerror or error}; is it running?"
+    step = "is it running? see: systemctl status ttybroker.service"
+    what = f"the broker does not answer: {error.strerror or error}; {step}"
     return BrokerUnavailable(errno.ECONNREFUSED, what)

@@ -105,6 +105,8 @@ class YieldingSerial(BrokeredSerial):
         data = bytearray()
         while len(data) < size:
             lent = self._is_lent()
+            if not self.is_open:  # on_lent or on_back closed it
+                raise serial.PortNotOpenError
             watched, due = loan.wait_for()
             left = timeout.time_left()
             waits = [seconds for seconds in (due, left) if seconds is not None]

@@ -94,6 +94,17 @@ def test_one_read_lasts_over_a_whole_hand_over(rig: Rig, one_port: Daemon) -> No
         assert termios.tcgetattr(port.fd)[5] == termios.B57600
 
 
+def test_a_read_whose_port_is_closed_by_on_lent_says_that_it_is_closed(
+    rig: Rig, one_port: Daemon
+) -> None:
+    port = monitor(rig, timeout=TIMEOUT, on_lent=lambda lent: lent.close())
+    flasher = Flasher(rig)
+    with pytest.raises(serial.PortNotOpenError):
+        port.read(1)
+    flasher.started()
+    flasher.stop()
+
+
 def test_who_hears_of_a_loan_when_it_is_over_is_told_of_it_as_it_was(
     rig: Rig, one_port: Daemon
 ) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -292,7 +293,7 @@ def test_a_broker_that_went_away_is_unavailable(
     asker: Client, broker: FakeBroker, ask: Callable[[Client], object]
 ) -> None:
     broker.end.close()
-    with pytest.raises(BrokerUnavailable) as caught:
+    with pytest.raises(BrokerUnavailable, match="see: systemctl status ttybroker") as caught:
         ask(asker)
     assert caught.value.errno == errno.ECONNREFUSED
 
@@ -446,6 +447,23 @@ def test_without_a_broker_the_path_and_the_next_step_are_named(short: str) -> No
     assert str(caught.value) == (
         f"no broker at {short}: No such file or directory; "
         "is ttybrokerd running? see: systemctl status ttybroker.socket"
+    )
+
+
+def test_a_socket_that_one_may_not_connect_to_is_told_so(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(socket.socket):
+        def connect(self, _: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    kept_out = SimpleNamespace(**{**vars(client.socket), "socket": Closed})
+    monkeypatch.setattr(client, "socket", kept_out)
+    with pytest.raises(BrokerUnavailable) as caught:
+        connect(short)
+    assert str(caught.value) == (
+        f"no broker at {short}: Permission denied; "
+        f"its mode or that of a directory keeps you out; see: namei -l {short}"
     )
 
 
