@@ -1,5 +1,7 @@
-"""What `ttybroker list` shows of real drivers: the line of a held port, counted by its driver, and
-adapters that come and go."""
+"""`ttybroker list` with real drivers.
+
+It shows the line of a held port, with the driver's counts, and adapters that come and go.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ CYCLES = 5
 
 
 def hold(chat: Chat, name: str) -> None:
-    """Have the port. A number: read so many bytes, bytes: write them, a dict: settings."""
+    """Have the port. Words: a number: read that many bytes; bytes: write them; a dict: settings."""
     with open_tty(name, 57600, bytesize=7, parity="O", stopbits=2, timeout=PATIENT) as port:
         chat.say()
         while (word := chat.hear(PATIENT)) is not None:
@@ -43,14 +45,16 @@ def hold(chat: Chat, name: str) -> None:
 
 
 def told(child: Child, word: object) -> None:
-    """Have it done."""
+    """Tell the child, and wait until it is done."""
     child.say(word)
     child.hear(PATIENT)
 
 
 def line(name: str) -> Row:
-    """The port's line as a program gets it of `list`, which goes without a device that does not
-    answer in half a second."""
+    """Return the port's line as a program gets it from `list`.
+
+    The list does not wait for a device that does not answer in half a second.
+    """
     found: list[Row] = []
 
     def look() -> object:
@@ -64,7 +68,7 @@ def line(name: str) -> Row:
 
 
 def count(name: str) -> tuple[int, int, Row]:
-    """Bytes received and sent, and errors."""
+    """Return bytes received and sent, and errors."""
     found = line(name)
     return found["received"], found["sent"], found["errors"]
 
@@ -101,9 +105,12 @@ def breaks(name: str) -> int:
 
 @pytest.mark.bare  # the driver is the same in both
 def test_a_break_is_counted(broker: Service, adapters: Adapters) -> None:
-    """Of an FTDI adapter none can be: QEMU's tells of it without the zero byte that comes with it,
-    and the driver counts none without a byte (dev-serial.c; ftdi_sio.c, ftdi_process_packet).
-    Neither it nor QEMU's UARTs make frame or parity errors: tests/unit/test_facts.py has those."""
+    """The UART counts a break. The FTDI adapter cannot.
+
+    QEMU's adapter reports a break without the zero byte that should come with it, and the driver
+    counts none without a byte (dev-serial.c; ftdi_sio.c, ftdi_process_packet). Neither the adapter
+    nor QEMU's UARTs make frame or parity errors; tests/unit/test_facts.py has those.
+    """
     holder = broker.child(BOB, lambda chat: hold(chat, "ttyS4"))
     holder.hear(PATIENT)
     before = breaks("ttyS4")
@@ -114,7 +121,7 @@ def test_a_break_is_counted(broker: Service, adapters: Adapters) -> None:
 
 @contextmanager
 def watched(*words: str) -> Iterator[Callable[[], list[Row]]]:
-    """`ttybroker list --watch --json`; what gives its next line."""
+    """Start `ttybroker list --watch --json`; yield a function that returns its next line."""
     command = ["ttybroker", "list", "--watch", "--json", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -135,7 +142,7 @@ def watched(*words: str) -> Iterator[Callable[[], list[Row]]]:
 
 
 def seen(following: Callable[[], list[Row]], holds: Callable[[dict[str, Row]], object]) -> float:
-    """Read until it is so; when that was, in seconds of the epoch."""
+    """Read until it is so; return the time, in seconds of the epoch."""
     while not holds({row["port"]: row for row in following()}):
         pass
     return time.time()
@@ -171,8 +178,11 @@ def test_who_watches_sees_bytes_and_breaks_as_they_come(
 
 
 def test_who_watches_sees_an_adapter_come_and_go(broker: Service, adapters: Adapters) -> None:
-    """How soon is printed, counted from the name; that it is by events, and not by the look that
-    there is every two seconds in any case, is tests/unit/test_watches.py's."""
+    """The time from the name on is printed.
+
+    tests/unit/test_watches.py shows that this is by events, and not by the look that there is every
+    two seconds.
+    """
     meant = "link" if flavour() == "systemd" else "kernel"
     link = BY_ID.format("WATCH1")
     if meant == "link":
