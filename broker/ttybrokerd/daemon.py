@@ -201,7 +201,7 @@ def _bind(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         listener.bind(path)
-        os.chmod(path, 0o666)  # whoever asks is known by the kernel, and the policy decides
+        os.chmod(path, 0o666)  # the kernel says who asks, and the policy decides
         listener.listen(BACKLOG)
     except OSError as error:
         raise CannotStart(f"cannot listen at {path}: {error.strerror}") from None

@@ -137,7 +137,7 @@ def _receiver() -> Iterator[str]:
     finally:
         os.close(port)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(child, signal.SIGKILL)  # ours no more after the change of user
+            os.kill(child, signal.SIGKILL)  # no longer ours after the change of user
         _wait_for(child)
 
 

@@ -152,7 +152,7 @@ class _LoopSerial(YieldingSerial):
     def _news(self) -> None:
         try:
             self._is_lent()
-        except BrokerError:  # it does not come back: whoever reads is told
+        except BrokerError:  # it does not come back: the reader is told
             with open("/dev/null", "rb") as readable:
                 os.dup2(readable.fileno(), self.fd, inheritable=False)
             self._register_anew()

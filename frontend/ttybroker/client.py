@@ -34,8 +34,8 @@ VARIABLE = "TTYBROKER_SOCKET"
 MAX_PID = 0x7FFFFFFF  # pid_t
 _TRUNCATED = socket.MSG_CTRUNC | socket.MSG_TRUNC
 _WENT_AWAY = "the broker went away; is it running? see: systemctl status ttybroker.service"
-# How long an answer may take, in seconds. The broker gives a device that does not open 40, beside
-# the caller's own wait (root/lease.py, OPEN_LIMIT), and a port taken back is put in order first.
+# How long an answer may take, in seconds. The broker gives a device 40 to open, on top of the
+# caller's own wait (root/lease.py, OPEN_LIMIT). A port that is taken back is reset first.
 DEVICE_LIMIT = 45.0
 ANSWER_LIMIT = 10.0
 _LONGEST_POLL = 0x7FFFFFFF  # milliseconds, an int: poll(2)
@@ -43,10 +43,10 @@ _TIMEVAL = struct.Struct("qq")  # struct timeval: seconds, microseconds
 _UCRED_SPACE = socket.CMSG_LEN(12)  # struct ucred: pid, uid, gid
 _RIGHTS_SPACE = socket.CMSG_LEN(4)  # room for one descriptor; CMSG_SPACE(4) has it for two
 
-# When a daemon ends before it answers, as one does that is started again: whoever asked asks the
-# next one, for as long as it would have waited anyway, or so many times in all.
+# If a daemon ends before it answers, as at a restart, the client asks the next one. It does so for
+# as long as it would have waited anyway, or this many times in all.
 TRIES = 5
-COMES_BACK = 2.0  # seconds until somebody listens again; behind systemd's socket there always is
+COMES_BACK = 2.0  # seconds until somebody listens again; systemd's socket always listens
 PAUSE = 0.05  # seconds between looks
 
 # a path, a connected socket, or wherever it is

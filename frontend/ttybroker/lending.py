@@ -53,7 +53,7 @@ class YieldingSerial(BrokeredSerial):
         self._lock = RLock()
         self._looking = False
         self._teller = 0  # the thread that calls on_lent or on_back
-        # Wakes a thread that reads: as long as it waits for the port, it keeps it open.
+        # Wakes a thread that reads: while it waits for the port, it keeps the port open.
         self._wake = -1
         self._calls: list[Callable[[YieldingSerial], object] | None] = []
         super().__init__(port, *positional, **settings)
@@ -92,7 +92,7 @@ class YieldingSerial(BrokeredSerial):
     @property
     def lent(self) -> wire.Holder | None:
         """Return who has borrowed the port; None if it is not lent."""
-        if self._teller != get_ident():  # else it is of what is told
+        if self._teller != get_ident():  # in on_lent and on_back it is as they are told
             self._is_lent()
         return None if self._loan is None else self._loan.lent
 

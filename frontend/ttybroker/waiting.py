@@ -84,7 +84,7 @@ class WaitingLine:
             port = next((port for port in ports() if port.name == self._name), None)
         except OSError:
             return
-        # while it is being opened the list names whoever asked, which may be us
+        # while a port is being opened, the list names the process that asked, which may be us
         if port is not None and port.holder is not None and port.state != "opening":
             self._know(port.holder)
 

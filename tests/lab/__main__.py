@@ -5,16 +5,16 @@
     make lab LAB_TESTS="-k revoke" LAB_FLAVOURS=bare      pytest's options; one flavour
     make lab LAB_SUITE=trixie                             a guest of another release of Debian
 
-In the flavour `bare` process 1 is a shell script and the kernel makes the nodes; in `systemd` there
-are systemd, udev, logind and dbus. Each has one processor, and they run one after the other. The
-guest's tests are ordinary pytest files, in guest/.
+In the flavour `bare`, process 1 is a shell script, and the kernel makes the nodes. The flavour
+`systemd` has systemd, udev, logind and dbus. Each guest has one processor, and they run one after
+the other. The guest's tests are ordinary pytest files, in guest/.
 
-The guest is of this machine's release, and our packages are built here; for another release they
+The guest is of this machine's release, and our packages are built here. For another release they
 are built in its root (`make distro`). So are those of 0.1.0, from which the guest upgrades.
 
-What is kept in .lab comes from the package registries alone: the guest, and its booted state in
-either flavour, from which a run starts in some seconds. Its name is that of the release and a
-digest of the recipe, so that a change of that builds it anew; `make lab-clean` does as well.
+Everything that is kept in .lab comes from the package registries: the guest, and its booted state
+in either flavour, from which a run starts in some seconds. Its name has the release and a digest of
+the recipe, so a change of the recipe builds it again. So does `make lab-clean`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0, or 1 if anything failed."""
+    """Run the lab. Exit status: 0, or 1 if anything failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     flavours = os.environ.get("LAB_FLAVOURS", " ".join(FLAVOURS)).split()
     started = time.monotonic()
@@ -72,14 +72,17 @@ def _say(what: str) -> None:
 
 
 def _build_packages() -> subprocess.Popen[bytes]:
-    """ttybroker, as people install it; they are built while the guest is."""
+    """Build ttybroker as people install it, while the guest is built."""
     _say("building its packages (half a minute)")
     words = ["deb"] if SUITE == THIS_SUITE else ["distro", f"D={SUITE}", "STEPS=deb"]
     return subprocess.Popen(["make", "-s", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def _build_old_packages() -> None:
-    """Those of 0.1.0, unless they are there; in another release's root packages.sh leaves them."""
+    """Build the packages of 0.1.0, unless they exist.
+
+    In the root of another release, packages.sh leaves them behind.
+    """
     if SUITE == THIS_SUITE and not any(OLD_PACKAGES.glob("*.deb")):
         _say("building the packages of 0.1.0 (half a minute)")
         words = [ROOT / "tests/distro/old-packages.sh", OLD_PACKAGES]
@@ -105,8 +108,10 @@ def _image() -> Path:
 
 
 def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str]:
-    """Run the tests in one flavour after the other, for some of them measure times; how many
-    passed, failed, and so on."""
+    """Run the tests in one flavour after the other, and return how many passed, failed, and so on.
+
+    The flavours do not run at the same time, because some tests measure times.
+    """
     _say(f"testing in it: {' and '.join(flavours)}")
     counts: Counter[str] = Counter()
     for flavour in flavours:
@@ -123,8 +128,10 @@ def _test(image: Path, flavours: list[str], arguments: list[str]) -> Counter[str
 
 
 def _boot(image: Path) -> bool:
-    """Print the time from the kernel's start to a grant; whether there was one. Not while two
-    other guests run, or it would be theirs."""
+    """Print the time from the kernel's start to a grant; return whether there was a grant.
+
+    This must not run beside two other guests, which would slow it down.
+    """
     _say("booting one in which it is installed (a minute)")
     with subprocess.Popen([sys.executable, "-m", "lab.boot", image, PACKAGES]) as boot:
         try:
@@ -134,7 +141,7 @@ def _boot(image: Path) -> bool:
 
 
 def _follow(flavour: str, guest: subprocess.Popen[str]) -> Counter[str]:
-    """Pass on what is said in a guest, line by line; its counts, by pytest's own closing line."""
+    """Pass on a guest's output, line by line; return its counts, from pytest's own closing line."""
     assert guest.stdout is not None
     line = ""
     for line in guest.stdout:

@@ -1,9 +1,11 @@
-"""python -m lab.boot IMAGE PACKAGES: from the kernel's start to the first grant, by systemd's
-socket; and a first grant when all is in memory, which takes at most LIMIT times what starting
-Python itself takes. By instructions, so that it is the same on any host: see machine.py.
+"""python -m lab.boot IMAGE PACKAGES: measure from the kernel's start to the first grant.
 
-The packages are installed in a guest that has booted already. What that changed goes into the
-initramfs of another, which boots as a machine does on which they were installed before.
+systemd's socket starts the daemon. A second figure is the first grant with all files in memory,
+which takes at most LIMIT times as long as starting Python itself. The clock counts instructions, so
+the figures are the same on any host: see machine.py.
+
+The packages are installed in a guest that has booted. The files that this changed go into the
+initramfs of another guest, which boots like a machine on which they were installed before.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ python3 ratio.py
 
 
 def main(image: Path, packages: Path) -> int:
-    """Exit status: 0, or 1 if there is no figure or it is above its limit."""
+    """Run the measurement. Exit status: 0, or 1 if there is no figure or it is above its limit."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or QEMU would live on
     try:
         with directory() as run:
@@ -95,8 +97,10 @@ def _do(machine: Machine, script: str) -> None:
 
 
 def _initramfs(image: Path, run: Path) -> Path:
-    """The image's, and another archive behind it, as the kernel takes them: what the tar file in
-    `run` holds, in /more."""
+    """Return the image's initramfs with another archive behind it, as the kernel accepts.
+
+    The archive has the content of the tar file in `run`, in /more.
+    """
     more, both = run / "archive" / "more", run / "initramfs"
     more.mkdir(parents=True)
     subprocess.run(["tar", "-x", "-p", "-f", run / "changed.tar", "-C", more], check=True)

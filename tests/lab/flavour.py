@@ -1,7 +1,7 @@
 """python -m lab.flavour FLAVOUR IMAGE PACKAGES OLD PYTEST-ARGUMENT...: the tests in a guest.
 
-Its standard output is that of pytest in the guest. What is in the directory of PACKAGES goes there
-first, and what is in OLD into `old`.
+Its standard output is that of pytest in the guest. The files of the directory PACKAGES are copied
+into the guest first, and those of OLD into `old`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMIT = 1800.0  # seconds for the tests
 
 
 def main(flavour: str, image: Path, packages: Path, old: Path, arguments: list[str]) -> int:
-    """Exit status: that of pytest, or 1 with a line that says what failed instead."""
+    """Run the tests. Exit status: that of pytest, or 1 with a line that says what failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or QEMU would live on
     try:
         return _test(image, _state(image, flavour), flavour, (packages, old), arguments)

@@ -9,8 +9,8 @@
     adapters 0 to 3      FTDI, plugged and unplugged by the guest itself; 2 and 3 wired to nothing
 
 One more is emulated in the guest: guest/usbip.py.
-The four last UARTs are on a PCI board. An adapter must not be wired to a UART directly: it writes
-to its back end until all is taken, and all of QEMU stands still for a UART nobody reads.
+The last four UARTs are on a PCI board. An adapter must not be wired directly to a UART: it writes
+to its back end until all bytes are taken, and QEMU stops entirely while nobody reads the UART.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _KERNEL = (
 
 
 class MachineError(RuntimeError):
-    """The guest did not do what it was to do; with what QEMU and its console said."""
+    """The guest failed; the text has the messages of QEMU and of its console."""
 
 
 def command(
     image: Path, flavour: str, project: Path, incoming: Path | None, initramfs: Path, count: bool
 ) -> list[str]:
-    """QEMU's command line; paths that are not absolute are in the run's own directory."""
+    """Return QEMU's command line. Paths that are not absolute are in the run's own directory."""
     words = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]
     threads = "single" if count else "multi"
     words += ["-M", "pc,usb=off", "-accel", f"tcg,thread={threads},tb-size=512", "-cpu", "max"]
@@ -89,7 +89,7 @@ def _uarts() -> list[str]:
 
 
 def _channels() -> list[str]:
-    """/dev/vport0p1: the guest's QMP; 2: the host's word to lab-job; 3: the job's output."""
+    """Return the words for /dev/vport0p1 (QMP), 2 (starts lab-job) and 3 (its output)."""
     words = ["-qmp", "unix:qmp.sock,server=on,wait=off"]
     words += ["-qmp", "unix:guest.sock,server=on,wait=off", *_connect("guest", "guest.sock")]
     words += _listen("word", "word.sock") + _listen("output", "output.sock")
@@ -107,7 +107,7 @@ def _share(name: str, path: str, read_only: str) -> list[str]:
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """One for a Machine to run in."""
+    """Make a directory for a Machine to run in."""
     path = Path(tempfile.mkdtemp(prefix="ttybroker-lab-"))
     path.chmod(0o755)
     try:
@@ -117,10 +117,12 @@ def directory() -> Iterator[Path]:
 
 
 class Machine:
-    """A guest that runs in the directory `run`, which is also its /job; `with` ends it. It goes
-    on from the saved state `incoming`, or else boots, with the image's initramfs or `initramfs`.
-    With `count` its clocks count instructions: what is measured by them is the same on any host,
-    however busy. (Where nothing is to be done, they go on at once to when there is.)"""
+    """A guest that runs in the directory `run`, which is also its /job; `with` ends it.
+
+    It continues from the saved state `incoming`. Without one it boots, with the image's initramfs
+    or `initramfs`. With `count` its clocks count instructions, so measurements are the same on any
+    host, however busy. (If the guest is idle, they jump to the next event.)
+    """
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class Machine:
             relay.close()
 
     def save(self, state: Path) -> None:
-        """Wait until the guest is up, store it in `state`, and end it."""
+        """Wait until the guest has booted, store it in `state`, and end it."""
         word = self._socket("word.sock")
         self._until_ready(word)
         time.sleep(2)  # what systemd does last is not told
@@ -168,8 +170,10 @@ class Machine:
             part.rename(state)
 
     def do(self, script: str, output: Callable[[bytes], None], timeout: float) -> int:
-        """Run a shell script as root in the guest; `output` gets what it prints, as it comes.
-        Its exit status."""
+        """Run a shell script as root in the guest, and return its exit status.
+
+        `output` gets what it prints, as it comes.
+        """
         (self.run / "script").write_text(script)
         self._relays = [
             Relay(self._socket(one), self._socket(other)) for one, other in WIRED.items()
@@ -203,7 +207,7 @@ class Machine:
             raise self._failure(f"not up after {BOOT:.0f} s") from None
 
     def _socket(self, name: str) -> socket.socket:
-        """Connected to one of QEMU's, as soon as it listens."""
+        """Connect to one of QEMU's sockets, as soon as it listens."""
         address = f"/proc/self/cwd/{os.path.relpath(self.run / name)}"
         end = time.monotonic() + 20
         while True:

@@ -1,5 +1,8 @@
-"""QEMU's own protocol, one JSON object a line: docs/interop/qmp-spec.txt. For both sides: the
-host saves the machine by it, and the guest plugs its own adapters (see guest/adapters.py)."""
+"""QEMU's own protocol, one JSON object a line: docs/interop/qmp-spec.txt.
+
+Both sides use it: the host saves the machine, and the guest plugs its own adapters
+(guest/adapters.py).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 
 class QmpError(RuntimeError):
-    """QEMU refused a command; its own words."""
+    """QEMU refused a command; the text is QEMU's."""
 
 
 class Qmp:
@@ -25,7 +28,7 @@ class Qmp:
         self.command("qmp_capabilities")
 
     def command(self, name: str, **arguments: object) -> Any:
-        """Do it; what it returned. Raises QmpError."""
+        """Run the command, and return its result. Raises QmpError."""
         line = json.dumps({"execute": name, "arguments": arguments}) + "\n"
         os.write(self._fd, line.encode())
         while True:
@@ -38,8 +41,10 @@ class Qmp:
                 return message["return"]
 
     def wait(self, event: str, **data: object) -> None:
-        """Wait for the next such event with these data. Others are kept: what is pulled together
-        goes in any order."""
+        """Wait for the next such event with these data.
+
+        Other events are kept, because devices that are unplugged together go in any order.
+        """
         while True:
             for message in self._events:
                 if message["event"] == event and data.items() <= message["data"].items():

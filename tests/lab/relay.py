@@ -1,6 +1,6 @@
-"""A wire between two of QEMU's sockets that takes all it is given, at once and without a limit.
+"""A wire between two of QEMU's sockets that takes every byte, at once and without a limit.
 
-That is the point of it: an emulated USB adapter that cannot get rid of a byte stops all of QEMU.
+This is needed because an emulated USB adapter stops all of QEMU if it cannot get rid of a byte.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 
 class Relay:
-    """Carries bytes both ways between `one` and `other` until one of them ends."""
+    """Carry bytes both ways between `one` and `other` until one of them ends."""
 
     def __init__(self, one: socket.socket, other: socket.socket) -> None:
         self._ends = one, other
@@ -25,7 +25,7 @@ class Relay:
                 self._threads[-1].start()
 
     def close(self) -> None:
-        """Cut it, and wait for its threads."""
+        """Cut the wire, and wait for its threads."""
         for end in self._ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Ports made of ptys, behind a broker made of files, and programs started on them."""
+"""Ports made of ptys, behind a broker made of files, and programs that run on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Device:
         self.node = os.ttyname(self.near)
 
     def hear(self, size: int) -> bytes:
-        """What the program has sent, `size` bytes of it."""
+        """Return `size` bytes of what the program has sent."""
         data = b""
         while len(data) < size:
             ready, _, _ = select.select([self.far], [], [], LIMIT)
@@ -46,7 +46,7 @@ class Device:
 
 
 class Gate:
-    """Opens of a port wait at the broker until `open()`."""
+    """Make opens of the port wait at the broker until `open()`."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._lock = open(directory / f"{name}.gate", "w")  # noqa: SIM115
@@ -55,7 +55,7 @@ class Gate:
         self._asked = os.open(directory / f"{name}.asked", os.O_RDWR)
 
     def wait_for(self, opens: int) -> None:
-        """Until so many opens wait."""
+        """Wait until this many opens wait."""
         for _ in range(opens):
             assert os.read(self._asked, 1) == b"!"
 
@@ -66,7 +66,7 @@ class Gate:
 
 
 class Rig:
-    """The broker of files in `directory`, and `ttybroker run` on it."""
+    """The broker made of files in `directory`, and `ttybroker run` on it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -81,7 +81,7 @@ class Rig:
         (self.directory / name).symlink_to(self.device.node)
 
     def renew(self, name: str) -> None:
-        """Hang the port up, and have another device under its name."""
+        """Hang the port up, and put another device under its name."""
         self.device.close()
         self.device = Device()
         (self.directory / name).unlink()
@@ -91,13 +91,13 @@ class Rig:
         (self.directory / name).write_text(text, "utf-8")
 
     def log(self, word: str) -> list[str]:
-        """The broker's log, lines that begin with `word`."""
+        """Return the lines of the broker's log that begin with `word`."""
         path = self.directory / "log"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line for line in lines if line.startswith(word)]
 
     def start(self, *arguments: str, **more: object) -> subprocess.Popen[bytes]:
-        """`ttybroker run ARGUMENTS`, with pipes."""
+        """Start `ttybroker run ARGUMENTS`, with pipes."""
         env = {**os.environ, "PYTHONPATH": self.code, **more.pop("env", {})}  # type: ignore[dict-item]
         command = [*self.command, str(self.directory), *arguments]
         pipe = subprocess.PIPE
@@ -107,8 +107,10 @@ class Rig:
         return process
 
     def copy_code(self) -> None:
-        """Start it from a copy, with the system's Python: a checkout of root's may be in a
-        directory that no other user may enter."""
+        """Start it from a copy, with the system's Python.
+
+        Root's checkout may be in a directory that no other user may enter.
+        """
         code = self.directory / "code"
         for package in (HERE.parents[1] / "frontend" / "ttybroker", Path(serial.__file__).parent):
             shutil.copytree(package, code / package.name)
@@ -117,7 +119,7 @@ class Rig:
         self.code = str(code)
 
     def run(self, *arguments: str, **more: object) -> tuple[int, str, str]:
-        """The same to its end: exit status, output, errors."""
+        """Run it to its end, and return exit status, output and errors."""
         process = self.start(*arguments, **more)
         output, errors = process.communicate(timeout=LIMIT)
         return process.returncode, output.decode(), errors.decode()
@@ -127,12 +129,12 @@ class Rig:
         return self.run(*arguments, "--", sys.executable, "-c", f"import os, sys\n{code}", **more)
 
     def gate(self, name: str) -> Gate:
-        """Keep opens of the port waiting at the broker."""
+        """Make opens of the port wait at the broker."""
         self.gates.append(Gate(self.directory, name))
         return self.gates[-1]
 
     def processes(self) -> set[int]:
-        """Everything alive that was started on this broker and has not become a program."""
+        """Return every live process that was started on this broker and is not the program."""
         return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is(pid)}
 
     def _is(self, pid: int) -> bool:
@@ -164,7 +166,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[..., str]:
-    """A C program that needs no library, or a skipped test where none can be made."""
+    """Build a C program that needs no library; skip the test if that is impossible."""
 
     def build(source: str, *flags: str) -> str:
         file = tmp_path / "program.c"
@@ -184,7 +186,7 @@ def compiled(tmp_path: Path) -> Callable[..., str]:
 
 
 def wait_for_end(pid: int) -> None:
-    """Until the process has ended, reaped or not."""
+    """Wait until the process has ended, reaped or not."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,11 +1,9 @@
-"""A broker of files: what the user side sees of one, with ptys for ports.
+"""A broker made of files: what the user side sees of a broker, with ptys for ports.
 
-A directory says it all: NAME is a link to the port's node; NAME.refuse holds "errno text"
-for open(), NAME.deny the text of a denial, NAME.holder "since user program pid", NAME.state
-its state.
-Who locks NAME.gate with flock() keeps open()
-waiting, which says so by a byte into NAME.asked. Every question is a line of `log`.
-`broker.down` refuses connections.
+A directory describes everything. NAME is a link to the port's node. NAME.refuse has "errno text"
+for open(), NAME.deny the text of a denial, NAME.holder "since user program pid", NAME.state its
+state. If a test has locked NAME.gate with flock(), open() waits, and says so by a byte into
+NAME.asked. Every question is a line of `log`. If `broker.down` exists, connections are refused.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ class FakeClient:
         session: bytes = b"",
         tell: object = None,
     ) -> None:
-        """The answer comes from a thread, as from another process."""
+        """Send the answer from a thread, as if from another process."""
         waits = "None" if wait is None else f"{wait:.1f}"
         self._log(f"open {name} wait={waits} pid={pid}")
 
@@ -143,7 +141,7 @@ class FakeClient:
 
 
 def be_late() -> None:
-    """Have the launcher look at the program when that had time to end."""
+    """Make the launcher look at the program only when that has had time to end."""
     look, launcher = os.pidfd_open, os.getpid()
 
     def look_late(pid: int) -> int:
@@ -155,9 +153,10 @@ def be_late() -> None:
 
 
 def main() -> int:
-    """`fake_broker.py DIRECTORY ARGUMENTS...`: `ttybroker run ARGUMENTS...` on that broker.
+    """Run `ttybroker run ARGUMENTS...` on that broker: `fake_broker.py DIRECTORY ARGUMENTS...`.
 
-    $TEST_PTRACE_SCOPE pretends that Yama says so; $TEST_VIA is a --via; $TEST_LATE: `be_late`."""
+    $TEST_PTRACE_SCOPE replaces Yama's setting; $TEST_VIA is a --via; $TEST_LATE: `be_late`.
+    """
     from ttybroker.run import choose
     from ttybroker.run import main as run
 

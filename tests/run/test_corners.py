@@ -1,4 +1,4 @@
-"""Odd starts are right, or end with one clear line."""
+"""Odd starts work, or end with one clear line."""
 
 from __future__ import annotations
 
@@ -134,8 +134,7 @@ def test_two_megabytes_of_arguments_arrive(rig: Rig, via: str) -> None:
 
 
 def test_too_many_arguments_are_one_line(rig: Rig) -> None:
-    """More than the kernel takes for the program, though it took them for us: an environment
-    counts as well."""
+    """They are too many for the program, though not for us: an environment counts as well."""
     status, _, errors = rig.run("--", "sh", "-c", 'exec "$0" -- true "$1"', "x", "y")
     assert status in (126, 127)
     assert "\n" in errors

@@ -29,7 +29,7 @@ HOW = pytest.mark.parametrize("how", [("ttyS7",), ("--fd", "5", "ttyS7")], ids=[
 
 
 def holders(rig: Rig) -> set[int]:
-    """The processes of the run that have the port open."""
+    """Return the processes of the run that have the port open."""
     return {pid for pid in rig.processes() if _has(pid, rig.device.node)}
 
 
@@ -79,7 +79,7 @@ def test_what_ends_a_service_does_not_let_the_port_go_before_the_program(
 
 
 def words(pid: int) -> bytes:
-    """The command line of a process."""
+    """Return the command line of a process."""
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 

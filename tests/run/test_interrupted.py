@@ -1,4 +1,4 @@
-"""No open of anything but a port fails because of us, whatever signals arrive."""
+"""We make no open fail, except that of a port, whatever signals arrive."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMED = pytest.mark.parametrize("ports", [(), ("ttyS7",)], ids=["no port named",
 
 @pytest.fixture(scope="module")
 def ticks(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A C program that opens a file 3,000 times while a timer interrupts it every 200 µs."""
+    """Build a C program that opens a file 3,000 times while a timer interrupts it every 200 µs."""
     here = tmp_path_factory.mktemp("ticks")
     (here / "ticks.c").write_text(TICKS)
     subprocess.run(["gcc", "-o", here / "ticks", here / "ticks.c"], check=True)

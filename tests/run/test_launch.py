@@ -305,7 +305,7 @@ def test_a_port_the_policy_denies_says_so(rig: Rig) -> None:
 
 @LAYOUTS
 def test_an_alias_that_the_policy_denies_says_so(rig: Rig, env: dict[str, str]) -> None:
-    """There is no node of its name, and the list leaves it out."""
+    """There is no node of its name, and it is not in the list."""
     rig.write("gps.deny", "rule 1 does not let you")
     code = f"""{ATTEMPT}os.chdir("/dev")
 for path in ("/dev/gps", "gps", "/dev/nothing"):

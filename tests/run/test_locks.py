@@ -33,7 +33,7 @@ port = lambda: os.open("/dev/ttyS7", os.O_RDWR | os.O_NOCTTY)
 
 @pytest.fixture
 def dead_copy(rig: Rig) -> None:
-    """Somebody else has the lock on the port's node, as who was hung up may keep it."""
+    """Lock the port's node, as somebody does who was hung up and keeps a dead descriptor."""
     fcntl.flock(rig.device.near, fcntl.LOCK_EX)
 
 
@@ -80,7 +80,7 @@ print(lock(port(), fcntl.LOCK_EX | NB))"""
 
 @LAYOUTS
 def test_other_locks_are_the_kernel_s(rig: Rig, env: dict[str, str], tmp_path: Path) -> None:
-    """Also that of a descriptor with the port's own number, when the port has been closed."""
+    """This includes a descriptor that has the number of a port which the program has closed."""
     (tmp_path / "file").touch()
     code = f"""
 file = lambda: os.open("{tmp_path}/file", os.O_RDWR)
@@ -95,7 +95,7 @@ print(lock(one, fcntl.LOCK_UN), lock(two, fcntl.LOCK_EX | NB), lock(99, fcntl.LO
 def test_the_same_device_by_another_description_is_none_of_the_run_s(
     rig: Rig, env: dict[str, str]
 ) -> None:
-    """One that the program had before, as a dead copy of its own."""
+    """The program had that description before, for example as a dead copy of its own."""
     inherited = os.open(rig.device.node, os.O_RDWR | os.O_NOCTTY)
     fcntl.flock(rig.device.near, fcntl.LOCK_EX)
     code = f"mine = port(); print(lock({inherited}, fcntl.LOCK_EX | NB))"
@@ -111,7 +111,7 @@ def test_the_same_device_by_another_description_is_none_of_the_run_s(
 def test_a_lock_that_would_wait_is_had_at_once(
     rig: Rig, env: dict[str, str], how: tuple[str, ...]
 ) -> None:
-    """Also beside another open of the run, which --hold has: nobody would ever unlock that."""
+    """It succeeds with two opens of the run, and beside the open that --hold keeps."""
     code = "ports = port(), port(); print(*(lock(fd, fcntl.LOCK_EX) for fd in ports))"
     assert rig.python(TRY + code, *how, env=env)[1:] == ("0 0\n", "")
 

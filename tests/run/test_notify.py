@@ -28,7 +28,7 @@ def build(abis: tuple[notify.Abi, ...], plain: int = notify.PLAIN_INHERITED) -> 
 
 
 def judge(code: bytes, arch: int, nr: int, *args: int) -> int:
-    """What the kernel would do: an interpreter of the few instructions there are."""
+    """Interpret the filter as the kernel would: it uses only a few instructions."""
     data = struct.pack("=iIQ6Q", nr, arch, 0, *(list(args) + [0] * 6)[:6])
     at = accumulator = 0
     while True:
@@ -257,7 +257,7 @@ def test_the_numbers_are_those_of_the_headers(header: str, abi: notify.Abi) -> N
 
 
 class Child:
-    """A process under the filter; `listener` is its listener, `word()` what it reports."""
+    """A process under the filter; `listener` is its listener, `word()` returns its next report."""
 
     def __init__(self, act: Callable[[], str]) -> None:
         mine, its = os.pipe()
@@ -362,7 +362,7 @@ def test_an_answer_to_a_killed_program_is_no_error(child: Make) -> None:
 
 
 def test_a_signal_does_not_restart_a_call_under_way(child: Make) -> None:
-    """Linux 5.19: else the port opened for the first try would be busy for the second."""
+    """Linux 5.19. Otherwise the port of the first try would be busy for the second."""
 
     def act() -> str:
         caught = []

@@ -1,4 +1,4 @@
-"""Whatever way a program opens its port: it gets it, or one line says why not."""
+"""Whatever way a program opens its port, it gets the port, or one line says why not."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ sys.exit(os.get_blocking({how[1] if how[0] == "--fd" else 0}))  # one open file 
 
 @VIA
 def test_a_relative_path_of_its_own_descriptor_is_not_one_of_ours(rig: Rig, via: str) -> None:
-    """/dev/fd is a link to /proc/self/fd, which is another one for each process."""
+    """/dev/fd is a link to /proc/self/fd, which differs for each process."""
     code = """
 os.dup2(0, 100); os.close(0)
 for directory, path in ("/dev", "fd/100"), ("/proc", "self/fd/100"), ("/dev", "stdin"):
@@ -288,7 +288,10 @@ for _ in range(3):
 
 
 def as_nobody(rig: Rig) -> dict[str, object]:
-    """Root may look into every process. What nobody runs lies where he may read it."""
+    """Return how to start a program as nobody, and let nobody read what it runs.
+
+    Root may look into every process, so root sees no such refusal.
+    """
     if os.geteuid() != 0:
         return {}
     rig.copy_code()

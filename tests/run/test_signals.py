@@ -1,4 +1,4 @@
-"""Signals reach the program as without us, and end its waits; ours stay until it has ended."""
+"""Signals reach the program as without us, and end its waits. Our processes outlive them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ GENTLE = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
 
 
 def ours(rig: Rig, but: set[int]) -> set[int]:
-    """The processes beside the program. (Its children have the directory in their words, too.)"""
+    """Return the processes beside the program.
+
+    (Its children have the directory in their words, too.)
+    """
     found = {pid for pid in rig.processes() - but if _is_launcher_s(pid)}
     assert found
     return found
@@ -99,7 +102,7 @@ print("opened")"""
 
 
 def waiting(rig: Rig, code: str, env: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
-    """A Python program in its open() of the port, which the broker does not answer yet."""
+    """Return a Python program in its open() of the port, which the broker has not answered yet."""
     gate = rig.gate("ttyS7")
     program = ["--", sys.executable, "-c", f"import os, sys\n{code}"]
     process = rig.start("--wait", "30", "ttyS7", *arguments, *program, env=env)
@@ -129,7 +132,7 @@ def test_a_signal_ends_a_wait_and_the_request_is_withdrawn(
 
 @LAYOUTS
 def test_a_handler_that_returns_interrupts_as_a_driver_does(rig: Rig, env: dict[str, str]) -> None:
-    """EINTR without SA_RESTART; with it the call begins again, and is answered."""
+    """EINTR without SA_RESTART. With SA_RESTART the call begins again, and is answered."""
     code = """
 import ctypes, signal
 signal.signal(signal.SIGALRM, lambda *_: None)
@@ -191,7 +194,7 @@ def _take_terminal(fd: int) -> None:
 
 
 def test_a_wait_shows_who_has_it_since_when(rig: Rig) -> None:
-    """On a terminal, by a look at the list: this broker tells nothing."""
+    """On a terminal, by a look at the list, because this broker sends no news."""
     rig.write("ttyS7.holder", "1600000000 alice minicom 71")
     screen, terminal = pty.openpty()
     gate = rig.gate("ttyS7")

@@ -15,7 +15,7 @@ from unit.helpers import dead_pid
 
 
 def test_of_a_thread_that_was_killed_while_its_path_was_followed_nothing_is_kept() -> None:
-    """Its number comes again, and the register of another thread would be changed."""
+    """Its number is used again, and then the register of another thread would be changed."""
     supervisor: Any = SimpleNamespace(finder=None, complaints=None, hidden=None, leased=None)
     tracer = Tracer(supervisor, 1)
     arch = notify.MACHINES["x86_64"][1][0].audit
@@ -24,7 +24,7 @@ def test_of_a_thread_that_was_killed_while_its_path_was_followed_nothing_is_kept
 
 
 def test_several_threads_complain_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each answers opens: one that worked must not fail for another's complaint."""
+    """Each thread answers opens. One that succeeded must not fail for the complaint of another."""
     monkeypatch.setattr(supervise, "say", lambda _: None)
     complaints, failures = supervise.Complaints(), []
 

@@ -1,1 +1,1 @@
-"""What the tests of several folders share, one idea a file."""
+"""Code that the tests of several folders share, one idea a file."""

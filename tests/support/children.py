@@ -1,4 +1,4 @@
-"""Processes with ids of their own, in which a part of a test runs."""
+"""Processes with other ids, in which a part of a test runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Chat:
         self.sock.send(pickle.dumps(word), socket.MSG_NOSIGNAL)
 
     def hear(self, timeout: float = TIMEOUT) -> Any:
-        """The other side's next word. Raises EOFError when it is gone."""
+        """Return the other side's next word. Raises EOFError if it is gone."""
         wait_readable(self.sock.fileno(), "a word", timeout)
         data = self.sock.recv(1 << 20)
         if not data:
@@ -38,8 +38,11 @@ class Chat:
 
 
 class Child:
-    """A forked process with ids of its own, in which `body` runs; it can do all that this one
-    has imported, wherever the checkout lies. All descriptors but 0 to 2 are closed in it."""
+    """A forked process with other ids, in which `body` runs.
+
+    It can use everything that this process has imported, even if it may not read the checkout. All
+    descriptors except 0 to 2 are closed in it.
+    """
 
     def __init__(
         self,
@@ -59,14 +62,14 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
 
     def hear(self, timeout: float = TIMEOUT) -> Any:
-        """The next word of the child; raises what was raised in it."""
+        """Return the next word of the child; raise what was raised in it."""
         kind, value = self.chat.hear(timeout)
         if kind == "raised":
             raise value
         return value
 
     def say(self, word: object = None) -> None:
-        """Say a word to the child; raises what ended it, if something has."""
+        """Say a word to the child; if it has failed, raise its error."""
         try:
             self.chat.say(word)
         except BrokenPipeError:
@@ -74,13 +77,13 @@ class Child:
             raise
 
     def result(self, timeout: float = TIMEOUT) -> Any:
-        """What the body returned (or raised), after the child's end."""
+        """Return what the body returned, or raise what it raised, after the child's end."""
         value = self.hear(timeout)
         self.wait()
         return value
 
     def wait(self, timeout: float = TIMEOUT) -> int:
-        """Wait for the end; the exit status, or minus the signal."""
+        """Wait for the end, and return the exit status, or minus the signal."""
         wait_readable(self.pidfd, f"the end of process {self.pid}", timeout)
         _, status = os.waitpid(self.pid, 0)
         self.close()
@@ -102,7 +105,7 @@ class Child:
 
 
 class _Side(Chat):
-    """The child's end: its words are marked as such."""
+    """The child's end of the conversation, whose words are marked."""
 
     def say(self, word: object = None) -> None:
         super().say(("word", word))
@@ -116,7 +119,7 @@ def _be(
     groups: list[int],
     keep: set[int],
 ) -> None:
-    """The life of a child. Does not return."""
+    """Live the life of a child. Does not return."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -146,7 +149,7 @@ def _be(
 def as_user(
     uid: int, groups: Iterable[int], function: Callable[[], T], gid: int | None = None
 ) -> T:
-    """What `function` returns, or raises, in a child with these ids."""
+    """Return what `function` returns, or raise what it raises, in a child with these ids."""
     child = Child(lambda _chat: function(), uid, groups, gid)
     try:
         result: T = child.result()
@@ -156,14 +159,14 @@ def as_user(
 
 
 class Orphan:
-    """A process that this one has inherited."""
+    """A process that this process has inherited."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
 
     def wait(self, timeout: float = TIMEOUT) -> int:
-        """Wait for its end; its exit status, or minus the signal."""
+        """Wait for its end, and return its exit status, or minus the signal."""
         try:
             wait_readable(self._pidfd, f"the end of {self.pid}", timeout)
         finally:

@@ -1,4 +1,4 @@
-"""The command `ttybroker` of this checkout, on a rig's broker, in a process of its own."""
+"""The command `ttybroker` of this checkout, as a separate process, on a rig's broker."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TTYBROKER = (sys.executable, "-m", "ttybroker.cli")
 
 
 def environment(rig: Rig, **more: str) -> dict[str, str]:
-    """The environment in which it finds this checkout and the rig's broker."""
+    """Return the environment in which it finds this checkout and the rig's broker."""
     return {**os.environ, **python_path(), "TTYBROKER_SOCKET": str(rig.socket), **more}
 
 
 def command(rig: Rig, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run it as root."""
+    """Run the command as root."""
     return _done(rig, *TTYBROKER, *words)
 
 
 def in_a_shell(rig: Rig, line: str) -> subprocess.CompletedProcess[str]:
-    """Run it as root in a shell. line: what follows its name, with redirections."""
+    """Run the command as root in a shell. line: the words after its name, with redirections."""
     return _done(rig, "sh", "-c", f"{' '.join(TTYBROKER)} {line}")
 
 

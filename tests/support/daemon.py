@@ -31,7 +31,7 @@ RUN_DAEMON = str(Path(__file__).with_name("run_daemon.py"))
 
 
 class Manager(Protocol):
-    """What starts daemons, if not the test itself: see systemd.py."""
+    """What starts daemons in place of the test itself: see systemd.py."""
 
     address: str
     notify: socket.socket
@@ -40,7 +40,7 @@ class Manager(Protocol):
 
 
 class Daemon:
-    """A running ttybrokerd; made only when it says that it is ready."""
+    """A running ttybrokerd. It is made only when the daemon says that it is ready."""
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class Daemon:
         assert notify.fileno() in ready, f"the daemon did not start: {self.output()}"
 
     def output(self) -> str:
-        """All that it has written so far."""
+        """Return all that it has written so far."""
         self._read()
         return "\n".join(record.text for record in self.records)
 
     def record(self, event: str, timeout: float = TIMEOUT, **fields: object) -> Record:
-        """Wait for the next record of this event with these fields; those before it are past."""
+        """Wait for the next record of this event with these fields, and skip those before it."""
         wanted = {key: str(value) for key, value in fields.items()}
         while True:
             while self._seen < len(self.records):
@@ -119,7 +119,7 @@ class Daemon:
                     raise AssertionError(f"the daemon ended before {what}")
 
     def _read(self) -> bool:
-        """Read what there is; False at the end of it."""
+        """Read what is there; return False at the end."""
         while self._log >= 0:
             try:
                 data = os.read(self._log, 65536)
@@ -132,8 +132,10 @@ class Daemon:
         return False
 
     def settled(self) -> None:
-        """Go round with the daemon until it has no descriptor more than at its start, and no
-        lock; fails if that does not come."""
+        """Wait until the daemon has no more descriptors than at its start, and no lock.
+
+        Fails if that does not happen in time.
+        """
         end = time.monotonic() + TIMEOUT
         extra: dict[int, str] = {}
         while time.monotonic() < end:
@@ -147,7 +149,7 @@ class Daemon:
         raise AssertionError(f"left over: {extra}, locks {locks}; log:\n{self.output()}")
 
     def stop(self, settled: bool = True) -> int:
-        """Check that nothing is left over, end it by SIGTERM; its exit status."""
+        """Check that nothing is left over, end it by SIGTERM, and return its exit status."""
         if self.ended:
             return self.process.returncode
         try:
@@ -159,7 +161,7 @@ class Daemon:
             self.kill()
 
     def wait(self, timeout: float = TIMEOUT) -> int:
-        """Wait for its end; its exit status."""
+        """Wait for its end, and return its exit status."""
         wait_readable(self.pidfd, f"the daemon's end; log:\n{self.output()}", timeout)
         status = self.process.wait()
         self._close()

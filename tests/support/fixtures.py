@@ -13,9 +13,9 @@ from support.rig import Rig
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    """A directory, ports and processes of the test's own; fails if anything of it is left.
+    """Return a directory, ports and processes of the test's own. Fail if any of it is left.
 
-    The test process adopts orphans while it lasts, so that a process left behind is seen.
+    Meanwhile the test process adopts orphans, so that a process left behind is noticed.
     """
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     made = Rig()
@@ -28,7 +28,7 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def daemon(rig: Rig) -> Daemon:
-    """A daemon with the ports ttyS0 and ttyS1 for everybody; root alone is its admin."""
+    """Start a daemon with the ports ttyS0 and ttyS1 for everybody; only root is its admin."""
     rig.port("ttyS0")
     rig.port("ttyS1")
     return rig.daemon()

@@ -1,4 +1,4 @@
-"""The lines of the daemon's log, taken apart."""
+"""The lines of the daemon's log, parsed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Record(NamedTuple):
 
 
 def parse_record(line: str) -> Record:
-    """`ttybrokerd: grant port=ttyS0 user="a b"` taken apart."""
+    """Parse a line such as `ttybrokerd: grant port=ttyS0 user="a b"`."""
     event, _, rest = line.removeprefix("ttybrokerd: ").partition(" ")
     fields = {m[1]: m[2] if m[2] is not None else m[3] for m in _record.finditer(rest)}
     return Record(event, fields, line)

@@ -1,4 +1,4 @@
-"""The files of systemd-logind, as systemd 252 writes them: whole, by temporary file and rename."""
+"""The files of systemd-logind, as systemd 252 writes them: to a temporary file, then renamed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Logind:
         part.rename(path)
 
     def session(self, uid: int, number: str = "1", seat: str = "seat0", **fields: object) -> None:
-        """Write a session's file; it is active if `fields` do not say otherwise."""
+        """Write a session's file. It is active unless `fields` says otherwise."""
         usual = {"UID": uid, "USER": "x", "ACTIVE": 1, "STATE": "active", "REMOTE": 0,
                  "TYPE": "tty", "CLASS": "user", "SEAT": seat}  # fmt: skip
         self.write(f"sessions/{number}", {**usual, **fields})
 
     def sits(self, uid: int | None, number: str = "1", seat: str = "seat0") -> None:
-        """Put a user's session in front of a seat; None: nobody's."""
+        """Put a user's session in front of a seat; None: nobody's session."""
         front = {} if uid is None else {"ACTIVE": number, "ACTIVE_UID": uid}
         if uid is not None:
             self.session(uid, number, seat)

@@ -1,4 +1,4 @@
-"""What a test needs to know of the namespaces that it runs in: namespaces(7)."""
+"""What a test needs to know about the namespaces in which it runs: namespaces(7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests ask of a process (descriptors, children, name), and prctl(2) for their own."""
+"""Facts about a process (descriptors, children, name), and prctl(2) for the tests' own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, value: int | bytes) -> None:
-    """prctl(2) with one argument."""
+    """Call prctl(2) with one argument."""
     if _libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """The open descriptors of a process, and what they are."""
+    """Return the open descriptors of a process, and what they are."""
     found = {}
     for entry in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
@@ -28,7 +28,7 @@ def descriptors(pid: int) -> dict[int, str]:
 
 
 def watches(pid: int) -> int:
-    """How many inotify watches a process has: proc_pid_fdinfo(5)."""
+    """Return how many inotify watches a process has: proc_pid_fdinfo(5)."""
     found = 0
     for file in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
@@ -37,13 +37,13 @@ def watches(pid: int) -> int:
 
 
 def children(of: int | None = None) -> set[int]:
-    """The children of this process, with what it inherited as a subreaper, or of another."""
+    """Return the children of a process; of this one with those inherited as a subreaper."""
     with open(f"/proc/{of}/task/{of}/children" if of else "/proc/thread-self/children") as file:
         return {int(pid) for pid in file.read().split()}
 
 
 def name_of(pid: int) -> str:
-    """The name of a process, "" if it has ended."""
+    """Return the name of a process, "" if it has ended."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
@@ -51,5 +51,5 @@ def name_of(pid: int) -> str:
 
 
 def python_path() -> dict[str, str]:
-    """The environment in which the tests' interpreter finds both source roots."""
+    """Return the environment in which the tests' interpreter finds both source roots."""
     return {"PYTHONPATH": f"{ROOT / 'broker'}:{ROOT / 'frontend'}"}

@@ -12,9 +12,9 @@ TIOCNXCL = 0x540D  # asm-generic/ioctls.h
 
 
 class Pty:
-    """A pty: `path` is the port, and this object the device behind it.
+    """A pty: `path` is the port, and this object is the device behind it.
 
-    A `far` one has a high number, which no other program is given as soon as it is unplugged.
+    A `far` pty has a high number, so that no other program gets it as soon as the pty is unplugged.
     """
 
     def __init__(self, far: bool = False) -> None:
@@ -28,12 +28,12 @@ class Pty:
         os.close(slave)
 
     def write(self, data: bytes) -> None:
-        """Send to whoever has the port."""
+        """Send bytes to the holder of the port."""
         while data:
             data = data[os.write(self.master, data) :]
 
     def read(self, size: int, timeout: float = TIMEOUT) -> bytes:
-        """Exactly `size` bytes of what was written to the port."""
+        """Return exactly `size` bytes of what was written to the port."""
         data = b""
         while len(data) < size:
             wait_readable(self.master, f"{size} bytes, got {len(data)}", timeout)
@@ -41,7 +41,10 @@ class Pty:
         return data
 
     def forget_exclusive(self) -> None:
-        """What the last close of a real port does: a pty's TIOCEXCL lasts while the master does."""
+        """Do what the last close of a real port does.
+
+        A pty's TIOCEXCL lasts as long as the master is open.
+        """
         slave = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
         fcntl.ioctl(slave, TIOCNXCL)
         os.close(slave)

@@ -1,4 +1,4 @@
-"""Talk to the broker without its client, and see that others are served meanwhile."""
+"""Talk to the broker without its client, and check that others are served meanwhile."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def answer(sock: socket.socket) -> wire.Reply:
 
 
 def refusal(sock: socket.socket) -> wire.Refused:
-    """Return the next answer, which is a no."""
+    """Return the next answer, which must be a refusal."""
     reply = answer(sock)
     assert isinstance(reply, wire.Refused), reply
     return reply
@@ -62,7 +62,7 @@ def last_words(sock: socket.socket) -> list[wire.Reply]:
 
 
 def cut_off(sock: socket.socket) -> str:
-    """Return why the broker ends this connection: its last word."""
+    """Return why the broker ends this connection, by its last message."""
     replies = last_words(sock)
     assert replies, "no last word"
     last = replies[-1]
@@ -71,7 +71,7 @@ def cut_off(sock: socket.socket) -> str:
 
 
 def others_are_served(rig: Rig, name: str = "ttyS1", uid: int = BOB) -> None:
-    """Demand that a bystander gets a port, in time."""
+    """Check that a bystander gets a port in time."""
 
     def ask() -> float:
         before = time.monotonic()

@@ -1,4 +1,4 @@
-"""A request that waits while its process leaves the group that it may have the port by."""
+"""A request that waits while its process leaves the group through which it may have the port."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ AT_ONCE = "from ttybrokerd.root import connection; connection.GROUPS_LAST = 0"  
 
 
 def waits_in_games(rig: Rig, name: str) -> Child:
-    """A child in GAMES that waits for the port. At a word it leaves the group and says so; its
-    result is the refusal that it then gets."""
+    """Start a child in GAMES that waits for the port.
+
+    At a word it leaves the group and says so. Its result is the refusal that it then gets.
+    """
 
     def wait(chat: Chat) -> str:
         with client.connect(str(rig.socket)) as connection:

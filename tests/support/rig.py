@@ -25,13 +25,15 @@ from ttybrokerd.root.log import Log
 
 
 def lock_text(pid: int) -> bytes:
-    """A lock file's whole content."""
+    """Return the whole content of a lock file."""
     return b"%10d\n" % pid
 
 
 class Rig:
-    """A directory that only root writes, with ports, a policy and locks of its own, and all
-    that a test starts in it; `close` demands that nothing of it is left."""
+    """A directory that only root can write, with ports, a policy, locks, and a test's processes.
+
+    `close` fails if any of it is left.
+    """
 
     def __init__(self) -> None:
         self.base = Path(tempfile.mkdtemp(dir="/run", prefix="ttybroker-test-"))
@@ -54,12 +56,12 @@ class Rig:
 
     @property
     def arguments(self) -> list[str]:
-        """The daemon's command line."""
+        """Return the daemon's command line."""
         return ["--policy", str(self.policy), "--socket", str(self.socket),
                 "--lock-dir", str(self.locks)]  # fmt: skip
 
     def _mounted(self) -> set[str]:
-        """What is mounted where a test mounts; elsewhere somebody else may do so meanwhile."""
+        """Return what is mounted where a test mounts. Other programs may mount elsewhere."""
         places = ("/", "/dev", "/etc", "/proc", "/run", "/run/lock", "/sys", "/tmp")
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         points = ((line, line.split()[4]) for line in lines)
@@ -68,7 +70,7 @@ class Rig:
     def port(
         self, name: str, who: str = 'allow = ["*"]', extra: str = "", far: bool = False
     ) -> Pty:
-        """A pty under this name, and a rule that gives it to `who`."""
+        """Make a pty under this name, and a rule that allows it to `who`."""
         pty = self.ports.get(name) or Pty(far)
         self.ports[name] = pty
         rule = f'[[rule]]\nport = "{name}"\ndevice = "{pty.path}"\nclass = "pty"\n{who}\n{extra}\n'
@@ -94,14 +96,17 @@ class Rig:
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT)
 
     def reload(self, daemon: Daemon) -> None:
-        """What `systemctl reload` does; wait until the daemon has taken the plan."""
+        """Do what `systemctl reload` does, and wait until the daemon has taken the plan."""
         done = self.prepare()
         assert done.returncode == 0, done.stderr
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.record("reload")
 
     def tracer(self) -> list[str]:
-        """What to start a root side with: strace(1), if this rig traces, as its grandchild."""
+        """Return the command that starts a root side: strace(1), if this rig traces.
+
+        strace is then its grandchild.
+        """
         if self.traces is None:
             return []
         trace = Path(f"{self.base}.trace-{len(self.traces)}")
@@ -109,20 +114,20 @@ class Rig:
         return ["strace", "-D", "-f", "-qq", "-X", "raw", "-s0", "-o", str(trace)]
 
     def traced(self) -> list[str]:
-        """The traces, whole: every tracer has ended, as those it traced have."""
+        """Return the complete traces, after every tracer and every traced process has ended."""
         for pid in children() - self._before:
             if name_of(pid) == "strace":
                 Orphan(pid).wait()
         return [trace.read_text() for trace in self.traces or []]
 
     def child(self, uid: int, body: Callable[[Chat], object], **options: Any) -> Child:
-        """A child that is gone when the test is."""
+        """Start a child that is gone when the test is."""
         child = Child(body, uid, **options)
         self.children.append(child)
         return child
 
     def holder(self, uid: int, name: str = "ttyS0", **options: Any) -> Child:
-        """A child that has the port (and said so); any word to it makes it close it."""
+        """Start a child that has the port, and says so. Any word makes it close the port."""
 
         def hold(chat: Chat) -> float:
             with client.connect(str(self.socket)) as connection:
@@ -139,32 +144,32 @@ class Rig:
         return child
 
     def backend(self, **options: Any) -> None:
-        """In a child: become the user half of a program with a forked backend on these ports."""
+        """Become, in a child, the user half of a program with a forked backend on these ports."""
         vars(backend)["Log"] = partial(Log, journal="/nonexistent")
         given = {"policy": str(self.policy), "lock_dir": str(self.locks), "user": "nobody"}
         init_backend(**{**given, **options})
 
     def orphans(self) -> set[int]:
-        """Processes that have lost the parent that made them, such as forked backends."""
+        """Return processes that have lost the parent that made them, such as forked backends."""
         known = {child.pid for child in self.children if not child.ended}
         known |= {daemon.pid for daemon in self.daemons if not daemon.ended}
         return children() - self._before - known
 
     def orphan(self) -> Orphan:
-        """The only one of them."""
+        """Return the only one of them."""
         (pid,) = self.orphans()
         return Orphan(pid)
 
     def lock(self, name: str = "ttyS0") -> Path:
-        """The lock file of a port."""
+        """Return the path of a port's lock file."""
         return self.locks / f"LCK..{name}"
 
     def lock_files(self) -> list[str]:
-        """What is in the lock directory and should not be."""
+        """Return what is in the lock directory and should not be."""
         return sorted(set(os.listdir(self.locks)) - self.expected_locks)
 
     def close(self) -> None:
-        """End everything; raises AssertionError if anything is left."""
+        """End everything; raise AssertionError if anything is left."""
         problems: list[str] = []
         for child in self.children:
             child.kill()

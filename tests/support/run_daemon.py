@@ -1,4 +1,4 @@
-"""ttybrokerd as the command starts it, but its log goes to standard error on any machine.
+"""Run ttybrokerd as the command does, but with its log on standard error on any machine.
 
     run_daemon.py --hook=CODE -- ARGUMENTS OF ttybrokerd
 

@@ -1,4 +1,4 @@
-"""A terminal with `ttybroker term`, or another of its commands, in it."""
+"""A terminal that runs `ttybroker term`, or another of its commands."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from support.waiting import TIMEOUT, wait_readable
 
 
 class Screen:
-    """`ttybroker term` as somebody sees it, on a terminal of 100 columns; ended, however the
-    test does. options: of subprocess.Popen."""
+    """`ttybroker term` as a person sees it, on a terminal of 100 columns.
+
+    It ends, however the test ends. options: of subprocess.Popen.
+    """
 
     def __init__(
         self,
@@ -57,14 +59,17 @@ class Screen:
             self.seen += os.read(self.end, 4096)
 
     def times(self, what: bytes, count: int) -> None:
-        """Wait until it has shown this so many times."""
+        """Wait until it has shown this that many times."""
         while self.seen.count(what) < count:
             wait_readable(self.end, f"{what!r} {count} times, got {self.seen!r}")
             self.seen += os.read(self.end, 4096)
 
     def asks(self, what: bytes) -> None:
-        """Until it reads a line, which is after it throws away what was typed earlier. No event
-        tells of that, so the terminal's mode is looked at."""
+        """Wait until it reads a line.
+
+        It has then thrown away what was typed earlier. No event tells of that, so this looks at the
+        terminal's mode.
+        """
         self.shows(what)
         end = time.monotonic() + TIMEOUT
         while not termios.tcgetattr(self.end)[3] & termios.ICANON:
@@ -76,12 +81,15 @@ class Screen:
         os.write(self.end, keys)
 
     def leave(self) -> int:
-        """Type Ctrl+]; return the exit status."""
+        """Type Ctrl+], and return the exit status."""
         self.type(b"\x1d")
         return self.ends()
 
     def ends(self) -> int:
-        """Wait for its end; return the exit status, minus the signal. `seen` has all then."""
+        """Wait for its end, and return the exit status, or minus the signal.
+
+        `seen` then has everything.
+        """
         with contextlib.suppress(OSError):  # EIO: it has closed its side
             while data := os.read(self.end, 4096):
                 self.seen += data

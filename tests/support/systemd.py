@@ -1,7 +1,7 @@
-"""What systemd does for a service with a socket unit and a descriptor store, and no more:
+"""What systemd does for a service with a socket unit and a descriptor store, and no more.
 
-it listens, hears sd_notify(3), keeps descriptors, and passes both to the next daemon
-(sd_listen_fds(3)). The real one is met in the lab.
+It listens, receives sd_notify(3), keeps descriptors, and passes both to the next daemon
+(sd_listen_fds(3)). The lab has the real one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Systemd:
         )
 
     def restart(self) -> Daemon:
-        """End the daemon that runs, as an administrator does, and start the next."""
+        """End the running daemon, as an administrator does, and start the next."""
         self._rig.daemons[-1].process.terminate()
         assert self._rig.daemons[-1].wait() == 0
         self.hear()
@@ -85,27 +85,27 @@ class Systemd:
                 self._do(data.decode().splitlines(), ancillary)
 
     def ready(self, pid: int) -> bool:
-        """Whether this process has said that it is ready."""
+        """Return whether this process has said that it is ready."""
         self.hear()
         return (pid, "READY=1") in self.words
 
     def names(self) -> set[str]:
-        """The names that things are kept under."""
+        """Return the names under which descriptors are kept."""
         self.hear()
         return {name for name, _ in self.stored}
 
     def put(self, name: str, descriptors: Iterable[int]) -> None:
-        """Keep copies of these, whatever they are."""
+        """Keep copies of these descriptors, whatever they are."""
         self.stored += [(name, os.dup(descriptor)) for descriptor in descriptors]
 
     def remove(self, name: str) -> None:
-        """Forget what is kept under a name."""
+        """Drop what is kept under a name."""
         for entry in [entry for entry in self.stored if entry[0] == name]:
             self.stored.remove(entry)
             os.close(entry[1])
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close everything."""
         for name in self.names():
             self.remove(name)
         self.listener.close()
@@ -139,7 +139,7 @@ class Systemd:
 
 @contextmanager
 def manager(rig: Rig) -> Iterator[Systemd]:
-    """A manager; in the end its daemons stop when asked, and nothing is in its store."""
+    """Yield a manager. At the end its daemons must stop, and leave nothing in its store."""
     made = Systemd(rig)
     try:
         yield made

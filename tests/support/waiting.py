@@ -1,7 +1,7 @@
 """Wait for events, never for time to pass.
 
-A test waits for a word of a child, a line of the log, a file that comes or goes, or the end of a
-process. TIMEOUT is only when to give up on it.
+A test waits for a word of a child, a line of the log, a file that appears or disappears, or the end
+of a process. TIMEOUT only limits that wait.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def wait_readable(descriptor: int, what: str, timeout: float = TIMEOUT) -> None:
 
 
 def read_until(descriptor: int, text: bytes, timeout: float = TIMEOUT) -> bytes:
-    """Read until this is among it, and return all. timeout: seconds for each part."""
+    """Read until the text has this in it, and return all. timeout: seconds for each part."""
     seen = b""
     while text not in seen:
         wait_readable(descriptor, f"{text!r}, got {seen!r}", timeout)
@@ -36,7 +36,7 @@ def read_until(descriptor: int, text: bytes, timeout: float = TIMEOUT) -> bytes:
 
 
 class Watch:
-    """News of the files in a directory, from the moment this is made: inotify(7)."""
+    """News about the files in a directory, from the moment this is made: inotify(7)."""
 
     def __init__(self, directory: Path | str) -> None:
         self._fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -52,7 +52,7 @@ class Watch:
         os.close(self._fd)
 
     def wait(self, name: str, mask: int, timeout: float = TIMEOUT) -> float:
-        """Wait for the next such event of the file `name`; the time at which it was told."""
+        """Wait for the next such event of the file `name`, and return the time of it."""
         while True:
             while self._events:
                 event = self._events.pop(0)
@@ -62,7 +62,7 @@ class Watch:
             self._read()
 
     def gone(self, name: str, timeout: float = TIMEOUT) -> float:
-        """Wait until the file is deleted; the time at which that was told."""
+        """Wait until the file is deleted, and return the time of that."""
         return self.wait(name, IN_DELETE, timeout)
 
     def _read(self) -> None:

@@ -310,7 +310,7 @@ class _Parser:
         else:
             whom = NOBODY.replace(gids=frozenset({found}))
             if key == "deny":  # guard: members-of-a-denied-group
-                # In a namespace of his own a user gets rid of a group: user_namespaces(7).
+                # A user can leave a group in a user namespace: user_namespaces(7).
                 whom = whom.replace(uids=self.accounts.members(group))
         if key == "deny":
             self.denied[name] = whom

@@ -17,8 +17,8 @@ from ttybrokerd.prepare.policy import Policy
 from ttybrokerd.root import words
 
 HEAD = """\
-# Of ttybrokerd --udev-rules. ModemManager and brltty leave alone what ttybroker's policy names.
-# Its place is /etc/udev/rules.d/99-ttybroker.rules, behind all rules that it goes by.
+# Made by ttybrokerd --udev-rules: ModemManager and brltty leave the policy's adapters alone.
+# Save it as /etc/udev/rules.d/99-ttybroker.rules, so that it comes after the rules that it needs.
 ACTION=="remove", GOTO="ttybroker_end"
 """
 UDEVS_OWN = r'["|\\\x00-\x1f\x7f]'

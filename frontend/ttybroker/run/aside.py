@@ -146,7 +146,7 @@ def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
     except BaseException as error:
         from ttybroker.run.broker import Interrupted
 
-        if not isinstance(error, Interrupted):  # whoever waited was ended, and knows why
+        if not isinstance(error, Interrupted):  # the process that waited was ended, and knows why
             say(f"the supervisor failed: {error!r}")
     finally:
         os._exit(0)

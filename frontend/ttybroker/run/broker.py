@@ -108,7 +108,7 @@ class Turn:
         # A look costs 50 µs: a thousand threads look less often.
         while not mine.acquire(timeout=_LOOK * (1 + len(self._waiting) // 100)):
             try:
-                patience.check()  # who has the turn tells whom it waits for
+                patience.check()  # the thread whose turn it is shows who has the port
             except Interrupted:
                 self._leave(mine)
                 raise

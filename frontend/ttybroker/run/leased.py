@@ -24,7 +24,7 @@ class Leased:
         try:
             self._set.register(fd, 0)
         except OSError:
-            pass  # no more watches for this user: its locks are then the kernel's to answer
+            pass  # this user has no watch left, so the kernel answers its locks
 
     def has(self, pid: int, number: int) -> bool:
         """Return whether descriptor `number` of thread `pid` is one of them.

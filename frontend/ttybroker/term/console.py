@@ -83,5 +83,5 @@ class Console(miniterm.Console):
         while data:
             try:
                 data = data[os.write(_OUT, data) :]
-            except BlockingIOError:  # whoever shares the terminal made it non-blocking
+            except BlockingIOError:  # another program on this terminal made it non-blocking
                 select.select([], [_OUT], [])

@@ -52,10 +52,10 @@ _LEFT = {
     "/etc/nsswitch.conf": landlock.READ_FILE,
 }
 _KEYBOARD = 0
-_PAUSE = 1.0  # seconds until a port is asked for again; somebody took it back to use it
-_LONGEST_PAUSE = 8.0  # seconds; twice as long after each refusal, for each is a line in the log
-_A_DAY = 86400.0  # seconds; a wait in the queue, which then begins anew
-_MOST_TYPED = 1 << 20  # bytes that may wait for a port which takes none
+_PAUSE = 1.0  # seconds until it asks again for a port that somebody took back to use it
+_LONGEST_PAUSE = 8.0  # seconds; it doubles after each refusal, because each is logged
+_A_DAY = 86400.0  # seconds; a wait in the queue, which then begins again
+_MOST_TYPED = 1 << 20  # bytes that may wait while the port takes none
 
 
 class Left(Exception):
@@ -189,7 +189,7 @@ class Terminal(miniterm.Miniterm):
         times = [seconds for seconds in (timeout, due) if seconds is not None]
         ready = dict(poll.poll(min(times) * 1000 + 1 if times else None))
         if due is not None or any(descriptor in ready for descriptor in broker):
-            self._look()  # what else there is keeps, and may have to do with this
+            self._look()  # the other events can wait, and this may change them
             return False
         events = ready.get(port, 0)
         if events & ~select.POLLOUT:

@@ -1,4 +1,4 @@
-"""FTDI adapters that a test plugs and unplugs, by QEMU's protocol on a channel of its own."""
+"""FTDI adapters that a test plugs and unplugs, by QEMU's protocol on a separate channel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{}-if00-port0"
 
 
 class Adapters:
-    """Sockets 0 to 3 of the machine; what is behind each says ../machine.py."""
+    """Sockets 0 to 3 of the machine; ../machine.py says what is behind each."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/vport0p1", os.O_RDWR)
@@ -28,7 +28,7 @@ class Adapters:
         os.close(self._fd)
 
     def plug(self, socket: int, serial: str = "") -> str:
-        """Plug one in and wait until it is there; its kernel name, such as ttyUSB0."""
+        """Plug an adapter in, wait until it is there, and return its kernel name (ttyUSB0)."""
         before = names()
         what = {"driver": "usb-serial", "bus": "xhci.0", "serial": serial or f"LAB{socket}"}
         where = {"id": f"adapter{socket}", "chardev": f"usb{socket}", "always-plugged": True}
@@ -42,23 +42,23 @@ class Adapters:
         return name
 
     def unplug(self, socket: int) -> None:
-        """Pull it; the guest's kernel may hear of that a moment later, or earlier."""
+        """Pull an adapter. The guest's kernel may notice a moment earlier or later."""
         self.pull(socket)
         self.pulled(socket)
 
     def pull(self, socket: int) -> None:
-        """The first half of `unplug`: QEMU takes it from the bus."""
+        """Take the adapter from QEMU's bus: the first half of `unplug`."""
         self._qmp.command("device_del", id=f"adapter{socket}")
         self._plugged.remove(socket)
         self._pulled.add(socket)
 
     def pulled(self, socket: int) -> None:
-        """The second half: it may be plugged again."""
+        """Wait until it may be plugged again: the second half of `unplug`."""
         self._qmp.wait("DEVICE_DELETED", device=f"adapter{socket}")
         self._pulled.remove(socket)
 
     def unplug_all(self) -> None:
-        """What is left, and wait until the kernel has seen that."""
+        """Pull those that are left, and wait until the kernel has seen that."""
         for socket in list(self._plugged):
             self.pull(socket)
         for socket in list(self._pulled):
@@ -69,10 +69,10 @@ class Adapters:
             time.sleep(0.005)
 
     def send_break(self, uart: int) -> None:
-        """A break arrives at ttyS1 to ttyS6."""
+        """Let a break arrive at ttyS1 to ttyS6."""
         self._qmp.command("chardev-send-break", id=f"s{uart}")
 
 
 def names() -> set[str]:
-    """The USB ports that the kernel knows now."""
+    """Return the USB ports that the kernel knows now."""
     return {path.name for path in TTYS.glob("ttyUSB*") if Path("/dev", path.name).exists()}

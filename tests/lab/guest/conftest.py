@@ -1,4 +1,4 @@
-"""Fixtures of the guest's tests: the broker as this flavour runs it, and what is plugged in."""
+"""Fixtures of the guest's tests: the broker as this flavour runs it, and the adapters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from usbip import Chip
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
-    """The broker, running, with the lab's policy."""
+    """Return the running broker, with the lab's policy."""
     made = SystemdService() if flavour() == "systemd" else BareService()
     try:
         yield made
@@ -27,7 +27,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def broker(service: Service) -> Iterator[Service]:
-    """The same, for one test; fails if anything of that is left in it."""
+    """Return the running broker, for one test. Fail if a lease or a lock of that test is left."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     service.begin()
     try:
@@ -46,7 +46,7 @@ def _adapters() -> Iterator[Adapters]:
 
 @pytest.fixture
 def adapters(_adapters: Adapters) -> Iterator[Adapters]:
-    """USB adapters to plug; all are unplugged in the end."""
+    """Return the USB adapters to plug; all are unplugged at the end."""
     try:
         yield _adapters
     finally:
@@ -65,7 +65,7 @@ def chip() -> Iterator[Chip]:
 
 @pytest.fixture(params=["16550A", "FTDI"])
 def wire(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[str, str, int]]:
-    """What it is, the port, and the other end of its wire."""
+    """Return the kind of wire, the port, and the other end of its wire."""
     near, other = ("ttyS4", "ttyS5") if request.param == "16550A" else (adapters.plug(0), "ttyS3")
     end = far(other)
     try:
@@ -75,7 +75,7 @@ def wire(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[s
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured."""
+    """Print the measurements."""
     rows = figures.report()
     if rows:
         terminalreporter.section("measured")

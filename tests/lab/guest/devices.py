@@ -1,4 +1,4 @@
-"""All of a port that a holder can set, by the kernel's own ioctls: to set it, and to look at it."""
+"""Every setting of a port that a holder can change, by the kernel's own ioctls: set and read."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Act = Callable[[int], None]
 
 
 def nothing(_fd: int) -> None:
-    """Leave it as it is."""
+    """Leave the port as it is."""
 
 
 def speed(rate: int) -> Act:
-    """A speed of one's own, whether it has a number or not."""
+    """Set any speed, whether termios has a constant for it or not."""
 
     def act(fd: int) -> None:
         data = bytearray(fcntl.ioctl(fd, TCGETS2, bytes(44)))
@@ -42,7 +42,7 @@ def speed(rate: int) -> Act:
 
 
 def odd(fd: int) -> None:
-    """All of tcsetattr(3)."""
+    """Set everything that tcsetattr(3) can."""
     found = termios.tcgetattr(fd)
     found[0] = termios.IGNBRK | termios.ISTRIP | termios.IXOFF
     found[1] = found[3] = 0
@@ -71,7 +71,7 @@ def broken(fd: int) -> None:
 
 
 def serial_flags(flags: int, divisor: int = 0) -> Act:
-    """As setserial(8) does."""
+    """Set serial flags, as setserial(8) does."""
 
     def act(fd: int) -> None:
         data = bytearray(fcntl.ioctl(fd, TIOCGSERIAL, bytes(72)))
@@ -84,7 +84,7 @@ def serial_flags(flags: int, divisor: int = 0) -> Act:
 
 
 def discipline(number: int) -> Act:
-    """Attach it."""
+    """Attach this line discipline."""
 
     def act(fd: int) -> None:
         fcntl.ioctl(fd, termios.TIOCSETD, struct.pack("i", number))
@@ -93,7 +93,7 @@ def discipline(number: int) -> Act:
 
 
 def armed(number: int) -> Act:
-    """Have the next open attach it."""
+    """Make the next open attach this line discipline."""
 
     def act(fd: int) -> None:
         data = bytearray(fcntl.ioctl(fd, TCGETS2, bytes(44)))
@@ -104,7 +104,7 @@ def armed(number: int) -> Act:
 
 
 def output(line: int) -> Act:
-    """Set one of the chip's outputs that are no modem lines."""
+    """Set one of the chip's outputs that is not a modem line."""
 
     def act(fd: int) -> None:
         fcntl.ioctl(fd, termios.TIOCMBIS, struct.pack("I", line))
@@ -125,7 +125,7 @@ def exclusive(fd: int) -> None:
 
 
 def all_of(*acts: Act) -> Act:
-    """One after the other."""
+    """Do one after the other."""
 
     def act(fd: int) -> None:
         for one in acts:
@@ -168,7 +168,7 @@ FOUND: dict[str, dict[str, Act]] = {
 
 
 def cases(kind: str) -> list[tuple[str, Act, str, Act]]:
-    """How a port is found, and what its holder does: all of that to a UART found as usual."""
+    """Return how a port is found and what its holder does. A UART found as usual gets all of it."""
     acts = {"usual": {**ACTS, **UART_ACTS} if kind == "UART" else ACTS}
     return [
         (how, prepare, what, act)
@@ -178,13 +178,13 @@ def cases(kind: str) -> list[tuple[str, Act, str, Act]]:
 
 
 def opened(name: str) -> int:
-    """The port as root opens it, without the broker."""
+    """Open the port as root, without the broker."""
     return os.open(f"/dev/{name}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 @contextmanager
 def direct(name: str) -> Iterator[int]:
-    """The same, until the end of the block."""
+    """Open the port as `opened` does, until the end of the block."""
     fd = opened(name)
     try:
         yield fd
@@ -193,7 +193,7 @@ def direct(name: str) -> Iterator[int]:
 
 
 def look(fd: int) -> dict[str, object]:
-    """All that can be asked."""
+    """Return all that can be read."""
     attributes = fcntl.ioctl(fd, TCGETS2, bytes(44))
     serial = fcntl.ioctl(fd, TIOCGSERIAL, bytes(72))
     (flags,), (divisor,) = struct.unpack_from("I", serial, 16), struct.unpack_from("i", serial, 24)
@@ -211,7 +211,7 @@ def look(fd: int) -> dict[str, object]:
 
 
 def sends(fd: int) -> bool:
-    """Whether what is written goes out."""
+    """Return whether written bytes go out."""
     os.write(fd, b"U")
     end = time.monotonic() + 5
     while unsent(fd):
@@ -222,7 +222,7 @@ def sends(fd: int) -> bool:
 
 
 def set_anew(name: str, as_booted: dict[str, bytes], act: Act) -> None:
-    """Put a port into the state that a test begins with."""
+    """Put a port into the state with which a test begins."""
     with direct(name) as fd:
         fcntl.ioctl(fd, termios.TIOCSETD, struct.pack("i", 0))
         termios.tcflow(fd, termios.TCOON)
@@ -233,7 +233,7 @@ def set_anew(name: str, as_booted: dict[str, bytes], act: Act) -> None:
 
 
 def state(name: str) -> dict[str, bytes]:
-    """For `set_anew`."""
+    """Return the state for `set_anew`."""
     with direct(name) as fd:
         return {
             "serial": fcntl.ioctl(fd, TIOCGSERIAL, bytes(72)),

@@ -1,4 +1,4 @@
-"""What was measured, for the end of the output: that a test passes says nothing of how well."""
+"""Measurements, for the end of the output: a passed test does not say how fast it was."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ _noted: dict[str, list[float]] = {}
 
 
 def note(what: str, value: float) -> float:
-    """Remember it, by what it is; returns it."""
+    """Keep a measurement under this name, and return it."""
     _noted.setdefault(what, []).append(value)
     return value
 
 
 def report() -> list[str]:
-    """A line for each: the median, and the worst of several."""
+    """Return a line for each: the median, and the worst of several."""
     rows = []
     for what, values in _noted.items():
         ordered = sorted(values)

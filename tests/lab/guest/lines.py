@@ -1,4 +1,4 @@
-"""What the kernel itself says of a UART: its lines and counters, whoever has it."""
+"""The kernel's own view of a UART: its lines and counters, whoever has the port."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ TIOCOUTQ = 0x5411
 
 
 def lines(name: str) -> set[str]:
-    """The modem lines that are up on ttyS<n>: "RTS", "DTR", and what the other end raises."""
+    """Return the modem lines that are up on ttyS<n>: "RTS", "DTR", and those of the other end."""
     return set(_row(name).rpartition(" ")[2].split("|"))
 
 
 def count(name: str, what: str) -> int:
-    """One of the counters of ttyS<n>: tx, rx, fe, pe, brk, oe."""
+    """Return one of the counters of ttyS<n>: tx, rx, fe, pe, brk, oe."""
     found = re.search(rf"\b{what}:(\d+)", _row(name))
     return int(found[1]) if found else 0
 
 
 def uarts() -> list[str]:
-    """What the driver says of each. Its name was "serial", and from Linux 7 on "serial_8250"."""
+    """Return what the driver says about each UART.
+
+    The driver's name is "serial", and from Linux 7 on "serial_8250".
+    """
     (path,) = Path("/proc/tty/driver").glob("serial*")
     return path.read_text().splitlines()[1:]
 
@@ -45,7 +48,7 @@ def _row(name: str) -> str:
 
 
 def breaks(descriptor: int) -> int:
-    """How many breaks have come: struct serial_icounter_struct of linux/serial.h."""
+    """Return how many breaks have arrived: struct serial_icounter_struct of linux/serial.h."""
     counters = struct.unpack("20i", fcntl.ioctl(descriptor, TIOCGICOUNT, bytes(80)))
     return counters[9]
 
@@ -56,12 +59,12 @@ def loop(descriptor: int) -> None:
 
 
 def unsent(descriptor: int) -> int:
-    """Bytes that wait to go out."""
+    """Return the number of bytes that wait to go out."""
     return int(struct.unpack("i", fcntl.ioctl(descriptor, TIOCOUTQ, bytes(4)))[0])
 
 
 def raw(descriptor: int, *, xon: bool = False) -> None:
-    """Make it carry bytes as they are; with `xon` the other end may stop it by XOFF."""
+    """Make the port carry bytes as they are. With `xon` the other end may stop it by XOFF."""
     settings = termios.tcgetattr(descriptor)
     settings[0] = termios.IXON if xon else 0
     settings[1] = settings[3] = 0
@@ -71,7 +74,7 @@ def raw(descriptor: int, *, xon: bool = False) -> None:
 
 
 def receive(descriptor: int, size: int) -> bytes:
-    """Exactly so many bytes."""
+    """Return exactly this many bytes."""
     poll, got = select.poll(), b""
     poll.register(descriptor, select.POLLIN)
     while len(got) < size:
@@ -81,8 +84,10 @@ def receive(descriptor: int, size: int) -> bytes:
 
 
 def swallow(descriptor: int, until: bytes) -> None:
-    """Read until this has come and then nothing more for a moment: a wire keeps what nobody reads,
-    and the next test that opens its end would find it."""
+    """Read until this has come and then nothing more for a moment.
+
+    A wire keeps bytes that nobody reads, and the next test that opens its end would find them.
+    """
     poll, said = select.poll(), b""
     poll.register(descriptor, select.POLLIN)
     while poll.poll(QUIET if until in said else PATIENT * 1000):

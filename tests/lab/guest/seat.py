@@ -10,8 +10,11 @@ from service import run, until
 
 
 def session(uid: int) -> str:
-    """The user's session with a seat, "" if there is none. From logind itself: loginctl says it in
-    JSON by --output=json with systemd 252, and by --json=short with 257."""
+    """Return the user's session with a seat, "" if there is none.
+
+    It comes from logind itself. loginctl prints it as JSON with --output=json in systemd 252, and
+    with --json=short in 257.
+    """
     logind = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
     answer = json.loads(run("busctl", "--json=short", "call", *logind, "ListSessions"))
     sessions = answer["data"][0]  # each a name, uid, user, seat and path
@@ -20,7 +23,7 @@ def session(uid: int) -> str:
 
 @contextlib.contextmanager
 def login(uid: int, terminal: int) -> Iterator[str]:
-    """A session of the user on this virtual terminal, by PAM; its name."""
+    """Start a session of the user on this virtual terminal, by PAM, and return its name."""
     unit = f"login-on-{terminal}.service"
     run("systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--uid={uid}",
         "--property=PAMName=login", f"--property=TTYPath=/dev/tty{terminal}",

@@ -33,13 +33,16 @@ allow = ["bob", "alice"]
 
 
 def flavour() -> str:
-    """What the host said on the kernel's command line: bare or systemd."""
+    """Return what the host wrote on the kernel's command line: bare or systemd."""
     words = dict(word.partition("=")[::2] for word in Path("/proc/cmdline").read_text().split())
     return words["lab"]
 
 
 class Service:
-    """A running broker. A test `begin`s and `end`s with no port held and no lock file."""
+    """A running broker.
+
+    At `begin` and at `end` of a test, no port is held and no lock file exists.
+    """
 
     def __init__(self) -> None:
         self.children: list[Child] = []
@@ -49,38 +52,41 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """The daemon's, or 0."""
+        """Return the daemon's pid, or 0."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Have it serve."""
+        """Make it serve."""
         raise NotImplementedError
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill it without a warning."""
         os.kill(self.pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it, and what starts it."""
+        """End it, and whatever would start it."""
         raise NotImplementedError
 
     def log(self) -> str:
-        """What it has said."""
+        """Return its log."""
         raise NotImplementedError
 
     def write_policy(self, text: str) -> None:
-        """Where the daemon looks for it; for one that runs, say `reload` as well."""
+        """Write the policy where the daemon looks for it.
+
+        If the daemon runs, call `reload` as well.
+        """
         POLICY.parent.mkdir(exist_ok=True)
         POLICY.write_text(text)
         self._policy = text
 
     def policy(self, text: str) -> None:
-        """The test's own rules, before the lab's."""
+        """Put the test's own rules in force, before the lab's."""
         self.write_policy(f"{text}\n{LAB_POLICY}")
         self.reload()
 
     def reload(self) -> None:
-        """Have the policy taken, and wait until it is."""
+        """Reload the policy, and wait until it is in force."""
         before = self.log().count("reload reason=")
         self.ask_to_reload()
         until("the policy to be read", lambda: self.log().count("reload reason=") > before,
@@ -92,7 +98,7 @@ class Service:
         os.kill(self.pid, signal.SIGHUP)
 
     def begin(self) -> None:
-        """What is there now is to be there in the end, and no more."""
+        """Note what exists now. The same must exist at the end, and no more."""
         if not self.pid:
             with client.connect() as connection:
                 connection.ports()
@@ -111,30 +117,32 @@ class Service:
         until("all locks to go", lambda: not locks(), told=lambda: f"{locks()}\n{self.log()}")
 
     def held(self) -> list[wire.PortInfo]:
-        """The ports that somebody has, by the broker's own word."""
+        """Return the ports that somebody has, according to the broker."""
         with client.connect() as connection:
             return [port for port in connection.ports() if port.holder is not None]
 
     def port(self, name: str) -> wire.PortInfo:
-        """One port's row of the table."""
+        """Return one port's row of the table."""
         with client.connect() as connection:
             (row,) = [port for port in connection.ports() if port.name == name]
         return row
 
     def waiting(self, name: str) -> int:
-        """How many clients wait for a port."""
+        """Return how many clients wait for a port."""
         return self.port(name).waiting
 
     def child(self, uid: int, body: Callable[[Chat], object]) -> Child:
-        """A process of this user, in the groups he has, that is gone when the test is."""
+        """Start a process of this user, with the user's groups, that is gone when the test is."""
         user = pwd.getpwuid(uid)
         child = Child(body, uid, os.getgrouplist(user.pw_name, user.pw_gid), user.pw_gid)
         self.children.append(child)
         return child
 
     def holder(self, uid: int, name: str, wait: float | None = None) -> Child:
-        """A child that has the port and says so; any word makes it close it and say how many
-        milliseconds that took."""
+        """Start a child that has the port and says so.
+
+        At any word it closes the port, and says how many milliseconds that took.
+        """
 
         def hold(chat: Chat) -> None:
             with client.connect() as connection:
@@ -152,7 +160,7 @@ class Service:
 
 
 class BareService(Service):
-    """Started by hand, on a socket of its own."""
+    """A broker that was started by hand, on a socket of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +199,7 @@ class BareService(Service):
 
 
 class SystemdService(Service):
-    """By its units: the socket is there, and whoever comes first starts the daemon."""
+    """A broker by its units: the socket is there, and the first client starts the daemon."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,14 +225,14 @@ class SystemdService(Service):
 
 
 def run(*words: str, timeout: float = PATIENT) -> str:
-    """A command's output, without the last newline. Raises AssertionError with all it said."""
+    """Return a command's output, without the last newline. Raises AssertionError with all of it."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout.rstrip("\n")
 
 
 def heard(chat: Chat) -> bool:
-    """Whether the test has said something, in a child that goes on meanwhile."""
+    """Return whether the test has said something, in a child that continues meanwhile."""
     try:
         return bool(chat.sock.recv(4096))
     except BlockingIOError:
@@ -232,7 +240,7 @@ def heard(chat: Chat) -> bool:
 
 
 def locks() -> list[str]:
-    """Lock files of ports, and what the broker may have made on the way to one."""
+    """Return the lock files of ports, and any temporary files of the broker."""
     return [name for name in os.listdir(LOCKS) if name.startswith(("LCK..", ".ttybroker"))]
 
 
@@ -242,7 +250,7 @@ def until(
     timeout: float = PATIENT,
     told: Callable[[], object] = str,
 ) -> float:
-    """Ask until it is so; the seconds that took. `told` is asked when it does not come."""
+    """Ask until it is so, and return the seconds that took. On failure, `told` explains."""
     start = asked = time.monotonic()
     while not true():
         if time.monotonic() - start > timeout:

@@ -1,4 +1,4 @@
-"""Ports that are somebody's already: the kernel's console, and one with a login on it."""
+"""Ports that have a user already: the kernel's console, and a port with a login on it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A port with a real driver is lent, and comes back: how soon, with what settings, and that nobody
-reads what was the other's."""
+"""A port with a real driver is lent, and comes back.
+
+The tests measure how soon, check the settings, and that nobody reads the bytes of the other.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,13 @@ TERMINALS = {
 
 
 def settings(descriptor: int) -> tuple[int, int]:
-    """Speed, and the frame."""
+    """Return speed and frame."""
     found = termios.tcgetattr(descriptor)
     return found[5], found[2] & (termios.CSIZE | termios.PARENB)
 
 
 class Monitor:
-    """In a child: a session that yields. One thread reads lines, and does nothing for the loan."""
+    """A session that yields, in a child. One thread reads lines, and does nothing for the loan."""
 
     def __init__(self, chat: Chat, name: str, **more: Any) -> None:
         self._chat = chat
@@ -64,7 +66,7 @@ class Monitor:
             self._chat.say(("line", self._port.readline()))
 
     def sends(self, data: bytes) -> None:
-        """Write when the other side has said a word, and say that it is out of its hands."""
+        """Write when the other side has said a word, and say when the bytes have been sent."""
         self._port.read_until(b"!")
         self._port.write(data)
         self._chat.say("written")
@@ -78,14 +80,14 @@ class Monitor:
 
 
 def monitor(broker: Service, name: str) -> Child:
-    """A child that reads the port's lines, and lends it to bob's other programs."""
+    """Start a child that reads the port's lines, and lends it to bob's other programs."""
     child = broker.child(BOB, lambda chat: Monitor(chat, name).reads())
     assert child.hear(PATIENT) == "has it"
     return child
 
 
 def flash(chat: Chat, name: str) -> None:
-    """Another program: have the port, hear the board out, answer, and leave something unread."""
+    """Be another program: open the port, read the board, answer, and leave some bytes unread."""
     before = time.monotonic()
     descriptor = open_fd(name, wait=PATIENT)
     took = 1000 * (time.monotonic() - before)
@@ -105,10 +107,11 @@ def flash(chat: Chat, name: str) -> None:
 def test_a_port_is_lent_at_once_and_comes_back_with_its_settings(
     broker: Service, wire: tuple[str, str, int]
 ) -> None:
-    """Also what the other program did not read is none of the monitor's.
+    """The monitor does not get the bytes that the other program did not read.
 
-    QEMU's FTDI adapter never says that its transmitter is empty, as a true one does. So its output
-    is waited for as long as that is ever done: 0.1 s before it is lent, and a second at its return.
+    QEMU's FTDI adapter never says that its transmitter is empty, as a true one does. So the broker
+    waits for its output as long as it ever does: 0.1 s before it lends the port, and a second
+    before it returns.
     """
     kind, name, end = wire
     reader, times = monitor(broker, name), []
@@ -180,7 +183,7 @@ def stuck_monitor(chat: Chat) -> None:
 def test_a_board_that_is_plugged_in_anew_while_it_is_lent_is_the_monitors_again(
     broker: Service, adapters: Adapters
 ) -> None:
-    """Under its new number, for the flasher keeps the old one with its dead descriptor."""
+    """It gets a new number, because the flasher keeps the old one with its dead descriptor."""
     meant = "link" if flavour() == "systemd" else "words"
     link = BY_ID.format("BOARD1")
     rule = 'serial = "BOARD1"' if meant == "words" else f'device = "{link}"'
@@ -213,7 +216,7 @@ def test_a_board_that_is_plugged_in_anew_while_it_is_lent_is_the_monitors_again(
 def test_a_terminal_stays_open_while_a_file_goes_over_its_port(
     broker: Service, wire: tuple[str, str, int], tmp_path: Path
 ) -> None:
-    """Not a byte of the file in it, and the first line after that is complete."""
+    """The terminal gets no byte of the file, and the first line after it is complete."""
     kind, name, end = wire
     os.set_blocking(end, True)  # rz takes EAGAIN for an error
     program, ready, leave = TERMINALS[kind]
@@ -248,6 +251,6 @@ def test_a_terminal_stays_open_while_a_file_goes_over_its_port(
 
 
 def holder_of(broker: Service, name: str) -> int:
-    """Its pid, 0: nobody has the port, or nobody yet."""
+    """Return its pid; 0: nobody has the port, or not yet."""
     row = broker.port(name)
     return row.holder.pid if row.state == "busy" and row.holder is not None else 0

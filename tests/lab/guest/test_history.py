@@ -1,4 +1,4 @@
-"""`ttybroker history` says who had a port, from a real journal; without one it says that."""
+"""`ttybroker history` says who had a port, from a real journal. Without a journal it says that."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Lease = dict[str, Any]
 
 
 def history(port: str) -> list[Lease]:
-    """All that the journal has of the port."""
+    """Return all that the journal has about the port."""
     found: list[Lease] = json.loads(run("ttybroker", "history", "--json", port))
     return found
 

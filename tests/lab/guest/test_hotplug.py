@@ -1,4 +1,4 @@
-"""USB adapters that come and go: what the broker says is right within a fifth of a second."""
+"""USB adapters come and go, and what the broker says is right within a fifth of a second."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ CYCLES = 100
 
 
 def test_unplug_while_held(broker: Service, adapters: Adapters) -> None:
-    """From the moment at which the kernel hangs up, which the holder's blocked read tells: when
-    the lock file is gone, and when one can ask for the ports and be told right."""
+    """Measure from the moment at which the kernel hangs up.
+
+    The holder's blocked read shows that moment. Measure until the lock file is gone, and until the
+    list is right.
+    """
     name = adapters.plug(ADAPTER)
 
     def hold(chat: Chat) -> None:
@@ -57,7 +60,7 @@ def test_unplug_while_held(broker: Service, adapters: Adapters) -> None:
 
 
 def test_unplug_while_waiting(broker: Service, adapters: Adapters) -> None:
-    """Who waits for it waits on, and has it when it comes back."""
+    """The client waits on, and gets the port when it comes back."""
     name = adapters.plug(ADAPTER)
     first = broker.holder(BOB, name)
     waiting = broker.child(ALICE, lambda chat: hold_and_say(chat, name))
@@ -89,7 +92,7 @@ def hold_and_say(chat: Chat, name: str) -> None:
 def test_who_waits_does_not_get_a_port_before_udev_has_named_it(
     broker: Service, adapters: Adapters, rules: str
 ) -> None:
-    """The node comes first, and then the link by which the policy knows it."""
+    """The node comes first, and then the link by which the policy knows the device."""
     name = adapters.plug(ADAPTER, "LATE1")
     adapters.unplug(ADAPTER)
     until(f"{name} to go", lambda: not os.path.exists(f"/dev/{name}"))
@@ -121,7 +124,7 @@ def test_who_waits_does_not_get_a_port_before_udev_has_named_it(
 def test_a_port_that_is_absent_is_granted_when_it_comes(
     broker: Service, adapters: Adapters, kind: str
 ) -> None:
-    """Asked for after it was unplugged, by its kernel name, by words, and by a link of udev's."""
+    """It is asked for after it was unplugged, by its kernel name, by words, and by a udev link."""
     node = adapters.plug(ADAPTER, "LATE1")
     meant = {"words": 'serial = "LATE1"', "link": f'device = "{BY_ID.format("LATE1")}"'}
     if kind != "kernel":
@@ -151,7 +154,7 @@ def test_a_port_that_is_absent_is_granted_when_it_comes(
 
 @pytest.mark.parametrize("again", [False, True], ids=["gone", "another"])
 def test_unplug_between_look_and_open(broker: Service, adapters: Adapters, again: bool) -> None:
-    """What was looked at is what is opened, also when another has its name and number by now."""
+    """The open fails, even if another device has the name and number now."""
     name = adapters.plug(ADAPTER, "OLD")
     devices = Devices()
     seen = devices.look(Target(name, f"/dev/{name}", pty=False, console=False))
@@ -230,7 +233,7 @@ def test_an_alias_is_one_adapter_whatever_its_number(broker: Service, adapters: 
 @pytest.mark.bare
 @pytest.mark.timeout(300)
 def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters: Adapters) -> None:
-    """One user has the adapter whenever it is there, another opens a UART all the time."""
+    """One user has the adapter whenever it is there; another opens a UART all the time."""
 
     def opens(chat: Chat) -> int:
         times = 0
@@ -241,7 +244,7 @@ def test_a_hundred_plug_cycles_under_load_leak_nothing(broker: Service, adapters
         return times
 
     def grabs(chat: Chat) -> None:
-        """Hold each adapter that comes until it goes."""
+        """Hold each adapter that appears until it goes."""
         chat.sock.setblocking(False)
         while not heard(chat):
             try:

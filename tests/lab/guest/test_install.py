@@ -1,5 +1,7 @@
-"""The packages: what they bring and when it runs, an upgrade under a holder, and what a purge
-leaves; and a service that has no rights of its own."""
+"""The packages: their files, when they run, an upgrade under a holder, and a purge.
+
+Also a service that has no rights of its own.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,14 @@ def install(which: str = "*.deb") -> None:
 
 
 def installed() -> list[Path]:
-    """Every file of ours that dpkg knows of."""
+    """Return every file of ours that dpkg knows."""
     paths = [Path(line) for name in NAMES for line in run("dpkg", "-L", name).splitlines()]
     return [path for path in paths if not path.is_dir()]
 
 
 @pytest.fixture
 def purged(broker: Service) -> Iterator[list[Path]]:
-    """What the packages had installed, before they were purged. In the end all is as it was."""
+    """Return what the packages had installed before they were purged. Restore all at the end."""
     had = installed()
     try:
         run("dpkg", "--purge", *NAMES, timeout=SLOW)
@@ -92,7 +94,7 @@ def test_a_purge_leaves_nothing_and_an_install_is_ready(
 def test_the_person_at_a_new_machine_has_what_he_plugs_in(
     broker: Service, adapters: Adapters
 ) -> None:
-    """He is in no group but his own, and was logged in before the package came."""
+    """He is only in his own group, and was logged in before the package came."""
     with login(BOB, 2) as bobs, login(ALICE, 3):
         activate(bobs)
         install()
@@ -120,7 +122,7 @@ def state(unit: str) -> str:
 
 
 def ask(chat: Chat, name: str = "ttyS1") -> None:
-    """What the broker says."""
+    """Ask for the port, and say the broker's answer to the test."""
     try:
         os.close(open_fd(name))
         chat.say("granted")
@@ -167,7 +169,7 @@ def test_an_upgrade_keeps_what_people_hold(broker: Service) -> None:
 
 @pytest.fixture
 def old(purged: list[Path]) -> Iterator[None]:
-    """The packages of 0.1.0, whatever the test does with them."""
+    """Install the packages of 0.1.0, and put ours back, whatever the test does."""
     install("old/*.deb")
     try:
         yield
@@ -189,7 +191,7 @@ for line in sys.stdin:
 
 
 def lease(broker: Service) -> tuple[str, int | None, int, float]:
-    """What daemons of both versions say of the holder: 0.1.0 said the user's name besides."""
+    """Return what daemons of both versions say about the holder: 0.1.0 adds the user's name."""
     holder = broker.port("ttyS4").holder
     assert holder is not None
     return holder.how, holder.uid, holder.pid, holder.since
@@ -270,13 +272,13 @@ def test_rules_of_another_package_are_taken_by_the_trigger(broker: Service) -> N
 
 
 def checked(body: bytes) -> bytes:
-    """An NMEA sentence."""
+    """Return an NMEA sentence with its checksum."""
     return b"$%s*%02X\r\n" % (body, reduce(int.__xor__, body, 0))
 
 
 @pytest.fixture
 def gps() -> Iterator[None]:
-    """The example, installed as it says itself."""
+    """Install the example as its own comments say."""
     program = Path("/usr/local/bin/gps-reader")
     unit = Path("/etc/systemd/system/gps-reader.service")
     run("groupadd", "--system", "gps")

@@ -1,5 +1,7 @@
-"""What `ttybroker list` shows of real drivers: the line of a held port, counted by its driver, and
-adapters that come and go."""
+"""`ttybroker list` with real drivers.
+
+It shows the line of a held port, with the driver's counts, and adapters that come and go.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ SOON = 3000  # ms, on a slow machine
 
 
 def hold(chat: Chat, name: str) -> None:
-    """Have the port. A number: read so many bytes, bytes: write them, a dict: settings."""
+    """Have the port. Words: a number: read that many bytes; bytes: write them; a dict: settings."""
     with open_tty(name, 57600, bytesize=7, parity="O", stopbits=2, timeout=PATIENT) as port:
         chat.say()
         while (word := chat.hear(PATIENT)) is not None:
@@ -54,14 +56,16 @@ def hold(chat: Chat, name: str) -> None:
 
 
 def told(child: Child, word: object) -> None:
-    """Have it done."""
+    """Tell the child, and wait until it is done."""
     child.say(word)
     child.hear(PATIENT)
 
 
 def line(name: str) -> Row:
-    """The port's line as a program gets it of `list`, which goes without a device that does not
-    answer in half a second."""
+    """Return the port's line as a program gets it from `list`.
+
+    The list does not wait for a device that does not answer in half a second.
+    """
     found: list[Row] = []
 
     def look() -> object:
@@ -75,7 +79,7 @@ def line(name: str) -> Row:
 
 
 def count(name: str) -> tuple[int, int, Row]:
-    """Bytes received and sent, and errors."""
+    """Return bytes received and sent, and errors."""
     found = line(name)
     return found["received"], found["sent"], found["errors"]
 
@@ -174,7 +178,7 @@ def test_an_adapter_that_stops_answering_keeps_nobody_waiting(broker: Service, c
 
 @contextmanager
 def watched(*words: str) -> Iterator[Callable[[], list[Row]]]:
-    """`ttybroker list --watch --json`; what gives its next line."""
+    """Start `ttybroker list --watch --json`; yield a function that returns its next line."""
     command = ["ttybroker", "list", "--watch", "--json", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -195,7 +199,7 @@ def watched(*words: str) -> Iterator[Callable[[], list[Row]]]:
 
 
 def seen(following: Callable[[], list[Row]], holds: Callable[[dict[str, Row]], object]) -> float:
-    """Read until it is so; when that was, in seconds of the epoch."""
+    """Read until it is so; return the time, in seconds of the epoch."""
     while not holds({row["port"]: row for row in following()}):
         pass
     return time.time()
@@ -231,8 +235,11 @@ def test_who_watches_sees_bytes_and_breaks_as_they_come(
 
 
 def test_who_watches_sees_an_adapter_come_and_go(broker: Service, adapters: Adapters) -> None:
-    """How soon is printed, counted from the name; that it is by events, and not by the look that
-    there is every two seconds in any case, is tests/unit/test_watches.py's."""
+    """The time from the name on is printed.
+
+    tests/unit/test_watches.py shows that this is by events, and not by the look that there is every
+    two seconds.
+    """
     meant = "link" if flavour() == "systemd" else "kernel"
     link = BY_ID.format("WATCH1")
     if meant == "link":

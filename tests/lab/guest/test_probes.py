@@ -1,4 +1,4 @@
-"""Programs that open and write to whatever port comes: `ttybrokerd --udev-rules` keeps them off."""
+"""Programs that open and write to every port: `ttybrokerd --udev-rules` keeps them off."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SECONDS = 20  # without a byte, or thrice the time of the first that comes witho
 
 @pytest.fixture
 def rules(broker: Service) -> Iterator[None]:
-    """Rules of the test's own, gone in the end."""
+    """Write rules of the test's own, and remove them at the end."""
     RULES.mkdir(exist_ok=True)
     (RULES / "70-lab.rules").write_text(PROBE)
     try:
@@ -137,7 +137,7 @@ def test_modemmanager_writes_not_a_byte_into_a_held_port(
 
 
 def readable(descriptor: int, seconds: float) -> bool:
-    """Whether something comes within so many seconds."""
+    """Return whether something arrives within this many seconds."""
     return bool(select.select([descriptor], [], [], seconds)[0])
 
 
@@ -148,7 +148,7 @@ def told() -> str:
 
 
 def drain(descriptor: int) -> None:
-    """What was sent before, and comes within a second of the last of it."""
+    """Read what was sent before, and what comes within a second of the last of it."""
     end = time.monotonic() + PATIENT
     while readable(descriptor, 1):
         assert time.monotonic() < end

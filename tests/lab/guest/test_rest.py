@@ -21,8 +21,11 @@ ROUNDS = 7
 
 @pytest.mark.systemd
 def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
-    """By its socket. The clocks here are the host's, who may be busy with something else, so the
-    limit is twice that of lab/boot.py, which counts instructions."""
+    """The socket starts it.
+
+    The clocks here are those of the host, which may be busy. So the limit is twice that of
+    lab/boot.py, which counts instructions.
+    """
 
     def ask(_chat: Chat) -> float:
         start = time.monotonic()
@@ -56,7 +59,7 @@ def test_the_first_grant_starts_the_daemon(broker: SystemdService) -> None:
 
 @pytest.mark.systemd
 def test_the_first_grant_with_nothing_of_python_in_memory(broker: SystemdService) -> None:
-    """As after a boot. It has no limit, for most of that is the disk's."""
+    """This is as after a boot. It has no limit, because most of the time is the disk's."""
 
     def ask(chat: Chat) -> None:
         chat.say()
@@ -93,7 +96,7 @@ def test_no_wake_up_at_rest(broker: Service) -> None:
 
 
 def _switches(pid: int) -> dict[str, list[str]]:
-    """How often each thread came or went: proc_pid_status(5)."""
+    """Return how often each thread was switched: proc_pid_status(5)."""
     counts = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         counts[task.name] = re.findall(r"ctxt_switches:\s+(\d+)", (task / "status").read_text())

@@ -1,4 +1,4 @@
-"""The broker dies and comes back while a file is under way: the holders notice nothing."""
+"""The broker dies and comes back during a transfer, and the holders notice nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ RESTARTS = 3  # and a start limit of systemd's is five in ten seconds
 
 
 def transfer(broker: Service) -> Child:
-    """A holder of ttyS4 and ttyS5 that sends from the one to the other as long as it takes: it
-    says when it has begun, and, after a word, whether all has arrived; another makes it close."""
+    """Hold ttyS4 and ttyS5, and send from one to the other for as long as it takes.
+
+    It says when it has begun and, after a word, whether all has arrived. Another word makes it
+    close.
+    """
 
     def carry(chat: Chat) -> None:
         source, sink = open_fd("ttyS4"), open_fd("ttyS5")
@@ -59,7 +62,7 @@ def transfer(broker: Service) -> Child:
 
 
 def arrived(child: Child) -> None:
-    """Not a byte was lost, now that the test has done its worst."""
+    """Check that no byte was lost, after the test has done its worst."""
     child.say()
     length, equal = child.hear(90)
     assert length[0] == length[1] >= SIZE
@@ -67,7 +70,7 @@ def arrived(child: Child) -> None:
 
 
 def test_killed_in_the_middle_of_a_transfer(broker: Service) -> None:
-    """It comes back, knows who has the ports, and frees them at their end."""
+    """It comes back, knows who has the ports, and frees them when they are closed."""
     child = transfer(broker)
     old, since = broker.pid, broker.port("ttyS4").holder.since
     broker.kill()
@@ -95,13 +98,13 @@ def test_killed_in_the_middle_of_a_transfer(broker: Service) -> None:
 
 
 def open_fd_as_alice(broker: Service) -> None:
-    """Get the port, and close it."""
+    """Open the port, and close it."""
     broker.child(ALICE, lambda _chat: os.close(open_fd("ttyS4"))).result()
 
 
 @pytest.mark.systemd
 def test_restarted_again_and_again_under_load(broker: SystemdService) -> None:
-    """Nobody loses a byte, a request or a lease, nor does the broker its head."""
+    """Nobody loses a byte, a request or a lease, and the broker stays right."""
 
     def opens(chat: Chat) -> int:
         times = 0

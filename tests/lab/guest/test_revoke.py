@@ -1,4 +1,4 @@
-"""Taking a port back, and closing one with output stuck: holder, next client and lines."""
+"""Take a port back, or close it with output stuck: holder, next client and lines."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def writing(descriptor: int, chat: Chat) -> None:
 
 
 def stopped(descriptor: int, chat: Chat) -> None:
-    """Blocked in a write behind XOFF."""
+    """Block in a write behind XOFF."""
     stop(descriptor, chat)
     os.set_blocking(descriptor, True)
     chat.say()
@@ -58,7 +58,7 @@ def stopped(descriptor: int, chat: Chat) -> None:
 
 
 def stop(descriptor: int, chat: Chat) -> None:
-    """Have the test send XOFF, and wait until that counts."""
+    """Make the test send XOFF, and wait until it has an effect."""
     raw(descriptor, xon=True)
     chat.say()
     os.set_blocking(descriptor, True)
@@ -72,7 +72,7 @@ def test_revoke(broker: Service, act: Callable[[int, Chat], None]) -> None:
 
 
 def revoked(broker: Service, act: Callable[[int, Chat], None]) -> float:
-    """Take the port from who does this with it; returns the ms until the next client has it."""
+    """Take the port from a holder who does this; return the ms until the next client has it."""
 
     def hold(chat: Chat) -> None:
         descriptor = open_fd("ttyS1")
@@ -107,9 +107,9 @@ def revoked(broker: Service, act: Callable[[int, Chat], None]) -> float:
 
 @pytest.mark.parametrize("hupcl", [True, False], ids=["hupcl", "-hupcl"])
 def test_dtr_falls_at_the_end_with_hupcl(broker: Service, hupcl: bool) -> None:
-    """As the port's own settings say, which are those that it is found with.
+    """It depends on the port's own settings, those with which it is found.
 
-    A whole lease comes first: what is owed to the port since the last revoke is put back with it.
+    A whole lease comes first: it puts back the settings that the last revoke may have left.
     """
     first = broker.holder(BOB, "ttyS1")
     first.say()
@@ -131,7 +131,7 @@ def test_dtr_falls_at_the_end_with_hupcl(broker: Service, hupcl: bool) -> None:
 
 
 def stuck(broker: Service, end: int) -> Child:
-    """A holder of ttyS1 with 1000 bytes stuck behind XOFF; a word makes it close."""
+    """Start a holder of ttyS1 with 1000 bytes stuck behind XOFF; a word makes it close."""
 
     def hold(chat: Chat) -> None:
         descriptor = open_fd("ttyS1")
@@ -151,8 +151,10 @@ def stuck(broker: Service, end: int) -> Child:
 
 
 def test_a_close_with_stuck_output_delays_nobody(broker: Service) -> None:
-    """It is over at once for who closes; the next client has the port when it is clear that
-    nobody takes the output any more."""
+    """The close returns at once.
+
+    The next client has the port when it is clear that nobody takes the output any more.
+    """
     for _ in range(ROUNDS):
         took, waited = closed_stuck(broker)
         if took < 50 and waited < 1000 * DRAIN_STALL + AT_ONCE:
@@ -161,7 +163,7 @@ def test_a_close_with_stuck_output_delays_nobody(broker: Service) -> None:
 
 
 def closed_stuck(broker: Service) -> tuple[float, float]:
-    """How many ms a close takes, and from there the next grant."""
+    """Return how many ms a close takes, and how many more the next grant."""
     end = far("ttyS2")
     holder = stuck(broker, end)
     waiting = broker.holder(ALICE, "ttyS1", wait=60)
@@ -270,8 +272,10 @@ def test_a_controlling_terminal_ends_with_the_lease(broker: Service) -> None:
 
 
 def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> None:
-    """The kernel keeps everybody from a port whose last close is stuck, for 30 s. Others have
-    their ports meanwhile, and who waits for this one is told why."""
+    """The kernel keeps everybody from a port whose last close is stuck, for 30 s.
+
+    Others have their ports meanwhile, and a client that waits for this port is told why.
+    """
 
     def close(chat: Chat) -> None:
         descriptor = far("ttyS4")

@@ -29,7 +29,7 @@ LIMIT = 1.0  # seconds from the switch until the port is free
 
 
 def refused(broker: Service, uid: int) -> bool:
-    """Whether the policy does not let this user have the port."""
+    """Return whether the policy denies this user the port."""
 
     def ask(chat: Chat) -> None:
         try:

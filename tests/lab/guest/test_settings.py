@@ -1,5 +1,8 @@
-"""Whatever a holder sets, and however his lease ends: the next one, and everybody else, finds the
-port as it was before. On a UART and on an FTDI; a pty hides half of this."""
+"""The settings of a lease do not outlive it.
+
+Whatever a holder sets, and however the lease ends, the next holder and everybody else find the port
+as it was before: on a UART and on an FTDI. A pty hides half of this.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ max_lease = 2
 
 @pytest.fixture(params=["UART", "FTDI"])
 def port(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[str, str]]:
-    """A port's kind and its name."""
+    """Return a port's kind and its name."""
     if request.param == "UART":
         before = state(UART)
         yield "UART", UART
@@ -75,7 +78,7 @@ def port(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[s
 
 
 def holder(broker: Service, name: str, act: Act, uid: int = BOB) -> Child:
-    """Has the port, does `act`, says so; a word makes it close, and it lives on."""
+    """Have the port, do `act`, and say so. A word makes it close the port and live on."""
 
     def hold(chat: Chat) -> None:
         with client.connect() as connection:
@@ -93,7 +96,7 @@ def holder(broker: Service, name: str, act: Act, uid: int = BOB) -> Child:
 
 
 def in_order(broker: Service, name: str) -> None:
-    """Wait until the last lease's end is over: the lock is what goes last."""
+    """Wait until the last lease has ended completely: its lock goes last."""
     lock = Path(f"/run/lock/LCK..{name}")
     until(f"{name} to be in order", lambda: not lock.exists(), told=broker.log)
 
@@ -113,18 +116,18 @@ def revoke(broker: Service, child: Child, name: str) -> None:
 
 
 def keep(_broker: Service, _child: Child, name: str) -> None:
-    """Revoke it, and the dead descriptor stays open."""
+    """Revoke it; the dead descriptor stays open."""
     with client.connect() as connection:
         connection.revoke(name)
 
 
 def limit(broker: Service, _child: Child, name: str) -> None:
-    """The rule's time is over, and the dead descriptor stays open."""
+    """Let the rule's time pass; the dead descriptor stays open."""
     until("the limit", lambda: not broker.held(), told=broker.log)
 
 
 def hang_up(_broker: Service, _child: Child, name: str) -> None:
-    """Somebody else does, as a getty would; the dead descriptor stays open."""
+    """Let somebody else hang it up, as a getty would; the dead descriptor stays open."""
     with direct(name) as fd:
         fcntl.ioctl(fd, TIOCVHANGUP)
 
@@ -135,7 +138,7 @@ def hang_up(_broker: Service, _child: Child, name: str) -> None:
 def test_a_port_is_found_as_it_was_before_the_last_lease(
     broker: Service, port: tuple[str, str], end: Callable[[Service, Child, str], None]
 ) -> None:
-    """By root, without the broker, and by the next holder."""
+    """Root finds it so, without the broker, and so does the next holder."""
     kind, name = port
     if end is limit:
         broker.policy(LIMITED)
@@ -208,7 +211,7 @@ def next_holders(name: str) -> dict[str, object]:
 
 
 def setting(what: list[Act], times: int = 1) -> Act:
-    """Go on setting, in so many processes beside this one, until the descriptor is dead."""
+    """Change settings in this many processes beside this one, until the descriptor is dead."""
 
     def act(fd: int) -> None:
         for _ in range(times):
@@ -224,7 +227,7 @@ def setting(what: list[Act], times: int = 1) -> Act:
 
 
 def odd_at_once(fd: int) -> None:
-    """As `odd`, and nothing is asked on the way."""
+    """Do as `odd`, without reading anything first."""
     fcntl.ioctl(fd, 0x402C542B, _ODD)
 
 
@@ -268,7 +271,7 @@ def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(broker: Service,
 @pytest.mark.parametrize("line", [N_NULL, N_PPP])
 @pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.systemd)])
 def test_a_hang_up_is_heard_under_every_discipline(broker: Service, line: int, again: bool) -> None:
-    """N_NULL and N_PPP have no poll. `again`: the daemon is another by then."""
+    """N_NULL and N_PPP have no poll. `again`: the daemon has been restarted by then."""
     child = holder(broker, UART, discipline(line))
     if again:
         broker.kill()
@@ -298,7 +301,7 @@ def test_an_outsiders_exclusive_use_beside_a_dead_copy_is_believed(broker: Servi
 
 
 def test_output_that_the_other_end_stopped_goes_on_for_the_next_holder(broker: Service) -> None:
-    """It said XOFF to the last one, who keeps a dead descriptor, and so the kernel keeps that."""
+    """It sent XOFF to the last holder, whose dead descriptor makes the kernel remember that."""
     end = far("ttyS2")
 
     def hold(chat: Chat) -> None:
@@ -323,7 +326,7 @@ def test_output_that_the_other_end_stopped_goes_on_for_the_next_holder(broker: S
 
 @pytest.mark.systemd
 def test_a_getty_that_took_over_keeps_its_settings_and_leaves_none(broker: Service) -> None:
-    """The holder's serial flags go at once, for the getty's speed would be another."""
+    """The holder's serial flags go at once, because they would change the getty's speed."""
     booted = state("ttyS1")
     with direct("ttyS1") as fd:
         before = look(fd)
@@ -354,7 +357,7 @@ TRACE = Path("/sys/kernel/tracing")
 
 @pytest.fixture
 def movements() -> Iterator[Callable[[], list[int]]]:
-    """What the driver was told of DTR (2) and RTS (4) of this port, each time that it changed."""
+    """Trace the driver, and yield what returns its changes of DTR (2) and RTS (4) for this port."""
     if not (TRACE / "kprobe_events").exists():
         run("mount", "-t", "tracefs", "tracefs", str(TRACE))
     (TRACE / "kprobe_events").write_text(
@@ -377,7 +380,7 @@ def movements() -> Iterator[Callable[[], list[int]]]:
 
 
 def dropped(fd: int) -> None:
-    """DTR and RTS down, as a flasher leaves them."""
+    """Drop DTR and RTS, as a flasher leaves them."""
     fcntl.ioctl(fd, termios.TIOCMBIC, struct.pack("I", 6))
 
 
@@ -411,7 +414,7 @@ def test_the_lines_move_as_little_as_they_can(
     lines: str,
     act: Act,
 ) -> None:
-    """At a close and, where they are up, at a revoke, as at any last close."""
+    """They move at a close and, where they are up, at a revoke, as at any last close."""
     booted = state(UART)
     set_anew(UART, booted, nothing if hupcl else without_hupcl)
     child = holder(broker, UART, act)

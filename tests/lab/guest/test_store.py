@@ -1,4 +1,4 @@
-"""Real systemd, real drivers: its descriptor store carries leases over a restart of the daemon."""
+"""Real systemd, real drivers: the descriptor store carries leases over a restart of the daemon."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PIECE = 1024  # bytes of a transfer under load
 
 
 def stored() -> int:
-    """Descriptors in the store."""
+    """Return how many descriptors are in the store."""
     return int(run("systemctl", "show", "--value", "-p", "NFileDescriptorStore", UNIT))
 
 
 def restart(broker: Service) -> None:
-    """As an administrator does it."""
+    """Restart it as an administrator does."""
     run("systemctl", "reset-failed", UNIT)  # StartLimitBurst= is for daemons that cannot start
     run("systemctl", "restart", UNIT)
 
 
 def kill(broker: Service) -> None:
-    """As the kernel does it when memory is out; and wait until it is there again."""
+    """Kill it as the kernel does when memory is out, and wait until it is there again."""
     old = broker.pid
     run("systemctl", "reset-failed", UNIT)
     run("systemctl", "kill", "-s", "KILL", "--kill-who=main", UNIT)
@@ -53,8 +53,10 @@ def _nothing_is_left_in_the_store(broker: SystemdService) -> Iterator[None]:
 
 
 def holder(broker: Service, name: str) -> Child:
-    """A child that has a port. What it hears it writes, and says what comes back; "close" closes
-    the port, and it lives on."""
+    """Start a child that has a port.
+
+    It writes what it hears, and says what comes back. "close" makes it close the port and live on.
+    """
 
     def hold(chat: Chat) -> None:
         descriptor = open_fd(name)
@@ -73,7 +75,7 @@ def holder(broker: Service, name: str) -> Child:
 
 
 def crosses(child: Child, other: int) -> None:
-    """Bytes go both ways between the holder and the other end of its wire."""
+    """Check that bytes go both ways between the holder and the other end of its wire."""
     os.write(other, b"pong!")
     child.say(b"ping!")
     assert child.hear(PATIENT) == b"pong!"
@@ -167,7 +169,7 @@ PACE = 700
 
 
 def carry(chat: Chat, one: str, other: str) -> int:
-    """Lease both ends of a wire, send, receive, give back, until told to stop; how often."""
+    """Lease both ends of a wire, send, receive and give back, until told to stop; say how often."""
     chat.say()
     poll, times = select.poll(), 0
     poll.register(chat.sock, select.POLLIN)
@@ -188,7 +190,7 @@ def carry(chat: Chat, one: str, other: str) -> int:
 
 
 def touch(chat: Chat) -> int:
-    """The same with a port of its own, and without waiting for it; it sends nothing."""
+    """Do the same with a port of its own, without waiting for it and without sending."""
     chat.say()
     poll, times = select.poll(), 0
     poll.register(chat.sock, select.POLLIN)

@@ -26,7 +26,7 @@ SIZE, CHUNK, AHEAD = 256 * 1024, 4096, 16384  # bytes
 
 @pytest.fixture(autouse=True)
 def _nodes_are_roots_alone() -> Iterator[None]:
-    """udev gives them to dialout, where it is there."""
+    """Give the nodes to root: udev, where it runs, gives them to dialout."""
     paths = [f"/dev/{name}" for name in ("ttyS1", "ttyS2", *FAST)]
     before = [os.stat(path) for path in paths]
     for path in paths:
@@ -40,7 +40,7 @@ def _nodes_are_roots_alone() -> Iterator[None]:
 
 @contextmanager
 def both(one: str = "ttyS1", other: str = "ttyS2") -> Iterator[tuple[BrokeredSerial, ...]]:
-    """The two ends of a wire, by the broker, with nothing on the way between them."""
+    """Open the two ends of a wire, by the broker, with no bytes on the way between them."""
     with open_tty(one, timeout=10, write_timeout=10) as near:
         with open_tty(other, timeout=10, write_timeout=10) as end:
             near.reset_input_buffer()
@@ -49,7 +49,7 @@ def both(one: str = "ttyS1", other: str = "ttyS2") -> Iterator[tuple[BrokeredSer
 
 
 def exchange(near: BrokeredSerial, end: BrokeredSerial, text: bytes = b"every byte") -> None:
-    """The same words arrive, both ways."""
+    """Check that the same words arrive, both ways."""
     for source, sink in ((near, end), (end, near)):
         source.write(text)
         assert sink.read(len(text)) == text
@@ -182,8 +182,11 @@ def test_a_break_is_sent_and_received(broker: Service, adapters: Adapters) -> No
 
 @pytest.mark.bare  # the bytes are the driver's, which is the same in both
 def test_256_kib_both_ways_at_once(broker: Service) -> None:
-    """On another pair: a UART that ever had less than 2400 baud interrupts for each byte from
-    then on (8250_port.c, UART_FCR_TRIGGER_1), which makes the emulation five times as slow."""
+    """They go over another pair of UARTs.
+
+    A UART that ever had less than 2400 baud interrupts for each byte from then on (8250_port.c,
+    UART_FCR_TRIGGER_1), which makes the emulation five times as slow.
+    """
 
     def transfer(_chat: Chat) -> list[tuple[int, str, str]]:
         with both(*FAST) as (near, end):
@@ -194,8 +197,10 @@ def test_256_kib_both_ways_at_once(broker: Service) -> None:
                 return [way.result() for way in ways]
 
     def carry(source: BrokeredSerial, sink: BrokeredSerial) -> tuple[int, str, str]:
-        """The emulation is not paced by the baud rate; so the sender keeps itself from running
-        away from the reader further than the kernel has room for (64 KiB, tty_buffer.c)."""
+        """Send no further ahead of the reader than the kernel has room for (64 KiB, tty_buffer.c).
+
+        The baud rate does not slow the emulation.
+        """
         data, got = os.urandom(SIZE), b""
         for at in range(0, SIZE, CHUNK):
             source.write(data[at : at + CHUNK])

@@ -1,4 +1,4 @@
-"""A file by zmodem, from inside Debian's terminal programs, over a UART and over USB."""
+"""A file by ZMODEM, from inside Debian's terminal programs, over a UART and over USB."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAUNCHERS = [("ttyrun",), ("ttybroker", "run")]
 
 
 class Program(NamedTuple):
-    """How to start one, see that it is up, have it send or receive `file`, and leave it."""
+    """How to start a program, see that it is up, make it send or receive `file`, and leave it."""
 
     command: str
     ready: str
@@ -47,8 +47,11 @@ def picocom_receives(screen: pexpect.spawn) -> None:
 
 
 def picocom_runs(screen: pexpect.spawn, key: str, file: str) -> None:
-    """Not before it has shown the other side's first word: when that comes together with the key,
-    picocom remembers after the transfer that it was to read, and waits for more (its loop())."""
+    """Wait until picocom has shown the other side's first word.
+
+    If that word comes together with the key, picocom remembers after the transfer that it was to
+    read, and waits for more (its loop()).
+    """
     screen.expect_exact("**\x18B0")
     screen.send(f"\x01{key}")
     screen.expect_exact("*** file:")
@@ -68,14 +71,19 @@ def minicom_sends(screen: pexpect.spawn) -> None:
 
 
 def minicom_receives(screen: pexpect.spawn) -> None:
-    """It begins by itself when the other side's first word comes: the key that asks for it would
-    race with that (do_terminal() in minicom's main.c)."""
+    """Press no key: minicom begins by itself at the other side's first word.
+
+    The key that asks for it would race with that (do_terminal() in minicom's main.c).
+    """
     minicom_ends(screen)
 
 
 def minicom_ends(screen: pexpect.spawn) -> None:
-    """It shows what sz or rz say. Then it waits for a key up to 2.9; from 2.10 on its window just
-    goes away, and the key goes to the line."""
+    """Wait until it shows what sz or rz say.
+
+    Up to 2.9 it then waits for a key. From 2.10 on its window just goes away, and the key would go
+    to the line.
+    """
     screen.expect_exact("Transfer complete")
     screen.send("\r")
 
@@ -89,7 +97,10 @@ def cu_receives(screen: pexpect.spawn) -> None:
 
 
 def cu_runs(screen: pexpect.spawn, command: str) -> None:
-    """With the line as its input and output: ~+, of which cu reads each part in another mode."""
+    """Run the program with the line as its input and output: ~+.
+
+    cu reads each part of that command in another mode.
+    """
     until("cu to read keys", lambda: not cooked(screen))
     screen.send("~")
     screen.expect_exact("~")
@@ -99,7 +110,7 @@ def cu_runs(screen: pexpect.spawn, command: str) -> None:
 
 
 def cooked(screen: pexpect.spawn) -> bool:
-    """Whether the program has its terminal read lines: termios(3)."""
+    """Return whether the program lets its terminal read lines: termios(3)."""
     return bool(termios.tcgetattr(screen.child_fd)[3] & termios.ICANON)
 
 
@@ -118,13 +129,13 @@ PROGRAMS = {
 
 @pytest.fixture(params=["uart", "usb"])
 def wire(request: pytest.FixtureRequest, adapters: Adapters) -> tuple[str, str]:
-    """A port, and the UART at its other end."""
+    """Return a port, and the UART at its other end."""
     return ("ttyS4", "ttyS5") if request.param == "uart" else (adapters.plug(0), "ttyS3")
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """The user's home and a directory of the far end; neither has a `file` in the end."""
+    """Return the user's home and a directory of the far end. Neither has a `file` at the end."""
     yield HOME, tmp_path
     (HOME / "file").unlink(missing_ok=True)
 
@@ -183,7 +194,7 @@ def test_a_file_arrives(
 
 
 def become_bob() -> None:
-    """In the child, which has its terminal already."""
+    """Become bob, in the child, which has its terminal already."""
     os.initgroups("bob", BOB)
     os.setresgid(BOB, BOB, BOB)
     os.setresuid(BOB, BOB, BOB)
