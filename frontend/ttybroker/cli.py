@@ -308,7 +308,7 @@ def _check(options: argparse.Namespace) -> int:
     else:
         said = verdict.message
         if options.user is not None:  # the administrator asks, and is not the one who is refused
-            said = said.replace("to you; ask the administrator", f"to {options.user}")
+            said = said.replace("you this port; ask the administrator", f"{options.user} this port")
         old = too_old() if verdict.known and options.user is None else ""
         print(f"{options.port}: {said}{hint}{old}")
     return DONE if verdict.allowed else REFUSED

@@ -131,7 +131,7 @@ def test_only_root_and_admins_ask_about_others(rig: Rig) -> None:
     rig.daemon()
     assert command(rig, "check", "--user", "nobody", "ttyS0").returncode == 0
     done = command(rig, "check", "--user", "daemon", "ttyS0")
-    told = "ttyS0: not permitted: no rule of the policy allows it to daemon\n"
+    told = "ttyS0: not permitted: no rule of the policy allows daemon this port\n"
     assert (done.returncode, done.stdout) == (1, told)
     status, _, err = as_user(ALICE, (), typed(rig, "check", "--user", "nobody", "ttyS0"))
     assert status == 1 and "only root and the policy's admins" in err

@@ -182,7 +182,7 @@ def test_two_devices_that_fit_are_named_and_neither_is_meant(machine: Machine) -
     assert (both.number, both.cause) == (
         errno.ENOTUNIQ, f"ambiguous: ttyUSB4 and ttyUSB11 are {WANTED}"
     )  # fmt: skip
-    assert "the administrator must say more of it" in both.answer().message()
+    assert "describe it more closely" in both.answer().message()
 
 
 def test_another_device_that_comes_before_the_look_is_not_taken(machine: Machine) -> None:

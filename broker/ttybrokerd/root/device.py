@@ -204,7 +204,7 @@ class Devices:
             raise Absent(errno.ENOENT, f"no device is {wanted}; is it plugged in?")
         if len(found) > 1:  # guard: one-device-fits
             what = f"ambiguous: {' and '.join(found)} are {wanted}"
-            advice = "the administrator must say more of it in the policy"
+            advice = "ask the administrator to describe it more closely in the policy"
             raise Refusal(errno.ENOTUNIQ, what, advice=advice)
         return found[0]
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ttybrokerd.root.store import Kept
 
 
-INACTIVE = "its user has the active session no more"
+INACTIVE = "its user is no longer active at the machine"
 TIME_LIMIT = "its rule has a time limit (max_lease)"
 
 

@@ -70,7 +70,7 @@ class Requests:
             plan.look()
             if plan.mistake and not isinstance(request, wire.Status):  # guard: mistake-refuses-all
                 what = f"the policy cannot be used: {plan.mistake}"
-                raise Refusal(errno.EACCES, what, advice="the administrator must mend it")
+                raise Refusal(errno.EACCES, what, advice="ask the administrator to correct it")
             match request:
                 case wire.Open():
                     self._open(client, request)

@@ -72,7 +72,7 @@ class Ruling:
             return denied(decision)
         rule = decision.rule
         if rule is not None and rule.active and not self._sits:  # guard: while-active
-            what = "is for who has the active session at this machine (loginctl)"
+            what = "is only for the user with the active session at this machine (loginctl)"
             return f"not permitted: rule {rule} {what}"
         limited = rule is not None and (rule.max_lease is not None or rule.active)
         if self._alone and limited:  # guard: no-limit-without-the-daemon
@@ -164,9 +164,9 @@ def denied(decision: Decision) -> str:
     """Return why the policy says no, for people."""
     if decision.rule is not None and decision.rule.unknown:
         what = f"rule {decision.rule} of the policy denies a user or group that is not known here"
-        return f"not permitted: {what}, and so everybody; the administrator must mend it"
+        return f"not permitted: {what}, and so everybody; ask the administrator to correct it"
     if decision.rule is not None:
         return f"not permitted: rule {decision.rule} of the policy denies it"
     if decision.known:
-        return "not permitted: no rule of the policy allows it to you; ask the administrator"
+        return "not permitted: no rule of the policy allows you this port; ask the administrator"
     return "not permitted: no rule of the policy is about it; ask the administrator for one"
