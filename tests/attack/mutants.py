@@ -192,7 +192,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "unlisted-for-holder-and-admins",
         "of a lease whose rule is gone only its holder and admins hear",
-        "key not in known",
+        "not listed",
         (f"{JUDGED}::{RULE_GONE}",),
     ),
     Mutant(

@@ -80,6 +80,19 @@ def test_a_lease_whose_rule_is_gone_is_listed_and_can_be_taken_back(rig: Rig) ->
     assert rows() == []
 
 
+def test_a_lease_whose_link_is_gone_has_one_row_in_the_list(rig: Rig) -> None:
+    pty, link = rig.port("elsewhere"), rig.base / "gps"
+    rig.rules[:] = [f'[[rule]]\nport = "gps"\ndevice = "{link}"\nclass = "pty"\nallow = ["*"]\n']
+    link.symlink_to(pty.path)
+    rig.daemon()
+    alice = rig.holder(ALICE, "gps")
+    link.unlink()
+    with client.connect(str(rig.socket)) as connection:
+        assert [port.name for port in connection.ports()] == ["gps"]
+    alice.say()
+    alice.result()
+
+
 def test_the_limits_of_the_new_rule_hold_for_what_waited(rig: Rig) -> None:
     rig.port("ttyS0", 'allow = ["*"]')
     daemon = rig.daemon()

@@ -196,10 +196,12 @@ class Leases:
         """Return rows of this user's leases (with `everything` of all) that have none. No rule of
         the policy may name such a port any more."""
         known = {row.rdev for row in rows}
+        names = {row.port.name for row in rows}  # a device that is gone has its row
         found = []
         for key, lease in self._all.items():
+            listed = key in known or lease.name in names
             # guard: unlisted-for-holder-and-admins
-            if key not in known and (everything or lease.uid == uid):
+            if not listed and (everything or lease.uid == uid):
                 port = wire.PortInfo(lease.lock_name, lease.target.path, "gone", lease.rule)
                 found.append(Listed(key, port))
         return found
