@@ -120,6 +120,7 @@ def test_a_reload_refuses_who_waits_for_it_and_may_not_any_more(
     late.come()
 
 
+@pytest.mark.alone
 def test_who_waited_for_one_that_was_unplugged_waits_on(
     rig: Rig, make_late: Callable[..., Late]
 ) -> None:

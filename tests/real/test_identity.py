@@ -72,6 +72,7 @@ def test_many_supplementary_groups_are_all_seen(rig: Rig) -> None:
     as_user(ALICE, [*range(70000, 70200), DIALOUT], ask(rig))
 
 
+@pytest.mark.alone
 def test_who_may_not_use_a_port_does_not_learn_who_holds_it(rig: Rig) -> None:
     rig.port("ttyS0", f"allow = [{BOB}]")
     rig.daemon()

@@ -744,6 +744,7 @@ def test_a_lease_with_a_time_limit_is_hung_up_when_it_is_over(rig: Rig) -> None:
 # the device
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("waiting", [False, True])
 def test_a_lost_device_frees_port_and_lock_at_once(rig: Rig, waiting: bool) -> None:
     rig.port("ttyS0", far=True)

@@ -400,6 +400,7 @@ def test_who_waits_gets_the_port_when_the_holder_of_an_earlier_daemon_closes_it(
     assert rig.lock().read_bytes() == lock_text(waiting.pid)
 
 
+@pytest.mark.alone
 def test_a_port_unplugged_while_there_is_no_daemon_is_let_go_of(rig: Rig, systemd: Systemd) -> None:
     rig.port("ttyS2", far=True)
     systemd.start()

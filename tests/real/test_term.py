@@ -129,6 +129,7 @@ def test_a_port_taken_back_is_one_line_and_status_one(rig: Rig, daemon: Daemon) 
     assert screen.seen.removeprefix(b"x") == b"ttybroker: ttyS0: taken back, or hung up\r\n"
 
 
+@pytest.mark.alone
 def test_an_unplugged_port_is_one_line_and_status_one(rig: Rig) -> None:
     rig.port("ttyS0", far=True)
     daemon = rig.daemon()
@@ -278,6 +279,7 @@ def test_raw_bytes_pass_as_they_are_and_nothing_is_lost(rig: Rig, daemon: Daemon
         assert process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.alone
 def test_without_a_terminal_an_unplugged_port_ends_it(rig: Rig) -> None:
     rig.port("ttyS0", far=True)
     daemon = rig.daemon()
@@ -369,6 +371,7 @@ def test_it_comes_back_when_the_board_is_plugged_in_again(rig: Rig) -> None:
     link.unlink()
 
 
+@pytest.mark.alone
 def test_it_can_be_left_while_the_port_is_away(rig: Rig) -> None:
     rig.port("ttyS0", far=True)
     rig.daemon()

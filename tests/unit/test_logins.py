@@ -103,6 +103,7 @@ def test_an_empty_utmp_is_a_utmp(tmp_path: Path, login: Login) -> None:
     assert look(utmp(tmp_path / "empty")).holder("ttyS7", login.rdev) is None
 
 
+@pytest.mark.alone
 def test_a_login_that_ended_is_over_only_when_its_terminal_was_hung_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
