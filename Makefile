@@ -39,7 +39,7 @@ test: $(VENV)/ready $(VENV)/test-needs
 	$(RUN) -m pytest -q tests/unit/test_wire.py tests/unit/test_table.py --cov=ttybroker.wire \
 		--cov=ttybroker.asking --cov=ttybrokerd.root.ask --cov=ttybrokerd.root.effects \
 		--cov=ttybrokerd.root.row --cov=ttybrokerd.root.table --cov-branch --cov-fail-under=100
-	$(RUN) -m pytest -m "not alone" -n auto --maxprocesses 4 --dist loadfile
+	$(RUN) -m pytest -m "not alone" -n 3 --dist loadfile
 	$(RUN) -m pytest -m alone
 
 # In a guest with real drivers; tests/lab/__main__.py says how to run a part of it.
