@@ -74,6 +74,8 @@ def busy(holder: Holder, or_else: str = "") -> Refusal:
     advice += or_else and f", or {or_else}"
     if holder.how == "lease":
         advice += ", or have its holder or an admin take it back (ttybroker revoke)"
+    elif holder.how == "login":
+        advice += f", or have root see which service it is (systemctl status {holder.pid})"
     elif holder.pid is None:
         advice += ", or have root see who has it open (ttybroker list PORT --copies)"
     return Refusal(errno.EBUSY, "busy", holder, advice=advice)
