@@ -41,6 +41,7 @@ SUITE = os.environ.get("LAB_SUITE") or THIS_SUITE
 CLONE = ROOT if SUITE == THIS_SUITE else ROOT / f".distro/{SUITE}/root/ttybroker"
 PACKAGES = CLONE / "dist"
 OLD_PACKAGES = CLONE / "build/old"  # of 0.1.0
+SAID = CACHE / "packages.log"  # by what builds the packages
 NO_HISTORY = 3  # of old-packages.sh; then the guest's test of it is skipped, and says so
 RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
 
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> int:
         with _build_packages() as packages:
             image = _image()
         if packages.returncode != 0:
+            print(SAID.read_text())
             raise subprocess.CalledProcessError(packages.returncode, "make deb")
         _build_old_packages()
         counts = _test(image, flavours, arguments)
@@ -75,7 +77,9 @@ def _build_packages() -> subprocess.Popen[bytes]:
     """Build ttybroker as people install it, while the guest is built."""
     _say("building its packages (half a minute)")
     words = ["deb"] if SUITE == THIS_SUITE else ["distro", f"D={SUITE}", "STEPS=deb"]
-    return subprocess.Popen(["make", "-s", *words], cwd=ROOT, stdout=subprocess.DEVNULL)
+    SAID.parent.mkdir(exist_ok=True)
+    with SAID.open("wb") as said:
+        return subprocess.Popen(["make", "-s", *words], cwd=ROOT, stdout=said)
 
 
 def _build_old_packages() -> None:
