@@ -85,7 +85,7 @@ def test_a_purge_leaves_nothing_and_an_install_is_ready(
     launcher = os.stat("/usr/bin/ttyrun")
     assert stat.S_IMODE(launcher.st_mode) == 0o4755 and launcher.st_uid == 0
     assert broker.child(ALICE, ask).hear(60) == "granted"  # she is in dialout
-    assert "no rule of the policy allows it" in broker.child(BOB, ask).hear(60)
+    assert "no rule of the policy allows you this port" in broker.child(BOB, ask).hear(60)
     assert broker.pid != 0
 
 
@@ -114,7 +114,7 @@ def test_the_person_at_a_new_machine_has_what_he_plugs_in(
             os.close(far)
         until("the port to be free", lambda: not broker.held(), told=broker.log)
     told = broker.child(BOB, lambda chat: ask(chat, name)).hear(60)
-    assert "no rule of the policy allows it" in told
+    assert "no rule of the policy allows you this port" in told
 
 
 def state(unit: str) -> str:
