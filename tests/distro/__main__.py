@@ -31,6 +31,7 @@ ROOT = HERE.parents[1]
 CACHE = ROOT / ".distro"
 RELEASES = ("bookworm", "trixie", "forky", "sid")
 STEPS = ("demo", "check", "deb", "test")
+SEVERAL = ("matrix", "test")  # run pytest several times
 PROGRAMS = ROOT / "docs" / "programs.md"
 CLONE = "root/ttybroker"  # for its owner alone, as root's home is
 NOT_SOURCE = (".venv", ".distro", ".lab", "build", "dist", "__pycache__")
@@ -120,7 +121,7 @@ def _enter(root: Path, words: list[str]) -> list[str]:
 
 
 def _run(root: Path, python: str, step: str) -> tuple[int, str]:
-    """Its exit status and pytest's closing line, if it has one. All it says is in .distro too."""
+    """Its exit status and pytest's closing lines, if it has any. All it says is in .distro too."""
     make = f"make PYTHON={python}"
     command = f"{make} {step}"
     if step == "deb":
@@ -142,7 +143,7 @@ def _run(root: Path, python: str, step: str) -> tuple[int, str]:
             file.write(line)
             print(line, end="", flush=True)
             if re.search(r"\d+ (passed|failed|errors?).* in [\d.]+s", line):
-                last = last + line if step == "matrix" else line  # of which each is a part
+                last = last + line if step in SEVERAL else line
     return process.returncode, last
 
 
