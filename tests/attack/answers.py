@@ -6,9 +6,10 @@ import functools
 import socket
 import struct
 
-from attack.model import Answer, Who
+from attack.model import WARNING, Answer, Who
 from attack.stage import Different
 from ttybroker import asking, wire
+from ttybrokerd.root.leases import TIME_LIMIT
 
 TAKE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
@@ -54,6 +55,8 @@ def read_answer(data: bytes, with_descriptor: bool) -> Answer:
                 return Answer("done")
             case wire.Lent() if reply.grace == 1000:
                 return Answer("lent", holder=whose(reply.holder))
+            case wire.Ending() if reply.cause == TIME_LIMIT and reply.left <= 1000 * WARNING:
+                return Answer("ending")
             case wire.Waiting():
                 return Answer("waiting")
             case wire.Running():

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 NEVER = float("inf")
 NO_PROCESS = 0x7FFFFFFF  # a pid that none ever has
 OPEN_LIMIT = 40.0  # seconds that a port may take to open
+WARNING = 5.0  # seconds before the end of a time limit at which a session that listens is told
 SLOW = 1.0  # seconds after which who waits for it is told that it is the device
 GRACE = 1.0  # seconds that who yields has to let go
 HANG_UPS = 8  # in a row, until who yields has no claim any more
-USER, ALL, KEEP = 0x10, 0x20, 0x40  # flags of OPEN
+USER, ALL, KEEP, PROGRESS = 0x10, 0x20, 0x40, 0x80  # flags of OPEN
 RETRY = 0.25  # seconds between tries at a port that an outsider has
 FIRST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 REST = FIRST | frozenset(b"0123456789_-")
@@ -38,7 +39,7 @@ class Who(NamedTuple):
 
 class Answer(NamedTuple):
     """One message to a client. `kind`: grant, done, running, refused, cut, ports, verdict, lent,
-    waiting."""
+    waiting, ending."""
 
     kind: str
     number: int = 0
@@ -81,6 +82,7 @@ class Want:
     def __init__(self, by: Connection, pid: int, wait: float, now: float, flags: int) -> None:
         self.flags = flags
         self.yields = flags & (USER | ALL) != 0
+        self.listens = self.yields and flags & PROGRESS != 0
         self.claim = False  # it lent the port
         self.absent = False  # its client is gone
         self.asked = now
@@ -128,6 +130,7 @@ class Port:
         self.lease: Lease | None = None
         self.queue: list[Want] = []
         self.ends: float | None = None
+        self.warned = False
         self.grace: float | None = None
         self.retry: float | None = None
         self.outsider: Who | None = None
@@ -636,7 +639,7 @@ class Model:
         for one in chain:
             one.ends = min(one.ends, limit)
         want.ends = min(one.ends for one in chain)
-        port.ends = None if want.ends == NEVER else want.ends
+        port.ends, port.warned = None if want.ends == NEVER else want.ends, False
         if want.given_up:
             return self.end(port)
         asks = self.lend(port)
@@ -739,6 +742,11 @@ class Model:
 
     def tick(self, port: Port) -> None:
         """What is due at this moment."""
+        if port.ends is not None and port.ends - WARNING <= self.now < port.ends:
+            assert port.lease is not None
+            if port.lease.want.listens and not port.warned:
+                port.warned = True
+                self.answer(port.lease.want.by, Answer("ending"))
         if port.ends is not None and port.ends <= self.now:
             port.claims_last()
             self.end(port)
