@@ -291,7 +291,6 @@ def _check(options: argparse.Namespace) -> int:
             return USAGE
         return _check_broker(options.json)
     from ttybroker import client
-    from ttybroker.login import too_old
     from ttybroker.names import similar
 
     uid, groups = (None, ()) if options.user is None else _user(options.user)
@@ -306,6 +305,8 @@ def _check(options: argparse.Namespace) -> int:
     elif verdict.allowed:
         print(f"{options.port}: allowed by rule {verdict.rule}")
     else:
+        from ttybroker.login import too_old
+
         said = verdict.message
         if options.user is not None:  # the administrator asks, and is not the one who is refused
             said = said.replace("you this port; ask the administrator", f"{options.user} this port")
