@@ -52,7 +52,9 @@ class Keeper:
                 self._keep(lease, expires)
             break
         more = self._credited + max(0.0, 1 - self._credit) * PACE
-        return min((max(due, more) for due, _ in self._young.values()), default=None)
+        for due, _ in self._young.values():  # the first to come is the first that is due
+            return max(due, more)
+        return None
 
     def _may(self, now: float) -> bool:
         """Return whether one more lease may go into the store now, and count it."""
