@@ -13,7 +13,7 @@ from bench.build import Bench, Build
 from bench.figures import Row
 from bench.rig import Rig
 
-LIMIT = 3000  # 3,600 holds when sessions, joining, yields, watches and labels have landed
+LIMIT = 3600
 EMPTY = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
          tokenize.ENDMARKER}  # fmt: skip
 # Runs the daemon's main(). At its end it says what is loaded, by the descriptor that it has.

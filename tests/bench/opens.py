@@ -45,7 +45,7 @@ def rows(bench: Bench) -> list[Row]:
     old = {name: figures.median(values) for name, values in of_yardstick.items()}.get("old")
     if "old" in spent:
         what = "open_fd, warm, descriptors stored: new/old"
-        found.append(figures.ratio(what, spent["new"], spent["old"], 0.60))
+        found.append(figures.ratio(what, spent["new"], spent["old"], 0.70))
     what = "open_fd, warm, descriptors stored / C yardstick"
     found.append(figures.middle(what, of_yardstick["new"], None, old=old))
     times = {name: figures.median(values) * MICROSECONDS for name, values in spent.items()}
