@@ -55,14 +55,15 @@ matrix: $(VENV)/ready $(VENV)/test-needs $(VENV)/matrix/ready
 		--write-matrix
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_labgrid.py tests/matrix/test_labgrid_driver.py
 
-# All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest); with WRITE=1 what
-# they did goes into docs/attacks.md.
-# MUTATE=1 instead takes the guards away one at a time: then their tests must fail.
+# All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest), or with ONLY=test_x.py
+# that file's. MUTATE=1 instead takes the guards away one at a time: then their tests must fail. With
+# WRITE=1 what was done goes into docs/attacks.md.
 attack: $(VENV)/ready $(VENV)/test-needs $(VENV)/attack-needs
 ifdef MUTATE
-	$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m attack.mutate $(ONLY)
+	$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m attack.mutate $(if $(WRITE),--write) $(ONLY)
 else
-	$(AS_ROOT) $(RUN) -m pytest tests/attack --full $(if $(WRITE),--write-attacks)
+	$(AS_ROOT) $(RUN) -m pytest $(if $(ONLY),$(ONLY:%=tests/attack/%),tests/attack) --full \
+		$(if $(WRITE),--write-attacks)
 endif
 
 # What a pre-commit hook would do, in a few seconds.

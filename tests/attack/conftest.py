@@ -14,6 +14,7 @@ import pytest
 from attack import results
 from attack.results import Results
 from launcher.conftest import bases, built, launcher, mine, own
+from support.commit import this_commit
 from support.fixtures import daemon, rig
 
 __all__ = ["bases", "built", "daemon", "launcher", "mine", "own", "rig"]
@@ -27,6 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-attacks", action="store_true", help="write what they did into docs/attacks.md"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--write-attacks", default=False):
+        _results.commit = this_commit()  # now: who works on the tree meanwhile does not change it
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,5 +1,6 @@
 """Is each guard needed? Take one away at a time and see its tests fail: make attack MUTATE=1
 
+    python -m attack.mutate --write        and say so in docs/attacks.md, if all are
     python -m attack.mutate [WORD...]      of those whose text or file holds one of the words
 
 In a copy of the tree, and in namespaces of its own, so that nothing of a broken broker is left on
@@ -19,9 +20,10 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
-from attack import anchors
+from attack import anchors, results
 from attack.anchors import Anchor
 from attack.mutants import MUTANTS, Mutant
+from support.commit import this_commit
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("broker", "docs", "frontend", "packaging", "tests")
@@ -120,7 +122,9 @@ def described(mutant: Mutant, places: list[Anchor]) -> str:
 
 def main() -> int:
     """0: each guard's tests went red without it."""
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--write"]
+    write = "--write" in sys.argv[1:] and not words
+    commit = this_commit() if write else ""
     found = anchors.find(ROOT)
     mutants = [
         mutant
@@ -155,6 +159,8 @@ def main() -> int:
             for problem in problems:
                 print("    " + problem.replace("\n", "\n    "), flush=True)
     print(f"{len(mutants) - survivors} of {len(mutants)} guards: without it, its tests fail")
+    if write and not survivors:
+        results.write(results.of_guards(len(mutants), commit))
     return 1 if survivors else 0
 
 

@@ -1,4 +1,7 @@
-"""The table of attacks in docs/attacks.md, made of what a full run did."""
+"""The table of attacks in docs/attacks.md, made of what full runs did.
+
+A row is of one file and names the commit on which the file last ran at full scale.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,18 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "attacks.md"
 BEGIN, END = "<!-- attacks -->\n", "<!-- end of attacks -->\n"
-_HEAD = ("attacks on", "tests", "in the last full run")
+_HEAD = ("attacks on", "tests", "in the last full run", "commit")
+GUARDS = "mutants.py"
+_GUARDS_TITLE = "the tests themselves: each guard taken out of the code, one at a time"
 
 Rows = dict[str, list[str]]  # by file name
 
 
 class Results:
-    """What a run has done, by file."""
+    """What a run has done, by file. `commit` is what it runs on, "" if nobody will write that."""
 
     def __init__(self) -> None:
+        self.commit = ""
         self.passed: Counter[str] = Counter()
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
@@ -28,17 +34,26 @@ class Results:
 
     def _row(self, file: str) -> list[str]:
         counts = [f"{number:,} {what}" for what, number in self.counts[file].items()]
-        return [title(file), f"{self.passed[file]} in `{file}`", "; ".join(counts)]
+        tests = f"{self.passed[file]} in `{file}`"
+        return [title(file), tests, "; ".join(counts), self.commit]
+
+
+def of_guards(number: int, commit: str) -> Rows:
+    """The row that says: so many guards were taken away, and the tests of each failed."""
+    tests = f"{number} in `{GUARDS}`"
+    return {GUARDS: [_GUARDS_TITLE, tests, f"{number:,} guards, each noticed", commit]}
 
 
 def files() -> list[str]:
-    """The files with attacks in them."""
-    return sorted(path.name for path in HERE.glob("test_*.py") if title(path.name))
+    """The files with attacks in them, and the one with the guards."""
+    return sorted([GUARDS, *(path.name for path in HERE.glob("test_*.py") if title(path.name))])
 
 
 def title(file: str) -> str:
     """What a file attacks: its docstring's first line, "Attacks on ...", without that; ""
     if it holds no attacks."""
+    if file == GUARDS:
+        return _GUARDS_TITLE
     text = ast.get_docstring(ast.parse((HERE / file).read_text())) or ""
     first, _, _ = text.partition("\n")
     return first.removeprefix("Attacks on ").rstrip(".") if first.startswith("Attacks on ") else ""

@@ -42,8 +42,8 @@ def test_an_anchor_stands_once_or_for_the_lines_of_one_file() -> None:
     assert {name for name, places in PLACES.items() if len(places) > 1} == SEVERAL_LINES
 
 
-def test_the_readme_has_a_row_for_each_file_of_attacks() -> None:
-    """The numbers are the last full run's: make attack."""
+def test_the_page_has_a_row_for_each_file_of_attacks() -> None:
+    """The numbers are those of each file's last full run: make attack."""
     rows = results.committed()
     assert sorted(rows) == results.files()
     assert {file: row[0] for file, row in rows.items()} == {

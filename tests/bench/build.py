@@ -21,6 +21,8 @@ import tty
 from pathlib import Path
 from typing import Any
 
+from support.commit import GIT, this_commit
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("PYTHON", "/usr/bin/python3")
@@ -109,7 +111,7 @@ class Bench:
         self._namespace = self._unshare()
         self.builds: dict[str, Build] = {}
         try:
-            self.builds["new"] = Build(self.base, "new", _this_commit(), ROOT, Path(sys.prefix))
+            self.builds["new"] = Build(self.base, "new", this_commit(), ROOT, Path(sys.prefix))
             if old is not None:
                 commit = _commit(old)
                 tree = self._extract(commit)
@@ -161,7 +163,6 @@ class Bench:
 
 
 # Under sudo the repository is somebody else's.
-GIT = ["git", "-c", "safe.directory=*", "-C", ROOT]
 
 
 def run(words: list[str | Path], what: str) -> str:
@@ -177,11 +178,6 @@ def run(words: list[str | Path], what: str) -> str:
 def _commit(name: str) -> str:
     found = run([*GIT, "rev-parse", "--verify", "--short", f"{name}^{{commit}}"], f"OLD={name}")
     return found.strip()
-
-
-def _this_commit() -> str:
-    changed = run([*GIT, "status", "--porcelain", "--untracked-files=no"], "git status")
-    return _commit("HEAD") + ("+" if changed else "")
 
 
 def _make_namespace(base: Path, own_run: Path) -> int:
