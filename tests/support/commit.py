@@ -9,8 +9,11 @@ GIT = ("git", "-c", "safe.directory=*", "-C", str(Path(__file__).parents[2]))
 
 
 def this_commit() -> str:
-    """Return the commit of the working tree, short, with a "+" if files in it differ."""
-    changed = _said("status", "--porcelain", "--untracked-files=no")
+    """Return the commit of the working tree, short, with a "+" if files in it differ.
+
+    Those in docs/ do not count: figures of the same commit are written there.
+    """
+    changed = _said("status", "--porcelain", "--untracked-files=no", ":!docs")
     return _said("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
