@@ -1376,6 +1376,7 @@ class Tables(RuleBasedStateMachine):
             return
         self.claims.discard(who)
         self.put(key, [one for one in self.waiting(key) if one is not who])
+        self.line_up(key)  # its claim stood between some
         self.held[key] = again, expires
         until = self.graces.pop(key, NEVER)
         effects = self.table.renew(key, who, again, self.now)
@@ -1527,3 +1528,13 @@ def test_users_take_turns_also_when_a_claim_that_stood_between_them_is_gone() ->
         table.ask(TTY, one)
     table.renew(TTY, monitor, ask(1, yields=YIELD_USER), 0)
     assert table.ports[TTY].queue == [first, other, second]
+
+
+def test_users_take_turns_before_who_comes_back_has_a_claim_again() -> None:
+    table = held_by(monitor := ask(1, yields=YIELD_USER))
+    keeps, borrows, other = ask(1, wait=9, keep=True), ask(1, wait=9), ask(2, wait=9)
+    for one in (keeps, borrows, other):
+        table.ask(TTY, one)
+    assert table.ports[TTY].queue == [borrows, monitor, keeps, other]
+    table.renew(TTY, monitor, again := ask(1, yields=YIELD_USER), 0)
+    assert table.ports[TTY].queue == [borrows, again, other, keeps]
