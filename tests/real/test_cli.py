@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import pkgutil
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ from unittest import mock
 
 import pytest
 
+import ttybroker
 from support.children import Chat, Orphan, as_user
 from support.command import TTYBROKER, command, environment, in_a_shell
 from support.daemon import Daemon
@@ -34,8 +36,8 @@ from ttybroker.version import VERSION
 PR_SET_DUMPABLE = 4  # sys/prctl.h
 
 # Other users cannot read a clone in /root.
-for needed in ("copies", "holding", "listing", "names", "users"):
-    importlib.import_module(f"ttybroker.{needed}")
+for module in pkgutil.walk_packages(ttybroker.__path__, "ttybroker."):
+    importlib.import_module(module.name)
 
 pytestmark = pytest.mark.root
 

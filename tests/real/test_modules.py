@@ -48,6 +48,7 @@ STANDARD = {
     "__future__", "_bisect", "_ctypes", "_queue", "_socket",
     "_struct", "binascii", "bisect", "ctypes", "ctypes._endian", "errno", "fcntl", "gc", "math",
     "resource", "select", "struct", "termios", "types",
+    "_math_integer", "math.integer",  # a part of math, from Python 3.15 on
 }  # fmt: skip
 
 

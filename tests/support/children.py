@@ -135,7 +135,9 @@ def _be(
         answer: tuple[str, object] = ("word", body(_Side(chat.sock)))
         status = 0
     except BaseException as error:
-        error.add_note("".join(traceback.format_exception(error)))
+        # Python 3.15 looks for like names in folders that this user may not read.
+        with contextlib.suppress(OSError):
+            error.add_note("".join(traceback.format_exception(error)))
         answer = ("raised", error)
     try:
         try:

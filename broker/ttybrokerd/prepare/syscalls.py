@@ -84,8 +84,8 @@ CALLS = (
     # systemd's descriptor store
     Call("memfd_create", "what a lease is, for the next daemon"),
     Call("fcntl", "and sealed", (Is(1, fcntl.F_ADD_SEALS),)),  # guard: fcntl-arguments
-    Call("poll", "has the holder's process ended?"),
-    Call("ppoll", "poll and pause where they are not there: aarch64", unseen=True),
+    Call("poll", "has the holder's process ended?", until="Python 3.15"),
+    Call("ppoll", "the same; aarch64 has neither poll nor pause", since="Python 3.15"),
     # a port
     _ioctl(linux.TIOCEXCL, "TIOCEXCL: nobody else"),
     _ioctl(linux.TIOCNXCL, "TIOCNXCL: anybody again"),
