@@ -21,6 +21,9 @@ SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
 
+# What the bench compares with.
+PEERS_NEEDS := dbus-daemon libsystemd-dev pkg-config sudo login
+
 # What builds and runs the guest of the lab.
 LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs xz-utils zstd
 
@@ -77,8 +80,9 @@ docs: $(VENV)/ready $(VENV)/docs-needs
 	@$(RUN) docs/api.py
 
 # OLD=COMMIT builds that one as well and runs both in turn; JSON=1 prints JSON; TOPICS="opens rules"
-# runs a part. Exit status 1 (of make: 2) when a limit is missed.
-bench: $(VENV)/ready $(VENV)/test-needs
+# runs a part. TOPICS=peers compares with what people would use instead. Exit status 1 (of make: 2)
+# when a limit is missed.
+bench: $(VENV)/ready $(VENV)/test-needs $(if $(filter peers,$(TOPICS)),$(VENV)/peers-needs)
 	@$(AS_ROOT) env PYTHONPATH=tests PYTHON=$(PYTHON) $(RUN) -m bench $(if $(OLD),--old $(OLD)) \
 		$(if $(JSON),--json) $(TOPICS)
 
@@ -151,6 +155,11 @@ $(VENV)/attack-needs: pyproject.toml | $(VENV)/ready
 
 $(VENV)/docs-needs: pyproject.toml | $(VENV)/ready
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[broker,dev,docs]'
+	@touch $@
+
+$(VENV)/peers-needs: Makefile | $(VENV)/ready
+	@packaging/apt-needs $(PEERS_NEEDS)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check dbus-fast==5.2.0
 	@touch $@
 
 $(VENV)/lab-needs: Makefile | $(VENV)/ready
