@@ -427,6 +427,7 @@ def test_a_wait_is_silent_where_that_is_asked_for_or_nobody_looks(rig: Rig, daem
         assert screen.ends() == 1
     (line,) = own_lines(screen)
     assert line.startswith(f"ttybroker: ttyS0: timed out: uid {ALICE} has it with ")
+    assert "; wait longer: ttybroker term --wait 60 ttyS0, or " in line
     with piped(rig, "--wait", "1.5", "ttyS0") as process:
         _, told = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1 and told.count(b"\n") == 1 and b"\r" not in told

@@ -108,7 +108,7 @@ def _run(name: str, options: Options) -> int:
     except BrokerError as error:
         from ttybroker.term.refusal import refusal
 
-        say(refusal(error, name))
+        say(refusal(error, name, options.wait))
         return REFUSED
     try:
         port.adopt(descriptor)
