@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 
@@ -126,7 +127,7 @@ def _row(port: PortInfo) -> tuple[str, ...]:
         _holder(port.holder) if port.lent is None else _lent(port.holder, port.lent),
         _ago(port.holder),
         port.device,
-        describe(port.device),
+        describe(port),
     )
 
 
@@ -169,14 +170,30 @@ def show_json(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> No
     print(json.dumps([record(port, lines) for port in ports], indent=2))
 
 
-def describe(device: str) -> str:
+def describe(port: PortInfo) -> str:
     """Return what kind of device it is, from sysfs; "" if sysfs does not say."""
+    device = port.device
     if device.startswith("/dev/pts/"):
         return "pseudo-terminal"
+    if port.state in ("refused", "gone") and _is_something_else(device):
+        return "not a serial port"
     from serial.tools.list_ports_linux import SysFS
 
     description = SysFS(device).description
     return "" if description in (None, "n/a") else str(description)
+
+
+def _is_something_else(device: str) -> bool:
+    """Return whether this is there and is no serial port: an alias may lead to anything."""
+    try:
+        status = os.stat(device)
+        if not stat.S_ISCHR(status.st_mode):
+            return True
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        name = os.path.basename(os.readlink(f"/sys/dev/char/{number}"))
+    except OSError:  # it has gone, or sysfs does not know it
+        return False
+    return not suggest.is_port(name)
 
 
 def _lent(holder: Holder | None, lender: Holder) -> str:
@@ -218,7 +235,7 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "port": port.name,
         "state": port.state,
         "device": port.device,
-        "description": describe(port.device) or None,
+        "description": describe(port) or None,
         "rule": port.rule or None,
         "waiting": port.waiting,
         "holder": None if port.holder is None else _fields(port.holder),

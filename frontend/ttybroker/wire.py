@@ -168,7 +168,7 @@ class PortInfo(Value):
 
     `state` is "free" (no lock is seen), "busy", "opening", "closing", "busy elsewhere" (somebody
     waits for it), "exclusive" (the last open found it so; the holder's `since` is that moment),
-    "gone" or "refused" (the active console, a device that is not safe to open). `lent` is the
+    "gone" or "refused" (the active console, no serial port, not safe to open). `lent` is the
     session that waits to have the port back. `copies` are revoked holders that still keep a
     descriptor. `facts` are pairs of a fact's number (SPEED, ...) and its value.
     """
