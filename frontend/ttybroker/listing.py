@@ -10,7 +10,7 @@ import time
 from ttybroker import suggest
 from ttybroker.say import printable
 from ttybroker.users import name_of, named
-from ttybroker.wire import Holder, PortInfo
+from ttybroker.wire import KEPT, Holder, PortInfo
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -107,11 +107,14 @@ def write(line: str) -> None:
 
 
 def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
-    """Return the lines below a port: its line's state, what it is, and who keeps a copy."""
+    """Return the lines below a port: until when it is kept from the caller, its line's state, what
+    it is, and who keeps a copy."""
     told = []
+    if (until := _kept_until(port)) is not None:
+        told.append(f"kept from you until {_moment(until)}: it was taken back with revoke --hold")
     if lines is not None:
         known = lines.get(port.name)
-        told = ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
+        told += ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
     for copy in port.copies[:_COPIES_SHOWN]:
         told += _masked(f"still open after its lease ended: {_holder(copy)}")
     if len(port.copies) > _COPIES_SHOWN:
@@ -229,6 +232,18 @@ def _ago(holder: Holder | None) -> str:
     return f"{seconds} s"
 
 
+def _kept_until(port: PortInfo) -> int | None:
+    return dict(port.facts).get(KEPT)
+
+
+def _moment(seconds: float) -> str:
+    """Return a moment of the epoch as a clock shows it, with the day if that is not today."""
+    day, clock = "%Y-%m-%d", "%H:%M:%S"
+    moment, now = time.localtime(seconds), time.localtime(time.time())
+    today = time.strftime(day, moment) == time.strftime(day, now)
+    return time.strftime(clock if today else f"{day} {clock}", moment)
+
+
 def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
     """Return the fields of a port for a program; lines: as for `show`."""
     known: dict[str, object] = {
@@ -241,6 +256,7 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "holder": None if port.holder is None else _fields(port.holder),
         "lent": None if port.lent is None else _fields(port.lent),
         "copies": [_fields(copy) for copy in port.copies],
+        "kept_until": _kept_until(port),
     }
     if lines is not None:
         found = lines.get(port.name)

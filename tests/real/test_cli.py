@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -34,7 +35,7 @@ from ttybroker.version import VERSION
 PR_SET_DUMPABLE = 4  # sys/prctl.h
 
 # Other users cannot read a clone in /root.
-for needed in ("copies", "holding", "listing", "names", "users"):
+for needed in ("copies", "facts", "holding", "listing", "modems", "names", "users"):
     importlib.import_module(f"ttybroker.{needed}")
 
 pytestmark = pytest.mark.root
@@ -225,6 +226,52 @@ def test_held_back_the_port_is_free_for_others_alone(rig: Rig, daemon: Daemon) -
         assert re.fullmatch(f"ttyS0: busy: it was taken back, and is kept from you {again}", told)
     rig.holder(ALICE, "ttyS1")
     rig.holder(BOB, "ttyS0")
+
+
+@pytest.mark.parametrize("more", [[], ["--details"]], ids=["list", "details"])
+def test_a_list_says_until_when_the_port_is_kept_from_its_user(
+    rig: Rig, daemon: Daemon, more: list[str]
+) -> None:
+    """And tells nobody else of it."""
+    holder = rig.holder(ALICE, "ttyS0")
+    command(rig, "revoke", "--hold", "600", "ttyS0")
+    holder.say()
+    holder.result()
+
+    def seen(uid: int) -> tuple[dict[str, Any], list[str]]:
+        told = as_user(uid, (), typed(rig, "list", "ttyS0", "--json", *more))[1]
+        lines = as_user(uid, (), typed(rig, "list", "ttyS0", *more))[1].splitlines()
+        return json.loads(told)[0], lines[1:]
+
+    row, (first, second) = seen(ALICE)
+    assert row["state"] == "refused" and row.get("line") is None
+    assert 590 < row["kept_until"] - time.time() <= 601
+    moment = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"
+    told = f"  kept from you until {moment}: it was taken back with revoke --hold"
+    assert first.split()[:2] == ["ttyS0", "refused"] and re.fullmatch(told, second)
+    row, (first,) = seen(BOB)
+    assert (row["state"], row["kept_until"]) == ("free", None) and first.split()[1] == "free"
+    holder = rig.holder(BOB, "ttyS0")
+    row, (first, second) = seen(ALICE)
+    assert (row["state"], row["holder"]["pid"]) == ("busy", holder.pid) and row["kept_until"]
+    assert first.split()[1] == "busy" and re.fullmatch(told, second)
+
+
+@pytest.mark.parametrize("details", [False, True], ids=["list", "details"])
+def test_a_watched_list_shows_a_hold_from_its_beginning_to_its_end(
+    rig: Rig, daemon: Daemon, details: bool
+) -> None:
+    holder = rig.holder(0, "ttyS0")
+    with client.connect(str(rig.socket)) as watching, client.connect(str(rig.socket)) as root:
+        seen = watching.watch(("ttyS0",), details=details)
+        assert next(seen)[0].holder
+        root.revoke("ttyS0", hold=1)
+        held = next(row for (row,) in seen if row.state == "refused")
+        assert [fact for fact, _ in held.facts] == [wire.KEPT]
+        free = next(row for (row,) in seen if row.state == "free")
+        assert not free.facts and abs(held.facts[0][1] - time.time()) < 5
+    holder.say()
+    holder.result()
 
 
 def test_a_hold_ends(rig: Rig, daemon: Daemon) -> None:
