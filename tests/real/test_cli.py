@@ -123,8 +123,16 @@ def test_check_says_by_which_rule_and_its_status_is_the_answer(rig: Rig) -> None
     status, out, _ = as_user(BOB, (), typed(rig, "check", "ttyS0"))
     assert status == 1 and out.startswith("ttyS0: not permitted: ")
     status, out, _ = as_user(ALICE, (), typed(rig, "check", "--json", "ttyS0"))
-    answer = {"port": "ttyS0", "allowed": True, "rule": "ttyS0 (line 2)"}
+    answer = {"port": "ttyS0", "allowed": True, "rule": "ttyS0 (line 2)", "reason": None}
     assert (status, json.loads(out)) == (0, answer)
+    for name in ("ttyS0", "ttS0"):  # the other is none, and it suggests one
+        who = BOB if name == "ttyS0" else ALICE
+        _, said, _ = as_user(who, (), typed(rig, "check", name))
+        status, out, _ = as_user(who, (), typed(rig, "check", "--json", name))
+        answer = {"port": name, "allowed": False, "rule": None}
+        reason = said.removeprefix(f"{name}: ").removesuffix("\n")
+        assert (status, json.loads(out)) == (1, {**answer, "reason": reason}) and reason
+    assert reason.endswith("; did you mean ttyS0?")
 
 
 def test_only_root_and_admins_ask_about_others(rig: Rig) -> None:
