@@ -85,6 +85,19 @@ def test_a_file_gets_all_of_it_without_colour(in_file: Callable[..., str]) -> No
     assert in_file(PORTS) == PLAIN
 
 
+@pytest.mark.parametrize(
+    ("device", "what"),
+    [("/dev/null", "not a serial port"), ("/dev/tty", "not a serial port"),
+     ("/etc", "not a serial port"), (DEVICE, ""), ("usb=ffff:ffff", "")],
+)  # fmt: skip
+@pytest.mark.parametrize("state", ["refused", "gone"])
+def test_an_alias_that_leads_to_something_else_is_told_so(
+    state: str, device: str, what: str
+) -> None:
+    """An earlier broker calls it gone."""
+    assert listing.describe(PortInfo("gps", device, state, "")) == what
+
+
 def test_a_wide_terminal_gets_the_same_in_colour(
     on_screen: Callable[[list[PortInfo], int], list[str]],
 ) -> None:

@@ -32,7 +32,7 @@ def hidden(policy: Policy) -> list[str]:
             why = "is not an alias, because no rule says its device"
             found.append(f"{late.where}: rule: {late.port} {why}")
         if late.unnamed and (where := _named_at(policy, late)):
-            why = f"{where} names these ports"
+            why = f"{where} names these ports; remove this rule, or its unnamed = true"
             found.append(f"{late.where}: rule: {late.port} never applies: {why}")
             continue
         for early in policy.rules[:number] if _names_somebody(late.subjects) else ():

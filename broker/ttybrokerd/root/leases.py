@@ -192,6 +192,14 @@ class Leases:
                 row.state, row.holder, row.lent = known.state, known.holder(), known.lender()
                 row.waiting = sum(not ask.claim for ask in known.queue)
 
+    def say_kept(self, rows: list[Listed], uid: int) -> None:
+        """Put into the rows of a list until when a port is kept from this user."""
+        for row in rows:
+            if (left := self.holds.left(row.rdev or NOWHERE, uid)) > 0:
+                facts = {**dict(row.port.facts), wire.KEPT: round(time.time() + left)}
+                state = "refused" if row.port.state == "free" else row.port.state
+                row.port = row.port.replace(state=state, facts=tuple(facts.items()))
+
     def unlisted(self, rows: list[Listed], uid: int, everything: bool) -> list[Listed]:
         """Return rows of this user's leases (with `everything` of all) that have none. No rule of
         the policy may name such a port any more."""

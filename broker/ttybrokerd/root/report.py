@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-
 from ttybroker import wire
 from ttybroker.wire import Value
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen, unresolved
 from ttybrokerd.root.others import Others
-from ttybrokerd.root.refusal import Denied, Refusal
+from ttybrokerd.root.refusal import Absent, Denied, Refusal
 from ttybrokerd.root.ruling import Ruling
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ class Look(Value):
         except Refusal as refusal:
             if isinstance(refusal, Denied) and not refusal.for_now:
                 return None
-            state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
+            state = "gone" if isinstance(refusal, Absent) else "refused"  # such as the console
             path = decision.device or self.devices.path(name, None)
             return Listed(None, wire.PortInfo(name, path, state, decision.by))
         try:

@@ -171,6 +171,7 @@ class Requests:
         def finish() -> None:
             """Add what the table knows now: a lock seen meanwhile may be that of a request."""
             self._leases.fill_in(asked)
+            self._leases.say_kept(asked, client.identity.uid)
             ports = [row.port for row in asked]
             client.finish(report.part(ports, request.start, client.version))
 

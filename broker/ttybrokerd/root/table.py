@@ -301,7 +301,8 @@ class Table:
         now_busy = self._busy(port)
         cause = now_busy.cause.removeprefix("busy").removeprefix(": ")
         what = f"timed out: {cause}" if cause else "timed out"
-        return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=now_busy.advice)
+        advice = now_busy.advice.replace("wait for it", "wait longer", 1)
+        return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=advice)
 
     def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
         """Return why this request cannot even wait, if so.

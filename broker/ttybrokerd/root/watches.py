@@ -183,6 +183,7 @@ class Watches:
             # guard: facts-of-the-holder-in-a-watch
             if row.port.facts and (holder is None or not (watch.everything or holder.uid == uid)):
                 row.port = row.port.replace(facts=())
+        self._leases.say_kept(now, uid)
         return [row.port for row in now]
 
     def _send(self, watch: Watch) -> None:

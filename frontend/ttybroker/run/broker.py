@@ -303,6 +303,8 @@ def line_of(error: OSError) -> str:
     """Return the line to show: a BrokerError's own words, a plain OSError's without the number."""
     line = str(error.strerror) if type(error).__module__ == "builtins" else str(error)
     if (advice := getattr(error, "advice", "")) and (own := _own(getattr(error, "holder", None))):
+        if error.errno == errno.ETIMEDOUT:
+            own = own.replace("wait for it", "wait longer")
         line = line.removesuffix(advice) + own
     if error.errno != errno.EACCES:
         return line

@@ -324,12 +324,14 @@ def read_request(
 def _wire_flags(flags: int) -> int:
     """Return the flags of open(2) to send to the broker.
 
-    Reading and writing is 0, because an older broker knows nothing else.
+    Reading and writing is 0, because an older broker knows nothing else. O_DSYNC, which the
+    protocol lacks, becomes O_SYNC; neither can be set later. O_ASYNC is left out: an open with it
+    has no effect, open(2), and here F_SETFL would send SIGIO to this process.
     """
     access = {os.O_RDONLY: READ, os.O_WRONLY: WRITE}.get(flags & os.O_ACCMODE, 0)
     if flags & os.O_APPEND:
         access |= APPEND
-    if flags & os.O_SYNC == os.O_SYNC:
+    if flags & os.O_SYNC:  # it has the bit of O_DSYNC, too
         access |= SYNC
     return access
 
