@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support.children import Chat, Child, Orphan
+import ttybrokerd
+from support.children import Chat, Child, Orphan, load
 from support.daemon import Daemon
 from support.processes import children, descriptors, name_of, python_path
 from support.ptys import Pty
@@ -22,6 +23,8 @@ from support.waiting import TIMEOUT
 from ttybroker import client
 from ttybrokerd import backend, init_backend
 from ttybrokerd.root.log import Log
+
+load(ttybrokerd)
 
 
 def lock_text(pid: int) -> bytes:
