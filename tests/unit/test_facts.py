@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 import termios
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.processes import ROOT
 from ttybroker import wire
 from ttybroker.facts import Line
 from ttybrokerd.root import facts
@@ -194,3 +196,15 @@ def test_of_a_port_that_is_hung_up_there_is_nothing_to_tell() -> None:
     assert facts._read(slave) == ()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(slave)
+
+
+def test_every_fact_is_on_the_page_of_the_protocol_and_is_shown() -> None:
+    page = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
+    text = page.partition("The facts of a row: ")[2].partition(" A client gets")[0]
+    assert [int(n) for n in re.findall(r"(?:^|, )(\d+) ", re.sub(r"\(.*?\)", "", text))] == [
+        *wire.FACTS
+    ], "docs/protocol.md, 'The facts of a row'"
+    known = dict.fromkeys(wire.FACTS, 0xFFFFFFFF)
+    for fact in wire.FACTS:
+        without = {number: value for number, value in known.items() if number != fact}
+        assert Line(without).record() != Line(known).record(), f"ttybroker/facts.py, {fact}"
