@@ -184,8 +184,8 @@ class Rig:
                         problems.append(f"the daemon ended with {status}:\n{daemon.output()}")
                 except AssertionError as error:
                     problems.append(str(error))
-                except OSError as error:  # it has ended before
-                    problems.append(f"{error}; log:\n{daemon.output()}")
+                except OSError as error:
+                    problems.append(f"{error}; {daemon.end()}; log:\n{daemon.output()}")
         for pty in self.ports.values():
             pty.close()
         for pid in children() - self._before:
