@@ -28,4 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     needs = Path(sys.prefix, "test-needs")
     if terminalreporter.stats.get("failed") and needs.parent.name == ".venv" and not needs.exists():
-        terminalreporter.write_line("Programs that tests start may be missing: make .venv/test-needs")
+        terminalreporter.write_line(
+            "Programs that tests start may be missing: make .venv/test-needs"
+        )

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from support.processes import ROOT
-from ttybroker import wire
+from ttybroker import listing, wire
 from ttybroker.facts import Line
+from ttybroker.wire import PortInfo
 from ttybrokerd.root import facts
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.report import Listed
@@ -204,7 +205,12 @@ def test_every_fact_is_on_the_page_of_the_protocol_and_is_shown() -> None:
     assert [int(n) for n in re.findall(r"(?:^|, )(\d+) ", re.sub(r"\(.*?\)", "", text))] == [
         *wire.FACTS
     ], "docs/protocol.md, 'The facts of a row'"
+
+    def shown(facts: dict[int, int]) -> dict[str, object]:
+        port = PortInfo("ttyS0", "/dev/ttyS0", "busy", "", facts=tuple(facts.items()))
+        return listing.record(port, {"ttyS0": Line(facts)})
+
     known = dict.fromkeys(wire.FACTS, 0xFFFFFFFF)
     for fact in wire.FACTS:
         without = {number: value for number, value in known.items() if number != fact}
-        assert Line(without).record() != Line(known).record(), f"ttybroker/facts.py, {fact}"
+        assert shown(without) != shown(known), f"`list --json --details` does not show fact {fact}"
