@@ -19,9 +19,9 @@ REMOVE, NEVER, ALWAYS = Do.REMOVE, Do.NEVER, Do.ALWAYS
 class Mutant(NamedTuple):
     """One guard taken away.
 
-    `name` is that of its anchor; `guard` says what holds as long as it is there. `do` is what becomes
-    of the anchored line: it is removed, its condition is decided (anchors.py, `Do`), or a text takes
-    its place, of an `if` that of the condition.
+    `name` is that of its anchor. `guard` says what holds as long as it is there. `do` is what
+    becomes of the anchored code: it is removed, its condition is decided (anchors.py, `Do`), or a
+    text takes its place, of an `if` that of the condition.
     """
 
     name: str
