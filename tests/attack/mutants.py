@@ -431,7 +431,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no-wait-for-a-writer",
         "no end of a lease waits until what its holder writes is sent",
-        "settings.put_back(guard, lease.settings.without_hupcl())",
+        "settings.put_back(own_fd, lease.settings.without_hupcl())",
         (f"{PORT}::test_no_end_waits_for_what_a_holder_goes_on_writing",),
     ),
     Mutant(
@@ -1505,8 +1505,8 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
-        "kept-guard-matches-record",
-        "a kept guard is of the device that its record names",
+        "kept-descriptor-matches-record",
+        "a kept descriptor is of the device that its record names",
         NEVER,
         (f"{KEPT}[another device]",),
         f"{FAILS}|waited",

@@ -108,12 +108,12 @@ class Workers:
 
 
 class Lease:
-    """A port's device number and guard."""
+    """A port's device number and the broker's descriptor."""
 
     uid = 1001
 
-    def __init__(self, key: int, guard: int) -> None:
-        self.key, self.guard = key, guard
+    def __init__(self, key: int, own_fd: int) -> None:
+        self.key, self.own_fd = key, own_fd
 
 
 class Looks:
