@@ -121,6 +121,8 @@ distro-clean:
 $(VENV)/ready: pyproject.toml
 	@echo "[1/3] Debian packages: $(BUILD_NEEDS)"
 	@packaging/apt-needs $(BUILD_NEEDS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"$(PYTHON) is too old: make PYTHON=/usr/bin/python3.N takes another one, of 3.11 or later")'
 	@echo "[2/3] virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "[3/3] Python packages into it (a minute, the first time)"

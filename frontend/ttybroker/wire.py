@@ -46,9 +46,9 @@ READ, WRITE, APPEND, SYNC, YIELD_USER, YIELD_ALL, KEEP, PROGRESS = (1 << bit for
 DETAILS, WATCH = 1, 2
 # reasons of WAITING
 BUSY, SLOW, ABSENT, ASKED, LENT_OUT = 1, 2, 3, 4, 5
-# facts of a port
+# facts of a port: docs/architecture.md, "A new field of list --json"
 (SPEED, CFLAG, LINES, RECEIVED, SENT, FRAME, PARITY, OVERRUN, BREAK, BUFFER_OVERRUN,
- IFLAG, KEPT) = range(1, 13)  # fmt: skip
+ IFLAG, KEPT) = FACTS = range(1, 13)  # fmt: skip
 
 HEAD_FORM = struct.Struct("<BBH")
 OPEN_FORM_1 = struct.Struct("<II")

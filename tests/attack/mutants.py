@@ -17,7 +17,12 @@ REMOVE, NEVER, ALWAYS = Do.REMOVE, Do.NEVER, Do.ALWAYS
 
 
 class Mutant(NamedTuple):
-    """One guard taken away: removed, its condition decided, or replaced by a text."""
+    """One guard taken away.
+
+    `name` is that of its anchor. `guard` says what holds as long as it is there. `do` is what
+    becomes of the anchored code: it is removed, its condition is decided (anchors.py, `Do`), or a
+    text takes its place, of an `if` that of the condition.
+    """
 
     name: str
     guard: str
@@ -426,7 +431,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no-wait-for-a-writer",
         "no end of a lease waits until what its holder writes is sent",
-        "settings.put_back(guard, lease.settings.without_hupcl())",
+        "settings.put_back(own_fd, lease.settings.without_hupcl())",
         (f"{PORT}::test_no_end_waits_for_what_a_holder_goes_on_writing",),
     ),
     Mutant(
@@ -1500,8 +1505,8 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
-        "kept-guard-matches-record",
-        "a kept guard is of the device that its record names",
+        "kept-descriptor-matches-record",
+        "a kept descriptor is of the device that its record names",
         NEVER,
         (f"{KEPT}[another device]",),
         f"{FAILS}|waited",

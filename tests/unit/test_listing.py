@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from support.processes import ROOT
 from ttybroker import listing
 from ttybroker.wire import Holder, PortInfo
 
@@ -147,12 +146,3 @@ def test_a_port_that_was_found_exclusive_says_so(capsys: pytest.CaptureFixture[s
     row = capsys.readouterr().out.splitlines()[1]
     assert row.split("  ")[0] == "ttyS0"
     assert "exclusive  unknown: the last open found it exclusive  2 min" in row
-
-
-def test_the_manual_page_names_each_field_for_programs() -> None:
-    page = (ROOT / "packaging" / "man" / "ttybroker.1").read_text()
-    text = page.partition("An array of objects, for programs.")[2].partition(".It Fl -watch")[0]
-    named = {word for line in re.findall(r"^\.Ic (.*)$", text, re.M) for word in line.split(" , ")}
-    row, whom = listing.record(PORTS[0], {}), listing.record(PORTS[0])["holder"]
-    assert isinstance(whom, dict)
-    assert {word.strip(" ,;") for word in named} == set(row) | set(whom)

@@ -52,7 +52,7 @@ class Ends:
         if lease.exit_fd < 0:
             lease.exit_fd = _exit_fd(pid)
         # guard: watch-for-unplugging
-        self._loop.add(lease.guard, NOTHING, lambda: self._over(lease, HUNG_UP))
+        self._loop.add(lease.own_fd, NOTHING, lambda: self._over(lease, HUNG_UP))
         # guard: watch-for-unplugging, hang-up-under-any-discipline
         self._loop.add(lease.hangup_fd, READ, lambda: self._over(lease, HUNG_UP))
         if lease.exit_fd >= 0:
@@ -62,7 +62,7 @@ class Ends:
 
     def stop(self, lease: Lease) -> None:
         """Hear of it no more: it is over."""
-        for descriptor in (lease.guard, lease.hangup_fd, lease.exit_fd):
+        for descriptor in (lease.own_fd, lease.hangup_fd, lease.exit_fd):
             self._loop.remove(descriptor)
         if lease.watch is not None:
             self._inotify.forget_closes(lease.watch)
@@ -72,7 +72,7 @@ class Ends:
     def look_after(self, lease: Lease) -> None:
         """Say that the lease is over if the holder's last copy is closed."""
         if lease.watch is not None and not lease.held():
-            hung_up = linux.hung_up(lease.guard)  # its holder may have been faster than the loop
+            hung_up = linux.hung_up(lease.own_fd)  # its holder may have been faster than the loop
             self._over(lease, HUNG_UP if hung_up else CLOSED)
 
     def tick(self, now: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What a leased port's line is like. The guard is asked, so no byte passes through the broker.
+"""What a leased port's line is like. The broker asks its own descriptor. No byte passes through it.
 
 A device may take its time to answer, so a worker asks it, one at a time for each device. A list is
 answered after PATIENCE with what has come by then.
@@ -81,7 +81,7 @@ class Facts:
         if lease.key in self._looking:  # guard: one-look-a-device
             return False
         try:
-            tty = os.dup(lease.guard)  # the guard is closed when the lease ends meanwhile
+            tty = os.dup(lease.own_fd)  # it is closed when the lease ends meanwhile
         except OSError:  # guard: no-descriptor-for-a-look
             return False
         self._looking[lease.key] = lease

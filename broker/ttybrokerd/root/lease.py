@@ -1,6 +1,6 @@
 """A lease: one port, its holder, and all that the broker keeps of it while it lasts.
 
-The device is opened twice. The holder's descriptor is passed on, and closed here. The guard's
+The device is opened twice. The holder's descriptor is passed on, and closed here. The broker's
 descriptor is never read or written, and stays as long as the lease. With it the holder's close
 cannot block, an unplug shows as a hang-up, and taking the port back needs no new open.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Lease:
     """One lease, from the first lock to the last.
 
-    In the kernel: `guard` is the second description. `watcher` is an epoll set that lists the
+    In the kernel: `own_fd` is the broker's description. `watcher` is an epoll set that lists the
     holder's descriptions until their last copies are closed. `exit_fd` is a pidfd of the holder,
     -1 where it has ended or is not known. `watch` is the node's inotify watch.
     In the lock directory: `lock_name`, and `lock_pid`, the process that the file names; None
@@ -42,8 +42,8 @@ class Lease:
     port, the next one first.
     """
 
-    __slots__ = ("_locks", "ask", "exit_fd", "guard", "holder", "kept", "key", "left",
-                 "lent_by", "lock_left", "lock_name", "lock_pid", "not_put_back", "pid",
+    __slots__ = ("_locks", "ask", "exit_fd", "holder", "kept", "key", "left",
+                 "lent_by", "lock_left", "lock_name", "lock_pid", "not_put_back", "own_fd", "pid",
                  "replaced", "revokers", "rule", "session", "settings", "target", "uid", "watch",
                  "watcher", "withdrawn")  # fmt: skip
 
@@ -68,7 +68,7 @@ class Lease:
         self.lock_pid: int | None = None
         self.lock_left: Refusal | None = None
         self.replaced = ""
-        self.guard = -1
+        self.own_fd = -1
         self.exit_fd = -1
         self.watch: int | None = None
         self.watcher: select.epoll | None = None
@@ -92,7 +92,7 @@ class Lease:
         ask.yields = was.yield_user * YIELD_USER | was.yield_all * YIELD_ALL
         ask.active = was.active
         lease = cls(was.rdev, ask, target, was.rule, was.pid, was.lock_name, locks)
-        lease.guard, lease.watcher, lease.exit_fd = kept.guard, kept.watcher, kept.exit_fd
+        lease.own_fd, lease.watcher, lease.exit_fd = kept.own_fd, kept.watcher, kept.exit_fd
         lease.settings = unpack(was.settings)
         lease.kept = kept.name
         return lease
@@ -107,7 +107,7 @@ class Lease:
         """The descriptor that can be read when the port is hung up, whatever the discipline.
 
         A discipline without poll may be attached, when a broker is started again. What is added to
-        an epoll set then, as the guard is, never shows a hang-up. The watcher's first entry was
+        an epoll set then, as `own_fd` is, never shows a hang-up. The watcher's first entry was
         made before the holder could attach any.
         """
         assert self.watcher is not None
@@ -133,7 +133,7 @@ class Lease:
     def pieces(self) -> tuple[int, ...]:
         """Return the descriptors that the lease is made of."""
         watcher = -1 if self.watcher is None else self.watcher.fileno()
-        return tuple(piece for piece in (self.guard, watcher, self.exit_fd) if piece >= 0)
+        return tuple(piece for piece in (self.own_fd, watcher, self.exit_fd) if piece >= 0)
 
     def held(self) -> bool:
         """Return whether any copy of the holder's descriptors is open anywhere."""
@@ -175,10 +175,10 @@ class Lease:
         if self.watcher is not None and copies is None:
             self.watcher.close()
         self.watcher = None
-        for descriptor in (self.guard, self.exit_fd):
+        for descriptor in (self.own_fd, self.exit_fd):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.guard = self.exit_fd = -1
+        self.own_fd = self.exit_fd = -1
         if self.lock_pid is not None:
             try:
                 self._locks.release(self.lock_name, self.lock_pid)

@@ -437,7 +437,7 @@ class Leases:
         self._record("adopt", lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
-        self._do(self._hear(lease, lease.guard))
+        self._do(self._hear(lease, lease.own_fd))
         self._ends.look_after(lease)
 
     def _adopt_claim(self, uid: int, number: bytes) -> Ask:

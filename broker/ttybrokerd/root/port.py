@@ -61,22 +61,22 @@ def acquire(
         if taken.root_stale:  # guard: hang-up-after-a-lost-broker
             _hang_up(devices, seen, others, ghosts)
             locks.hung_up(seen.kernel_name)
-        lease.guard = devices.open(seen)
+        lease.own_fd = devices.open(seen)
         debt = devices.debts.due(seen.node)
         if taken.root_stale or (debt is not None and debt.exclusive):  # a copy could set this
-            fcntl.ioctl(lease.guard, linux.TIOCNXCL)
-        _check_exclusive(lease.guard, seen, others, ghosts)
+            fcntl.ioctl(lease.own_fd, linux.TIOCNXCL)
+        _check_exclusive(lease.own_fd, seen, others, ghosts)
         holder = devices.open(seen, ask.mode)
         _flock(holder, seen, others, ghosts, dead=bool(ghosts) or taken.root_stale)
         if lease.session is not None:
             _share(holder)
-        settings.clean(lease.guard)  # guard: handed-out-clean
+        settings.clean(lease.own_fd)  # guard: handed-out-clean
         if debt is not None:
             # guard: pay-the-debt
-            lease.not_put_back = settings.put_back(lease.guard, debt.settings)
-        lease.settings = settings.read(lease.guard) if debt is None else debt.settings
+            lease.not_put_back = settings.put_back(lease.own_fd, debt.settings)
+        lease.settings = settings.read(lease.own_fd) if debt is None else debt.settings
         if resumed is not None:
-            lease.not_put_back += settings.put_back(lease.guard, resumed)
+            lease.not_put_back += settings.put_back(lease.own_fd, resumed)
         lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
             lease.lock_pid = pid  # of a broker that was killed before it answered, or later
@@ -120,23 +120,23 @@ def release(
     also where it has not closed the port. Whichever step fails, the others are taken. Returns as
     Lease.close().
     """
-    guard, alive = lease.guard, True
+    own_fd, alive = lease.own_fd, True
     try:
-        usual = settings.plain(guard)
+        usual = settings.plain(own_fd)
     except OSError:  # somebody else hung it up, or it is unplugged
         alive = usual = False
     # In another discipline nobody can ask what is unsent. TIOCSETD waited for what there was.
     if alive and (closed or lent) and usual:
         if lease.session is not None:
-            lease.left = _read(guard)
+            lease.left = _read(own_fd)
         _let_out(lease, LENT_DRAIN if lent else DRAIN_LIMIT)
     settled = closed and usual and _settle(lease)
     if alive and not settled:
         # Without HUPCL the lines fall once, at the end, and not at the hang-up and at the end.
         # guard: lines-fall-once, no-wait-for-a-writer
-        _takes(settings.keep_lines, guard, lease.settings)
-    settled &= _takes(fcntl.ioctl, guard, linux.TIOCNXCL)  # guard: end-exclusive-use
-    _takes(fcntl.ioctl, guard, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
+        _takes(settings.keep_lines, own_fd, lease.settings)
+    settled &= _takes(fcntl.ioctl, own_fd, linux.TIOCNXCL)  # guard: end-exclusive-use
+    _takes(fcntl.ioctl, own_fd, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
     devices.debts.forget(lease.key)
     if not settled:
         # guard: put-back-afresh
@@ -160,7 +160,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
             what = f"this session has it open {DESCRIPTIONS} times already"
             raise Refusal(errno.EDQUOT, what, advice="close some of them first")
         # guard: join-by-the-same-node
-        if not os.path.samestat(os.fstat(seen.node), os.fstat(lease.guard)):
+        if not os.path.samestat(os.fstat(seen.node), os.fstat(lease.own_fd)):
             if seen.target.path == lease.target.path:  # another device, plugged in just now
                 raise ended()
             what = f"this session has it by another node, {lease.target.path}"
@@ -198,27 +198,27 @@ def _let_out(lease: Lease, limit: float) -> None:
         if lease.target.pty:  # a kernel worker carries it to the far end: tty_buffer.c
             time.sleep(PTY_SETTLE)
         else:
-            _drain(lease.guard, limit)
+            _drain(lease.own_fd, limit)
     except OSError:
         pass
 
 
 def _settle(lease: Lease) -> bool:
     """Put the settings back; return whether they are so, and stay."""
-    guard = lease.guard
+    own_fd = lease.own_fd
     try:
-        termios.tcflush(guard, termios.TCIOFLUSH)  # guard: flush-unread-input
+        termios.tcflush(own_fd, termios.TCIOFLUSH)  # guard: flush-unread-input
     except (OSError, termios.error):
         return False
     # guard: restore-settings
-    failed = settings.put_back(guard, lease.settings, discipline=False)
+    failed = settings.put_back(own_fd, lease.settings, discipline=False)
     time.sleep(LOOK)
-    return not failed and settings.holds(guard, lease.settings)  # guard: settings-stay-put-back
+    return not failed and settings.holds(own_fd, lease.settings)  # guard: settings-stay-put-back
 
 
-def _read(guard: int) -> Settings | None:
+def _read(own_fd: int) -> Settings | None:
     try:
-        return settings.read(guard)
+        return settings.read(own_fd)
     except OSError:
         return None
 
@@ -234,13 +234,13 @@ def _put_back_afresh(
     `alive`: the broker hung it up. Else an unplugged device is about to go, or a login has taken
     the port over; its terminal settings are its own.
     """
-    found, target, guard = lease.settings, lease.target, lease.guard
+    found, target, own_fd = lease.settings, lease.target, lease.own_fd
     if not alive and _went(lease, devices):
         return []
     login = not alive and _login(lease, others)
     failed, exclusive = ["not reached"], True
     try:
-        fresh = devices.open_again(target, guard)
+        fresh = devices.open_again(target, own_fd)
     except Refusal as refusal:
         failed = [refusal.cause]
     else:
@@ -249,10 +249,10 @@ def _put_back_afresh(
         exclusive = not _takes(fcntl.ioctl, fresh, linux.TIOCNXCL)
         failed = _put_back(fresh, found, login)
         os.close(fresh)
-    if failed and not devices.there(target, guard):
+    if failed and not devices.there(target, own_fd):
         return []
     if failed or exclusive or login or stranger or lease.held():
-        devices.debts.owe(guard, found, exclusive)  # guard: owed-to-the-next-grant
+        devices.debts.owe(own_fd, found, exclusive)  # guard: owed-to-the-next-grant
     return failed
 
 
@@ -270,7 +270,7 @@ def _put_back(tty: int, found: Settings, login: bool) -> list[str]:
 def _went(lease: Lease, devices: Devices) -> bool:
     """Return whether the node goes now, as an unplugged device's does soon after its hang-up."""
     end = time.monotonic() + GOES_WITHIN
-    while devices.there(lease.target, lease.guard):
+    while devices.there(lease.target, lease.own_fd):
         if time.monotonic() >= end:
             return False
         time.sleep(LOOK)
@@ -327,11 +327,11 @@ def _takes(step: Callable[..., object], *arguments: object) -> bool:
     return True
 
 
-def _drain(guard: int, limit: float) -> None:
+def _drain(own_fd: int, limit: float) -> None:
     """Wait until all is sent, the chip's own queue too: hang-up would throw it away."""
     now = time.monotonic()
     end, stall, before = now + limit, now + DRAIN_STALL, 0
-    while (left := linux.unsent(guard)) or linux.transmitting(guard):
+    while (left := linux.unsent(own_fd)) or linux.transmitting(own_fd):
         if left != before:
             before, stall = left, time.monotonic() + DRAIN_STALL
         if time.monotonic() >= min(end, stall):

@@ -1,9 +1,9 @@
 """systemd's descriptor store, in which leases outlive the daemon: sd_notify(3), FDSTORE=1.
 
-systemd keeps copies of what a lease is made of: the watcher, the guard, the holder's pidfd, and a
-sealed memfd with the rest (record.py). It passes them, after the socket, to a daemon that is
-started again: sd_listen_fds(3). Nobody who has a port notices anything. Without a store, or with a
-full one, the lock file and the flock tell the next daemon who has the port.
+systemd keeps copies of what a lease is made of: the watcher, the broker's descriptor, the holder's
+pidfd, and a sealed memfd with the rest (record.py). It passes them, after the socket, to a daemon
+that is started again: sd_listen_fds(3). Nobody who has a port notices anything. Without a store, or
+with a full one, the lock file and the flock tell the next daemon who has the port.
 
 Nothing here waits for systemd. What its socket does not take at once is sent later. Each descriptor
 that comes back is asked what it is. A lease is believed only if every piece fits the others.
@@ -42,7 +42,7 @@ class Kept(Value):
 
     name: str
     record: Record
-    guard: int
+    own_fd: int
     watcher: select.epoll
     exit_fd: int
 
@@ -193,10 +193,10 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
 
     Raises NotKept or OSError; then nothing is closed yet.
     """
-    guard = watcher = memory = exit_fd = -1
+    own_fd = watcher = memory = exit_fd = -1
     for descriptor in descriptors:
-        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and guard < 0:
-            guard = descriptor
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and own_fd < 0:
+            own_fd = descriptor
         elif linux.is_epoll(descriptor) and watcher < 0:
             watcher = descriptor
         elif linux.pidfd_process(descriptor) is not None and exit_fd < 0:
@@ -206,24 +206,24 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
             memory = descriptor
         else:
             raise NotKept("a descriptor that is of no kind of ours, or one too many")
-    if min(guard, watcher, memory) < 0:
+    if min(own_fd, watcher, memory) < 0:
         raise NotKept(f"incomplete: {len(descriptors)} descriptors")
     try:
         lease = record.decode(os.pread(memory, record.MAX_RECORD + 1, 0))
     except record.NoRecord as error:
         raise NotKept(f"no record: {error}") from None
-    _check(lease, guard, watcher, exit_fd)
+    _check(lease, own_fd, watcher, exit_fd)
     if lease.rdev in others:  # guard: one-kept-lease-a-port
         raise NotKept("its port has another lease")
     os.close(memory)
-    return Kept(name, lease, guard, select.epoll.fromfd(watcher), exit_fd)
+    return Kept(name, lease, own_fd, select.epoll.fromfd(watcher), exit_fd)
 
 
-def _check(lease: Record, guard: int, watcher: int, exit_fd: int) -> None:
+def _check(lease: Record, own_fd: int, watcher: int, exit_fd: int) -> None:
     """Check that the pieces belong together. Raises NotKept."""
-    status = os.fstat(guard)
-    if status.st_rdev != lease.rdev:  # guard: kept-guard-matches-record
-        raise NotKept("the guard is of another device")
+    status = os.fstat(own_fd)
+    if status.st_rdev != lease.rdev:  # guard: kept-descriptor-matches-record
+        raise NotKept("the descriptor is of another device")
     # guard: kept-pidfd-matches-record
     if exit_fd >= 0 and linux.pidfd_process(exit_fd) not in (lease.pid, -1):  # -1: reaped
         raise NotKept("the pidfd is of another process")
