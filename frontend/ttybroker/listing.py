@@ -26,6 +26,7 @@ _BOLD = "1"
 # ISO 6429, "select graphic rendition"; every other state is somebody else's: red
 _COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
 _GAP = 2
+_CONSOLES = "/sys/class/tty/console/active"
 
 
 def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
@@ -178,25 +179,32 @@ def describe(port: PortInfo) -> str:
     device = port.device
     if device.startswith("/dev/pts/"):
         return "pseudo-terminal"
-    if port.state in ("refused", "gone") and _is_something_else(device):
-        return "not a serial port"
+    if port.state in ("refused", "gone") and (why := _why_not(device)):
+        return why
     from serial.tools.list_ports_linux import SysFS
 
     description = SysFS(device).description
     return "" if description in (None, "n/a") else str(description)
 
 
-def _is_something_else(device: str) -> bool:
-    """Return whether this is there and is no serial port: an alias may lead to anything."""
+def _why_not(device: str) -> str:
+    """Return why nobody gets this device, as far as anybody can see: an alias may lead to anything.
+
+    "" if that is not known. An earlier broker calls such a port gone.
+    """
     try:
         status = os.stat(device)
         if not stat.S_ISCHR(status.st_mode):
-            return True
+            return "not a serial port"
         number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
         name = os.path.basename(os.readlink(f"/sys/dev/char/{number}"))
+        with open(_CONSOLES) as file:
+            consoles = file.read().split()
     except OSError:  # it has gone, or sysfs does not know it
-        return False
-    return not suggest.is_port(name)
+        return ""
+    if not suggest.is_port(name):
+        return "not a serial port"
+    return "the active console" if name in consoles else ""
 
 
 def _lent(holder: Holder | None, lender: Holder) -> str:

@@ -7,10 +7,12 @@ import io
 import os
 import pty
 import re
+import stat
 import struct
 import sys
 import termios
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +97,19 @@ def test_an_alias_that_leads_to_something_else_is_told_so(
 ) -> None:
     """An earlier broker calls it gone."""
     assert listing.describe(PortInfo("gps", device, state, "")) == what
+
+
+def test_the_active_console_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = SimpleNamespace(st_mode=stat.S_IFCHR, st_rdev=os.makedev(4, 64))
+    looks = {"stat": lambda _: node, "readlink": lambda _: "../../devices/ttyS0"}
+    same = {"major": os.major, "minor": os.minor, "path": os.path}
+    monkeypatch.setattr(listing, "os", SimpleNamespace(**looks, **same))
+    monkeypatch.setattr(listing, "_CONSOLES", str(tmp_path / "active"))
+    for active, what in (("tty0 ttyS0", "the active console"), ("tty0 ttyS1", "")):
+        (tmp_path / "active").write_text(f"{active}\n")
+        assert listing._why_not("/dev/ttyS0") == what
 
 
 def test_a_wide_terminal_gets_the_same_in_colour(
