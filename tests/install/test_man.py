@@ -78,7 +78,7 @@ def test_ttybroker_has_every_field_that_programs_get(capsys: pytest.CaptureFixtu
     (copy,) = json.loads(capsys.readouterr().out)
     confinement.show_json(1, [confinement.Fact("", "", "")])
     broker = json.loads(capsys.readouterr().out)
-    check = {"port", "allowed", "rule"}  # tests/real/test_cli.py compares
+    check = {"port", "allowed", "rule", "reason"}  # tests/real/test_cli.py compares
     for begin, end, fields in (
         (".It Cm list", ".It Fl -watch", {*port, *holder, *line}),
         (".It Fl -copies", ".It Cm run", {*copy}),
