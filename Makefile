@@ -15,7 +15,7 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 	gpsd busybox-static python3-serial python3-seccomp tmux strace mandoc man-db bash-completion \
 	zsh fish systemd bubblewrap
 # More of them, and those of PyPI and npm: for `make matrix` alone.
-MATRIX_NEEDS := avrdude flashrom mbpoll libhamlib-utils gammu tcl expect \
+MATRIX_NEEDS := avrdude stm32flash flashrom mbpoll libhamlib-utils gammu tcl expect \
 	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2
 SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian

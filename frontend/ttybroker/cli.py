@@ -302,8 +302,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        answer = {"port": options.port, "allowed": verdict.allowed, "rule": verdict.rule or None}
-        print(json.dumps({**answer, "reason": why or None}))
+        print(json.dumps(verdict_record(options.port, verdict, why)))
     else:
         print(f"{options.port}: {why or f'allowed by rule {verdict.rule}'}")
     return DONE if verdict.allowed else REFUSED
@@ -317,6 +316,12 @@ def _why_not(verdict: Verdict, user: str | None) -> str:
         return verdict.message + (too_old() if verdict.known else "")
     # the administrator asks, and is not the one who is refused
     return verdict.message.replace("you this port; ask the administrator", f"{user} this port")
+
+
+def verdict_record(port: str, verdict: Verdict, why: str) -> dict[str, object]:
+    """Return the fields of an answer for a program; why: it is refused."""
+    return {"port": port, "allowed": verdict.allowed, "rule": verdict.rule or None,
+            "reason": why or None}  # fmt: skip
 
 
 def _suggest(options: argparse.Namespace) -> int:
