@@ -37,6 +37,7 @@ class SlowFinder:
         self._asked: queue.SimpleQueue[tuple[int, Request, tuple[int, int]]] = queue.SimpleQueue()
         self._found: deque[tuple[int, str | None, tuple[int, int], threading.Event]] = deque()
         signal.signal(_WAKE, _do_nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {_WAKE})  # who started us may block it
         self._tracer = threading.get_ident()
         self._lock = threading.Lock()
         self._idle = 0
