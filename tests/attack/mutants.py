@@ -2525,6 +2525,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/real/test_sessions.py::test_a_join_that_ends_when_another_has_the_port_is_refused",),
     ),
     Mutant(
+        "no-end-before-a-join",
+        "a program whose one thread closes the port while another opens it again gets it",
+        "lease.watch is not None and not lease.held()",
+        ("tests/real/test_sessions.py::test_a_lease_lasts_until_the_open_that_joins_it_is_over",),
+    ),
+    Mutant(
         "join-within-limits",
         "who joins its own session does not yield beyond the limit",
         NEVER,
