@@ -1580,7 +1580,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ttyrun-no-core",
         "the launcher dumps no core",
-        "{ RLIMIT_CORE, RLIM_INFINITY },",
+        "{ LIMIT(CORE), RLIM_INFINITY },",
         ("tests/launcher/test_launcher_root_half.py::test_soft_limit_is_set_to_a_known_value",),
     ),
     Mutant(
