@@ -1585,7 +1585,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ttyrun-no-core",
         "the launcher dumps no core",
-        "{ RLIMIT_CORE, RLIM_INFINITY },",
+        "{ LIMIT(CORE), RLIM_INFINITY },",
         ("tests/launcher/test_launcher_root_half.py::test_soft_limit_is_set_to_a_known_value",),
     ),
     Mutant(
@@ -2528,6 +2528,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "who joins its own session late gets no port that another has by then",
         "not self._held(lease.key)",
         ("tests/real/test_sessions.py::test_a_join_that_ends_when_another_has_the_port_is_refused",),
+    ),
+    Mutant(
+        "no-end-before-a-join",
+        "a program whose one thread closes the port while another opens it again gets it",
+        "lease.watch is not None and not lease.held()",
+        ("tests/real/test_sessions.py::test_a_lease_lasts_until_the_open_that_joins_it_is_over",),
     ),
     Mutant(
         "join-within-limits",

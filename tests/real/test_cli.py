@@ -404,6 +404,22 @@ def test_who_has_all_his_groups_is_not_sent_to_log_in(rig: Rig) -> None:
     assert status == 1 and "log in again" not in out
 
 
+@pytest.mark.parametrize("via", ["auto", "pty"])
+def test_a_broker_is_found_by_a_path_that_begins_where_the_user_is(
+    rig: Rig, daemon: Daemon, via: str
+) -> None:
+    """The process beside the program leaves that directory."""
+    env = {**environment(rig), "TTYBROKER_SOCKET": f"./{rig.socket.name}"}
+    words = [*TTYBROKER, "run", "--via", via, "ttyS0", "--", "sh", "-c"]
+    script = "exec 3<>/dev/ttyS0 && echo $TTYBROKER_SOCKET"
+    done = subprocess.run(
+        [*words, script], env=env, cwd=rig.base, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    for pid in rig.orphans():
+        Orphan(pid).wait()
+    assert (done.returncode, done.stdout) == (0, "./socket\n"), done.stderr
+
+
 @pytest.mark.parametrize("name", ["check", "list", "revoke", "term", "run"])
 def test_a_path_where_a_name_is_meant_is_told_with_the_name(
     name: str, rig: Rig, daemon: Daemon

@@ -70,10 +70,11 @@ class Ends:
         self._looks.pop(lease, None)
 
     def look_after(self, lease: Lease) -> None:
-        """Say that the lease is over if the holder's last copy is closed."""
-        if lease.watch is not None and not lease.held():
-            hung_up = linux.hung_up(lease.own_fd)  # its holder may have been faster than the loop
-            self._over(lease, HUNG_UP if hung_up else CLOSED)
+        """Say that the lease is over if the holder's last copy is closed, and no other comes."""
+        # guard: no-end-before-a-join
+        if lease.watch is not None and not lease.joining and not lease.held():
+            # its holder may have been faster than the loop
+            self._over(lease, HUNG_UP if linux.hung_up(lease.own_fd) else CLOSED)
 
     def tick(self, now: float) -> float | None:
         """Look again at what is due; return when the next look is, by time.monotonic()."""

@@ -38,11 +38,11 @@ class Lease:
     removed. `replaced`: what lay in its place and was not believed, "" if nothing did.
     `not_put_back`: what could not be set as it was found, each with its cause. `session`: who may
     open it again, None for a client of protocol version 1. `left`: the settings that its session
-    left, None until it closed the port. `lent_by`: user and session of each that has a claim on the
-    port, the next one first.
+    left, None until it closed the port. `joining`: how many opens of its session are under way.
+    `lent_by`: user and session of each that has a claim on the port, the next one first.
     """
 
-    __slots__ = ("_locks", "ask", "exit_fd", "holder", "kept", "key", "left",
+    __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left",
                  "lent_by", "lock_left", "lock_name", "lock_pid", "not_put_back", "own_fd", "pid",
                  "replaced", "revokers", "rule", "session", "settings", "target", "uid", "watch",
                  "watcher", "withdrawn")  # fmt: skip
@@ -76,7 +76,7 @@ class Lease:
         self.not_put_back: list[str] = []
         self.left: Settings | None = None
         self.revokers: list[Connection] = []
-        self.withdrawn = 0
+        self.withdrawn = self.joining = 0
         self.kept = ""
         self.session = ask.session
         self.lent_by: list[tuple[int, bytes]] = []
@@ -146,8 +146,7 @@ class Lease:
         It names the holder's process. If that has ended, it names the earlier broker, which signed
         for it, and this broker signs instead. Raises Refusal as LockFiles.take().
         """
-        lives = self.exit_fd >= 0 and not linux.ended(self.exit_fd)
-        signer = self.pid if lives else os.getpid()
+        signer = os.getpid() if self.exit_fd < 0 or linux.ended(self.exit_fd) else self.pid
         named = self._locks.named(self.lock_name)
         if named is not None and (named == self.pid or process(named) is None):
             self._locks.reassign(self.lock_name, signer, instead_of=named)
@@ -175,9 +174,8 @@ class Lease:
         if self.watcher is not None and copies is None:
             self.watcher.close()
         self.watcher = None
-        for descriptor in (self.own_fd, self.exit_fd):
-            if descriptor >= 0:
-                os.close(descriptor)
+        for descriptor in self.pieces():
+            os.close(descriptor)
         self.own_fd = self.exit_fd = -1
         if self.lock_pid is not None:
             try:

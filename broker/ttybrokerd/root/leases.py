@@ -123,6 +123,7 @@ class Leases:
         self._do(self.table.miss(request, self.copies.of(request.uid)))
 
     def _join(self, lease: Lease, request: OpenRequest, seen: Seen) -> None:
+        lease.joining += 1
         self._workers.soon(
             lambda: port.join(lease, self._devices, seen, request.mode),
             lambda result: self._joined(lease, request, result),
@@ -361,6 +362,8 @@ class Leases:
 
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
         """The port is open once more for the session that has it."""
+        lease.joining -= 1
+        self._ends.look_after(lease)  # if it is not, what was closed meanwhile was the last copy
         client = request.client
         refusal = None if lease.ask.yields else self.table.too_many_yield(request)
         # A slow open may end when the lease is over and another user has the port.

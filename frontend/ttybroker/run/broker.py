@@ -301,7 +301,10 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
 
 def line_of(error: OSError) -> str:
     """Return the line to show: a BrokerError's own words, a plain OSError's without the number."""
-    line = str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    line = str(error)
+    if type(error).__module__ == "builtins":
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        line = f"{where}{error.strerror}"
     if (advice := getattr(error, "advice", "")) and (own := _own(getattr(error, "holder", None))):
         if error.errno == errno.ETIMEDOUT:
             own = own.replace("wait for it", "wait longer")

@@ -89,13 +89,16 @@ class Supervisor:
         self._idle = 0
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer. Raises OSError if no thread can be started."""
         gc.enable()  # all is loaded: `command` had put it off until now
         notify.wake_in_step(self._listener)
         stack_size(_STACK)
-        self._idle = _ENOUGH_IDLE
-        for _ in range(_ENOUGH_IDLE):
+        self._idle = 1
+        try:
             start_new_thread(self._work, ())
+        except RuntimeError:
+            raise OSError(errno.EAGAIN, "no supervisor: no thread can be started; try again later")
+        self._add_thread()
 
     def take_over(self, names: list[str], fds: list[int]) -> None:
         """Take copies of the ports that the launcher has opened for the program.
