@@ -108,8 +108,11 @@ def write(line: str) -> None:
 
 
 def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
-    """Return the lines below a port: until when it is kept from the caller, its line's state, what
-    it is, and who keeps a copy."""
+    """Return the lines below a port.
+
+    They say until when it is kept from the caller, the state of its line, what it is, and who keeps
+    a copy.
+    """
     told = []
     if (until := _kept_until(port)) is not None:
         told.append(f"kept from you until {_moment(until)}: it was taken back with revoke --hold")

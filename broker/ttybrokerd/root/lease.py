@@ -1,8 +1,8 @@
 """A lease: one port, its holder, and all that the broker keeps of it while it lasts.
 
 The device is opened twice. The holder's descriptor is passed on, and closed here. The broker's
-descriptor is never read or written, and stays as long as the lease. With it the holder's close
-cannot block, an unplug shows as a hang-up, and taking the port back needs no new open.
+descriptor is never read or written, and stays as long as the lease. With it, the holder's close
+cannot block. An unplugged device shows as a hang-up. To take the port back needs no new open.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ class Lease:
     """One lease, from the first lock to the last.
 
     In the kernel: `own_fd` is the broker's description. `watcher` is an epoll set that lists the
-    holder's descriptions until their last copies are closed. `exit_fd` is a pidfd of the holder,
-    -1 where it has ended or is not known. `watch` is the node's inotify watch.
-    In the lock directory: `lock_name`, and `lock_pid`, the process that the file names; None
-    where the file is the holder's own.
+    holder's descriptions until their last copies are closed. `exit_fd` is a pidfd of the holder, -1
+    if it has ended or is not known. `watch` is the node's inotify watch.
+
+    In the lock directory: `lock_name` is the device's name there. `lock_pid` is the process that
+    the file names, None if the file is the holder's own. `lock_left`: why the lock file could not
+    be removed. `replaced`: what lay in its place and was not believed, "" if nothing did.
+
     `revokers`: who waits for its end. `withdrawn`: how many requests of its user went with it.
-    `kept`: its name in systemd's descriptor store. `lock_left`: why the lock file could not be
-    removed. `replaced`: what lay in its place and was not believed, "" if nothing did.
-    `not_put_back`: what could not be set as it was found, each with its cause. `session`: who may
-    open it again, None for a client of protocol version 1. `left`: the settings that its session
-    left, None until it closed the port. `joining`: how many opens of its session are under way.
-    `lent_by`: user and session of each that has a claim on the port, the next one first.
+    `kept`: its name in systemd's descriptor store. `not_put_back`: what could not be set as it was
+    found, each with its cause. `session`: who may open it again, None for a client of protocol
+    version 1. `left`: the settings that its session left, None until it closed the port. `joining`:
+    how many opens of its session are under way. `lent_by`: user and session of each that has a claim
+    on the port, the next one first.
     """
 
     __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left",
@@ -84,7 +86,7 @@ class Lease:
 
     @classmethod
     def adopted(cls, kept: Kept, locks: LockFiles, now: float) -> Lease:
-        """Make the lease that an earlier broker kept in systemd's store."""
+        """Return the lease that an earlier broker kept in systemd's store."""
         was = kept.record
         holder = Holder(was.uid, "", was.pid or None, was.program, was.since, "lease", was.label)
         target = Target(was.name, was.path, was.pty, was.console)
@@ -106,21 +108,27 @@ class Lease:
     def hangup_fd(self) -> int:
         """The descriptor that can be read when the port is hung up, whatever the discipline.
 
-        A discipline without poll may be attached, when a broker is started again. What is added to
-        an epoll set then, as `own_fd` is, never shows a hang-up. The watcher's first entry was
-        made before the holder could attach any.
+        After a restart of the broker, a discipline without poll may be attached. What is added to
+        an epoll set then, as `own_fd` is, never shows a hang-up. The watcher's first entry was made
+        before the holder could attach any.
         """
         assert self.watcher is not None
         return self.watcher.fileno()
 
     def live_pid(self) -> int:
-        """Return the pid that the lock is to name, 0 if the process has ended: it may have done so
-        while it waited, and its pid may be another's by now, who has a lock of his own."""
+        """Return the pid that the lock is to name, 0 if that process has ended.
+
+        It may have ended while it waited. Its pid may be another process's by now, which has a lock
+        of its own.
+        """
         # guard: pid-at-the-grant
         return self.pid if self.pid and peer.owns(self.uid, self.pid) else 0
 
     def record(self, expires: float | None) -> Record:
-        """Return what of the lease no descriptor tells, for the next broker."""
+        """Return what no descriptor tells of the lease, for the next broker.
+
+        `expires` is in seconds of time.monotonic(), None if the lease has no time limit.
+        """
         target, holder, session = self.target, self.holder, self.session
         return Record(self.key, self.uid, self.pid, holder.since or 0, expires,
                       self.settings.pack(), target.name, target.path, self.lock_name, self.rule,
@@ -152,7 +160,7 @@ class Lease:
             self._locks.reassign(self.lock_name, signer, instead_of=named)
         else:
             self._locks.take(self.lock_name, signer)
-            self._locks.hung_up(self.lock_name)  # it will be, at the end of this lease
+            self._locks.hung_up(self.lock_name)  # the port will be, at the end of this lease
         self.lock_pid = signer
 
     def sign(self, pid: int) -> None:
@@ -166,9 +174,9 @@ class Lease:
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
 
     def close(self) -> select.epoll | None:
-        """Close all that the lease is made of.
+        """Close all that the lease is made of, and remove its lock file.
 
-        Returns the watcher of a holder that was hung up and still keeps its descriptor.
+        Returns the watcher if the holder was hung up and still keeps its descriptor, else None.
         """
         copies = self.watcher if self.held() else None
         if self.watcher is not None and copies is None:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ttybrokerd.root.settings import Settings
 
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
-LENT_DRAIN = 0.1  # seconds, where somebody waits for whom the port was lent
+LENT_DRAIN = 0.1  # seconds, if the port is lent and somebody waits for it
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
 DRAIN_LOOK = 0.01  # seconds between looks
 DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of the user counts
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
-LOOK = 0.001  # seconds after which to look whether somebody has set it again
+LOOK = 0.001  # seconds after which to look whether somebody has changed the settings again
 LOOKS = 5
 GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is gone
 
@@ -63,7 +63,7 @@ def acquire(
             locks.hung_up(seen.kernel_name)
         lease.own_fd = devices.open(seen)
         debt = devices.debts.due(seen.node)
-        if taken.root_stale or (debt is not None and debt.exclusive):  # a copy could set this
+        if taken.root_stale or (debt is not None and debt.exclusive):  # a dead copy's, if any
             fcntl.ioctl(lease.own_fd, linux.TIOCNXCL)
         _check_exclusive(lease.own_fd, seen, others, ghosts)
         holder = devices.open(seen, ask.mode)
@@ -79,9 +79,9 @@ def acquire(
             lease.not_put_back += settings.put_back(lease.own_fd, resumed)
         lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
-            lease.lock_pid = pid  # of a broker that was killed before it answered, or later
+            lease.lock_pid = pid  # by a broker that was killed before it answered, or later
         # guard: make-the-port-exclusive
-        fcntl.ioctl(holder, linux.TIOCEXCL)  # last: it may outlive us
+        fcntl.ioctl(holder, linux.TIOCEXCL)  # last, because it stays set if we are killed
         return lease, holder
     except (Refusal, OSError) as error:
         if holder >= 0:
@@ -95,7 +95,7 @@ def acquire(
 def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
     """Hang up a port whose holder may live on without its locks, and whose broker is gone.
 
-    Raises Refusal EBUSY if an outsider has the port: it is left alone.
+    Raises Refusal EBUSY if an outsider has the port, which is then left alone.
     """
     descriptor = devices.open(seen)
     try:
@@ -113,11 +113,11 @@ def release(
 
     With `closed` the holder has closed it. Then unsent output is let out, the settings are put
     back, and the port is hung up, because the holder may have made a second descriptor through
-    /dev/tty. In all other cases, and if the settings do not stay put back, that is done on a new
-    description after the hang-up.
+    /dev/tty. In all other cases, and if the settings do not stay put back, the port is hung up
+    first. Then the settings are put back on a new description.
 
     With `lent`, output has LENT_DRAIN to go out. The settings that the session had are kept for it,
-    also where it has not closed the port. Whichever step fails, the others are taken. Returns as
+    even if it has not closed the port. Whichever step fails, the others are taken. Returns as
     Lease.close().
     """
     own_fd, alive = lease.own_fd, True
@@ -125,7 +125,7 @@ def release(
         usual = settings.plain(own_fd)
     except OSError:  # somebody else hung it up, or it is unplugged
         alive = usual = False
-    # In another discipline nobody can ask what is unsent. TIOCSETD waited for what there was.
+    # Under another discipline nobody can ask what is unsent. TIOCSETD waited until it was sent.
     if alive and (closed or lent) and usual:
         if lease.session is not None:
             lease.left = _read(own_fd)
@@ -180,7 +180,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
 
 
 def _share(holder: int) -> bool:
-    """Lock one of several descriptions, shared. Return whether it is.
+    """Lock one of several descriptions, shared; return whether that worked.
 
     An outsider's exclusive lock is refused until the last is closed. If a program of the session
     has locked another of them for itself, that lock holds.
@@ -193,7 +193,7 @@ def _share(holder: int) -> bool:
 
 
 def _let_out(lease: Lease, limit: float) -> None:
-    """Let output drain, for so many seconds at most. If it fails, so will the next step."""
+    """Let output drain, for `limit` seconds at most. If that fails, so will the next step."""
     try:
         if lease.target.pty:  # a kernel worker carries it to the far end: tty_buffer.c
             time.sleep(PTY_SETTLE)
@@ -204,7 +204,7 @@ def _let_out(lease: Lease, limit: float) -> None:
 
 
 def _settle(lease: Lease) -> bool:
-    """Put the settings back; return whether they are so, and stay."""
+    """Put the settings back; return whether that worked and they stay so."""
     own_fd = lease.own_fd
     try:
         termios.tcflush(own_fd, termios.TCIOFLUSH)  # guard: flush-unread-input
@@ -229,10 +229,11 @@ def _put_back_afresh(
     """Put the settings back on a new description; return what failed.
 
     A call that was under way at the hang-up goes on, and may reach the device after it. So the
-    settings stay owed to the next grant as long as anybody may have such a call: while the
-    holder's descriptor is open, or if a `stranger` goes on setting by another one.
-    `alive`: the broker hung it up. Else an unplugged device is about to go, or a login has taken
-    the port over; its terminal settings are its own.
+    settings stay owed to the next grant as long as anybody may have such a call: while the holder's
+    descriptor is open, or if a `stranger` goes on setting by another one.
+
+    `alive`: the broker hung the port up. If it did not, an unplugged device is about to go, or a
+    login has taken the port over. A login keeps its own terminal settings.
     """
     found, target, own_fd = lease.settings, lease.target, lease.own_fd
     if not alive and _went(lease, devices):
@@ -257,7 +258,7 @@ def _put_back_afresh(
 
 
 def _put_back(tty: int, found: Settings, login: bool) -> list[str]:
-    """Put back until it stays so, within bounds; return what failed."""
+    """Put the settings back until they stay so, LOOKS times at most; return what failed."""
     failed: list[str] = []
     for _ in range(LOOKS):
         failed = settings.put_back(tty, found, terminal=not login)
@@ -285,7 +286,10 @@ def _login(lease: Lease, others: Others) -> bool:
 
 
 def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
-    """Raise Refusal EBUSY if TIOCEXCL is set: whoever set it has the port, dead copies or not."""
+    """Raise Refusal EBUSY if TIOCEXCL is set: whoever set it has the port.
+
+    That is so if there are dead copies, too.
+    """
     exclusive = linux.is_exclusive(descriptor)
     others.found(seen, exclusive)
     if exclusive:  # guard: exclusive-port-is-busy
@@ -295,17 +299,17 @@ def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozen
 
 
 def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], dead: bool) -> None:
-    """Take the flock, unless a dead copy has it, if there is one (`dead`).
+    """Take the flock. Do without it if a dead copy has it; `dead`: there may be one.
 
-    Raises Refusal EBUSY if somebody else has it. The one who had it may be gone by the time it is
-    asked who that is. Then it is tried once more.
+    Raises Refusal EBUSY if somebody else has it. Whoever had it may be gone by the time the kernel
+    is asked who that is. Then it is tried once more.
     """
     for _ in range(2):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
             return
         except BlockingIOError:
-            # If nobody has it alone, it will do to know who shared it a moment ago.
+            # If we can share it, nobody has it alone. Then who shared it a moment ago will do.
             # guard: no-wait-beside-who-shares
             shares = dead and _share(descriptor)
             if shares and excused(others.takers(seen, fresh=False), ghosts, dead=dead):
@@ -328,7 +332,10 @@ def _takes(step: Callable[..., object], *arguments: object) -> bool:
 
 
 def _drain(own_fd: int, limit: float) -> None:
-    """Wait until all is sent, the chip's own queue too: hang-up would throw it away."""
+    """Wait until all is sent, the chip's own queue too: a hang-up would throw it away.
+
+    It takes `limit` seconds at most, and DRAIN_STALL without progress.
+    """
     now = time.monotonic()
     end, stall, before = now + limit, now + DRAIN_STALL, 0
     while (left := linux.unsent(own_fd)) or linux.transmitting(own_fd):

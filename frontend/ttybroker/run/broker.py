@@ -325,8 +325,10 @@ def _own(holder: Holder | None) -> str:
 
 
 def line_for(job: LaunchJob, name: str, pid: int = 0) -> WaitingLine | None:
-    """Return what shows that process `pid` (0: this one) waits for this port, None if the run does
-    not wait."""
+    """Return what shows that a process waits for this port, None if the run does not wait.
+
+    `pid` is the process, 0 for this one.
+    """
     if job.wait is None:
         return None
     from ttybroker.waiting import WaitingLine

@@ -419,7 +419,7 @@ def receive(listener: int) -> Notification:
 
 
 def is_deserted(listener: int) -> bool:
-    """Return whether no process has the filter any more. (POLLHUP, 5.9.)"""
+    """Return whether no process has the filter any more: POLLHUP, Linux 5.9."""
     poll = select.poll()
     poll.register(listener, 0)
     return bool(poll.poll(0))
