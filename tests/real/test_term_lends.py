@@ -336,6 +336,7 @@ def test_what_cannot_be_lent_by_run_is_a_mistake(
     assert re.fullmatch(r"ttybroker: --yield [^\n]+: leave --\S+( and --stdio| notify)? out\n", why)
 
 
+# Without a terminal `term` would end one second after the end of its input.
 @pytest.mark.parametrize("words", [("run",), ("term", "--no-reconnect", "--linger", "60")])
 def test_for_whom_a_port_is_held_is_told_to_others(
     rig: Rig, daemon: Daemon, words: tuple[str, ...]
