@@ -38,7 +38,8 @@ def main(argv, broker, *, env, before_exec, command):
     before_exec()
     os.execve(argv[0], argv, env)
 """
-# What a program can see of itself that it has from the process before it.
+# What a program can see of itself that it has from the process before it. Its timers have run on
+# meanwhile, so they are rounded to ten seconds.
 FACTS = """
 import json, os, resource, signal
 umask = os.umask(0)
@@ -46,7 +47,7 @@ status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps([
     sorted(os.environb.items()).__repr__(),
     [(n, resource.getrlimit(getattr(resource, n))) for n in dir(resource) if n[:7] == "RLIMIT_"],
-    [[round(x) for x in signal.getitimer(which)] for which in range(3)],
+    [[round(x, -1) for x in signal.getitimer(which)] for which in range(3)],
     umask, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0),
     open("/proc/self/timerslack_ns").read(), os.getcwd(), sorted(os.listdir("/proc/self/fd")),
     [status[key] for key in ("Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapInh", "CapAmb")],

@@ -164,12 +164,16 @@ def _be(
 
 
 def as_user(
-    uid: int, groups: Iterable[int], function: Callable[[], T], gid: int | None = None
+    uid: int,
+    groups: Iterable[int],
+    function: Callable[[], T],
+    gid: int | None = None,
+    timeout: float = TIMEOUT,
 ) -> T:
     """Return what `function` returns, or raise what it raises, in a child with these ids."""
     child = Child(lambda _chat: function(), uid, groups, gid)
     try:
-        result: T = child.result()
+        result: T = child.result(timeout)
         return result
     finally:
         child.kill()

@@ -13,6 +13,8 @@ from ttybrokerd.prepare.hidden import covers, hidden
 from ttybrokerd.prepare.policy import Text, parse
 from ttybrokerd.root.portname import matches
 
+pytestmark = pytest.mark.timeout(300)  # thousands of examples: a minute on a busy machine
+
 ACCOUNTS = mock.Mock(
     user_id=lambda name: {"alice": 1000, "bob": 1001}.get(name),
     group_id=lambda name: {"dialout": 20, "students": 2000}.get(name),

@@ -29,6 +29,8 @@ from ttybrokerd.root.portname import matches
 from ttybrokerd.root.ruling import denied
 from unit.helpers import no_warning
 
+pytestmark = pytest.mark.timeout(300)  # thousands of examples: a minute on a busy machine
+
 ALICE, BOB = 1000, 1001
 KERNEL_NAME = re.compile(r"[A-Za-z]+(0|[1-9][0-9]{0,4})")
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from ttybrokerd.root.portname import matches, split
 
+pytestmark = pytest.mark.timeout(300)  # thousands of examples: a minute on a busy machine
+
 KERNEL_NAME = re.compile(r"([A-Za-z]+)(0|[1-9][0-9]{0,4})")
 BACKWARDS = re.compile(r"\[(.-.)+!")  # in [z-a!] fnmatch takes the ! for the first character
 CLOSE = st.text("aSz09-", max_size=8)  # so that they often match
