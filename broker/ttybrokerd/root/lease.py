@@ -40,8 +40,8 @@ class Lease:
     `kept`: its name in systemd's descriptor store. `not_put_back`: what could not be set as it was
     found, each with its cause. `session`: who may open it again, None for a client of protocol
     version 1. `left`: the settings that its session left, None until it closed the port. `joining`:
-    how many opens of its session are under way. `lent_by`: user and session of each that has a claim
-    on the port, the next one first.
+    how many opens of its session are under way. `lent_by`: user and session of each that has a
+    claim on the port, the next one first.
     """
 
     __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left",
