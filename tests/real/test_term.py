@@ -104,7 +104,12 @@ def piped(rig: Rig, *words: str, cwd: Path | None = None) -> Iterator[subprocess
 
 @pytest.mark.parametrize(
     ("number", "word"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended"), (signal.SIGHUP, "hung up")],
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGQUIT, "quit"),
+        (signal.SIGTERM, "ended"),
+        (signal.SIGHUP, "hung up"),
+    ],
 )
 def test_a_signal_ends_it_as_that_signal_with_the_terminal_put_back(
     rig: Rig, daemon: Daemon, number: signal.Signals, word: str

@@ -17,6 +17,7 @@ DONE, REFUSED, USAGE = 0, 1, 2
 _ENDINGS: dict[int, str] = {
     signal.SIGHUP: "hung up",
     signal.SIGINT: "interrupted",
+    signal.SIGQUIT: "quit",
     signal.SIGTERM: "ended",
 }
 
