@@ -122,7 +122,13 @@ class Child:
 
 
 class _Side(Chat):
-    """The child's end of the conversation, whose words are marked."""
+    """The child's end of the conversation, whose words are marked.
+
+    It waits for a word as long as its test runs, which may be slow: the child ends with the test.
+    """
+
+    def hear(self, timeout: float = 3600) -> Any:
+        return super().hear(timeout)
 
     def say(self, word: object = None) -> None:
         super().say(("word", word))
