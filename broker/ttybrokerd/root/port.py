@@ -63,7 +63,7 @@ def acquire(
             locks.hung_up(seen.kernel_name)
         lease.own_fd = devices.open(seen)
         debt = devices.debts.due(seen.node)
-        if taken.root_stale or (debt is not None and debt.exclusive):  # a dead copy's, if any
+        if taken.root_stale or (debt is not None and debt.exclusive):  # a copy may have set it
             fcntl.ioctl(lease.own_fd, linux.TIOCNXCL)
         _check_exclusive(lease.own_fd, seen, others, ghosts)
         holder = devices.open(seen, ask.mode)
