@@ -15,11 +15,14 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 	gpsd busybox-static python3-serial python3-seccomp tmux strace mandoc man-db bash-completion \
 	zsh fish systemd bubblewrap
 # More of them, and those of PyPI and npm: for `make matrix` alone.
-MATRIX_NEEDS := avrdude flashrom mbpoll libhamlib-utils gammu tcl expect \
+MATRIX_NEEDS := avrdude stm32flash flashrom mbpoll libhamlib-utils gammu tcl expect \
 	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2
 SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
+
+# What the bench compares with.
+PEERS_NEEDS := dbus-daemon libsystemd-dev pkg-config sudo login
 
 # What builds and runs the guest of the lab.
 LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs xz-utils zstd
@@ -77,8 +80,9 @@ docs: $(VENV)/ready $(VENV)/docs-needs
 	@$(RUN) docs/api.py
 
 # OLD=COMMIT builds that one as well and runs both in turn; JSON=1 prints JSON; TOPICS="opens rules"
-# runs a part. Exit status 1 (of make: 2) when a limit is missed.
-bench: $(VENV)/ready $(VENV)/test-needs
+# runs a part. TOPICS=peers compares with what people would use instead. Exit status 1 (of make: 2)
+# when a limit is missed.
+bench: $(VENV)/ready $(VENV)/test-needs $(if $(filter peers,$(TOPICS)),$(VENV)/peers-needs)
 	@$(AS_ROOT) env PYTHONPATH=tests PYTHON=$(PYTHON) $(RUN) -m bench $(if $(OLD),--old $(OLD)) \
 		$(if $(JSON),--json) $(TOPICS)
 
@@ -117,6 +121,8 @@ distro-clean:
 $(VENV)/ready: pyproject.toml
 	@echo "[1/3] Debian packages: $(BUILD_NEEDS)"
 	@packaging/apt-needs $(BUILD_NEEDS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"$(PYTHON) is too old: make PYTHON=/usr/bin/python3.N takes another one, of 3.11 or later")'
 	@echo "[2/3] virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "[3/3] Python packages into it (a minute, the first time)"
@@ -151,6 +157,11 @@ $(VENV)/attack-needs: pyproject.toml | $(VENV)/ready
 
 $(VENV)/docs-needs: pyproject.toml | $(VENV)/ready
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[broker,dev,docs]'
+	@touch $@
+
+$(VENV)/peers-needs: Makefile | $(VENV)/ready
+	@packaging/apt-needs $(PEERS_NEEDS)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check dbus-fast==5.2.0
 	@touch $@
 
 $(VENV)/lab-needs: Makefile | $(VENV)/ready

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root: processes with other uids"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    needs = Path(sys.prefix, "test-needs")
+    if terminalreporter.stats.get("failed") and needs.parent.name == ".venv" and not needs.exists():
+        terminalreporter.write_line(
+            "Programs that tests start may be missing: make .venv/test-needs"
+        )

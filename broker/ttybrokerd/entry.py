@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """The daemon's command; exit status 1 and a line where a package is missing."""
+    """Run the daemon; return its exit status, 1 after a line where a package is missing."""
     try:
         from ttybrokerd.daemon import main as daemon
     except ModuleNotFoundError as error:

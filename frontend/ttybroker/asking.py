@@ -22,7 +22,7 @@ def valid_label(label: str) -> bool:
 
 
 def warning(name: str, ending: wire.Ending) -> str:
-    """The line to show of a lease that ends soon."""
+    """Return the line to show when a lease ends soon: its port, when, and why."""
     when = f"in {ending.left / 1000:.0f} s" if ending.left else "now"
     return f"{name}: the lease ends {when}: {ending.cause}"
 

@@ -296,23 +296,32 @@ def _check(options: argparse.Namespace) -> int:
     uid, groups = (None, ()) if options.user is None else _user(options.user)
     with client.connect() as broker:
         verdict = broker.check(options.port, uid=uid, groups=groups)
-        hint = "" if verdict.known or options.json else similar(broker, options.port)
+        why = "" if verdict.allowed else _why_not(verdict, options.user)
+        if not verdict.allowed and not verdict.known:
+            why += similar(broker, options.port)
     if options.json:
         import json
 
-        answer = {"port": options.port, "allowed": verdict.allowed, "rule": verdict.rule or None}
-        print(json.dumps(answer))
-    elif verdict.allowed:
-        print(f"{options.port}: allowed by rule {verdict.rule}")
+        print(json.dumps(verdict_record(options.port, verdict, why)))
     else:
+        print(f"{options.port}: {why or f'allowed by rule {verdict.rule}'}")
+    return DONE if verdict.allowed else REFUSED
+
+
+def _why_not(verdict: Verdict, user: str | None) -> str:
+    """Return the cause of a refusal and the next step. user: another one who was asked about."""
+    if user is None:
         from ttybroker.login import too_old
 
-        said = verdict.message
-        if options.user is not None:  # the administrator asks, and is not the one who is refused
-            said = said.replace("you this port; ask the administrator", f"{options.user} this port")
-        old = too_old() if verdict.known and options.user is None else ""
-        print(f"{options.port}: {said}{hint}{old}")
-    return DONE if verdict.allowed else REFUSED
+        return verdict.message + (too_old() if verdict.known else "")
+    # the administrator asks, and is not the one who is refused
+    return verdict.message.replace("you this port; ask the administrator", f"{user} this port")
+
+
+def verdict_record(port: str, verdict: Verdict, why: str) -> dict[str, object]:
+    """Return the fields of an answer for a program; why: it is refused."""
+    return {"port": port, "allowed": verdict.allowed, "rule": verdict.rule or None,
+            "reason": why or None}  # fmt: skip
 
 
 def _suggest(options: argparse.Namespace) -> int:
@@ -442,7 +451,7 @@ if TYPE_CHECKING:
 
     from ttybroker.client import Client
     from ttybroker.facts import Line
-    from ttybroker.wire import Holder, PortInfo
+    from ttybroker.wire import Holder, PortInfo, Verdict
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int] | None] = {
     "list": _list,

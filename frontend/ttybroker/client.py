@@ -112,7 +112,7 @@ class Client:
         self.close()
 
     def fileno(self) -> int:
-        """The socket's descriptor, to wait on."""
+        """Return the socket's descriptor, to wait on."""
         return self._sock.fileno()
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class Line:
     """
 
     def __init__(self, facts: Facts, before: Facts | None = None, since: float = 0) -> None:
-        self._facts = facts
+        self._facts = {fact: value for fact, value in facts.items() if fact != wire.KEPT}
         self._before = before
         self._since = since
 

@@ -70,7 +70,7 @@ class Record:
     """One record of the daemon, as journalctl(1) prints it: JSON, all values texts."""
 
     def __init__(self, line: str) -> None:
-        """Raises ValueError."""
+        """Read one line of journalctl's JSON. Raises ValueError if it is no record."""
         self._fields = json.loads(line)
         if not isinstance(self._fields, dict):
             raise ValueError(line)

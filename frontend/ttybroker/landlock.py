@@ -35,7 +35,7 @@ _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 
 class _Ruleset(ctypes.Structure):
-    """struct landlock_ruleset_attr"""
+    """struct landlock_ruleset_attr of linux/landlock.h."""
 
     _fields_ = (
         ("fs", ctypes.c_uint64),
@@ -45,7 +45,7 @@ class _Ruleset(ctypes.Structure):
 
 
 class _PathBeneath(ctypes.Structure):
-    """struct landlock_path_beneath_attr"""
+    """struct landlock_path_beneath_attr of linux/landlock.h."""
 
     _pack_ = 1
     _layout_ = "ms"  # what _pack_ means; Python warns from 3.14 on if it is not said

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 
 from ttybroker import suggest
 from ttybroker.say import printable
 from ttybroker.users import name_of, named
-from ttybroker.wire import Holder, PortInfo
+from ttybroker.wire import KEPT, Holder, PortInfo
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _BOLD = "1"
 # ISO 6429, "select graphic rendition"; every other state is somebody else's: red
 _COLOURS = {"free": "32", "busy": "33", "opening": "33", "closing": "36"}
 _GAP = 2
+_CONSOLES = "/sys/class/tty/console/active"
 
 
 def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
@@ -106,11 +108,17 @@ def write(line: str) -> None:
 
 
 def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
-    """Return the lines below a port: its line's state, what it is, and who keeps a copy."""
+    """Return the lines below a port.
+
+    They say until when it is kept from the caller, the state of its line, what it is, and who keeps
+    a copy.
+    """
     told = []
+    if (until := _kept_until(port)) is not None:
+        told.append(f"kept from you until {_moment(until)}: it was taken back with revoke --hold")
     if lines is not None:
         known = lines.get(port.name)
-        told = ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
+        told += ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
     for copy in port.copies[:_COPIES_SHOWN]:
         told += _masked(f"still open after its lease ended: {_holder(copy)}")
     if len(port.copies) > _COPIES_SHOWN:
@@ -126,7 +134,7 @@ def _row(port: PortInfo) -> tuple[str, ...]:
         _holder(port.holder) if port.lent is None else _lent(port.holder, port.lent),
         _ago(port.holder),
         port.device,
-        describe(port.device),
+        describe(port),
     )
 
 
@@ -169,14 +177,37 @@ def show_json(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> No
     print(json.dumps([record(port, lines) for port in ports], indent=2))
 
 
-def describe(device: str) -> str:
+def describe(port: PortInfo) -> str:
     """Return what kind of device it is, from sysfs; "" if sysfs does not say."""
+    device = port.device
     if device.startswith("/dev/pts/"):
         return "pseudo-terminal"
+    if port.state in ("refused", "gone") and (why := _why_not(device)):
+        return why
     from serial.tools.list_ports_linux import SysFS
 
     description = SysFS(device).description
     return "" if description in (None, "n/a") else str(description)
+
+
+def _why_not(device: str) -> str:
+    """Return why nobody gets this device, as far as anybody can see: an alias may lead to anything.
+
+    "" if that is not known. An earlier broker calls such a port gone.
+    """
+    try:
+        status = os.stat(device)
+        if not stat.S_ISCHR(status.st_mode):
+            return "not a serial port"
+        number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        name = os.path.basename(os.readlink(f"/sys/dev/char/{number}"))
+        with open(_CONSOLES) as file:
+            consoles = file.read().split()
+    except OSError:  # it has gone, or sysfs does not know it
+        return ""
+    if not suggest.is_port(name):
+        return "not a serial port"
+    return "the active console" if name in consoles else ""
 
 
 def _lent(holder: Holder | None, lender: Holder) -> str:
@@ -212,18 +243,31 @@ def _ago(holder: Holder | None) -> str:
     return f"{seconds} s"
 
 
+def _kept_until(port: PortInfo) -> int | None:
+    return dict(port.facts).get(KEPT)
+
+
+def _moment(seconds: float) -> str:
+    """Return a moment of the epoch as a clock shows it, with the day if that is not today."""
+    day, clock = "%Y-%m-%d", "%H:%M:%S"
+    moment, now = time.localtime(seconds), time.localtime(time.time())
+    today = time.strftime(day, moment) == time.strftime(day, now)
+    return time.strftime(clock if today else f"{day} {clock}", moment)
+
+
 def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
     """Return the fields of a port for a program; lines: as for `show`."""
     known: dict[str, object] = {
         "port": port.name,
         "state": port.state,
         "device": port.device,
-        "description": describe(port.device) or None,
+        "description": describe(port) or None,
         "rule": port.rule or None,
         "waiting": port.waiting,
         "holder": None if port.holder is None else _fields(port.holder),
         "lent": None if port.lent is None else _fields(port.lent),
         "copies": [_fields(copy) for copy in port.copies],
+        "kept_until": _kept_until(port),
     }
     if lines is not None:
         found = lines.get(port.name)

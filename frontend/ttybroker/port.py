@@ -102,8 +102,11 @@ class BrokeredSerial(serial.Serial):
             self._exclusive = exclusive
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        """A copy would close the port for both. What a copy in another process closed would be
-        something else of its own."""
+        """Refuse to copy or pickle an open port. Raises TypeError.
+
+        A copy in this process would close the port for both. In another process, a copy would close
+        a descriptor that is something else there.
+        """
         if self.is_open:
             raise TypeError("an open port is not copied or pickled: open it by its name there")
         return super().__reduce_ex__(protocol)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:
 
 
 def _query(url: str) -> dict[str, str]:
-    """What stands behind the name. Raises ValueError."""
+    """Return what stands behind the name in the URL, by key. Raises ValueError."""
     from urllib.parse import parse_qs, urlsplit
 
     parts = urlsplit(url)

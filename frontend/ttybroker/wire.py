@@ -46,9 +46,9 @@ READ, WRITE, APPEND, SYNC, YIELD_USER, YIELD_ALL, KEEP, PROGRESS = (1 << bit for
 DETAILS, WATCH = 1, 2
 # reasons of WAITING
 BUSY, SLOW, ABSENT, ASKED, LENT_OUT = 1, 2, 3, 4, 5
-# facts of a port
+# facts of a port: docs/architecture.md, "A new field of list --json"
 (SPEED, CFLAG, LINES, RECEIVED, SENT, FRAME, PARITY, OVERRUN, BREAK, BUFFER_OVERRUN,
- IFLAG) = range(1, 12)  # fmt: skip
+ IFLAG, KEPT) = FACTS = range(1, 13)  # fmt: skip
 
 HEAD_FORM = struct.Struct("<BBH")
 OPEN_FORM_1 = struct.Struct("<II")
@@ -168,7 +168,7 @@ class PortInfo(Value):
 
     `state` is "free" (no lock is seen), "busy", "opening", "closing", "busy elsewhere" (somebody
     waits for it), "exclusive" (the last open found it so; the holder's `since` is that moment),
-    "gone" or "refused" (the active console, a device that is not safe to open). `lent` is the
+    "gone" or "refused" (such as a console, or kept from the caller). `lent` is the
     session that waits to have the port back. `copies` are revoked holders that still keep a
     descriptor. `facts` are pairs of a fact's number (SPEED, ...) and its value.
     """

@@ -8,7 +8,7 @@ from ttybroker import BrokerError, open_tty
 
 
 def sentence(line: bytes) -> list[str] | None:
-    """The fields of a sentence "$...*hh", None if its checksum is not right."""
+    """Return the fields of a sentence "$...*hh", None if its checksum is not right."""
     body, star, checksum = line.strip().lstrip(b"$").partition(b"*")
     if not star or checksum.upper() != b"%02X" % reduce(int.__xor__, body, 0):
         return None

@@ -41,11 +41,12 @@
  * without privilege.  NICE, RTPRIO, SIGPENDING stay the caller's: he may renice and signal a
  * process of his real uid, raised they would be rights he has not got.  NPROC spares root.
  */
-static const struct { int resource; rlim_t soft; } limits[] = {
-	{ RLIMIT_CPU, RLIM_INFINITY }, { RLIMIT_FSIZE, RLIM_INFINITY },
-	{ RLIMIT_DATA, RLIM_INFINITY }, { RLIMIT_AS, RLIM_INFINITY },
-	{ RLIMIT_STACK, 8 << 20 }, { RLIMIT_NOFILE, 1024 },
-	{ RLIMIT_CORE, 0 }, /* guard: ttyrun-no-core */
+static const struct { int resource; const char *name; rlim_t soft; } limits[] = {
+#define LIMIT(name) RLIMIT_ ## name, "RLIMIT_" #name
+	{ LIMIT(CPU), RLIM_INFINITY }, { LIMIT(FSIZE), RLIM_INFINITY },
+	{ LIMIT(DATA), RLIM_INFINITY }, { LIMIT(AS), RLIM_INFINITY },
+	{ LIMIT(STACK), 8 << 20 }, { LIMIT(NOFILE), 1024 },
+	{ LIMIT(CORE), 0 }, /* guard: ttyrun-no-core */
 };
 
 /* What the memfd, descriptor 3, begins with (ttyrun_main.py reads it); /proc/PID/environ follows */
@@ -105,8 +106,8 @@ reset_limits(void)
 		if (limit.rlim_max < limit.rlim_cur)
 			limit.rlim_max = limit.rlim_cur;
 		if (setrlimit(resource, &limit) == -1)
-			DIE(1, "the hard limit %d (getrlimit(2)) is too low and cannot be raised: %s: "
-			    "start ttyrun with a higher one", resource, strerror(errno));
+			DIE(1, "the hard limit %s (setrlimit(2)) is too low and cannot be raised: %s: "
+			    "start ttyrun with a higher one", limits[i].name, strerror(errno));
 	}
 }
 

@@ -1,10 +1,9 @@
-"""What `ttyrun` (ttyrun.c) starts as root: find or fork the broker, stop being root, go on as the
-caller.
+"""Find or fork the broker, stop being root, and go on as the caller: what ttyrun.c starts as root.
 
-Until `start()` has returned nothing of the caller's is read: not his arguments, not his
-environment. Then his environment and his settings come back from descriptor 3, in two steps:
-rights at once (`give_back_rights`), the rest right before the program (`give_back_rest`), because
-a frontend under RLIMIT_NOFILE 3 or a small RLIMIT_AS could not get that far.
+Until `start()` has returned, nothing of the caller's is read: neither arguments nor environment.
+Then the caller's environment and settings come back from descriptor 3, in two steps: rights at once
+(`give_back_rights`), the rest right before the program (`give_back_rest`). A frontend under
+RLIMIT_NOFILE 3 or a small RLIMIT_AS could not get that far.
 """
 
 from __future__ import annotations
@@ -76,8 +75,11 @@ class Kept:
 
 
 def give_children_connections() -> None:
-    """To the backend a connection is one process (SCM_CREDENTIALS), and who asks it may be a
-    child: the supervisor is one. So every child finds one of its own, made before it was."""
+    """Make a connection before each fork, so that every child finds one of its own.
+
+    To the backend a connection is one process (SCM_CREDENTIALS), and who asks it may be a child:
+    the supervisor is one.
+    """
     from ttybroker import client
 
     spare: list[client.Client] = []

@@ -11,7 +11,7 @@ from support.daemon import Daemon
 from support.processes import descriptors
 from support.raw import LIST, connect
 
-LEASE = Counter({"pty": 1, "eventpoll": 1, "pidfd": 1})  # guard, weak reference, holder's end
+LEASE = Counter({"pty": 1, "eventpoll": 1, "pidfd": 1})  # its own, weak reference, holder's end
 
 # A daemon on a kernel before 6.16, which has no SO_PASSRIGHTS.
 OLD_KERNEL = "from ttybrokerd.root import linux; linux.refuse_descriptors = lambda sock: None"

@@ -559,6 +559,8 @@ class Model:
         for port in self.ports.values():
             if not port.rule.decide(who.uid) and who.uid not in self.admins:
                 continue
+            kept = self.holds.get((port, who.uid), self.now) > self.now
+            free = "refused" if kept else "free"
             if not port.plugged:
                 rows.append((port.name, "gone", 0, None))
             elif port.stage != "free":
@@ -568,11 +570,11 @@ class Model:
                     shown = shown._replace(since=None)
                 rows.append((port.name, STATES[port.stage], waiting, shown))
             elif port.name in ours:
-                rows.append((port.name, "free", 0, None))
+                rows.append((port.name, free, 0, None))
             else:
                 locked, outsider = self.locked_by(port, 0)
                 unnamed = Who(None, None, "lock file") if locked else None
-                rows.append((port.name, "busy" if locked else "free", 0, outsider or unnamed))
+                rows.append((port.name, "busy" if locked else free, 0, outsider or unnamed))
         rows = [row for row in rows if not names or row[0] in names]
         if self.answer(who, Answer("ports", facts=tuple(rows[start:]))):
             self.done(who)

@@ -17,7 +17,12 @@ REMOVE, NEVER, ALWAYS = Do.REMOVE, Do.NEVER, Do.ALWAYS
 
 
 class Mutant(NamedTuple):
-    """One guard taken away: removed, its condition decided, or replaced by a text."""
+    """One guard taken away.
+
+    `name` is that of its anchor. `guard` says what holds as long as it is there. `do` is what
+    becomes of the anchored code: it is removed, its condition is decided (anchors.py, `Do`), or a
+    text takes its place, of an `if` that of the condition.
+    """
 
     name: str
     guard: str
@@ -426,7 +431,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no-wait-for-a-writer",
         "no end of a lease waits until what its holder writes is sent",
-        "settings.put_back(guard, lease.settings.without_hupcl())",
+        "settings.put_back(own_fd, lease.settings.without_hupcl())",
         (f"{PORT}::test_no_end_waits_for_what_a_holder_goes_on_writing",),
     ),
     Mutant(
@@ -1500,8 +1505,8 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
-        "kept-guard-matches-record",
-        "a kept guard is of the device that its record names",
+        "kept-descriptor-matches-record",
+        "a kept descriptor is of the device that its record names",
         NEVER,
         (f"{KEPT}[another device]",),
         f"{FAILS}|waited",
@@ -1580,7 +1585,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ttyrun-no-core",
         "the launcher dumps no core",
-        "{ RLIMIT_CORE, RLIM_INFINITY },",
+        "{ LIMIT(CORE), RLIM_INFINITY },",
         ("tests/launcher/test_launcher_root_half.py::test_soft_limit_is_set_to_a_known_value",),
     ),
     Mutant(
@@ -2523,6 +2528,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "who joins its own session late gets no port that another has by then",
         "not self._held(lease.key)",
         ("tests/real/test_sessions.py::test_a_join_that_ends_when_another_has_the_port_is_refused",),
+    ),
+    Mutant(
+        "no-end-before-a-join",
+        "a program whose one thread closes the port while another opens it again gets it",
+        "lease.watch is not None and not lease.held()",
+        ("tests/real/test_sessions.py::test_a_lease_lasts_until_the_open_that_joins_it_is_over",),
     ),
     Mutant(
         "join-within-limits",

@@ -126,13 +126,16 @@ def main() -> int:
     write = "--write" in sys.argv[1:] and not words
     commit = this_commit() if write else ""
     found = anchors.find(ROOT)
+    if lost := [mutant.name for mutant in MUTANTS if mutant.name not in found]:
+        print(f"no line of the code has `# guard: {lost[0]}`", file=sys.stderr)
+        return 2
     mutants = [
         mutant
         for mutant in MUTANTS
         if not words or any(word in described(mutant, found[mutant.name]) for word in words)
     ]
     if not mutants:
-        print("no such guard", file=sys.stderr)
+        print(f"no mutant for {' or '.join(words)} in tests/attack/mutants.py", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="ttybroker-mutants-") as directory:
         copy = Path(directory)

@@ -400,8 +400,8 @@ def test_the_broker_has_no_more_open_than_leases_explain(
 ) -> None:
     """Source: /proc/PID/fd, proc(5), which is the kernel's word and not the broker's.
 
-    Promise: a socket a client, and guard, weak reference and pidfd a lease; whatever happened
-    before, to the number.
+    Promise: a socket a client, and its own port, weak reference and pidfd a lease; whatever
+    happened before, to the number.
     """
     ports, rounds = 40, scale(1, 50)
     for number in range(ports):

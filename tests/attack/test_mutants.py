@@ -34,7 +34,10 @@ def test_a_guard_is_in_the_code_and_its_tests_exist(mutant: Mutant) -> None:
 
 
 def test_every_anchor_has_its_mutant_and_none_has_two() -> None:
-    assert sorted(mutant.name for mutant in MUTANTS) == sorted(PLACES)
+    names = [mutant.name for mutant in MUTANTS]
+    assert set(PLACES) - set(names) == set(), "`# guard: NAME` in the code, no mutant in mutants.py"
+    assert set(names) - set(PLACES) == set(), "mutant, but no `# guard: NAME` in the code"
+    assert len(names) == len(set(names))
 
 
 def test_an_anchor_stands_once_or_for_the_lines_of_one_file() -> None:

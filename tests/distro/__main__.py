@@ -61,7 +61,7 @@ def main(release: str, python: str, steps: list[str]) -> int:
         found = table.Found(release, _version(root, python), step, _came_to(status, last, seconds),
                             commit)  # fmt: skip
         table.write(found)
-        _say(f"{release}, {step}: {found.result}")
+        _say(f"{release}, {step}: {found.result}; written into docs/{table.PAGE.name}")
     return 1 if failed else 0
 
 

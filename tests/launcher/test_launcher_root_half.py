@@ -175,7 +175,7 @@ def test_hard_limit_is_raised_or_said_to_be_too_low(
         assert launcher.seen(before=lower)["limits"][f"RLIMIT_{name}"][0] != value
     else:
         line = launcher.refused(before=lower)
-        assert f"hard limit {number} " in line and "Operation not permitted" in line
+        assert f"hard limit RLIMIT_{name} " in line and "Operation not permitted" in line
 
 
 def test_no_right_over_scheduling_is_lent(launcher: Launcher) -> None:

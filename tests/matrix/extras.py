@@ -41,6 +41,13 @@ STK500 = (
     (rb"[BE].* ", b"\x14\x10"),
     (rb"[PQ] ", b"\x14\x10"),
 )
+# The bootloader of an STM32F103: AN3155.
+AN3155 = (
+    (rb"\x7f", b"\x79"),
+    (rb"\x00\xff", b"\x79\x0b\x22\x00\x01\x02\x11\x21\x31\x43\x63\x73\x82\x92\x79"),
+    (rb"\x01\xfe", b"\x79\x22\x00\x00\x79"),
+    (rb"\x02\xfd", b"\x79\x01\x04\x10\x79"),
+)
 # A radio by Kenwood, model TS-2000.
 KENWOOD = (
     (rb"ID;", b"ID019;"),
@@ -185,6 +192,11 @@ EXTRAS = (
         "avrdude", "avrdude", "avrdude -q -p m328p -c arduino -P /dev/ttyS7 -b 115200",
         act=acts.dialog, dialog=STK500, shows="device signature = 0x1e950f",
         remarks="a bootloader answers",
+    ),
+    Program(
+        "stm32flash", "stm32flash", "stm32flash -m 8n1 /dev/ttyS7",
+        act=acts.dialog, dialog=AN3155, shows="STM32F10xxx Medium-density",
+        remarks="a bootloader answers; `-m 8n1`, because a pty has no parity",
     ),
     Program(
         "flashrom", "flashrom", "flashrom -p serprog:dev=/dev/ttyS7:115200", status=1,

@@ -118,6 +118,8 @@ def test_others_are_refused_until_the_last_has_let_go(
         ("os.O_WRONLY | os.O_APPEND", "os.O_WRONLY | os.O_APPEND"),
         ("os.O_RDWR", "os.O_RDWR"),
         ("os.O_RDWR | os.O_SYNC", "os.O_RDWR | os.O_SYNC"),
+        ("os.O_RDWR | os.O_DSYNC", "os.O_RDWR | os.O_SYNC"),
+        ("os.O_RDWR | os.O_ASYNC", "os.O_RDWR"),
     ],
 )
 @pytest.mark.parametrize("via", ["auto", "notify"])
@@ -127,7 +129,8 @@ def test_how_it_was_opened_is_kept(
     code = f"""
 import fcntl, os
 fd = os.open({NODE!r}, {flags})
-print(fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND | os.O_SYNC) == {kept})"""
+mask = os.O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_ASYNC
+print(fcntl.fcntl(fd, fcntl.F_GETFL) & mask == {kept})"""
     done = stage.run(*bare, "--via", via, PORT, "--", "python3", "-c", code)
     assert (done.status, done.out, done.err) == (0, "True\n", "")
     stage.demand_free(2)

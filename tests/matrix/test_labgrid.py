@@ -28,7 +28,6 @@ from support.processes import PR_SET_CHILD_SUBREAPER, prctl
 from support.rig import Rig
 from support.users import BOB
 from support.waiting import TIMEOUT
-from ttybroker import lending as _lending  # noqa: F401  loaded before a child is another user
 from ttybroker import open_fd, open_tty
 
 pytestmark = [

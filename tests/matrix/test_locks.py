@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from matrix.acts import Act
+from matrix.acts import Act, leave, talk
 from matrix.namespace import PORT
-from matrix.programs import Program
-from matrix.stage import NAMELESS, NODE, Installation, Stage
+from matrix.programs import PROGRAMS, Program
+from matrix.stage import LOCK, NAMELESS, NODE, Installation, Stage
 from matrix.terminal import Terminal
 from support.children import Chat
 from ttybroker import client
+from ttybrokerd.root.locks import parse_pid
 
 pytestmark = pytest.mark.root
 
@@ -103,3 +104,29 @@ def test_a_program_that_locks_works_beside_another_of_its_run(
     else:
         locking.act(act, locking)
     stage.demand_free(2)
+
+
+ALIAS = "gps"
+# What each locks without a broker: the name that it was given, or the one behind the link.
+BY_NAME = {"cu": ALIAS, "minicom": ALIAS, "C-Kermit": PORT}
+
+
+@pytest.mark.parametrize("named", BY_NAME)
+def test_of_an_alias_a_program_makes_the_lock_that_it_makes_without_a_broker(
+    stage: Stage, terminal: Terminal, run: list[str], named: str
+) -> None:
+    """The broker's own, by the kernel's name, is there as well, and all of them go."""
+    calling = next(one for one in PROGRAMS if one.name == named)
+    assert stage.run("ln", "-s", PORT, f"/dev/{ALIAS}", uid=0).status == 0  # as udev's SYMLINK
+    for before, begin in (([], terminal.run), (run, terminal.again)):
+        os.chmod(stage.far.path, 0o600 if before else 0o666)
+        act = Act(stage, terminal, before)
+        begin(*(word.replace(PORT, ALIAS) for word in act.command(calling)))
+        talk(act, calling)
+        locks = {name: parse_pid((stage.rig.locks / name).read_bytes())
+                 for name in stage.rig.lock_files()}  # fmt: skip
+        assert locks.keys() == {f"LCK..{BY_NAME[named]}", *([LOCK] if before else [])}
+        assert len(set(locks.values())) == 1, "all name the program"
+        leave(act, calling)
+        assert terminal.status() == calling.status
+        stage.demand_free(2)

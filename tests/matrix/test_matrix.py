@@ -28,7 +28,7 @@ def test_program_works_and_leaves_nothing(
     found[program.name, launcher] = table.WORKS
 
 
-def test_readme_says_what_was_found(found: Found, pytestconfig: pytest.Config) -> None:
+def test_the_page_says_what_was_found(found: Found, pytestconfig: pytest.Config) -> None:
     """Of what has run: of everything, unless only a part was asked for (-k)."""
     complete = [
         program

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import grp
-import importlib
 import io
 import json
 import os
-import pkgutil
 import re
 import signal
 import socket
@@ -17,11 +15,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pytest
 
-import ttybroker
 from support.children import Chat, Orphan, as_user
 from support.command import TTYBROKER, command, environment, in_a_shell
 from support.daemon import Daemon
@@ -34,10 +32,6 @@ from ttybroker.errors import BrokerError, PortBusy
 from ttybroker.version import VERSION
 
 PR_SET_DUMPABLE = 4  # sys/prctl.h
-
-# Other users cannot read a clone in /root.
-for module in pkgutil.walk_packages(ttybroker.__path__, "ttybroker."):
-    importlib.import_module(module.name)
 
 pytestmark = pytest.mark.root
 
@@ -124,8 +118,16 @@ def test_check_says_by_which_rule_and_its_status_is_the_answer(rig: Rig) -> None
     status, out, _ = as_user(BOB, (), typed(rig, "check", "ttyS0"))
     assert status == 1 and out.startswith("ttyS0: not permitted: ")
     status, out, _ = as_user(ALICE, (), typed(rig, "check", "--json", "ttyS0"))
-    answer = {"port": "ttyS0", "allowed": True, "rule": "ttyS0 (line 2)"}
+    answer = {"port": "ttyS0", "allowed": True, "rule": "ttyS0 (line 2)", "reason": None}
     assert (status, json.loads(out)) == (0, answer)
+    for name in ("ttyS0", "ttS0"):  # the other is none, and it suggests one
+        who = BOB if name == "ttyS0" else ALICE
+        _, said, _ = as_user(who, (), typed(rig, "check", name))
+        status, out, _ = as_user(who, (), typed(rig, "check", "--json", name))
+        answer = {"port": name, "allowed": False, "rule": None}
+        reason = said.removeprefix(f"{name}: ").removesuffix("\n")
+        assert (status, json.loads(out)) == (1, {**answer, "reason": reason}) and reason
+    assert reason.endswith("; did you mean ttyS0?")
 
 
 def test_only_root_and_admins_ask_about_others(rig: Rig) -> None:
@@ -223,9 +225,56 @@ def test_held_back_the_port_is_free_for_others_alone(rig: Rig, daemon: Daemon) -
             return str(refused.value)
 
         told = as_user(ALICE, (), ask)
-        assert told.startswith("ttyS0: busy: it was taken back, and is kept from you for 600 s")
+        again = r"for another (600|59\d) s, also if you wait; ask again then"
+        assert re.fullmatch(f"ttyS0: busy: it was taken back, and is kept from you {again}", told)
     rig.holder(ALICE, "ttyS1")
     rig.holder(BOB, "ttyS0")
+
+
+@pytest.mark.parametrize("more", [[], ["--details"]], ids=["list", "details"])
+def test_a_list_says_until_when_the_port_is_kept_from_its_user(
+    rig: Rig, daemon: Daemon, more: list[str]
+) -> None:
+    """And tells nobody else of it."""
+    holder = rig.holder(ALICE, "ttyS0")
+    command(rig, "revoke", "--hold", "600", "ttyS0")
+    holder.say()
+    holder.result()
+
+    def seen(uid: int) -> tuple[dict[str, Any], list[str]]:
+        told = as_user(uid, (), typed(rig, "list", "ttyS0", "--json", *more))[1]
+        lines = as_user(uid, (), typed(rig, "list", "ttyS0", *more))[1].splitlines()
+        return json.loads(told)[0], lines[1:]
+
+    row, (first, second) = seen(ALICE)
+    assert row["state"] == "refused" and row.get("line") is None
+    assert 590 < row["kept_until"] - time.time() <= 601
+    moment = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"
+    told = f"  kept from you until {moment}: it was taken back with revoke --hold"
+    assert first.split()[:2] == ["ttyS0", "refused"] and re.fullmatch(told, second)
+    row, (first,) = seen(BOB)
+    assert (row["state"], row["kept_until"]) == ("free", None) and first.split()[1] == "free"
+    holder = rig.holder(BOB, "ttyS0")
+    row, (first, second) = seen(ALICE)
+    assert (row["state"], row["holder"]["pid"]) == ("busy", holder.pid) and row["kept_until"]
+    assert first.split()[1] == "busy" and re.fullmatch(told, second)
+
+
+@pytest.mark.parametrize("details", [False, True], ids=["list", "details"])
+def test_a_watched_list_shows_a_hold_from_its_beginning_to_its_end(
+    rig: Rig, daemon: Daemon, details: bool
+) -> None:
+    holder = rig.holder(0, "ttyS0")
+    with client.connect(str(rig.socket)) as watching, client.connect(str(rig.socket)) as root:
+        seen = watching.watch(("ttyS0",), details=details)
+        assert next(seen)[0].holder
+        root.revoke("ttyS0", hold=1)
+        held = next(row for (row,) in seen if row.state == "refused")
+        assert [fact for fact, _ in held.facts] == [wire.KEPT]
+        free = next(row for (row,) in seen if row.state == "free")
+        assert not free.facts and abs(held.facts[0][1] - time.time()) < 5
+    holder.say()
+    holder.result()
 
 
 def test_a_hold_ends(rig: Rig, daemon: Daemon) -> None:
@@ -309,6 +358,10 @@ def test_run_says_that_the_program_in_the_way_is_ones_own(rig: Rig, daemon: Daem
     assert mine.returncode == 1 and "ttyS0: busy: held by root (uid 0) with " in mine.stderr
     assert "; it is yours: wait for it (--wait SECONDS), take it back" in mine.stderr
     assert "an admin" not in mine.stderr and mine.stderr.count("\n") == 1
+    held = open_fd("ttyS0", broker=str(rig.socket))
+    late = command(rig, "run", "--wait", "0.1", "--stdio", "ttyS0", "--", "true")
+    os.close(held)
+    assert "; it is yours: wait longer (--wait SECONDS), take it back" in late.stderr
     rig.holder(ALICE, "ttyS1")
     other = command(rig, "run", "--stdio", "ttyS1", "--", "true")
     assert "have its holder or an admin take it back" in other.stderr
@@ -349,6 +402,22 @@ def test_who_has_all_his_groups_is_not_sent_to_log_in(rig: Rig) -> None:
     rig.daemon()
     status, out, _ = as_user(NOBODY, (), typed(rig, "check", "ttyS7"))
     assert status == 1 and "log in again" not in out
+
+
+@pytest.mark.parametrize("via", ["auto", "pty"])
+def test_a_broker_is_found_by_a_path_that_begins_where_the_user_is(
+    rig: Rig, daemon: Daemon, via: str
+) -> None:
+    """The process beside the program leaves that directory."""
+    env = {**environment(rig), "TTYBROKER_SOCKET": f"./{rig.socket.name}"}
+    words = [*TTYBROKER, "run", "--via", via, "ttyS0", "--", "sh", "-c"]
+    script = "exec 3<>/dev/ttyS0 && echo $TTYBROKER_SOCKET"
+    done = subprocess.run(
+        [*words, script], env=env, cwd=rig.base, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    for pid in rig.orphans():
+        Orphan(pid).wait()
+    assert (done.returncode, done.stdout) == (0, "./socket\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", ["check", "list", "revoke", "term", "run"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import io
 import os
 import signal
@@ -463,8 +462,6 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
 
 
 def test_prepare_needs_root_and_says_so(rig: Rig) -> None:
-    importlib.import_module("ttybrokerd.prepare.usage")  # its user may not be able to read it
-
     def prepare() -> tuple[int, str]:
         with contextlib.redirect_stderr(io.StringIO()) as told:
             return main(["--prepare", *rig.arguments[:4]]), told.getvalue()

@@ -1,4 +1,4 @@
-"""`list --details`: a held port's line, seen through the broker's guard and not touched."""
+"""`list --details`: a held port's line, seen through the broker's descriptor, not touched."""
 
 from __future__ import annotations
 

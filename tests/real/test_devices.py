@@ -163,7 +163,12 @@ def test_an_alias_that_somebody_else_could_redirect_is_refused(rig: Rig) -> None
     own.symlink_to(pty.path)
     rule = f'[[rule]]\nport = "own"\ndevice = "{own}"\nclass = "pty"\nallow = ["*"]\n'
     rig.rules.append(rule)
+    rig.rules.append('[[rule]]\nport = "sink"\ndevice = "/dev/null"\nallow = ["*"]\n')
     rig.daemon()
+    with client.connect(str(rig.socket)) as connection:
+        states = {port.name: port.state for port in connection.ports()}
+    assert (states["gps"], states["own"]) == ("refused", "free")
+    assert states["sink"] == "refused"  # gone is what may come
     with pytest.raises(NotPermitted, match="not safe to open"):
         as_user(NOBODY, (), lambda: open_fd("gps", broker=str(rig.socket)))
     as_user(NOBODY, (), lambda: os.close(open_fd("own", broker=str(rig.socket))))

@@ -578,7 +578,7 @@ def pieces(systemd: Systemd) -> dict[str, int]:
         elif linux.seals(number):
             found["record"] = number
         else:
-            found["guard"] = number
+            found["own_fd"] = number
     assert len(found) == 4
     return found
 
@@ -596,7 +596,7 @@ def content(number: int) -> bytes:
     return os.pread(number, 1 << 20, 0)
 
 
-def other_guard(rig: Rig) -> int:
+def other_descriptor(rig: Rig) -> int:
     return os.open(rig.ports["ttyS1"].path, os.O_RDWR | os.O_NOCTTY)
 
 
@@ -608,7 +608,7 @@ def other_watcher(rig: Rig) -> int:
 
 def two_in_a_watcher(_rig: Rig, have: dict[str, int]) -> int:
     watcher = select.epoll()
-    watcher.register(have["guard"], 0)
+    watcher.register(have["own_fd"], 0)
     watcher.register(have["exit"], 0)
     return os.dup(watcher.fileno())
 
@@ -629,11 +629,11 @@ def of_version_1(data: bytes, **fields: object) -> bytes:
 
 Replace = Callable[[Rig, dict[str, int]], int]
 ODD: dict[str, tuple[str, Replace | None]] = {
-    "no guard": ("guard", None),
+    "no descriptor": ("own_fd", None),
     "no watcher": ("watcher", None),
     "no record": ("record", None),
-    "another port's guard": ("guard", lambda rig, _: other_guard(rig)),
-    "no terminal": ("guard", lambda *_: os.open("/dev/null", os.O_RDWR)),
+    "another port's descriptor": ("own_fd", lambda rig, _: other_descriptor(rig)),
+    "no terminal": ("own_fd", lambda *_: os.open("/dev/null", os.O_RDWR)),
     "another port's watcher": ("watcher", lambda rig, _: other_watcher(rig)),
     "a watcher of more": ("watcher", two_in_a_watcher),
     "another's pidfd": ("exit", lambda *_: os.pidfd_open(os.getpid())),

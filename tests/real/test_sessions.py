@@ -340,6 +340,8 @@ class Slow(Devices):  # a driver that keeps the open until the file is there
     def open(self, seen, mode=os.O_RDWR):
         while not os.path.exists("{go}"):
             time.sleep(0.001)
+        if os.path.getsize("{go}"):
+            raise OSError(5, "the device does not answer")
         return super().open(seen, mode)
 
 port.join = lambda lease, devices, seen, mode: usual(lease, Slow(), seen, mode)
@@ -374,3 +376,43 @@ def test_a_join_that_ends_when_another_has_the_port_is_refused(rig: Rig) -> None
     go.unlink()
     bob.say("close")
     daemon.settled()
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_lease_lasts_until_the_open_that_joins_it_is_over(rig: Rig, opens: bool) -> None:
+    """Its last descriptor may be closed meanwhile, as by a program with several threads."""
+    rig.port("ttyS0")
+    rig.write_policy()
+    go = rig.base / "go"
+    daemon = rig.daemon(*rig.arguments, hook=SLOW_JOIN.format(go=go))
+
+    def join(chat: Chat) -> None:
+        path = str(rig.socket)
+        with client.connect(path) as first, client.connect(path) as second:
+            held = first.open("ttyS0")
+            second.ask_open("ttyS0", session=first.session)
+            until_read(second)
+            first.check("ttyS0")  # when this is answered, the other is under way
+            os.close(held)
+            chat.say("closed")
+            try:
+                descriptor = second.news()
+            except BrokerError as error:
+                chat.say(error.errno)
+                return
+            assert isinstance(descriptor, int) and second.joined
+            chat.say(os.write(descriptor, b"x"))
+
+    alice = rig.child(ALICE, join)
+    assert alice.hear() == "closed"
+    with pytest.raises(PortBusy):  # and the broker looks whether it still is
+        as_user(BOB, (), lambda: client.connect(str(rig.socket)).open("ttyS0"))
+    if not opens:
+        (rig.base / "fails").write_text("so")
+        (rig.base / "fails").rename(go)  # at once with what is in it
+    go.touch()
+    assert alice.hear() == (1 if opens else errno.EIO)
+    alice.wait()
+    daemon.record("release", port="ttyS0", uid=ALICE, reason="closed")
+    daemon.settled()
+    go.unlink()

@@ -25,6 +25,7 @@ from support.screen import Screen
 from support.users import ALICE
 from support.waiting import TIMEOUT
 from ttybroker import client
+from ttybroker.term.log import Log
 from ttybroker.term.send import Sender
 
 pytestmark = pytest.mark.root
@@ -77,10 +78,11 @@ def own_lines(screen: Screen) -> list[str]:
 
 
 @contextlib.contextmanager
-def piped(rig: Rig, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def piped(rig: Rig, *words: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """`ttybroker term` between pipes; ended, however the test does."""
     process = subprocess.Popen(
         [*TTYBROKER, "term", *words],
+        cwd=cwd,
         env=environment(rig, XDG_CONFIG_HOME=str(rig.base / "no-config")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -102,7 +104,12 @@ def piped(rig: Rig, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize(
     ("number", "word"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended"), (signal.SIGHUP, "hung up")],
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGQUIT, "quit"),
+        (signal.SIGTERM, "ended"),
+        (signal.SIGHUP, "hung up"),
+    ],
 )
 def test_a_signal_ends_it_as_that_signal_with_the_terminal_put_back(
     rig: Rig, daemon: Daemon, number: signal.Signals, word: str
@@ -427,6 +434,7 @@ def test_a_wait_is_silent_where_that_is_asked_for_or_nobody_looks(rig: Rig, daem
         assert screen.ends() == 1
     (line,) = own_lines(screen)
     assert line.startswith(f"ttybroker: ttyS0: timed out: uid {ALICE} has it with ")
+    assert "; wait longer: ttybroker term --wait 60 ttyS0, or " in line
     with piped(rig, "--wait", "1.5", "ttyS0") as process:
         _, told = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1 and told.count(b"\n") == 1 and b"\r" not in told
@@ -458,6 +466,40 @@ def test_a_log_without_a_name_gets_one(rig: Rig, daemon: Daemon, tmp_path: Path)
     (log,) = tmp_path.iterdir()
     assert re.fullmatch(r"ttyS0_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.log", log.name)
     assert log.read_bytes() == b"kept" and str(log).encode() in screen.seen
+
+
+def test_of_a_port_that_is_refused_no_log_is_left(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
+    """Nor where the wait ends by a signal. A log that was there stays."""
+    rig.holder(ALICE, "ttyS0")
+    for words in (("ttyS0", "--log"), ("ttyS0", f"--log={tmp_path}/log"), ("ttyS7", "--log")):
+        with piped(rig, *words, cwd=tmp_path) as process:
+            _, told = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 1 and b"logging" not in told
+    with Screen(rig, "--wait", "500", "--log", "ttyS0", cwd=tmp_path) as screen:
+        screen.shows(b"s left")
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.process.wait(5) == -signal.SIGINT
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "log").touch()
+    with piped(rig, "ttyS0", f"--log={tmp_path}/log") as process:
+        process.communicate(timeout=TIMEOUT)
+    assert (tmp_path / "log").exists()
+
+
+def test_a_log_that_another_terminal_writes_too_is_left(tmp_path: Path) -> None:
+    first, second = (Log(str(tmp_path / "log")) for _ in range(2))
+    second.begin()
+    first.close()
+    second.write(b"kept")
+    second.close()
+    assert (tmp_path / "log").read_bytes() == b"kept"
+
+
+def test_a_log_of_a_silent_line_is_left_empty(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
+    with Screen(rig, "ttyS0", f"--log={tmp_path}/log") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        assert screen.leave() == 0
+    assert (tmp_path / "log").read_bytes() == b""
 
 
 def test_a_full_disk_ends_the_log_alone(rig: Rig, daemon: Daemon) -> None:

@@ -309,6 +309,22 @@ def test_a_program_that_ends_while_its_port_is_lent_gives_it_up(rig: Rig) -> Non
         flasher.say()
 
 
+@pytest.mark.parametrize("words", [("--yield",), ("--via", "pty")])
+def test_who_has_a_port_through_a_pty_is_the_program_and_not_what_started_it(
+    rig: Rig, daemon: Daemon, words: tuple[str, ...]
+) -> None:
+    with started(rig, "run", *words, "--", "cat", "/dev/ttyS0") as program:
+        daemon.record("grant", port="ttyS0")
+        with client.connect(str(rig.socket)) as connection:
+            holder = connection.ports(("ttyS0",))[0].holder
+        program.terminate()
+        program.communicate(timeout=TIMEOUT)
+        for pid in rig.orphans():
+            assert Orphan(pid).wait() == 0
+    assert holder is not None
+    assert (holder.pid, holder.program) == (program.pid, "cat")
+
+
 @pytest.mark.parametrize(
     "words", [("--fd", "3", "ttyS0"), ("--stdio", "ttyS0"), ("--via", "notify")]
 )

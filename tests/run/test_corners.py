@@ -14,6 +14,7 @@ import pytest
 
 from run.conftest import LIMIT, Rig
 from ttybroker.run import command
+from ttybroker.run.broker import line_of
 from ttybroker.version import VERSION
 
 TCGETS2 = 0x802C542A  # asm-generic/ioctls.h
@@ -149,6 +150,24 @@ def test_a_run_in_a_run_copies_through_a_pty_and_says_why(rig: Rig) -> None:
     )
     assert errors.count("\n") == 1
     assert rig.device.hear(3) == b"hi\n"
+
+
+def test_without_proc_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in a chroot. All ways of answering opens need it."""
+    monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith("/proc"))
+    assert command.main(["ttyS7", "--", "true"]) == 1
+    assert capfd.readouterr().err == (
+        "ttybroker: nothing was started: /proc is not mounted here; have it mounted "
+        "(mount -t proc proc /proc)\n"
+    )
+
+
+def test_a_file_that_a_sandbox_refuses_to_the_supervisor_is_named() -> None:
+    error = PermissionError(13, "Permission denied", "/dev/null")
+    assert line_of(error) == "/dev/null: Permission denied"
+    assert line_of(OSError(5, "Input/output error")) == "Input/output error"
 
 
 # ---- the pty ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -193,6 +194,7 @@ void _start(void) {
     for (;;) ;
 }
 """
+PER_LINUX32 = 8  # sys/personality.h
 INT80 = '__asm__ volatile("int $0x80" : "=a"(result) : "a"(nr), "b"(a), "c"(b), "d"(c));'
 SYSCALL = '__asm__ volatile("syscall" : "=a"(result) : "a"(nr), "D"(a), "S"(b), "d"(c)'
 SYSCALL += ' : "rcx", "r11", "memory");'
@@ -218,6 +220,22 @@ def test_static_and_32_bit_programs_get_it_too(
     program = compiled(C_PROGRAM % (instruction, *numbers), *flags)
     assert rig.run("--", program)[0] == 5
     assert rig.device.hear(4) == b"ping"
+
+
+def _as_a_32_bit_machine() -> None:
+    """As setarch(8) does, for what is built for one."""
+    assert ctypes.CDLL(None).personality(PER_LINUX32) >= 0
+
+
+@pytest.mark.parametrize("via", ["auto", "notify"])
+def test_a_run_for_a_32_bit_machine_gets_it_too(rig: Rig, via: str) -> None:
+    """The kernel then names another machine, but the calls of our interpreter stay as they are."""
+    code = """
+print(os.uname().machine, os.ttyname(os.open("/dev/ttyS7", os.O_RDWR)))"""
+    status, output, errors = rig.python(code, "--via", via, preexec_fn=_as_a_32_bit_machine)
+    machine, _, node = output.rpartition(" ")
+    assert (status, node, errors) == (0, f"{rig.device.node}\n", "")
+    assert machine != os.uname().machine
 
 
 # ---- everything else goes on untouched ----

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -347,8 +349,16 @@ def test_a_debugger_inside_is_told_how_to_be_started(rig: Rig) -> None:
     assert errors.count("ttybroker: strace, gdb and the like cannot trace inside") == 1, errors
 
 
+def _block_all_signals() -> None:
+    """As a daemon that waits for signals in a thread of its own, and does not unblock them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
 @pytest.mark.root
-def test_a_link_in_mounts_that_only_the_program_has_leads_to_the_broker(rig: Rig) -> None:
+@pytest.mark.parametrize("before", [None, _block_all_signals])
+def test_a_link_in_mounts_that_only_the_program_has_leads_to_the_broker(
+    rig: Rig, before: Callable[[], None] | None
+) -> None:
     here = rig.directory / "here"
     here.mkdir()
     (here / "modem").write_text("no port for others")
@@ -361,6 +371,6 @@ assert libc.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_REC | MS_PRIVAT
 assert libc.mount(b"none", b"{here}", b"tmpfs", 0, None) == 0
 os.symlink({rig.device.node!r}, "{here}/modem")
 print(os.ttyname(os.open("{here}/modem", os.O_RDWR)))"""
-    status, output, errors = rig.python(code)
+    status, output, errors = rig.python(code, preexec_fn=before)
     assert (status, output, errors) == (0, f"{rig.device.node}\n", "")
     assert len(rig.log("open")) == 1

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
+import pkgutil
 import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any, TypeVar
 
+import serial.tools.list_ports_linux  # noqa: F401 (as `ttybroker list` does)
+
+import ttybroker
 from support.processes import PR_SET_PDEATHSIG, prctl
 from support.users import NOBODY
 from support.waiting import TIMEOUT, wait_readable
 
 T = TypeVar("T")
+
+
+def load(package: ModuleType) -> None:
+    """Import all of its modules: a child of another user may not be able to read the clone."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+
+
+load(ttybroker)
 
 
 class Chat:
@@ -40,8 +56,9 @@ class Chat:
 class Child:
     """A forked process with other ids, in which `body` runs.
 
-    It can use everything that this process has imported, even if it may not read the checkout. All
-    descriptors except 0 to 2 are closed in it.
+    It can use everything that this process has imported, even if it may not read the clone. That is
+    all of ttybroker, and with a rig all of ttybrokerd. All descriptors except 0 to 2 are closed in
+    it.
     """
 
     def __init__(
@@ -105,7 +122,13 @@ class Child:
 
 
 class _Side(Chat):
-    """The child's end of the conversation, whose words are marked."""
+    """The child's end of the conversation, whose words are marked.
+
+    It waits for a word as long as its test runs, which may be slow: the child ends with the test.
+    """
+
+    def hear(self, timeout: float = 3600) -> Any:
+        return super().hear(timeout)
 
     def say(self, word: object = None) -> None:
         super().say(("word", word))

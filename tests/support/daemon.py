@@ -171,6 +171,13 @@ class Daemon:
         self._close()
         return status
 
+    def end(self) -> str:
+        """Return how it ended, in words."""
+        status = self.process.returncode
+        if status == -signal.SIGSYS:
+            return "the daemon made a system call that prepare/syscalls.py does not list"
+        return f"the daemon ended with {status}"
+
     def kill(self) -> None:
         """End it by SIGKILL, if it still runs."""
         if not self.ended:

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support.children import Chat, Child, Orphan
+import ttybrokerd
+from support.children import Chat, Child, Orphan, load
 from support.daemon import Daemon
 from support.processes import children, descriptors, name_of, python_path
 from support.ptys import Pty
@@ -22,6 +23,8 @@ from support.waiting import TIMEOUT
 from ttybroker import client
 from ttybrokerd import backend, init_backend
 from ttybrokerd.root.log import Log
+
+load(ttybrokerd)
 
 
 def lock_text(pid: int) -> bytes:
@@ -181,8 +184,8 @@ class Rig:
                         problems.append(f"the daemon ended with {status}:\n{daemon.output()}")
                 except AssertionError as error:
                     problems.append(str(error))
-                except OSError as error:  # it has ended before
-                    problems.append(f"{error}; log:\n{daemon.output()}")
+                except OSError as error:
+                    problems.append(f"{error}; {daemon.end()}; log:\n{daemon.output()}")
         for pty in self.ports.values():
             pty.close()
         for pid in children() - self._before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 import termios
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from ttybroker import wire
+from support.processes import ROOT
+from ttybroker import listing, wire
 from ttybroker.facts import Line
+from ttybroker.wire import PortInfo
 from ttybrokerd.root import facts
 from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.report import Listed
@@ -105,12 +108,12 @@ class Workers:
 
 
 class Lease:
-    """A port's device number and guard."""
+    """A port's device number and the broker's descriptor."""
 
     uid = 1001
 
-    def __init__(self, key: int, guard: int) -> None:
-        self.key, self.guard = key, guard
+    def __init__(self, key: int, own_fd: int) -> None:
+        self.key, self.own_fd = key, own_fd
 
 
 class Looks:
@@ -194,3 +197,20 @@ def test_of_a_port_that_is_hung_up_there_is_nothing_to_tell() -> None:
     assert facts._read(slave) == ()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(slave)
+
+
+def test_every_fact_is_on_the_page_of_the_protocol_and_is_shown() -> None:
+    page = " ".join((ROOT / "docs" / "protocol.md").read_text().split())
+    text = page.partition("The facts of a row: ")[2].partition(" A client gets")[0]
+    assert [int(n) for n in re.findall(r"(?:^|, )(\d+) ", re.sub(r"\(.*?\)", "", text))] == [
+        *wire.FACTS
+    ], "docs/protocol.md, 'The facts of a row'"
+
+    def shown(facts: dict[int, int]) -> dict[str, object]:
+        port = PortInfo("ttyS0", "/dev/ttyS0", "busy", "", facts=tuple(facts.items()))
+        return listing.record(port, {"ttyS0": Line(facts)})
+
+    known = dict.fromkeys(wire.FACTS, 0xFFFFFFFF)
+    for fact in wire.FACTS:
+        without = {number: value for number, value in known.items() if number != fact}
+        assert shown(without) != shown(known), f"`list --json --details` does not show fact {fact}"

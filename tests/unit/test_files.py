@@ -326,7 +326,8 @@ def test_check_says_that_the_machine_s_policy_is_missing(
     machine.policy.unlink()
     assert command.check(None) == 0
     why = "missing: ttybroker.service gives nobody a port without it"
-    assert capsys.readouterr().err == f"warning: {machine.policy}: {why}\n"
+    step = f"to have the shipped rules: install -D -m 644 {fresh.SHIPPED} {machine.policy}"
+    assert capsys.readouterr().err == f"warning: {machine.policy}: {why}; {step}\n"
 
 
 def test_who_has_the_machine_s_policy_in_its_place_is_not_told_to_install_it_there(

@@ -215,7 +215,7 @@ def test_what_a_glob_does_not_cover_some_name_shows(wide: str, narrow: str) -> N
 
 def test_a_rule_about_unnamed_ports_is_hidden_by_any_other_that_names_them() -> None:
     rest = "ttyUSB* unnamed = true\nallow = [1000]"
-    by = "never applies: /etc/p:{} names these ports"
+    by = "never applies: /etc/p:{} names these ports; remove this rule, or its unnamed = true"
     for other in ("tty* allow = [1001]", "ttyUSB* deny = [1001]"):
         assert warnings(rest, other) == [f"/etc/p:1: rule: ttyUSB* {by.format(6)}"]
         assert warnings(other, rest) == [f"/etc/p:5: rule: ttyUSB* {by.format(1)}"]

@@ -7,15 +7,16 @@ import io
 import os
 import pty
 import re
+import stat
 import struct
 import sys
 import termios
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from support.processes import ROOT
 from ttybroker import listing
 from ttybroker.wire import Holder, PortInfo
 
@@ -85,6 +86,32 @@ def test_a_file_gets_all_of_it_without_colour(in_file: Callable[..., str]) -> No
     assert in_file(PORTS) == PLAIN
 
 
+@pytest.mark.parametrize(
+    ("device", "what"),
+    [("/dev/null", "not a serial port"), ("/dev/tty", "not a serial port"),
+     ("/etc", "not a serial port"), (DEVICE, ""), ("usb=ffff:ffff", "")],
+)  # fmt: skip
+@pytest.mark.parametrize("state", ["refused", "gone"])
+def test_an_alias_that_leads_to_something_else_is_told_so(
+    state: str, device: str, what: str
+) -> None:
+    """An earlier broker calls it gone."""
+    assert listing.describe(PortInfo("gps", device, state, "")) == what
+
+
+def test_the_active_console_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = SimpleNamespace(st_mode=stat.S_IFCHR, st_rdev=os.makedev(4, 64))
+    looks = {"stat": lambda _: node, "readlink": lambda _: "../../devices/ttyS0"}
+    same = {"major": os.major, "minor": os.minor, "path": os.path}
+    monkeypatch.setattr(listing, "os", SimpleNamespace(**looks, **same))
+    monkeypatch.setattr(listing, "_CONSOLES", str(tmp_path / "active"))
+    for active, what in (("tty0 ttyS0", "the active console"), ("tty0 ttyS1", "")):
+        (tmp_path / "active").write_text(f"{active}\n")
+        assert listing._why_not("/dev/ttyS0") == what
+
+
 def test_a_wide_terminal_gets_the_same_in_colour(
     on_screen: Callable[[list[PortInfo], int], list[str]],
 ) -> None:
@@ -134,12 +161,3 @@ def test_a_port_that_was_found_exclusive_says_so(capsys: pytest.CaptureFixture[s
     row = capsys.readouterr().out.splitlines()[1]
     assert row.split("  ")[0] == "ttyS0"
     assert "exclusive  unknown: the last open found it exclusive  2 min" in row
-
-
-def test_the_manual_page_names_each_field_for_programs() -> None:
-    page = (ROOT / "packaging" / "man" / "ttybroker.1").read_text()
-    text = page.partition("An array of objects, for programs.")[2].partition(".It Fl -watch")[0]
-    named = {word for line in re.findall(r"^\.Ic (.*)$", text, re.M) for word in line.split(" , ")}
-    row, whom = listing.record(PORTS[0], {}), listing.record(PORTS[0])["holder"]
-    assert isinstance(whom, dict)
-    assert {word.strip(" ,;") for word in named} == set(row) | set(whom)

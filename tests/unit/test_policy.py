@@ -21,6 +21,7 @@ from ttybrokerd.root.fresh import SHIPPED
 from ttybrokerd.root.plan import ALLOWS, SEATS, Decision, Plan
 from unit.helpers import plan_of
 
+DESK = Path(__file__).parents[2] / "packaging/desk.toml"
 USERS = {"root": 0, "alice": 1000, "bob": 1001, "5": 1005}
 GROUPS = {"dialout": 20, "adm": 4, "alice": 1000}
 NOBODY: frozenset[int] = frozenset()
@@ -564,6 +565,11 @@ def test_names_that_nobody_has_are_warned_of_and_name_nobody() -> None:
         ("dialout", """no such user: 'dialout'; there is a group: write "@dialout\""""),
         ("@bob", """no such group: 'bob'; there is a user: write "bob\""""),
         ("@root", """no such group: 'root'; there is a user: write "root\""""),
+        (
+            "@uucp",
+            """no such group: 'uucp'; serial ports are of group dialout here: write """
+            """"@dialout\"""",
+        ),
         ("1000", "no such user: '1000'; a uid has no quotes: write 1000"),
     ],
 )
@@ -588,8 +594,7 @@ def test_as_shipped_dialout_has_the_ttys_ports_and_nobody_else_has_anything(name
 
 
 def test_the_desk_s_rules_are_good_and_leave_the_other_ports_alone() -> None:
-    desk = (Path(__file__).parents[2] / "packaging/desk.toml").read_text()
-    policy = plan_of(f"{Path(SHIPPED).read_text()}\n{desk}")
+    policy = plan_of(f"{Path(SHIPPED).read_text()}\n{DESK.read_text()}")
     policy.facts = lambda name, seen: None
     sits = frozenset({SEATS})
     for name, seat, member in (("ttyS0", False, True), ("ttyUSB0", True, True),
@@ -599,15 +604,45 @@ def test_the_desk_s_rules_are_good_and_leave_the_other_ports_alone() -> None:
         assert not allowed(policy, name, BOB)
 
 
+SOMEBODY_ELSE = """\
+[[rule]]
+port = "ttyACM*"
+allow = ["%active", "root"]
+[[rule]]
+port = "ttyAMA*"
+allow = ["root"]
+while = "active"
+"""
+
+
+def test_check_has_nothing_to_say_of_the_shipped_policy_and_the_desk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither where nobody sits nor where somebody may: a newcomer has not written them."""
+    for text, path in ((Path(SHIPPED), "policy.toml"), (DESK, "policy.d/90-desk.toml")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text.read_text())
+    monkeypatch.setattr(seats, "TOP", str(tmp_path))
+    for _ in range(2):
+        assert command.check(str(tmp_path / "policy.toml")) == 0
+        told = capsys.readouterr()
+        assert "3 rules" in told.out and "warning" not in told.err
+        (tmp_path / "seats").mkdir(exist_ok=True)
+
+
 def test_check_says_where_nobody_tells_who_sits_at_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draft = tmp_path / "draft.toml"
     draft.write_text(f'{GOOD}[[rule]]\nport = "ttyUSB*"\nallow = ["%active"]\n')
     monkeypatch.setattr(seats, "TOP", str(tmp_path))
-    told = f"warning: {draft}:4: rule: %active, %seat and while name nobody here"
+    draft.write_text(draft.read_text() + SOMEBODY_ELSE)
+    told = f"warning: {draft}:4: rule: %active, %seat and while name nobody here: systemd-logind "
     assert command.check(str(draft)) == 0
-    assert told in capsys.readouterr().err
+    warned = capsys.readouterr().err
+    assert f"{told}does not run; have it run, or name users or a group\n" in warned
+    assert warned.count("name nobody here") == 2  # by the rule that is also for root it is for root
+    assert f"{draft}:10: rule: " in warned
     (tmp_path / "seats").mkdir()
     assert command.check(str(draft)) == 0
     assert told not in capsys.readouterr().err

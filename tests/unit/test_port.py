@@ -68,7 +68,7 @@ def open_descriptors() -> list[str]:
 def test_a_device_that_dies_while_it_is_opened_leaves_nothing(
     step: int, device: str, locks: LockFiles, mocker: MockerFixture
 ) -> None:
-    """The first open is the guard's, the second the holder's."""
+    """The first open is the broker's, the second the holder's."""
     opened = Devices.open
     calls: list[Seen] = []
 
@@ -425,7 +425,7 @@ def test_no_end_waits_for_what_a_holder_goes_on_writing(
 
     def attach(fd: int, queue: int) -> None:
         flush(fd, queue)
-        real(held.lease.guard, termios.TIOCSETD, N_NULL)
+        real(held.lease.own_fd, termios.TIOCSETD, N_NULL)
 
     def ioctl(fd: int, number: int, *value: bytes) -> object:
         asked.append((fd, number))
@@ -434,11 +434,11 @@ def test_no_end_waits_for_what_a_holder_goes_on_writing(
     mocker.patch("ttybrokerd.root.port.termios.tcflush", attach)
     mocker.patch("ttybrokerd.root.settings.fcntl.ioctl", ioctl)
     if not closed:
-        real(held.lease.guard, termios.TIOCSETD, N_NULL)
-    guard = held.lease.guard
+        real(held.lease.own_fd, termios.TIOCSETD, N_NULL)
+    own_fd = held.lease.own_fd
     held.release(closed)
-    assert (guard, linux.TCSETS2) in asked
-    assert (guard, termios.TIOCSETD) not in asked
+    assert (own_fd, linux.TCSETS2) in asked
+    assert (own_fd, termios.TIOCSETD) not in asked
     held.close()
 
 

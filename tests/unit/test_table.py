@@ -261,6 +261,7 @@ def test_who_waited_long_enough_is_refused_then_and_not_before() -> None:
     told = refused(table.tick(15), bob)
     assert (told.number, told.holder) == (errno.ETIMEDOUT, ann.holder)
     assert told.reason.startswith("timed out: held by user1 (uid 1)")
+    assert "; wait longer (wait=SECONDS in Python" in told.reason and "wait for" not in told.reason
     assert table.next_alarm() is None
     table.end(TTY, "closed")
     assert table.closed(TTY, 0) == []

@@ -64,6 +64,9 @@ class Leases:
             if self.holder is not None and row.rdev == 7:
                 row.port.state, row.port.holder = "busy", self.holder
 
+    def say_kept(self, rows: list[Listed], uid: int) -> None:
+        pass
+
     def fill_in_facts(self, rows: list[Listed], uid: int, everything: bool, then: Any) -> None:
         self.lines_looked_at += 1
         for row in rows:

@@ -53,18 +53,23 @@ def _not_read(path: str) -> list[str]:
     """Return what an administrator may take for a part of the policy, and is not."""
     found = [f"{file}: not read: the name of a drop-in ends in .toml" for file in unread(path)]
     if path == fresh.SHIPPED:
-        found.append(f"{fresh.POLICY}: missing: ttybroker.service gives nobody a port without it")
+        what = "missing: ttybroker.service gives nobody a port without it"
+        step = f"to have the shipped rules: install -D -m 644 {fresh.SHIPPED} {fresh.POLICY}"
+        found.append(f"{fresh.POLICY}: {what}; {step}")
     return found
 
 
 def _seatless(policy: Policy) -> list[str]:
-    """Return the rules that need to know who sits at the machine, if no logind says so."""
+    """Return the rules that are for nobody if no logind says who sits at the machine.
+
+    A rule that also names others, as those for a desk do, is for these.
+    """
     if os.path.isdir(f"{seats.TOP}/seats"):
         return []
     what = "%active, %seat and while name nobody here: systemd-logind does not run"
-    return [
-        f"{rule.where}: rule: {what}" for rule in policy.rules if rule.subjects.seats or rule.active
-    ]
+    step = "have it run, or name users or a group"
+    vain = (one for one in policy.rules if one.active or one.subjects.seats_alone())
+    return [f"{one.where}: rule: {what}; {step}" for one in vain]
 
 
 def prepare(named: str | None, directory: str) -> int:

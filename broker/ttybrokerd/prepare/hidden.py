@@ -32,7 +32,7 @@ def hidden(policy: Policy) -> list[str]:
             why = "is not an alias, because no rule says its device"
             found.append(f"{late.where}: rule: {late.port} {why}")
         if late.unnamed and (where := _named_at(policy, late)):
-            why = f"{where} names these ports"
+            why = f"{where} names these ports; remove this rule, or its unnamed = true"
             found.append(f"{late.where}: rule: {late.port} never applies: {why}")
             continue
         for early in policy.rules[:number] if _names_somebody(late.subjects) else ():
@@ -55,9 +55,9 @@ def hidden(policy: Policy) -> list[str]:
 
 
 def _denied(policy: Policy, number: int) -> Iterator[Rule]:
-    """The rules that allow an alias to somebody whom this rule denies the kernel's name.
+    """Yield the rules that allow an alias to somebody whom rule `number` denies the kernel's name.
 
-    Their order does not help. An earlier rule that allows the kernel's name does.
+    The order of the two rules does not help. An earlier rule that allows the kernel's name does.
     """
     deny = policy.rules[number]
     if deny.allows or deny.port in policy.aliases:
@@ -72,8 +72,11 @@ def _denied(policy: Policy, number: int) -> Iterator[Rule]:
 
 
 def _may_be(device: str, port: str) -> bool:
-    """Whether an alias may lead to a port of this kernel's name. Of a link and of words nobody
-    knows; a UART has them rarely."""
+    """Return whether an alias may lead to a port of this kernel's name.
+
+    Nobody knows where a link or words lead. They rarely lead to a UART, so for a port of ttyS the
+    answer is no then, and yes for any other.
+    """
     name = device.removeprefix("/dev/")
     if portname.split(name) is None:
         return not port.startswith("ttyS")
@@ -129,8 +132,11 @@ def _names_somebody(whom: Subjects) -> bool:
 
 
 def _without_members(policy: Policy, late: Rule, early: Rule) -> Subjects:
-    """Whom `late` names, but for members of groups of `early`. A deny of a group names them too,
-    for the one among them who has left it in a namespace of his own."""
+    """Return whom `late` names, but for members of groups of `early`.
+
+    A denial of a group names its members too, for one who has left the group in a user namespace.
+    So only the members of such groups are left out.
+    """
     if late.allows:
         return late.subjects
     groups = [

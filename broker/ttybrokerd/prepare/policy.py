@@ -62,6 +62,10 @@ class Subjects(Value):
     unknown: bool = False
     seats: frozenset[str] = frozenset()
 
+    def seats_alone(self) -> bool:
+        """Return whether it names only those who sit somewhere."""
+        return bool(self.seats) and not (self.everybody or self.uids or self.gids)
+
 
 NAMES: Mapping[str, Subjects] = MappingProxyType({})  # none
 
@@ -120,6 +124,7 @@ class Policy(Value):
 
 NOBODY = Subjects(False, frozenset(), frozenset())
 EVERYBODY = Subjects(True, frozenset(), frozenset(), True)
+SERIAL = {"@dialout": "uucp", "@uucp": "dialout"}  # the group of the nodes, by distribution
 NO_POLICY = Policy((), NOBODY, {}, ())
 
 
@@ -333,6 +338,9 @@ class _Parser:
 
     def meant(self, name: str) -> str:
         """Say how to write whom a name means if it is another kind's; "" if it is nobody's."""
+        other = SERIAL.get(name)
+        if other is not None and self.accounts.group_id(other) is not None:
+            return f'; serial ports are of group {other} here: write "@{other}"'
         if name.startswith("@"):
             found, what = self.accounts.user_id(name[1:]), f'there is a user: write "{name[1:]}"'
         elif name.isascii() and name.isdigit():

@@ -56,6 +56,6 @@ def _of_tcgetattr(data: bytes) -> Settings:
 
 
 def _code(speed: int) -> tuple[int, int]:
-    """The code of a speed, and its bits a second."""
+    """Return the code of a speed, and its bits a second."""
     rate = _USUAL if speed == _BOTHER else _CODES.get(speed, speed)
     return next((code for code, known in _CODES.items() if known == rate), _BOTHER), rate

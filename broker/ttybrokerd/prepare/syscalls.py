@@ -80,7 +80,7 @@ CALLS = (
     Call("renameat2", "the same where there is no renameat: riscv64", unseen=True),
     Call("unlinkat", "give a lock back"),
     Call("unlink", "the daemon's own socket, at its end"),
-    Call("fcntl", "a copy: of a guard, of standard error", (Is(1, fcntl.F_DUPFD_CLOEXEC),)),
+    Call("fcntl", "a copy: of a port, of standard error", (Is(1, fcntl.F_DUPFD_CLOEXEC),)),
     # systemd's descriptor store
     Call("memfd_create", "what a lease is, for the next daemon"),
     Call("fcntl", "and sealed", (Is(1, fcntl.F_ADD_SEALS),)),  # guard: fcntl-arguments

@@ -1,7 +1,8 @@
 """Requests that wait for a device that is not there: it is looked for when a name has come.
 
-The table has them (`Table.miss`). The directories through which their names lead are watched. Only
-root can make a name there. So others cause looks by their requests alone, which are bounded.
+The table has these requests (`Table.miss`). The directories through which their names lead are
+watched. Only root can make a name there. So others cause looks by their requests alone, which are
+bounded.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from ttybrokerd.root.leases import Leases
     from ttybrokerd.root.loop import Loop
 
-# Seconds of rest that may be owed. The names of one device come one after another, so that the
-# first look often comes too early; then the next one does not wait.
+# Seconds of rest that may be owed. The names of one device come one after another. So the first
+# look often comes too early, and then the next one must not wait.
 AHEAD = 0.5
 
 
 class Arrivals:
-    """Looks for those devices."""
+    """Looks for the devices that are not there."""
 
     def __init__(
         self, loop: Loop, devices: Devices, judge: Judge, leases: Leases, answers: Answers
@@ -38,10 +39,10 @@ class Arrivals:
         self._judge = judge
         self._leases = leases
         self._answers = answers
-        self._misses = 0  # so many had begun to wait at the last look
+        self._misses = 0  # the table's `misses` at the last look
         self._news = False
-        self._rested = 0.0  # when it has rested for all its looks
-        self._again_at: float | None = None  # when to look though nothing is new
+        self._rested = 0.0  # when it will have rested for all its looks
+        self._again_at: float | None = None  # when to look although nothing is new
         self._watched: set[int] = set()
         self._inotify = linux.inotify()
         loop.add(self._inotify, READ, self._on_names)
@@ -51,7 +52,7 @@ class Arrivals:
         return self._inotify
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the inotify descriptor."""
         os.close(self._inotify)
 
     def look_soon(self) -> None:
@@ -59,7 +60,7 @@ class Arrivals:
         self._news = True
 
     def tick(self) -> float | None:
-        """Look, if there is something new; return the seconds until the next look, if it is due."""
+        """Look, if there is something new; return the seconds until the next look, or None."""
         table = self._leases.table
         missing = table.missing()
         if not missing:
@@ -115,7 +116,10 @@ class Arrivals:
             self._answers.refuse(request.client, request.name, no, request.rule)
 
     def _watch(self, directories: set[str]) -> Refusal | None:
-        """Hear of names that come there. What came before that was not heard, so look again."""
+        """Hear of names that come into these directories; return why not, None if that works.
+
+        A name that came before a directory was watched was not heard. So there is another look.
+        """
         for directory in directories:
             try:
                 watch = linux.watch_arrivals(self._inotify, directory)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ttybrokerd.root.settings import Settings
 
 OPEN_LIMIT = 40.0  # seconds; a UART's close blocks every open for 30 (closing_wait), then some
-SLOW = 1.0  # seconds after which who waits for a device is told that it is the device
+SLOW = 1.0  # seconds after which a client is told that it waits because its device is slow
 NEVER = float("inf")
 
 
@@ -24,12 +24,13 @@ class Ask:
     once, that the device is slow.
 
     `yields` is YIELD_USER, YIELD_ALL or 0. `keep`: it asks nobody to yield. `claim`: it has lent
-    the port and waits to have it back. `ends`: when the time is over of the leases that began with
-    its first. `hung`: how often in a row it was hung up because it did not let go. `absent`: its
-    client is gone, or has not come back to this broker yet. Its claim is void when its turn comes.
-    `active`: its lease is for as long as its user sits at the machine. `listens`: while it has the
-    port it hears when its time is nearly over. `left`: the settings that its session left on the
-    port, until that is opened. `mode`: how it is to be opened, as in open(2).
+    the port and waits to have it back. `ends`: when its time is over; all leases that it has by its
+    claim count from the first. `hung`: how often in a row it was hung up because it did not let go.
+    `absent`: its client is gone, or has not come back to this broker yet. If it is absent when its
+    turn comes, its claim is void. `active`: its lease lasts only while its user sits at the
+    machine. `listens`: while it has the port, it is told when its time is nearly over. `left`: the
+    settings that its session left on the port, until the port is opened. `mode`: how to open the
+    port, as in open(2).
     """
 
     __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",

@@ -1,10 +1,11 @@
 """All connections: who may connect, and the end of those that do not keep the rules.
 
-A broken message is the end of its client; an ordinary refusal is an answer.
+A client that sends a broken message is cut off. An ordinary refusal is an answer.
 
-Nobody's connections keep others out. A turn of the loop accepts some and serves some requests;
-users take turns. When all places are taken, idle connections give way: of the user with the most,
-the oldest. Users without a place in the policy share one allowance. Some places are root's.
+Nobody's connections keep others out. A turn of the loop accepts some connections and serves some
+requests; users take turns. When all places are taken, idle connections give way: of the user with
+the most, the oldest. Users without a place in the policy share one allowance. Some places are
+root's.
 """
 
 from __future__ import annotations
@@ -31,17 +32,20 @@ CLIENTS = 4096
 CLIENTS_PER_UID = 256  # guard: clients-per-user
 STRANGERS = 256  # connections of all users together that no rule allows anything
 RESERVE = 16  # connections that only root can have
-ROOM = 16  # idle connections that give way at once, for looking for them takes its time
+ROOM = 16  # idle connections that give way at once, because the search for them takes its time
 BACKLOG = 128
-ACCEPTS = BACKLOG  # in a turn of the loop: who finds the backlog full has no place in any line
+ACCEPTS = BACKLOG  # in a turn of the loop; a full backlog would keep others out of any line
 REQUESTS = 16  # in a turn
-TURN = 0.002  # seconds after which a turn serves no more, for some requests look at every port
+TURN = 0.002  # seconds after which a turn serves no more: some requests look at every port
 PAUSE = 0.1  # seconds without accepting, or without looking for room, when there is none
 
 
 class Clients:
-    """All connections. `serve` gets each request, `lost` each client that is gone; `placed` says
-    whether the policy has a place for a user."""
+    """All connections.
+
+    `serve` gets each request, `lost` each client that is gone. `placed` says whether the policy has
+    a place for a user.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class Clients:
         self._lost = lost
         self._all: dict[int, Connection] = {}
         self._of: dict[int, dict[int, Connection]] = {}  # by user, oldest first
-        self._in_vain: dict[bool, float] = {}  # no room was made, until when to believe it
+        self._in_vain: dict[bool, float] = {}  # until when not to look for room again
 
     def __len__(self) -> int:
         return len(self._all)
@@ -99,7 +103,7 @@ class Clients:
                 return
 
     def tick(self) -> float | None:
-        """Accept again where it paused long enough; return in how many seconds to ask again."""
+        """Accept again where a pause is over; return the seconds until the next one is, if any."""
         now = time.monotonic()
         for listener in [one for one, until in self._pausing.items() if until <= now]:
             del self._pausing[listener]
@@ -134,7 +138,7 @@ class Clients:
         return True
 
     def _greet(self, sock: socket.socket) -> None:
-        """Serve this client, or refuse it."""
+        """Serve a new client, or refuse it."""
         try:
             identity = peer.at_connect(sock)
             stranger = not self._placed(identity)
@@ -157,9 +161,10 @@ class Clients:
         self._fold("refuse", NOTICE, identity.uid, pid=identity.pid, reason=refusal.reason)
 
     def _full(self, uid: int, stranger: bool = False, number: int = 0) -> Refusal | None:
-        """Return why this user gets no place, or None.
+        """Return why this user gets no place, None if there is one.
 
-        `number` is the descriptor of the new connection.
+        `number` is the descriptor of the new connection. `stranger`: no rule allows the user
+        anything. May close idle connections to make room.
         """
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # guard: descriptors-for-ports
@@ -182,8 +187,10 @@ class Clients:
         return None
 
     def _make_room(self, *, strangers: bool) -> bool:
-        """Close the oldest idle connections of the user with the most; return whether there were
-        any."""
+        """Close the oldest idle connections of the user with the most; return whether any were.
+
+        With `strangers`, only those of users whom no rule allows anything.
+        """
         now = time.monotonic()
         # guard: no-second-search-in-vain
         if now < self._in_vain.get(strangers, 0.0):
@@ -191,14 +198,14 @@ class Clients:
         # guard: who-has-most-gives-way
         for connections in sorted(self._of.values(), key=len, reverse=True):
             if ended := self._idle(list(connections.values()), strangers):
-                for one in ended:  # a word would be read as the answer to what it asks next
+                for one in ended:  # a client would take a word for the answer to its next request
                     self._end(one, "it was idle and all places were taken", told=False)
                 return True
         self._in_vain[strangers] = now + PAUSE
         return False
 
     def _idle(self, connections: list[Connection], strangers: bool) -> list[Connection]:
-        """Return the first of these that give way."""
+        """Return the first of these connections that may give way, ROOM at most."""
         found: list[Connection] = []
         for one in connections:
             # guard: only-idle-ones-give-way
@@ -232,7 +239,7 @@ class Clients:
                 self._take(client, request)
 
     def _take(self, client: Connection, request: wire.Request) -> None:
-        """Deal with what is about the connection itself; the rest is for `serve`."""
+        """Deal with a request about the connection itself; give any other to `serve`."""
         if not isinstance(request, wire.Connect):
             self._serve(client, request)
             return
@@ -246,15 +253,19 @@ class Clients:
             self._answers.refuse(client, "", refusal)
 
     def _connect(self, client: Connection) -> Refusal | None:
-        """Give a forked frontend a further connection, or return why not. Raises OSError."""
+        """Give a forked frontend a further connection; return why not, None if it has one.
+
+        Raises OSError.
+        """
         if not client.forked:  # guard: only-forked-clients-connect-again
             return Refusal(errno.EPROTO, "connect to the socket again instead")
         # guard: further-connections-are-bounded
         if (refusal := self._full(client.identity.uid)) is not None:
             return refusal
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Before the other end can be used: what is sent earlier has no credentials, and reads
-        # as pid 0 of the overflow uid, which is nobody's: net/unix/af_unix.c, maybe_add_creds().
+        # Credentials are asked for before the other end can be used. What is sent earlier has
+        # none, and reads as pid 0 of the overflow uid, which is nobody's: net/unix/af_unix.c,
+        # maybe_add_creds().
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             linux.refuse_descriptors(ours)
@@ -269,8 +280,11 @@ class Clients:
         return None
 
     def _end(self, client: Connection, broken: str = "", *, told: bool = True) -> None:
-        """Close a connection: the client left, or broke the protocol as the text says. If it is not
-        told, it finds the connection ended, as by a daemon that is started again."""
+        """Close a connection: the client left, or broke the protocol as `broken` says.
+
+        If it is not `told`, it finds the connection ended, as it does after a restart of the
+        daemon.
+        """
         if client.gone:
             return
         who = client.identity
@@ -295,6 +309,6 @@ def _has_left(sock: socket.socket) -> bool:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         data, ancillary, _, _ = sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
-    except OSError:  # there is nothing to read yet; what else it is a greeting meets again
+    except OSError:  # nothing to read yet; or an error that the greeting will meet again
         return False
     return not data and not ancillary  # an empty message has credentials

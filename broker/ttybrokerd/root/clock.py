@@ -12,7 +12,7 @@ class Clock:
     A board without a battery sets it after boot. A time that was written before then means nothing.
     """
 
-    BOOT = "/dev/pts"  # mounted once, early; its root's ctime is the clock of then: fs/devpts
+    BOOT = "/dev/pts"  # mounted once, early; the ctime of its root is of then: fs/devpts
     EARLY = 30.0  # seconds of uptime within which it is mounted
     JITTER = 2.0  # seconds
 
@@ -27,7 +27,7 @@ class Clock:
     def steady_since(self) -> float:
         """Return a time of this clock after which it was not set, as far as is known.
 
-        0: not since boot.
+        It is in seconds of the epoch. 0: the clock was not set since boot.
         """
         offset = self.offset()
         if abs(offset - self._offset) > self.JITTER:
@@ -35,7 +35,7 @@ class Clock:
         return self._since
 
     def _as_at_boot(self) -> bool:
-        """Return whether the clock is as it was at boot.
+        """Return whether the clock has not been set since boot.
 
         One that was set forward by up to EARLY + JITTER may pass. LATER of locks.py is more than
         that.

@@ -3,9 +3,9 @@
 Every step is verified by what the kernel says afterwards (/proc/self/status), not by what was asked
 of it. If a step had no effect, the process ends. All of the steps are in this module.
 
-What the job needs: CAP_SYS_ADMIN to hang up a terminal (TIOCVHANGUP, drivers/tty/tty_io.c) and to
-open one that somebody made exclusive; CAP_DAC_OVERRIDE because udev may give a node to anybody, and
-a program a lock file.
+The job needs two capabilities. CAP_SYS_ADMIN is to hang up a terminal (TIOCVHANGUP,
+drivers/tty/tty_io.c), and to open one that somebody made exclusive. CAP_DAC_OVERRIDE is there
+because udev may give a node to anybody, and a program a lock file.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CAPABILITIES: tuple[int, ...] = (prctl.CAP_SYS_ADMIN, prctl.CAP_DAC_OVERRIDE)
 # include/uapi/linux/securebits.h: NOROOT and NO_SETUID_FIXUP (uid 0 brings no capability, neither
 # by execve nor by setuid), NO_CAP_AMBIENT_RAISE, KEEP_CAPS not, and all four locked.
 SECUREBITS = 0x01 | 0x04 | 0x40 | 0x02 | 0x08 | 0x20 | 0x80
-AMBIENT = 0x40 | 0x80  # those of ambient capabilities, of which none is left to raise
-LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: the filter has no fork
+AMBIENT = 0x40 | 0x80  # the bits about ambient capabilities, of which none is left to raise
+# setrlimit(2). RLIMIT_NPROC is not there, because CAP_SYS_ADMIN lifts it: the filter has no fork.
+LIMITS = (
     # guard: descriptor-limit
     (resource.RLIMIT_NOFILE, 16384),  # clients and four a lease, with room
     (resource.RLIMIT_CORE, 0),  # guard: no-core
@@ -35,8 +36,8 @@ LIMITS = (  # setrlimit(2); not RLIMIT_NPROC, which CAP_SYS_ADMIN lifts: the fil
 )
 FILE_SIZE = 4096  # bytes; a lock file has 11
 
-# What Landlock leaves, for all that is beneath a directory. Only the directory of the lock files
-# may be changed. Of /sys only that part can be read which tells consoles and empty slots.
+# What Landlock leaves, for all that is beneath a directory. Files can be made and removed only in
+# the directory of the lock files. Of /sys, only the part with consoles and empty slots can be read.
 READ = landlock.READ_FILE
 KERNEL_FILES = {"/proc": READ | landlock.READ_DIR, "/sys/devices": READ, logins.UTMP: READ}
 LOCKS = READ | landlock.WRITE_FILE | landlock.MAKE_REG | landlock.REMOVE_FILE
@@ -54,8 +55,8 @@ class NotConfined(RuntimeError):
 class Places(Value):
     """Where in the file system the job is done.
 
-    `locks` is a directory. `devices` are nodes, and `plan` is a file. Another may take the place of
-    each in the same directory. `socket` is removed at the end.
+    `locks` is a directory, `devices` are nodes, and `plan` is a file. Another node or file may take
+    the place of each in the same directory. `socket` is removed at the end.
     """
 
     locks: str
@@ -64,7 +65,7 @@ class Places(Value):
     socket: str | None = None
 
     def rules(self) -> dict[str, int]:
-        """The Landlock rules for it."""
+        """Return the Landlock rules for these places: access rights by path."""
         sitting = {seats.TOP: READ | landlock.READ_DIR}
         rules = {**KERNEL_FILES, **sitting, self.locks: LOCKS, "/dev": DEVICES}
         more = [] if self.plan is None else [(_around(self.plan), READ)]
@@ -84,7 +85,7 @@ class Bounds(Value):
     filter: bytes  # struct sock_filter, one after the other
 
     def close(self) -> None:
-        """Close their descriptors, in a process that is not to be confined."""
+        """Close its descriptors, in a process that is not to be confined."""
         if self.files.descriptor >= 0:
             os.close(self.files.descriptor)
 
@@ -100,7 +101,7 @@ def bounds(places: Places, seccomp: int, code: bytes) -> Bounds:
 def confine(bounds: Bounds) -> None:
     """Shrink this process for good.
 
-    Raises NotConfined or OSError; then the process must not go on.
+    Raises NotConfined or OSError. Then the process must not go on.
     """
     if len(os.listdir("/proc/self/task")) != 1:  # guard: one-thread-when-confined
         raise NotConfined("threads are running: what follows binds the one that does it alone")
@@ -131,7 +132,7 @@ def account() -> wire.Running:
 
 
 def _give_up_files(rules: landlock.Ruleset) -> None:
-    """Give up files by Landlock, and signals to others and abstract sockets where it can."""
+    """Give up files by Landlock. Where it can, give up signals to others and abstract sockets."""
     global _landlock
     landlock.enforce(rules)  # guard: enforce-landlock
     _landlock = rules.level
@@ -145,7 +146,10 @@ def _give_up_files(rules: landlock.Ruleset) -> None:
 
 
 def _filter_calls(number: int, code: bytes) -> None:
-    """Filter the calls of every thread for good. In development mode refusals are logged."""
+    """Filter the system calls of every thread for good.
+
+    In development mode, refused calls are logged.
+    """
     log = linux.SECCOMP_FILTER_FLAG_LOG if sys.flags.dev_mode else 0
     linux.seccomp(number, linux.SECCOMP_FILTER_FLAG_TSYNC | log, code)
 
@@ -159,8 +163,8 @@ def _around(path: str) -> str:
 def _lock_securebits() -> None:
     """Lock the securebits.
 
-    Where systemd has left no CAP_SETPCAP, it has locked them itself (SecureBits= of the unit). It
-    has not locked those of ambient capabilities, which it does not know.
+    Where systemd has left no CAP_SETPCAP, it has locked them itself (SecureBits= of the unit), but
+    for those of ambient capabilities, which it does not know.
     """
     wanted = SECUREBITS
     if int(status()["CapEff"], 16) >> prctl.CAP_SETPCAP & 1:
@@ -173,15 +177,15 @@ def _lock_securebits() -> None:
 
 
 def _mask(capabilities: tuple[int, ...]) -> int:
-    """Return a set of them as the kernel shows it."""
+    """Return a set of capabilities as the number that the kernel shows."""
     return sum(1 << number for number in capabilities)
 
 
 def cut_bounding_set(keep: tuple[int, ...]) -> None:
-    """Drop what the kernel says is in the bounding set and the job does not need.
+    """Drop what is in the bounding set and not in `keep`.
 
-    python-prctl knows none that is newer than its build. What systemd has dropped cannot be
-    dropped again without CAP_SETPCAP.
+    The kernel says what is in it, because python-prctl knows no capability that is newer than its
+    build. What systemd has dropped cannot be dropped again without CAP_SETPCAP.
     """
     held = int(status()["CapBnd"], 16)
     for number in range(held.bit_length()):
@@ -190,9 +194,9 @@ def cut_bounding_set(keep: tuple[int, ...]) -> None:
 
 
 def cut_sets(keep: tuple[int, ...]) -> None:
-    """Drop all capabilities but those of the job, unless systemd has done so.
+    """Drop all capabilities that are not in `keep`, unless systemd has done so.
 
-    In that case capset(2) is not called: the unit does not allow it. The inheritable set is then as
+    If it has, capset(2) is not called: the unit does not allow it. The inheritable set is then as
     wide as what is kept, because systemd passes capabilities by it: capabilities(7).
     """
     linux.clear_ambient()
@@ -227,7 +231,7 @@ def verify(*, permitted: int, bounding: int, filtered: bool = False) -> None:
 
 
 def status(thread: str = "self") -> dict[str, str]:
-    """The kernel's account of a thread of this process, by field: proc_pid_status(5)."""
+    """Return the kernel's account of a thread of this process, by field: proc_pid_status(5)."""
     path = "/proc/self/status" if thread == "self" else f"/proc/self/task/{thread}/status"
     lines = linux.read_file(path).decode("ascii", "replace").splitlines()
     pairs = (line.partition(":") for line in lines)
@@ -235,7 +239,7 @@ def status(thread: str = "self") -> dict[str, str]:
 
 
 def _logs_to_a_file() -> bool:
-    """Whether standard error is a file that grows with the log."""
+    """Return whether standard error is a file that grows with the log."""
     try:
         return stat.S_ISREG(os.fstat(2).st_mode)
     except OSError:  # closed

@@ -1,6 +1,6 @@
 """One connection: its socket, its peer by the kernel's word, and the request under way.
 
-Until a request is answered the socket is not read again. What a client piles up lies in its own
+Until a request is answered, the socket is not read again. What a client piles up lies in its own
 socket buffer and nowhere else.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 PEEK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
-GROUPS_LAST = 1.0  # seconds for which what a client's groups were is good
+GROUPS_LAST = 1.0  # seconds after which a client's groups are looked up again
 TRUNCATED = int(socket.MSG_CTRUNC)
 
 
@@ -45,12 +45,11 @@ class Connection:
 
     `busy`: a request of it is under way. `paused`: it has sent the next one already, which must
     wait. `forked`: it is one end of a pair, whose sender's pid is learnt from its first message.
-    `sessions`: those that it has named or was given. `request`: its request for a port that is
-    not answered yet. `gone`: it is closed.
-    `version`: that of its last request, in which it is answered. `asked`: the port's name in
-    that, as it can be shown; an answer of version 1 repeats it.
-    `in_line`: it has news and is to be looked at. `stranger`: the policy had no place for its user
-    at the connect.
+    `sessions`: those that it has named or was given. `request`: its request for a port that is not
+    answered yet. `gone`: it is closed. `version`: the protocol version of its last request, in
+    which it is answered. `asked`: the port's name in that request, in a form that can be shown; an
+    answer of version 1 repeats it. `in_line`: it has news and is to be looked at. `stranger`: when
+    it connected, the policy had no place for its user.
     """
 
     __slots__ = ("_ended", "_groups_until", "_loop", "asked", "busy", "fd", "forked", "gone",
@@ -65,7 +64,10 @@ class Connection:
         loop: Loop,
         ended: Callable[[Connection, str], None],
     ) -> None:
-        """`ended` is called once, with how the client broke the protocol, or "" if it left."""
+        """Make the connection of an accepted socket.
+
+        `ended` is called once, with how the client broke the protocol, or "" if it left.
+        """
         self.sock = sock
         self.fd = sock.fileno()
         self.identity = identity
@@ -86,8 +88,11 @@ class Connection:
 
     @property
     def idle(self) -> bool:
-        """Whether it may be closed without loss: nothing is under way, and no session of it has
-        a lease. Root's stay, and so does the one way to a forked backend."""
+        """Whether it may be closed without loss.
+
+        Nothing is under way then, and no session of it has a lease. Root's connections never are
+        idle, nor is the one way to a forked backend.
+        """
         # guard: a-lease-keeps-its-connection
         if any(session.leases for session in self.sessions):
             return False
@@ -95,7 +100,7 @@ class Connection:
         return not (self.busy or self.forked or self.identity.uid == 0)
 
     def quiet(self) -> bool:
-        """Whether nothing of it lies unread."""
+        """Return whether nothing that it sent lies unread."""
         try:
             return not self.sock.recvmsg(1, 0, PEEK)[0]  # its end counts as nothing
         except BlockingIOError:
@@ -104,7 +109,7 @@ class Connection:
             return False
 
     def listen(self, on_news: Callable[[], None]) -> None:
-        """Begin to hear of it. Raises OSError, and then nothing has begun."""
+        """Begin to hear of its news. Raises OSError, and then nothing has begun."""
         self.sock.setblocking(False)
         # guard: ask-for-credentials
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -112,8 +117,11 @@ class Connection:
         self._loop.add(self.fd, READ | ONCE, on_news)
 
     def listen_on(self) -> None:
-        """Hear of the next news: each is told once, so that what waits for its turn is not told
-        again in every turn of the loop."""
+        """Hear of the next news.
+
+        Each news is told once. Else a connection that waits for its turn would be told of in every
+        turn of the loop.
+        """
         news = NOTHING if self.paused else READ  # but a hang-up is always told
         try:
             self._loop.change(self.fd, news | ONCE)
@@ -125,8 +133,8 @@ class Connection:
     ) -> bool:
         """Send a reply to the request under way; return whether it was sent.
 
-        A client that does not read is cut off, unless `patient`: it has one request at a time, so
-        its buffer is full on purpose.
+        A client that does not read is cut off, unless `patient`. Such a client has one request at a
+        time, so it has filled its buffer on purpose. `descriptor` goes with the reply.
         """
         if self.gone:
             return False
@@ -148,7 +156,7 @@ class Connection:
         return True
 
     def has_room(self) -> bool:
-        """Return whether less than half of what it may leave unread is unread."""
+        """Return whether less than half of the room for its unread answers is taken."""
         if self.gone:
             return False
         most = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
@@ -162,7 +170,7 @@ class Connection:
             self.listen_on()
 
     def join(self, session: Session) -> None:
-        """Be one of the session's connections from now on."""
+        """Count as one of the session's connections from now on."""
         if session not in self.sessions:
             self.sessions.append(session)
             session.connections += 1
@@ -172,7 +180,7 @@ class Connection:
         return wire.Holder(self.identity.uid, "", self.identity.pid, self.program)
 
     def look_up_groups(self) -> None:
-        """Learn the groups that the client has now, for it may be connected for days."""
+        """Learn the groups that the client has now, because it may be connected for days."""
         now = time.monotonic()
         if not self.forked and self.identity.pid and now >= self._groups_until:
             self.identity = groups_now(self.sock, self.identity)
@@ -186,8 +194,8 @@ class Connection:
     def receive(self) -> wire.Request | None:
         """Return the next request, None if there is none. Raises BrokenPeer or Gone.
 
-        The control buffer has room for credentials and for nothing else, so that the kernel
-        installs no descriptor here and says MSG_CTRUNC: net/core/scm.c, scm_detach_fds().
+        The control buffer has room for credentials and for nothing else. So the kernel installs no
+        descriptor here, and says MSG_CTRUNC: net/core/scm.c, scm_detach_fds().
         """
         try:
             data, ancillary, got, _ = self.sock.recvmsg(
@@ -215,7 +223,7 @@ class Connection:
     def peek(self) -> None:
         """Look at news while a request is under way. Raises BrokenPeer or Gone.
 
-        An empty message has credentials, the end of the connection has not.
+        An empty message has credentials. The end of the connection has none.
         """
         try:
             data, ancillary, got, _ = self.sock.recvmsg(1, linux.CREDENTIALS_SPACE, PEEK)
@@ -240,7 +248,7 @@ class Connection:
             raise BrokenPeer(f"its identity changed to pid {pid}, uid {uid}, gid {gid}")
 
     def close(self, last_word: str = "") -> None:
-        """Close it; where the client broke the protocol it is told how."""
+        """Close it. Where the client broke the protocol, `last_word` tells it how."""
         if last_word:
             refused = wire.Refused(errno.EPROTO, f"cut off: {last_word}")
             told = wire.encode_reply(refused, self.version)
@@ -256,12 +264,12 @@ class Connection:
 class OpenRequest(Ask):
     """A client's request for the port `name`.
 
-    `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that
-    it waits for, once that is known. `judged`: the version of the policy that gave it `rule`,
-    `target` and its limits. `session`: the one that asks, None for a client of protocol version 1.
+    `pid`: the process that the lock file names, 0 for none. `key`: the number of the device that it
+    waits for, once that is known. `judged`: the version of the policy that gave it `rule`, `target`
+    and its limits. `session`: the one that asks, None for a client of protocol version 1.
 
-    One that yields is under way as long as its lease and its claim. So what comes on its connection
-    is about that port.
+    A request that yields is under way as long as its lease and its claim. So what comes on its
+    connection meanwhile is about that port.
     """
 
     __slots__ = ("client", "judged", "key", "name", "pid", "rule", "target")
@@ -280,8 +288,10 @@ class OpenRequest(Ask):
         self.pid = holder.pid or 0
 
     def go_by(self, decision: Decision, version: int) -> None:
-        """Have the device and the limits of the rule that allows it, by this version of the
-        policy."""
+        """Take the device and the limits from the rule that allows the request.
+
+        `version` is that of the policy which decided.
+        """
         rule = decision.rule
         assert rule is not None
         self.rule, self.max_lease, self.active = str(rule), rule.max_lease, rule.active

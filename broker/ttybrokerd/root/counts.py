@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Counts:
-    """A number for each uid; one that has none takes no room, for uids come and go."""
+    """A number for each uid. A number of 0 takes no room, because uids come and go."""
 
     __slots__ = ("_counts",)
 
@@ -12,15 +12,15 @@ class Counts:
         self._counts: dict[int, int] = {}
 
     def of(self, uid: int) -> int:
-        """How many this user has."""
+        """Return how many this user has."""
         return self._counts.get(uid, 0)
 
     def up(self, uid: int) -> None:
-        """One more."""
+        """Count one more for this user."""
         self._counts[uid] = self.of(uid) + 1
 
     def down(self, uid: int) -> None:
-        """One less."""
+        """Count one less for this user."""
         self._counts[uid] -= 1
         if not self._counts[uid]:
             del self._counts[uid]

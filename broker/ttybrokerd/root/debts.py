@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 class Debt(Value):
-    """What one device is owed. Its inode tells which: another adapter may get the same number.
+    """What one device is owed. `node` tells which: another adapter may get the same number.
 
-    `exclusive`: the exclusive flag of a dead copy may still be set.
+    `node` is the node's st_dev and st_ino. `exclusive`: the exclusive flag of a dead copy may still
+    be set.
     """
 
     node: tuple[int, int]
@@ -32,12 +33,12 @@ class Debts:
         self._all: dict[int, Debt] = {}
 
     def owe(self, descriptor: int, settings: Settings, exclusive: bool) -> None:
-        """Remember it for the device of this descriptor."""
+        """Remember that the device of this descriptor is owed these settings."""
         status = os.fstat(descriptor)
         self._all[status.st_rdev] = Debt((status.st_dev, status.st_ino), settings, exclusive)
 
     def due(self, descriptor: int) -> Debt | None:
-        """Return what the device of this descriptor is owed."""
+        """Return what the device of this descriptor is owed; None if nothing."""
         status = os.fstat(descriptor)
         debt = self._all.get(status.st_rdev)
         # guard: debt-of-the-same-device

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # guard: no-link-at-the-open, no-controlling-terminal
 OPEN_FLAGS = os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 QUEUE = "/run/udev/queue"  # is there while udev has work: systemd, src/libudev/libudev-queue.c
-NAMING = 5.0  # seconds for its links to come, if it is not at work
+NAMING = 5.0  # seconds for a new node's links to come, if udev has no work
 CLOSING_TRIES = 20  # a tty that is being closed answers EIO; systemd tries as often
 CLOSING_PAUSE = 0.05  # seconds
 
@@ -32,7 +32,7 @@ class Drivers(Value):
     families: frozenset[str]  # "ttyS", "ttyUSB"
 
     def own(self, rdev: int) -> bool:
-        """Whether a serial driver has this device number."""
+        """Return whether a serial driver has this device number."""
         major, minor = os.major(rdev), os.minor(rdev)
         return any(m == major and low <= minor <= high for m, low, high in self.ranges)
 
@@ -56,7 +56,8 @@ def parse_drivers(text: str) -> Drivers:
 class Target(Value):
     """What a name means to one caller: the node, and what its rule permits of it.
 
-    `alias` is the device that the policy gives this name. It led to the node.
+    `path` is the node's. `alias` is the device that the policy gives this name: a path that led to
+    the node, or words that fit it. It is None for a kernel name.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Target(Value):
 
 
 class Seen(Value):
-    """The node as it was looked at. `directory` and `node` are O_PATH descriptors.
+    """A node as it was looked at. `directory` and `node` are O_PATH descriptors.
 
     `kernel_name` is the device's own ("ttyS0"), whatever its node is called. For a pty it is the
     alias, because a pty's number means nothing from one day to the next.
@@ -104,18 +105,21 @@ class Devices:
         self._noted: dict[str, tuple[int, int]] = {}  # nodes of which udev has a record, by path
 
     def target(self, name: str, decision: Decision) -> Target:
-        """What `name` means under `decision`. Raises Refusal as `path`."""
+        """Return what `name` means under `decision`. Raises Refusal as `path`."""
         return self.renew(unresolved(name, decision))
 
     def renew(self, target: Target) -> Target:
-        """Return what the same name means now: an alias may lead to another node than before.
+        """Return what the target's name means now: an alias may lead to another node than before.
 
         Raises Refusal as `path`.
         """
         return target.replace(path=self.path(target.name, target.alias))
 
     def directories(self, target: Target) -> set[str]:
-        """Return the directories in which a name may come that lets this one mean a device."""
+        """Return the directories to watch for the device of a target.
+
+        When it comes, a name comes into one of them: the node, udev's note, or a link on the way.
+        """
         alias, way = target.alias, list[str]()
         if alias is not None and not words.are(alias):
             try:
@@ -125,17 +129,20 @@ class Devices:
         return {*self.places(), *(step.rpartition("/")[0] or "/" for step in way)}
 
     def places(self) -> list[str]:
-        """Return where a name comes or goes when a port does: that of its node, and udev's note,
-        which comes when udev has made its links."""
+        """Return the directories in which a name comes or goes when a port does.
+
+        They are that of the nodes, and that of udev's notes. udev writes its note when it has made
+        the links to a node.
+        """
         return [self.directory, sysfs.UDEV] if os.path.isdir(sysfs.UDEV) else [self.directory]
 
     def path(self, name: str, alias: str | None) -> str:
-        """Return the node that `name` means. `alias` is the device that the policy gives it, if
-        any.
+        """Return the path of the node that `name` means.
 
-        An alias's links are followed, if only root can change them. Raises Absent if
-        it leads nowhere, EACCES if somebody else could redirect it, ENOTUNIQ if its words fit
-        more than one device.
+        `alias` is the device that the policy gives the name, None if it gives none. An alias's
+        links are followed, if only root can change them. Raises Absent if it leads nowhere. Raises
+        Refusal EACCES if somebody else could redirect it, ENOTUNIQ if its words fit more than one
+        device.
         """
         if alias is None:
             return f"{self.directory}/{name}"
@@ -150,17 +157,18 @@ class Devices:
             raise _not_found(error, alias, "; is it plugged in?") from None
 
     def number(self, node: str) -> int | None:
-        """Return the number of the device that has this node, None if that has gone."""
+        """Return the device number of this node, None if the node has gone."""
         try:
             return os.stat(node).st_rdev
         except OSError:
             return None
 
     def named(self, path: str) -> bool:
-        """Return whether udev has made its links to this node, or will make none.
+        """Return whether udev has made its links to the node `path`, or will make none.
 
-        It stays so of the same node, whose times change when somebody writes to the device or its
-        rights are changed.
+        What is true once stays true of the same node. So udev's record of it is remembered: the
+        node's times change later, when somebody writes to the device, or when its rights are
+        changed.
         """
         try:
             node = os.stat(path)
@@ -173,23 +181,23 @@ class Devices:
         if _is_noted(node):
             self._noted[path] = number
             return True
-        # Older, too, is a node of the time before the clock was set back.
+        # A node whose time is yet to come is not new: the clock was set back since.
         new = abs(time.time() - node.st_ctime) < NAMING or os.path.lexists(QUEUE)
         return not new or not os.path.isdir(sysfs.UDEV)
 
     def nodes(self, aliases: Mapping[str, str]) -> tuple[str, ...]:
-        """Return where the nodes of a policy's aliases are now."""
+        """Return the nodes to which a policy's aliases lead now, but for aliases by words."""
         return tuple(_where(path) for path in aliases.values() if not words.are(path))
 
     def fits(self, kernel_name: str, wanted: str) -> bool:
-        """Return whether the words are true of this port, as far as sysfs says."""
+        """Return whether the words `wanted` are true of this port, as far as sysfs says."""
         facts = self.facts(kernel_name)
         return facts is not None and words.fit(wanted, facts)
 
     def facts(self, kernel_name: str, seen: bool = True) -> dict[str, str] | None:
-        """Return what this port is; None where sysfs does not say.
+        """Return what is true of this port, by the words' keys; None if sysfs does not say.
 
-        {} if there is no node of the name, and nobody has `seen` the port yet.
+        Returns {} if there is no node of the name, and nobody has `seen` the port yet.
         """
         try:
             return sysfs.facts(kernel_name, self._ttys)
@@ -198,7 +206,10 @@ class Devices:
             return None if seen or os.path.lexists(f"{self.directory}/{kernel_name}") else {}
 
     def _find(self, wanted: str) -> str:
-        """Return the only port that fits the words."""
+        """Return the kernel name of the only port that fits the words.
+
+        Raises Absent if none does, Refusal ENOTUNIQ if several do.
+        """
         found = [name for name in self.names() if self.fits(name, wanted)]
         if not found:
             raise Absent(errno.ENOENT, f"no device is {wanted}; is it plugged in?")
@@ -211,8 +222,9 @@ class Devices:
     def look(self, target: Target) -> Seen:
         """Look at the node without opening the device: no driver notices, nothing blocks.
 
-        Raises Refusal: ENOENT if there is no such node or it is no serial port, EACCES for an
-        active console that the rule does not admit.
+        Raises Absent if there is no such node. Raises Refusal: ENOENT if it is no serial port,
+        EACCES for an active console that the rule does not admit, ENODEV if the target's words do
+        not fit it.
         """
         parent, _, base = target.path.rpartition("/")
         try:
@@ -240,11 +252,12 @@ class Devices:
     def open(self, seen: Seen, mode: int = os.O_RDWR) -> int:
         """Open what was looked at: non-blocking, close-on-exec, never a controlling terminal.
 
-        `mode` is the access mode of open(2), O_APPEND and O_SYNC.
+        `mode` is the access mode of open(2), with O_APPEND and O_SYNC.
 
-        May block for as long as the driver likes (30 s behind somebody's stuck close, measured). So
-        call it only where workers.py watches. Raises Refusal ENODEV when the device went away or is
-        another now, EIO when it does not answer.
+        The call may block for as long as the driver likes (30 s behind somebody's stuck close,
+        measured). So call it only where workers.py watches. Raises Refusal: ENODEV if the device
+        went away or is another now, EIO if it does not answer, EACCES if Landlock or the mount
+        forbids it.
         """
         base = seen.target.path.rpartition("/")[2]
         for attempt in range(CLOSING_TRIES):
@@ -268,7 +281,7 @@ class Devices:
         return descriptor
 
     def there(self, target: Target, old: int) -> bool:
-        """Return whether the node still is the one at which `old` was opened.
+        """Return whether the target's node still is the one at which `old` was opened.
 
         `old` may be hung up.
         """
@@ -280,8 +293,8 @@ class Devices:
     def open_again(self, target: Target, old: int) -> int:
         """Open the device of the descriptor `old` once more.
 
-        Raises Refusal as `look` and `open`. If another device has its node by now, raises ENODEV
-        and opens nothing.
+        Raises Refusal as `look` and `open`. If another device has its node by now, raises Refusal
+        ENODEV and opens nothing.
         """
         seen = self.look(target)
         try:
@@ -293,12 +306,12 @@ class Devices:
             seen.close()
 
     def families(self) -> frozenset[str]:
-        """Name prefixes of the serial drivers that are loaded now."""
+        """Return the name prefixes of the serial drivers that are loaded now: "ttyS", "ttyUSB"."""
         self._drivers = parse_drivers(_read(self._drivers_path))
         return self._drivers.families
 
     def names(self) -> list[str]:
-        """Kernel names of the serial ports that have a node now, in natural order."""
+        """Return the kernel names of the serial ports that have a node now, in natural order."""
         families = self.families()
         found = []
         for entry in os.listdir(self.directory):
@@ -326,8 +339,11 @@ class Devices:
         return link.rpartition("/")[2]
 
     def _check_words(self, target: Target, kernel_name: str) -> None:
-        """Ask by the number of the node that was looked at: another device may have come in the
-        place of the one that was found by its words."""
+        """Check that the node that was looked at fits the words by which it was found.
+
+        Another device may have come in its place. `kernel_name` is by the number of the very node.
+        Raises Refusal ENODEV if the words do not fit.
+        """
         wanted = target.alias
         # guard: words-of-the-very-node
         if wanted is not None and words.are(wanted) and not self.fits(kernel_name, wanted):
@@ -338,7 +354,7 @@ class Devices:
         if not stat.S_ISCHR(status.st_mode):  # guard: character-device
             what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no character device"
             raise _not_serial(f"{target.path} is {what}")
-        if target.pty:  # and nothing else: it is locked by its alias
+        if target.pty:  # its lock has the alias's name, so no serial port may pass for one
             if os.major(status.st_rdev) not in linux.PTY_SLAVES:  # guard: pty-rule
                 raise _not_serial(f'{target.path} is no pty, and its rule says class = "pty"')
             return
@@ -361,8 +377,10 @@ class Devices:
 
 
 class Glance(Devices):
-    """The ports as they are for one list. Each is asked only once what it is, although each alias
-    with words has all of them asked."""
+    """The ports as they are for one list.
+
+    It asks of each port only once what it is. Else each alias with words would ask all ports again.
+    """
 
     def __init__(self, devices: Devices) -> None:
         self.__dict__.update(devices.__dict__)
@@ -370,13 +388,13 @@ class Glance(Devices):
         self._facts: dict[tuple[str, bool], dict[str, str] | None] = {}
 
     def names(self) -> list[str]:
-        """As Devices.names()."""
+        """Return what Devices.names() returned at the first call."""
         if self._names is None:
             self._names = super().names()
         return self._names
 
     def facts(self, kernel_name: str, seen: bool = True) -> dict[str, str] | None:
-        """As Devices.facts()."""
+        """Return what Devices.facts() returned at the first call for this port."""
         key = kernel_name, seen
         if key not in self._facts:
             self._facts[key] = super().facts(kernel_name, seen)
@@ -384,17 +402,18 @@ class Glance(Devices):
 
 
 def unresolved(name: str, decision: Decision) -> Target:
-    """What `name` means under `decision`, wherever its node is: see `Devices.renew`."""
+    """Return what `name` means under `decision`, but for its node: `Devices.renew` finds that."""
     rule = decision.rule
     pty, console = (rule.pty, rule.console) if rule is not None else (False, False)
     return Target(name, "", pty, console, decision.device)
 
 
 def _is_noted(node: os.stat_result) -> bool:
-    """Return whether udev has a record of this node, which it writes when it has made the links.
+    """Return whether udev has a record of this node. It writes it when it has made the links.
 
-    udev's note of an earlier device with this number is older than the node. The node's age is the
-    lesser of two times: udev changes one, and who writes to the device changes the other.
+    A record that is older than the node is of an earlier device with this number. The node came at
+    the earlier of its two times: udev changes one of them, and who writes to the device changes the
+    other.
     """
     try:
         number = f"{os.major(node.st_rdev)}:{os.minor(node.st_rdev)}"
@@ -413,7 +432,7 @@ def _where(alias: str) -> str:
 
 
 def _not_found(error: OSError, what: str, advice: str = "") -> Refusal:
-    """Return Absent if the path leads nowhere.
+    """Return the refusal for a path that could not be looked at: Absent if it leads nowhere.
 
     Any other error, such as no descriptor being left, says nothing about the path.
     """
@@ -432,7 +451,7 @@ def _open_failed(error: OSError) -> Refusal:
     if error.errno == errno.EIO:
         return Refusal(errno.EIO, "the device does not answer; is it plugged in?")
     what = f"cannot be opened: {error.strerror}"
-    if error.errno == errno.EACCES:  # not for want of rights: by Landlock, or mounted nodev
+    if error.errno == errno.EACCES:  # root has the right: Landlock forbids it, or a nodev mount
         advice = "if a reload brought this device into the policy, restart the daemon"
         return Refusal(errno.EACCES, what, advice=advice)
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ELOOP):

@@ -1,4 +1,4 @@
-"""What is to be done about a change of the table. The server does it, in the order given."""
+"""What is to be done about a change of the table. `leases` does it, in the order given."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a leased port's line is like. The guard is asked, so no byte passes through the broker.
+"""What the line of a leased port is like. The broker asks its own descriptor.
 
-A device may take its time to answer, so a worker asks it, one at a time for each device. A list is
-answered after PATIENCE with what has come by then.
+No byte of the port passes through the broker. A device may take its time to answer, so a worker
+asks it: one at a time for each device. A list is answered after PATIENCE with what has come by
+then.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _INT = struct.Struct("=i")
 
 
 class Asked:
-    """One list whose `rows` wait for facts of the leases in `left`; then `then` is called."""
+    """One list whose `rows` wait for facts of the leases in `left`; after that, call `then`."""
 
     def __init__(self, rows: list[Listed], left: set[Lease], then: Callable[[], None]) -> None:
         self.rows = rows
@@ -57,8 +58,8 @@ class Facts:
     ) -> None:
         """Put the facts of their lines into the rows, and then call `then`.
 
-        A row gets them if this user has its port, or in any case with `everything`. A device that
-        does not answer in time, or that still keeps an earlier look, has none.
+        A row gets them if this user has its port, with `everything` in any case. A device has none
+        if it does not answer in time, or if an earlier look still waits for it.
         """
         keys = {row.rdev for row in rows}
         held = [lease for lease in self._leases.held() if lease.key in keys]
@@ -69,7 +70,7 @@ class Facts:
         self._answer()
 
     def tick(self) -> float | None:
-        """Answer who waited long enough; return the seconds until there may be more, if ever."""
+        """Answer who waited long enough; return the seconds until there may be more, or None."""
         now = time.monotonic()
         for asked in self._asked:
             if asked.until <= now:  # guard: stuck-line-keeps-no-list
@@ -81,7 +82,7 @@ class Facts:
         if lease.key in self._looking:  # guard: one-look-a-device
             return False
         try:
-            tty = os.dup(lease.guard)  # the guard is closed when the lease ends meanwhile
+            tty = os.dup(lease.own_fd)  # it is closed when the lease ends meanwhile
         except OSError:  # guard: no-descriptor-for-a-look
             return False
         self._looking[lease.key] = lease
@@ -106,7 +107,7 @@ class Facts:
 
 
 def _read(tty: int) -> Found:
-    """Return what the device tells, and close the descriptor. Not for the loop."""
+    """Return what the device tells, and close the descriptor. It may block: not for the loop."""
     try:
         return tuple(
             fact
@@ -131,13 +132,13 @@ def _told(tty: int, number: int, size: int) -> bytes | None:
 
 
 def of_attributes(data: bytes) -> Found:
-    """The facts of a struct termios2."""
+    """Return the facts of a struct termios2."""
     iflag, _, cflag, _, _, speed = _ATTRIBUTES.unpack(data)
     return (wire.SPEED, speed), (wire.CFLAG, cflag), (wire.IFLAG, iflag)
 
 
 def of_lines(data: bytes) -> Found:
-    """The fact of what TIOCMGET gives."""
+    """Return the fact of what TIOCMGET gives."""
     return ((wire.LINES, _INT.unpack(data)[0] & 0xFFFFFFFF),)
 
 

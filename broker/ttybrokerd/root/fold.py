@@ -1,7 +1,8 @@
 """Refusals and cut-offs in the log: the first few of a user in a second, and a count of the rest.
 
 A client can be refused ten thousand times a second. If a unit writes too much, the journal drops
-records (journald.conf(5), RateLimitBurst=), whoever they are about. So a grant's could be lost.
+records, whoever they are about: journald.conf(5), RateLimitBurst=. So the record of a grant could
+be lost.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from ttybrokerd.root.log import NOTICE, Log
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LINES = 10  # of one user's in a second
+LINES = 10  # records of one user in a second
 SECOND = 1.0
-USERS = 256  # with a count each; the refusals of all others are counted together
+USERS = 256  # who have a count each; the records of all others are counted together
 OTHERS = -1
 
 
 class _Count:
-    """Of one user since `begin`: how many records were written, and how many only counted."""
+    """Counts one user's records since `begin`: those that were written, and those only counted."""
 
     __slots__ = ("begin", "counted", "written")
 
@@ -31,7 +32,7 @@ class _Count:
 
 
 class Fold:
-    """Writes such records, or counts them."""
+    """Writes records of refusals and cut-offs, or counts them."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -55,7 +56,7 @@ class Fold:
         self._log(event, level, uid=uid, **fields)
 
     def tick(self) -> float | None:
-        """Write the counts that are due; return in how many seconds the next will be, if any."""
+        """Write the counts that are due; return the seconds until the next is, if there is one."""
         now = self._clock()
         self._write_counts(now - SECOND)
         for count in self._users.values():

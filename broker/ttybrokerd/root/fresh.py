@@ -1,6 +1,6 @@
 """Whether a plan still holds: nothing that it was made from has changed, and it is for this system.
 
-Also where policies and their plans are.
+The paths of policies and of their plans are here, too.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def made_for() -> str:
 
 
 def listing(names: list[str]) -> bytes:
-    """Return the text of a directory, whose checksum a TEXT has."""
+    """Return the names of a directory as bytes: a TEXT has their checksum."""
     return os.fsencode("\0".join(sorted(names)))
 
 
 def stamp(path: str, kind: int) -> tuple[int, ...]:
-    """Return what STAMP holds of this path now.
+    """Return what STAMP of plan.py holds of this path now.
 
-    ABSENT if nothing is there, or if it cannot be looked at. Raises OSError if it cannot be read,
-    for a TEXT.
+    That is ABSENT if nothing is there, or if it cannot be looked at. Raises OSError if it cannot be
+    read, for a TEXT.
     """
     try:
         status = os.lstat(path)
@@ -103,5 +103,5 @@ def why_stale(plan: Plan, policy: str, system: str, *, texts: bool) -> str | Non
 
 
 def too_old(plan: Plan) -> bool:
-    """Whether names from LDAP and the like must be looked up again at a start."""
+    """Return whether names from LDAP and the like must be looked up again at a start."""
     return plan.elsewhere and not 0 <= time.time() - plan.made < ELSEWHERE

@@ -1,7 +1,7 @@
 """Who is told of which inotify watch: inotify(7).
 
-The kernel has one watch for an inode on one descriptor. So `arrivals`, which asks for something
-else of the same directories, has a descriptor of its own.
+The kernel has one watch for an inode on one descriptor. So `arrivals`, which asks for other events
+of the same directories, has a descriptor of its own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Inotify:
         loop.add(self._descriptor, READ, self._on_news)
 
     def fileno(self) -> int:
-        """Return the descriptor."""
+        """Return the inotify descriptor."""
         return self._descriptor
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the inotify descriptor."""
         os.close(self._descriptor)
 
     def names(self, directory: str, handler: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class Inotify:
         self._names[directory] = linux.watch_names(self._descriptor, directory), handler
 
     def forget_names(self, directory: str) -> None:
-        """Call it no more."""
+        """Call the handler of this directory no more."""
         if (known := self._names.pop(directory, None)) is not None:
             linux.unwatch(self._descriptor, known[0])
 
@@ -51,7 +51,7 @@ class Inotify:
         return watch
 
     def forget_closes(self, watch: int) -> None:
-        """Call it no more."""
+        """Call the handler of this watch no more."""
         del self._closes[watch]
         linux.unwatch(self._descriptor, watch)
 

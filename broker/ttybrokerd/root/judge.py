@@ -29,7 +29,7 @@ class Judge:
         self._devices = devices
         self._alone = alone
         self.version = 0
-        self._seats: dict[str, int] = {}  # who sits there
+        self._seats: dict[str, int] = {}  # who sits at each
         self.replace(plan)
 
     def replace(self, plan: Plan) -> None:
@@ -40,7 +40,7 @@ class Judge:
         self._denying = plan.denying()  # aliases that deny somebody
 
     def seat(self, users: dict[str, int]) -> bool:
-        """Go by these users of the seats from now on; return whether that is a change."""
+        """Go by these users, by seat, from now on; return whether that is a change."""
         if users == self._seats:
             return False
         self._seats = users
@@ -52,7 +52,7 @@ class Judge:
         return uid in self._seats.values()
 
     def groups(self, who: Identity) -> frozenset[int]:
-        """Return the caller's groups, and the numbers of the seats where he sits."""
+        """Return the caller's groups, and the numbers of the seats where the caller sits."""
         if not self.plan.seats:
             return who.groups
         # guard: no-group-is-a-seat
@@ -68,7 +68,7 @@ class Judge:
         return self.plan.is_admin(who.uid, who.groups)
 
     def has_place(self, who: Identity) -> bool:
-        """Return whether a rule allows the caller anything, or it is an admin."""
+        """Return whether a rule allows the caller anything, or the caller is an admin."""
         return self.is_admin(who) or self.plan.allows_something(who.uid, self.groups(who))
 
     def of(self, who: Identity, devices: Devices | None = None) -> Ruling:
@@ -77,7 +77,10 @@ class Judge:
                       sits=self.sits(who.uid), alone=self._alone)  # fmt: skip
 
     def judge_waiting(self, request: OpenRequest) -> Refusal | None:
-        """Go by the policy in force, with its rule's limits; return why it says no, if it does."""
+        """Judge a request by the policy in force; return why that says no, None if it allows.
+
+        If it allows, the request has the limits of its rule from then on.
+        """
         try:
             decision = self.of(request.client.identity).allowed(request.name)
         except Refusal as refusal:
@@ -86,7 +89,10 @@ class Judge:
         return None
 
     def judge_opened(self, request: OpenRequest, lease: Lease) -> Refusal | None:
-        """As `judge_waiting`, for a port that was opened while an earlier policy was in force."""
+        """Judge a request as `judge_waiting`, when its port is open already.
+
+        The port was opened while an earlier policy was in force.
+        """
         refusal = self.judge_waiting(request)
         if refusal is not None:
             return refusal

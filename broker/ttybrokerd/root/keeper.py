@@ -13,8 +13,8 @@ from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.store import Store
 
 BURST = 16  # leases that go into the store at once
-PACE = 0.1  # seconds in which one more may; systemd gets a second message when it ends
-YOUNG = 0.1  # seconds that any other lasts before it does
+PACE = 0.1  # seconds after which one more may; systemd gets a second message when it ends
+YOUNG = 0.1  # seconds that any other lease lasts before it goes into the store
 
 
 class Keeper:
@@ -37,16 +37,19 @@ class Keeper:
             self._young[lease] = now + YOUNG, expires
 
     def drop(self, lease: Lease) -> None:
-        """Do not keep a lease that ends before its time has come."""
+        """Do not keep a lease that ends while it waits."""
         self._young.pop(lease, None)
 
     def keep_all(self) -> None:
-        """Have the young ones kept, too: this daemon ends."""
+        """Have the leases that wait kept, too: this daemon ends."""
         for lease, (_, expires) in list(self._young.items()):
             self._keep(lease, expires)
 
     def tick(self, now: float) -> float | None:
-        """Keep the lease whose time has come; return when the next one's does, if one waits."""
+        """Keep the lease whose time has come; return when the next one's does, or None.
+
+        Both times are in seconds of time.monotonic().
+        """
         for lease, (due, expires) in self._young.items():
             if due <= now and self._may(now):
                 self._keep(lease, expires)

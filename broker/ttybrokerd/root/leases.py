@@ -1,13 +1,18 @@
 """Who is granted which port: from a request to its lease, and to the lease's end.
 
-The table decides who has which port (`table`). Here is what it asks for, and what comes back to it:
-workers open the device (`opening`) and put it in order (`port`), the kernel tells of the end of a
-lease (`ends`).
+The table decides who has which port (`table`). This module does what the table asks for, and tells
+it what came of that. Workers open the device (`opening`) and put it in order (`port`). The kernel
+tells of the end of a lease (`ends`).
 
-Where a lease ends: `ends` (its last copy was closed; unplugged, or hung up by somebody else),
-`revoke`, the table's time limit, `end_inactive` (its user sits at the machine no more), and `_hear`
-(its end could not be heard). Each comes by `Table.end` to `_end`, and when the device is in order
-to `_closed`.
+What ends a lease:
+
+* `ends`: its last copy was closed, its device was unplugged, or somebody else hung it up
+* `revoke`
+* the table's time limit
+* `end_inactive`: its user sits at the machine no more
+* `_hear`: nobody would hear of its end
+
+Each calls `Table.end`, which leads to `_end`. When the device is in order, `_closed` follows.
 """
 
 from __future__ import annotations
@@ -83,7 +88,7 @@ class Leases:
         self.copies = DeadCopies()
         self.sessions = Sessions()
         self.holds = Holds()
-        # what a session left on a port, until anybody has the port again: by device number
+        # by device number: what a session left on the port, until anybody has the port again
         self._left: dict[int, tuple[Session, Settings]] = {}
 
     # what requests ask for
@@ -107,7 +112,7 @@ class Leases:
         if (claim := self._claim_of(key, request.session)) is not None:
             seen.close()
             request.left = claim.left
-            if lease is not None and lease.ask is claim:  # it ends, and what it leaves is to come
+            if lease is not None and lease.ask is claim:  # it is ending, and will leave settings
                 lease.ask = request
             self._do(self.table.renew(key, claim, request, time.monotonic()))
             return
@@ -123,6 +128,7 @@ class Leases:
         self._do(self.table.miss(request, self.copies.of(request.uid)))
 
     def _join(self, lease: Lease, request: OpenRequest, seen: Seen) -> None:
+        lease.joining += 1
         self._workers.soon(
             lambda: port.join(lease, self._devices, seen, request.mode),
             lambda result: self._joined(lease, request, result),
@@ -139,9 +145,11 @@ class Leases:
         self.table.withdraw(request.key, request)  # guard: withdraw-a-lost-client
 
     def find(self, path: str, name: str) -> Lease | None:
-        """Return the lease of the port with this node, if somebody has it now; else the one with
-        this name. A device may have several nodes, one that is unplugged has none, and the policy
-        may not know the name any more."""
+        """Return the lease of the port with the node `path`; None if nobody has it now.
+
+        If there is none, returns that of the port with this name. A device may have several nodes,
+        one that is unplugged has none, and the policy may not know the name any more.
+        """
         number = self._devices.number(path)
         for lease in self.held():
             if lease.key == number or lease.target.path == path:
@@ -150,8 +158,10 @@ class Leases:
         return next(named, None)  # guard: revoke-what-no-rule-names
 
     def revoke(self, lease: Lease, client: Connection, hold: float = 0) -> None:
-        """Take the port back; the client is answered when it is free. Keep it from the holder's
-        user for `hold` seconds from now on."""
+        """Take the port back. The client is answered when it is free.
+
+        Keep the port from the holder's user for `hold` seconds from now on; 0: do not.
+        """
         if hold:
             self.holds.add(lease.key, lease.uid, hold)
         by_admin = self._judge.is_admin(client.identity)
@@ -164,9 +174,12 @@ class Leases:
         self._do(self.table.end(lease.key, "revoked"))
 
     def _withdrawn_with(self, lease: Lease, *, by_admin: bool, all_of_them: bool) -> list[Ask]:
-        """Return what the holder's user waits for on this port; if not `all_of_them`, but for his
-        other sessions that have ports: those are other programs of his. And his claims; with an
-        admin's revoke all."""
+        """Return the requests that a revoke of this lease ends as well.
+
+        They are of the holder's user, and wait for this port or have a claim on it. If not
+        `all_of_them`, those that wait for other sessions which have ports are left out: they are of
+        other programs. If an admin revokes, all users' claims are among them.
+        """
         found: list[Ask] = []
         for ask in self.table.ports[lease.key].queue:
             if ask.uid != lease.uid and not (ask.claim and by_admin):  # guard: claims-of-others
@@ -177,7 +190,7 @@ class Leases:
         return found
 
     def keys(self) -> frozenset[int]:
-        """Return the devices in the table: their locks are no outsider's."""
+        """Return the numbers of the devices in the table. Their locks are no outsider's."""
         return frozenset(self.table.ports)
 
     def held(self) -> list[Lease]:
@@ -192,11 +205,21 @@ class Leases:
                 row.state, row.holder, row.lent = known.state, known.holder(), known.lender()
                 row.waiting = sum(not ask.claim for ask in known.queue)
 
+    def say_kept(self, rows: list[Listed], uid: int) -> None:
+        """Put into the rows of a list until when a port is kept from this user."""
+        for row in rows:
+            if (left := self.holds.left(row.rdev or NOWHERE, uid)) > 0:
+                facts = {**dict(row.port.facts), wire.KEPT: round(time.time() + left)}
+                state = "refused" if row.port.state == "free" else row.port.state
+                row.port = row.port.replace(state=state, facts=tuple(facts.items()))
+
     def unlisted(self, rows: list[Listed], uid: int, everything: bool) -> list[Listed]:
-        """Return rows of this user's leases (with `everything` of all) that have none. No rule of
-        the policy may name such a port any more."""
+        """Return rows for the leases that have none in `rows`: this user's, or all (`everything`).
+
+        Such a port is one that no rule of the policy names any more.
+        """
         known = {row.rdev for row in rows}
-        names = {row.port.name for row in rows}  # a device that is gone has its row
+        names = {row.port.name for row in rows}  # a device that is gone has a row without number
         found = []
         for key, lease in self._all.items():
             listed = key in known or lease.name in names
@@ -209,7 +232,7 @@ class Leases:
     # what the server asks for
 
     def judge_again(self) -> None:
-        """Refuse all that waits and that the policy in force does not allow."""
+        """Refuse each request that waits and that the policy in force does not allow."""
         for key, ask in self.table.waiting():
             if (
                 isinstance(ask, OpenRequest)
@@ -218,7 +241,7 @@ class Leases:
                 self._do(self.table.refuse(key, ask, refusal))
 
     def end_inactive(self) -> None:
-        """End the leases that are for users who sit at the machine, and who do so no more."""
+        """End each lease that is for a user who sits at the machine, and does so no more."""
         for key, lease in list(self._all.items()):
             if lease.ask.active and not self._judge.sits(lease.uid):
                 if isinstance(lease.ask, OpenRequest) and lease.ask.listens and self._held(key):
@@ -226,8 +249,10 @@ class Leases:
                 self._do(self.table.end(key, INACTIVE))  # guard: end-while-active
 
     def adopt(self, kept: list[Kept]) -> None:
-        """Go on with leases that an earlier broker granted, before anybody is served. One whose
-        end was missed, or whose time is over, ends now, as any lease does."""
+        """Go on with leases that an earlier broker granted. Call it before anybody is served.
+
+        A lease whose end was missed, or whose time is over, ends now, as any lease does.
+        """
         for one in kept:
             self._adopt(one)
         self.end_inactive()  # guard: adopted-while-active
@@ -259,7 +284,7 @@ class Leases:
     # what the table asks for
 
     def _do(self, effects: list[Effect]) -> None:
-        """Carry out what the table says; the outcome comes back to it by `_opened`, `_closed`."""
+        """Carry out what the table says; tell it the outcome by `_opened` and `_closed`."""
         due = list(effects)
         while due:
             match due.pop(0):
@@ -283,10 +308,10 @@ class Leases:
                     self._end(self._all[key], reason)
 
     def _start_waiting(self, key: int, request: OpenRequest) -> list[Effect]:
-        """Open the port for one that waited, if it still may have it."""
+        """Open the port for a request that waited, if it still may have it."""
         request.client.look_up_groups()
         refusal = self._judge.judge_waiting(request)  # guard: judge-who-waited
-        if refusal is None and request.claim:  # it does not count as one that waits
+        if refusal is None and request.claim:  # a claim was not counted while it waited
             # guard: dead-descriptors-of-claims
             refusal = self.table.too_many_leases(request.uid, self.copies.of(request.uid))
         if refusal is not None:
@@ -331,8 +356,9 @@ class Leases:
     def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> list[Effect]:
         """Hear of the lease's end, have systemd keep it, and answer: in this order.
 
-        Whenever the broker is killed, the next one knows of the lease, or nobody got the port. By
-        the store, or by the lock file alone if `keeper` lets the lease wait.
+        So when the broker is killed at any point, the next one knows of the lease, or nobody got
+        the port. It knows by the store, or by the lock file alone while `keeper` lets the lease
+        wait.
         """
         client = request.client
         effects = self._hear(lease, descriptor, lease.live_pid())
@@ -352,7 +378,9 @@ class Leases:
         return effects
 
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
-        """The port is open once more for the session that has it."""
+        """Answer a request for a port that its session has: it was opened once more, or not."""
+        lease.joining -= 1
+        self._ends.look_after(lease)  # if it is not, what was closed meanwhile was the last copy
         client = request.client
         refusal = None if lease.ask.yields else self.table.too_many_yield(request)
         # A slow open may end when the lease is over and another user has the port.
@@ -385,7 +413,7 @@ class Leases:
         )
 
     def _closed(self, lease: Lease, reason: str, watcher: select.epoll | None) -> None:
-        """The device is in order again: the port goes to the next in the queue."""
+        """Note that the device is in order again. The port goes to the next in the queue."""
         del self._all[lease.key]
         if watcher is not None:
             self.copies.add(lease.key, lease.uid, lease.holder, watcher)
@@ -429,7 +457,7 @@ class Leases:
         self._record("adopt", lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
-        self._do(self._hear(lease, lease.guard))
+        self._do(self._hear(lease, lease.own_fd))
         self._ends.look_after(lease)
 
     def _adopt_claim(self, uid: int, number: bytes) -> Ask:
@@ -440,8 +468,10 @@ class Leases:
     # what the kernel says
 
     def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> list[Effect]:
-        """Hear from now on of the end of the lease. If that is not possible, the lease is over at
-        once: nobody would notice its end."""
+        """Hear from now on of the end of the lease.
+
+        If that is not possible, the lease is over at once: nobody would notice its end.
+        """
         try:
             self._ends.hear(lease, descriptor, pid)
         except OSError as error:  # guard: end-an-unwatched-lease
@@ -453,8 +483,10 @@ class Leases:
         self._do(self.table.end(lease.key, reason))
 
     def _sign(self, lease: Lease) -> None:
-        """The holder's process ended, and a copy of its descriptor lives on: the lock file needs a
-        live pid."""
+        """Have the lock file name this process, because the holder's process ended.
+
+        A copy of its descriptor lives on, and the lock file needs a live pid.
+        """
         self._lock(lease, lambda: lease.sign(os.getpid()))
 
     def _held(self, key: int) -> bool:
@@ -477,7 +509,7 @@ def _grant(lease: Lease, *, joined: bool) -> wire.Grant:
 
 
 def _answered(request: OpenRequest) -> None:
-    """Listen to its client again, if it still is under way."""
+    """Listen to the client again, if this request is still the one that it waits for."""
     if request.client.request is request:
         request.client.request = None
         request.client.done()

@@ -3,8 +3,8 @@
 Everything here is a fact of the kernel's interface. No decision is made in this file.
 
 Private modules of CPython are imported for `socket` and `signal` here, and for threads and their
-queue in workers.py. The public ones of the same names bring enum, which is never used here.
-Measured with Debian's Python 3.11, CPU time of the start and private memory: socket 6 ms and 0.9
+queue in workers.py. The public ones of the same names bring enum, which is never used here. CPU
+time of the start and private memory were measured with Debian's Python 3.11: socket 6 ms and 0.9
 MB; signal 4 ms and 0.7 MB; threading 3 ms and 0.7 MB; queue 4 ms and 0.7 MB; all of them together 8
 ms and 0.7 MB, where a bare interpreter takes 10 ms.
 """
@@ -33,7 +33,7 @@ SO_PEERGROUPS = 59  # Linux 4.13
 SO_PEERPIDFD = 77  # Linux 6.5
 SO_PASSRIGHTS = 83  # Linux 6.16
 
-# include/uapi/asm-generic/ioctls.h; the same on every architecture we know of but alpha,
+# include/uapi/asm-generic/ioctls.h. They are the same on every architecture we know of but alpha,
 # mips, powerpc and sparc, where these programs have not been tried.
 TIOCEXCL = 0x540C
 TIOCNXCL = 0x540D
@@ -68,7 +68,7 @@ PR_SET_SECUREBITS = 28
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-# include/uapi/linux/memfd.h; Linux 6.3, which says so in its log when it is missing
+# include/uapi/linux/memfd.h; since Linux 6.3, whose log has a warning when it is not given
 MFD_NOEXEC_SEAL = 0x8
 
 # include/uapi/linux/seccomp.h
@@ -95,13 +95,16 @@ def _check(result: int, what: str) -> int:
 
 
 class FilterProgram(ctypes.Structure):
-    """struct sock_fprog"""
+    """struct sock_fprog of linux/filter.h."""
 
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 def seccomp(number: int, flags: int, code: bytes) -> None:
-    """Filter the system calls by `code`. seccomp(2) has the number `number` on this machine."""
+    """Filter the system calls by `code`. seccomp(2) has the number `number` on this machine.
+
+    Raises OSError.
+    """
     program = FilterProgram(len(code) // 8, code)
     operation = ctypes.c_long(SECCOMP_SET_MODE_FILTER)
     result = _libc.syscall(
@@ -114,8 +117,8 @@ def seccomp(number: int, flags: int, code: bytes) -> None:
 def read_file(path: str, most: int | None = None) -> bytes:
     """Return the whole of a small file of /proc or /sys, or `most` bytes of any.
 
-    Not by open(): the backend would run, and so have for itself, all of Python's text and buffer
-    machinery for some numbers.
+    open() is not used. The backend would run all of Python's text and buffer machinery for some
+    numbers, and so have it in its own memory.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -125,7 +128,10 @@ def read_file(path: str, most: int | None = None) -> bytes:
 
 
 def read_start(path: str, most: int) -> bytes:
-    """Return what one read(2) gives of a file of /proc: enough for a file of a line or two."""
+    """Return what one read(2) gives of a file of /proc, at most `most` bytes.
+
+    That is enough for a file of a line or two.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, most)
@@ -142,7 +148,7 @@ def reap(child: int) -> None:
 
 
 def read_all(descriptor: int, most: int | None = None) -> bytes:
-    """Return what can be read until its end, or until there are `most` bytes."""
+    """Return what can be read of `descriptor` until its end, or until there are `most` bytes."""
     parts, left = [], sys.maxsize if most is None else most
     while part := os.read(descriptor, min(left, 65536)):
         parts.append(part)
@@ -156,7 +162,7 @@ def set_securebits(bits: int) -> None:
 
 
 def get_securebits() -> int:
-    """What it means now."""
+    """Return what uid 0 means to this thread now: capabilities(7)."""
     return _check(_libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "securebits")
 
 
@@ -168,36 +174,37 @@ def clear_ambient() -> None:
 def one_arena() -> None:
     """Have all threads share one heap: mallopt(3), M_ARENA_MAX; malloc.h.
 
-    A thread for each port that is put in order would get a heap of its own, up to eight for each
-    processor. None is ever given back. This has no effect where the C library has no such thing.
+    Else a thread for each port that is put in order would get a heap of its own, up to eight for
+    each processor. None is ever given back. This has no effect where the C library has no such
+    thing.
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_ARENA_MAX, 1)
 
 
 def inotify() -> int:
-    """A new inotify descriptor, non-blocking and close-on-exec: inotify_init1(2)."""
+    """Return a new inotify descriptor, non-blocking and close-on-exec: inotify_init1(2)."""
     return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
 
 
 def watch_closes(inotify_fd: int, descriptor: int) -> int:
-    """Watch the node behind `descriptor` for closes. Return the watch's number.
+    """Watch the node behind `descriptor` for closes; return the watch's number.
 
-    By /proc/self/fd and not by path, so that it is the inode that was opened.
+    It goes by /proc/self/fd and not by path, so that the inode is the one that was opened.
     """
     return _watch(inotify_fd, f"/proc/self/fd/{descriptor}", IN_CLOSE_WRITE | IN_CLOSE_NOWRITE)
 
 
 def watch_names(inotify_fd: int, directory: str) -> int:
-    """Watch a directory for names that are made, changed and removed; the watch's number."""
+    """Watch a directory for names that are made, changed and removed; return the watch's number."""
     return _watch(inotify_fd, directory, IN_CREATE | IN_DELETE | IN_MOVE | IN_ATTRIB)
 
 
 def watch_arrivals(inotify_fd: int, directory: str) -> int:
-    """Watch a directory for names that come; the watch's number. For the same directory it is the
-    same number each time, as long as the directory is there.
+    """Watch a directory for names that come; return the watch's number.
 
-    Not for changes: whoever may write to /dev/null changes its times.
+    For the same directory it is the same number each time, as long as the directory is there.
+    Changes of names are not watched: whoever may write to /dev/null changes its times.
     """
     return _watch(inotify_fd, directory, IN_CREATE | IN_MOVED_TO)
 
@@ -208,14 +215,14 @@ def _watch(inotify_fd: int, path: str, mask: int) -> int:
 
 
 def unwatch(inotify_fd: int, watch: int) -> None:
-    """End a watch. One that the kernel has ended already (node deleted) is no error."""
+    """End a watch. It is no error if the kernel has ended it already: its node was deleted."""
     _libc.inotify_rm_watch(inotify_fd, watch)
 
 
 def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
     """Return the watches with news, and whether all must be looked at.
 
-    That is so if the queue overflowed, or cannot be read.
+    All must be if the queue overflowed, or cannot be read.
     """
     try:
         data = os.read(inotify_fd, 65536)
@@ -237,11 +244,11 @@ def read_watches(inotify_fd: int) -> tuple[set[int], bool]:
 def accept(listener: socket.socket) -> socket.socket:
     """Return the next connection, a blocking socket: accept4(2).
 
-    socket.accept() is in the public module.
+    socket.accept() is in the public module alone.
     """
     descriptor: int = listener._accept()[0]  # type: ignore[attr-defined]
     try:
-        kind = (listener.family, listener.type, listener.proto)  # or it would ask the kernel
+        kind = (listener.family, listener.type, listener.proto)  # else it asks the kernel for them
         return socket.socket(*kind, fileno=descriptor)
     except OSError:
         os.close(descriptor)
@@ -249,21 +256,23 @@ def accept(listener: socket.socket) -> socket.socket:
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """pid, uid, gid of the peer at connect time: unix(7), SO_PEERCRED."""
+    """Return pid, uid, gid of the peer at connect time: unix(7), SO_PEERCRED."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(raw)
     return pid, uid, gid
 
 
 def peer_pidfd(sock: socket.socket) -> int:
-    """A pidfd of the peer's process at connect time. Raises OSError where the kernel has none, or
-    the process is reaped."""
+    """Return a pidfd of the peer's process at connect time: unix(7), SO_PEERPIDFD.
+
+    Raises OSError if the kernel has no such thing, or if the process is reaped.
+    """
     raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size)
     return int(_INT.unpack(raw)[0])
 
 
 def peer_groups(sock: socket.socket) -> tuple[int, ...]:
-    """The peer's supplementary groups at connect time; at most NGROUPS_MAX (65536)."""
+    """Return the peer's supplementary groups at connect time; at most NGROUPS_MAX (65536)."""
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 64)
     except OSError:  # ERANGE: more than 64, which is rare; Python's own stops at 1024 bytes
@@ -282,7 +291,7 @@ def _many_peer_groups(sock: socket.socket) -> bytes:
 
 
 def message_credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, int] | None:
-    """pid, uid, gid of a message's sender from its SCM_CREDENTIALS, if it has just that."""
+    """Return pid, uid, gid of a message's sender, if SCM_CREDENTIALS is all that came with it."""
     if len(ancillary) != 1:
         return None
     level, kind, raw = ancillary[0]
@@ -296,7 +305,7 @@ def refuse_descriptors(sock: socket.socket) -> None:
     """Have a peer who sends descriptors get EPERM, where the kernel can do that (Linux 6.16).
 
     Elsewhere the descriptors lie in the queue until it is read. One of them may be the connection
-    itself, which then outlives all its processes. Sockets that are accepted later are so too.
+    itself, which then outlives all its processes. Sockets that are accepted later inherit this.
     """
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)  # guard: no-descriptors-to-the-broker
@@ -306,20 +315,23 @@ def refuse_descriptors(sock: socket.socket) -> None:
 
 
 def is_exclusive(tty: int) -> bool:
-    """Whether somebody set TIOCEXCL on the terminal: tty_ioctl(4)."""
+    """Return whether somebody set TIOCEXCL on the terminal: tty_ioctl(4)."""
     return bool(_INT.unpack(fcntl.ioctl(tty, TIOCGEXCL, bytes(_INT.size)))[0])
 
 
 def unsent(descriptor: int) -> int:
-    """Bytes in a terminal's output queue: tty_ioctl(4), TIOCOUTQ. Of a socket, the memory of the
-    messages that the peer has not read: SIOCOUTQ, the same number; af_unix.c, unix_ioctl()."""
+    """Return how many bytes are in a terminal's output queue: tty_ioctl(4), TIOCOUTQ.
+
+    Of a socket, return the memory of the messages that the peer has not read, in bytes. That is
+    SIOCOUTQ, which has the same number: af_unix.c, unix_ioctl().
+    """
     return int(_INT.unpack(fcntl.ioctl(descriptor, TIOCOUTQ, bytes(_INT.size)))[0])
 
 
 def transmitting(tty: int) -> bool:
     """Return whether bytes that have left the queue are still in the chip.
 
-    False where the driver cannot tell (ptys, and most of USB; ftdi_sio can).
+    False if the driver cannot tell. ptys and most of USB cannot; ftdi_sio can.
     """
     try:
         state = _INT.unpack(fcntl.ioctl(tty, TIOCSERGETLSR, bytes(_INT.size)))[0]
@@ -346,7 +358,7 @@ def weak_reference(descriptor: int) -> select.epoll:
 def still_open(watcher: select.epoll) -> bool:
     """Return whether any copy of the description given to `weak_reference` is open anywhere.
 
-    True, too, if that cannot be told just now, for want of descriptors or memory.
+    It is True, too, if that cannot be told just now, for want of descriptors or memory.
     """
     try:
         return b"\ntfd:" in read_file(f"/proc/self/fdinfo/{watcher.fileno()}")
@@ -357,7 +369,7 @@ def still_open(watcher: select.epoll) -> bool:
 def hung_up(tty: int) -> bool:
     """Return whether the terminal of this descriptor was hung up: tty_io.c, hung_up_tty_poll().
 
-    False if that cannot be told just now, for want of memory.
+    It is False if that cannot be told just now, for want of memory.
     """
     poll = select.poll()
     poll.register(tty, 0)
@@ -368,19 +380,19 @@ def hung_up(tty: int) -> bool:
 
 
 def ended(pidfd: int) -> bool:
-    """Whether the process of a pidfd has ended: pidfd_open(2)."""
+    """Return whether the process of a pidfd has ended: pidfd_open(2)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def is_epoll(descriptor: int) -> bool:
-    """Whether it is an epoll set: fs/eventpoll.c, do_epoll_create()."""
+    """Return whether the descriptor is an epoll set: fs/eventpoll.c, do_epoll_create()."""
     return os.readlink(f"/proc/self/fd/{descriptor}") == "anon_inode:[eventpoll]"
 
 
 def listed(watcher: int) -> list[tuple[int, int]]:
-    """Device and inode, as in stat(2), of all that an epoll set lists: proc_pid_fdinfo(5)."""
+    """Return device and inode (stat(2)) of all that an epoll set lists: proc_pid_fdinfo(5)."""
     found = []
     for line in read_file(f"/proc/self/fdinfo/{watcher}").splitlines():
         if line.startswith(b"tfd:"):
@@ -392,13 +404,13 @@ def listed(watcher: int) -> list[tuple[int, int]]:
 
 
 def pidfd_process(descriptor: int) -> int | None:
-    """The pid of a pidfd's process, -1 if that is reaped; None for what is no pidfd."""
+    """Return the pid of a pidfd's process, -1 if that is reaped; None for what is no pidfd."""
     fields = read_file(f"/proc/self/fdinfo/{descriptor}").split()
     return int(fields[fields.index(b"Pid:") + 1]) if b"Pid:" in fields else None
 
 
 def seals(descriptor: int) -> int:
-    """The seals of a memfd, 0 for anything else: fcntl(2), F_GET_SEALS."""
+    """Return the seals of a memfd, 0 for anything else: fcntl(2), F_GET_SEALS."""
     try:
         return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:
@@ -406,7 +418,7 @@ def seals(descriptor: int) -> int:
 
 
 def sealed_memory(name: str, data: bytes, seals: int) -> int:
-    """A new memfd with this content, and these seals on it: memfd_create(2)."""
+    """Return a new memfd with this content, and these seals on it: memfd_create(2)."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         descriptor = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)

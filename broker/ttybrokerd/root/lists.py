@@ -1,4 +1,4 @@
-"""Whose list is made next: few at once, one a user, and users take turns.
+"""Whose list is made next: few at once, one for each user, and users take turns.
 
 A list reads much of /proc and /dev, in Python, and so takes the processor from the loop. Whoever
 asks pays for it, not everybody else. A connection has one request at a time, so the connections
@@ -21,7 +21,7 @@ class Lists:
     """The lists that are being made, and the clients that wait for one."""
 
     def __init__(self, begin: Callable[[Connection, wire.List], None]) -> None:
-        """`begin` makes the list for a request. Call `done` when it is made."""
+        """Make each list by `begin`. Whoever makes it calls `done` when it is made."""
         self._begin = begin
         self._making: set[int] = set()  # users
         # by user, next turn first

@@ -1,8 +1,9 @@
 """The lock files that other programs know.
 
-FHS 3.0, 5.9 /var/lock: `LCK..` and the device's base name; the pid as ten characters, right
-aligned, and a newline. Made by writing a temporary file and link(2), which is atomic. Some
-programs write the pid as a binary int; some create the file first and write later.
+FHS 3.0, 5.9 /var/lock: a lock file's name is `LCK..` and the device's base name. It has the pid as
+ten characters, right aligned, and a newline. It is made by writing a temporary file and link(2),
+which is atomic. Some programs write the pid as a binary int. Some create the file first and write
+later.
 
 The directory may be writable by everybody (1777). Then a file is believed only if its maker could
 have made it: root, or the user of the process that it names. No link in it is followed.
@@ -24,8 +25,8 @@ from ttybrokerd.root.refusal import Refusal, busy
 
 DIRECTORY = "/run/lock"
 _PREFIX = ".ttybroker."  # of temporary files
-YOUNG = 10.0  # seconds; an empty or garbled file may still be being written for so long
-LATER = 60.0  # seconds; a process that began so long after the lock was written is another one
+YOUNG = 10.0  # seconds for which an empty or garbled file may still be being written
+LATER = 60.0  # seconds; a process that began so long after its lock was written is another one
 MOST_NAMES = 20_000  # names of the directory that are looked at when a broker starts
 NO_PROCESS = 0x7FFFFFFF  # above PID_MAX_LIMIT, linux/threads.h: a pid that none ever has
 
@@ -33,9 +34,9 @@ NO_PROCESS = 0x7FFFFFFF  # above PID_MAX_LIMIT, linux/threads.h: a pid that none
 class Taken(Value):
     """How a lock was taken.
 
-    `replaced` says what was there and was not believed, "" if nothing was. `root_stale`: that was
-    root's. A broker that is gone may have made it, and the process that it was made for may still
-    have the port.
+    `replaced` says what was there and was not believed, "" if nothing was. `root_stale`: what was
+    there was root's. A broker that is gone may have made it, and the process that it was made for
+    may still have the port.
     """
 
     ours: bool  # False: the process that asks has made one of its own
@@ -47,9 +48,9 @@ class Judged(Value):
     """What a lock file means: who holds it, or why nobody does."""
 
     holder: Holder | None
-    why: str = ""  # nobody is believed to hold it
-    root: bool = False  # and root made it
-    unsure: bool = False  # it is believed because the clock was set since it was written
+    why: str = ""  # why nobody is believed to hold it
+    root: bool = False  # nobody is believed to hold it, and root made it
+    unsure: bool = False  # the holder is believed only because the clock was set since
 
 
 class NoDirectory(OSError):
@@ -66,20 +67,20 @@ class LockFiles:
     def __init__(self, directory: str = DIRECTORY) -> None:
         self.path = directory
         self._fd = _open_directory(directory)
-        # by device, the other name of its lock, and whom it names
+        # by device: the lock's other (temporary) name, and the pid in it
         self._unconfirmed: dict[str, tuple[str, int]] = {}
         self._root_stale: set[str] = set()  # devices that are to be hung up before anybody has them
         self._clock = Clock()
         self._salt = ""
         self._counter = 0
         try:
-            self._leftovers = self._find_leftovers()  # now, for later that may be forbidden
+            self._leftovers = self._find_leftovers()  # now, because it may be forbidden later
         except OSError:
             os.close(self._fd)
             raise
 
     def fileno(self) -> int:
-        """The directory's descriptor."""
+        """Return the directory's descriptor."""
         return self._fd
 
     def close(self) -> None:
@@ -89,13 +90,13 @@ class LockFiles:
     def take(self, device: str, pid: int) -> Taken:
         """Lock `device` for the process `pid`, unless that process has a lock already.
 
-        Until `confirm`, a broker that comes after this one will know that nobody got the port.
+        If this broker dies before `confirm`, the next one will know that nobody got the port.
 
         Raises Refusal: EBUSY if another live process holds it or it is no lock file at all; ENOSPC,
         EROFS or EIO if the directory is full, read-only or broken.
         """
         name, replaced = f"LCK..{device}", ""
-        for _ in range(8):  # as often as others may win the race for a stale lock
+        for _ in range(8):  # others may win the race for a stale lock so often
             if (temporary := self._create(name, pid)) is not None:
                 self._unconfirmed[device] = temporary, pid
                 return Taken(True, replaced, device in self._root_stale)
@@ -138,14 +139,14 @@ class LockFiles:
 
         Such a lock has a temporary name as well.
         """
-        for temporary, lock in self._leftovers:  # each looked at again: anybody may change it
+        for temporary, lock in self._leftovers:  # each is looked at again: anybody may change it
             maker = _maker(temporary)
             if maker is not None and (maker == os.getpid() or process(maker) is None):
                 self._remove_leftover(temporary, lock)
         self._leftovers = []
 
     def _find_leftovers(self) -> list[tuple[str, str | None]]:
-        """Return temporary files that a broker made, each with the lock that is the same file.
+        """Return the temporary files that a broker made, each with the lock that is the same file.
 
         In a directory with more names than MOST_NAMES not all are found. The others stay.
         """
@@ -184,7 +185,7 @@ class LockFiles:
     def reassign(self, device: str, pid: int, instead_of: int) -> None:
         """Put `pid` into the lock that names `instead_of`, whose process has ended.
 
-        Raises Refusal as `take` of a directory that is full, read-only or broken.
+        Raises Refusal as `take` does for a directory that is full, read-only or broken.
         """
         name = f"LCK..{device}"
         if self._pid(name) == instead_of:
@@ -211,7 +212,7 @@ class LockFiles:
         """Remove the lock of `device`, if it still names `pid`.
 
         If the port was to be hung up and was not, the lock is made what it was before: root's, and
-        stale. Raises Refusal if that cannot be done, as `reassign`.
+        stale. Raises Refusal as `reassign` if that cannot be done.
         """
         self.confirm(device)
         name = f"LCK..{device}"
@@ -233,7 +234,10 @@ class LockFiles:
             return refusal.holder or Holder(how="lock file")
 
     def _create(self, name: str, pid: int) -> str | None:
-        """Make the lock. Return its temporary name, None if there is a lock already."""
+        """Make the lock; return its temporary name, None if there is a lock already.
+
+        Raises Refusal as `reassign`.
+        """
         temporary = self._temporary(pid)
         try:
             self._link(temporary, name)  # guard: link-replaces-nothing
@@ -253,7 +257,7 @@ class LockFiles:
             pass
 
     def _link(self, source: str, name: str) -> None:
-        """Make a link by link(2), which does not replace.
+        """Make a link by link(2), which replaces nothing.
 
         If somebody put a symbolic link in our file's place, that is not followed.
         """
@@ -268,7 +272,7 @@ class LockFiles:
             try:
                 descriptor = os.open(name, flags, 0o644, dir_fd=self._fd)
                 break
-            # Somebody guessed these names from the last ones, and made them.
+            # Somebody guessed this name from the last one, and made it.
             except FileExistsError:  # guard: guessed-temporary-names
                 self._salt = ""
             except OSError as error:
@@ -363,7 +367,7 @@ class LockFiles:
         return None if found is None else parse_pid(found[0])
 
     def _judge(self, name: str) -> Judged:
-        """Return who holds the lock.
+        """Return who holds the lock, or why nobody does.
 
         Raises Refusal: EBUSY if it is no lock file or cannot be read, another if the broker is
         short of a resource.
@@ -402,12 +406,12 @@ class LockFiles:
         return Judged(holder, unsure=unsure)
 
     def _open_to_others(self) -> bool:
-        """Whether others than root may make files in the directory."""
+        """Return whether others than root may make files in the directory."""
         status = os.fstat(self._fd)
         return bool(status.st_mode & 0o022) or status.st_uid not in (0, os.geteuid())
 
     def _remove_stale(self, name: str) -> Judged | None:
-        """Remove a lock that was found stale. Return what was removed, None if nothing was.
+        """Remove a lock that was found stale; return what was removed, None if nothing was.
 
         The lock is renamed first and looked at again, because another program may have removed it
         and taken the lock since. In that case it is put back. Raises Refusal EBUSY if what came
@@ -438,7 +442,7 @@ class LockFiles:
             self._forget(aside)
 
     def _put_back(self, aside: str, name: str) -> None:
-        """Put a file back that is not ours to remove. Another's lock is not replaced."""
+        """Put back a file that is not ours to remove. It does not replace another's lock."""
         try:
             if stat.S_ISDIR(os.stat(aside, dir_fd=self._fd, follow_symlinks=False).st_mode):
                 os.rename(aside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
@@ -449,7 +453,7 @@ class LockFiles:
 
 
 def _open_directory(directory: str) -> int:
-    """A descriptor of the lock directory. Raises OSError."""
+    """Return a descriptor of the lock directory. Raises OSError."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         return os.open(directory, flags)
@@ -472,7 +476,7 @@ def _open_directory(directory: str) -> int:
 
 
 def _maker(name: str) -> int | None:
-    """The pid in a name that `_unique` made; None for any other."""
+    """Return the pid in a name that `_unique` made; None for any other name."""
     if not name.startswith(_PREFIX):
         return None
     pid, _, chance = name.removeprefix(_PREFIX).partition(".")

@@ -1,10 +1,12 @@
 """The log: one record for every grant, refusal, release, revoke and cut-off.
 
-To the journal in its native protocol where there is one (systemd.io/JOURNAL_NATIVE_PROTOCOL),
-else a line on standard error, or to syslog(3) where standard error is somebody's screen.
-Values that a client chose cannot forge a field or a line: everything but printable ASCII
-is escaped, and quotes are.
-Writing never blocks. What cannot be written at once is dropped, and a later record has the count.
+Records go to the journal in its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL). Where there
+is no journal, they are lines on standard error. If standard error is somebody's screen, they go to
+syslog(3) instead.
+
+Values that a client chose cannot forge a field or a line: everything but printable ASCII is
+escaped, and quotes are. Writing never blocks. What cannot be written at once is dropped, and a
+later record has the count.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3  # syslog(3)
 
 
 def escape(value: object) -> str:
-    """`value` as at most MAX_VALUE characters of printable ASCII without quotes; whatever else
-    it has, backslashes too, is escaped as in Python, so that no two values look alike."""
+    """Return `value` as at most MAX_VALUE characters of printable ASCII without quotes.
+
+    Whatever else it has, backslashes too, is escaped as in Python. So no two values look alike.
+    """
     text = str(value)[:MAX_VALUE]
     # guard: escape-log-values
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
@@ -46,7 +50,7 @@ def _escaped(character: str) -> str:
 
 
 def line(event: str, fields: dict[str, object]) -> str:
-    """The record as one line: `grant port=ttyS0 uid=1000 program="pico com"`."""
+    """Return the record as one line: `grant port=ttyS0 uid=1000 program="pico com"`."""
     parts = [event]
     for key, value in fields.items():
         text = escape(value)
@@ -56,8 +60,11 @@ def line(event: str, fields: dict[str, object]) -> str:
 
 
 class Log:
-    """Where records go; made once, before privilege shrinks. `quiet`: never standard error;
-    without a journal and a syslog nowhere."""
+    """Where records go; made once, before privilege shrinks.
+
+    `quiet`: never standard error. Then records go nowhere where there is neither a journal nor a
+    syslog.
+    """
 
     def __init__(
         self,
@@ -76,13 +83,13 @@ class Log:
 
     @property
     def descriptors(self) -> set[int]:
-        """What must stay open for the log to work."""
+        """The descriptors that must stay open for the log to work."""
         sockets = (self._journal, self._syslog)
         numbers = {self._stderr, *(sock.fileno() for sock in sockets if sock is not None)}
         return numbers - {-1}
 
     def close(self) -> None:
-        """Give back what was opened for it."""
+        """Close what was opened for the log."""
         for sock in (self._journal, self._syslog):
             if sock is not None:
                 sock.close()
@@ -129,7 +136,7 @@ class Log:
 
 
 def connect(path: str) -> socket.socket | None:
-    """A datagram socket to `path`, on which a send never blocks; None if nobody is there."""
+    """Return a datagram socket to `path`, on which a send never blocks; None if nobody is there."""
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         log.connect(path)
@@ -147,9 +154,11 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def _nonblocking_stderr() -> int:
-    """Standard error; if it is a pipe or terminal, opened anew: O_NONBLOCK belongs to the open file
-    description, and the first one is shared with whoever started us. What is open for reading alone
-    is not opened anew, because root's rights would make it writable.
+    """Return standard error; if it is a pipe or a terminal, opened anew without blocking.
+
+    O_NONBLOCK belongs to the open file description, and the first one is shared with whoever
+    started us. What is open for reading alone is not opened anew, because root's rights would make
+    it writable.
     """
     number = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
     try:

@@ -18,13 +18,13 @@ from ttybrokerd.root.paced import Paced
 from ttybrokerd.root.processes import process
 
 UTMP = "/run/utmp"
-INIT_PROCESS, USER_PROCESS = 5, 7  # from a getty that starts to somebody who is in
-LINGER = 0.5  # seconds after which a login that was seen is over: systemd hangs its port up first
-_RECORD = struct.Struct("hi32s")  # and more: bits/utmp.h of glibc
-# Where a time is 64 bits wide in it the record is longer: bits/wordsize.h, TIME64_COMPAT32.
+INIT_PROCESS, USER_PROCESS = 5, 7  # from a getty that starts to somebody who is logged in
+LINGER = 0.5  # seconds for which an ended login counts: systemd hangs its port up meanwhile
+_RECORD = struct.Struct("hi32s")  # its first fields: bits/utmp.h of glibc
+# The record is longer where its times have 64 bits: bits/wordsize.h, TIME64_COMPAT32.
 SIZE = 400 if os.uname().machine in ("aarch64", "loongarch64") else 384
 MOST = 1 << 20  # bytes of utmp that are read
-# Majors of devices whose numbers say nothing: those of ptys are each devpts instance's own, so a
+# Majors of devices whose numbers say nothing. Each devpts instance numbers its own ptys, so a
 # process in a container may have a terminal of the same number.
 AMBIGUOUS: tuple[int, ...] = tuple(linux.PTY_SLAVES)
 
@@ -32,7 +32,7 @@ AMBIGUOUS: tuple[int, ...] = tuple(linux.PTY_SLAVES)
 class Logins(Paced):
     """All logins. One reading serves all who ask meanwhile."""
 
-    rest = 40.0  # each open asks: where there is no utmp it would cost more than all else
+    rest = 40.0  # each open asks; without a utmp a reading would cost more than all else
 
     def __init__(self, utmp: str = UTMP) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Logins(Paced):
         if os.major(rdev) in AMBIGUOUS:
             return None
         now = time.monotonic()
-        # each looked at once: another thread may read them anew meanwhile
+        # Each map is fetched once, because another thread may replace it meanwhile.
         by_line, pids = self._by_line, self._by_terminal.get(rdev, [])
         if by_line is not None:
             pids = by_line.get(device.encode(), [])
@@ -67,7 +67,7 @@ class Logins(Paced):
         return None
 
     def read(self) -> None:
-        """Look at utmp, or where there is none at every process."""
+        """Read utmp; where there is none, look at every process."""
         try:
             self._by_line = _logged_in(linux.read_file(self._utmp, MOST))
         except OSError:  # this system keeps no account of logins
@@ -75,7 +75,7 @@ class Logins(Paced):
 
 
 def _logged_in(data: bytes) -> dict[bytes, list[int]]:
-    """The processes that utmp names, by line."""
+    """Return the processes that utmp names, by line."""
     found: dict[bytes, list[int]] = {}
     for at in range(0, len(data) - SIZE + 1, SIZE):
         kind, pid, line = _RECORD.unpack_from(data, at)
@@ -85,7 +85,7 @@ def _logged_in(data: bytes) -> dict[bytes, list[int]]:
 
 
 def _terminals() -> dict[int, list[int]]:
-    """Return one process for each controlling terminal.
+    """Return one process for each controlling terminal, by device number.
 
     It is the first that the kernel lists, the oldest: the session's leader while that lives.
     """
@@ -99,7 +99,7 @@ def _terminals() -> dict[int, list[int]]:
 
 
 def _terminal(pid: int) -> int | None:
-    """The device number of a process's controlling terminal, None if it has none."""
+    """Return the device number of a process's controlling terminal, None if it has none."""
     try:
         fields = linux.read_start(f"/proc/{pid}/stat", 512).rpartition(b")")[2].split(None, 5)
     except (FileNotFoundError, ProcessLookupError):

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 LONGEST = 86400.0  # seconds of one wait: epoll_wait(2) takes an int of milliseconds, 24 days
-NOTHING = 0  # hang-up and error are always told
+NOTHING = 0  # but hang-up and error, which are always told
 TRIES = 4  # to change what to wait for
-ONCE = select.EPOLLONESHOT  # and not again until the next `change`
+ONCE = select.EPOLLONESHOT  # tell news once, and not again until the next `change`
 
 
 class Loop:
-    """Calls handlers when their descriptors have news. A handler must cope with news that is
-    no news (it reads, and finds nothing)."""
+    """Calls handlers when their descriptors have news.
+
+    A handler may be called without news. It reads, and must cope with finding nothing.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -27,11 +29,11 @@ class Loop:
         self._removed: set[int] = set()
 
     def fileno(self) -> int:
-        """The epoll descriptor."""
+        """Return the epoll descriptor."""
         return self._epoll.fileno()
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the epoll descriptor."""
         self._epoll.close()
 
     def add(self, descriptor: int, events: int, handler: Callable[[], None]) -> None:
@@ -50,7 +52,7 @@ class Loop:
                     raise
 
     def remove(self, descriptor: int) -> None:
-        """Forget `descriptor`; before it is closed, since its number may come again at once."""
+        """Forget `descriptor`. Call it before you close that: its number may come again at once."""
         if self._handlers.pop(descriptor, None) is not None:
             self._removed.add(descriptor)
             try:

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 
 class Names:
-    """Some aliases. Where they lead is looked up once, at the first question, and then for all
-    devices that are asked about: a list asks about many."""
+    """Some aliases, and the devices to which they lead.
+
+    They are looked up once, at the first question. That serves all devices that are asked about: a
+    list asks about many.
+    """
 
     def __init__(self, devices: Devices, aliases: Mapping[str, str]) -> None:
         self._devices = devices
@@ -50,7 +53,7 @@ class Names:
         return not self._links <= set(names)
 
     def fitting(self, kernel_name: str) -> list[str]:
-        """Return the aliases whose words are true of this device, all if nothing is known of it."""
+        """Return the aliases whose words are true of this device; all if nothing is known of it."""
         self._look_up()
         if not self._words:
             return []

@@ -1,6 +1,7 @@
 """Open a port for a request, as far as the policy and the descriptors that are left allow.
 
-In a worker: who waited gets a fresh look here, for the node may be another by now.
+This runs where workers.py watches. For a request that waited, the node is looked at anew, because
+it may be another by now.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from ttybrokerd.root.judge import Judge
     from ttybrokerd.root.others import Others
 
-RESERVE = 32  # descriptors that no user's lease takes: what root asks for needs some
+RESERVE = 32  # descriptors that no user's lease takes, for what root asks for
 
 
 class Opener:
-    """Opens them."""
+    """Opens ports for requests."""
 
     def __init__(self, judge: Judge, devices: Devices, others: Others) -> None:
         self._judge = judge
@@ -34,8 +35,8 @@ class Opener:
     ) -> tuple[Lease, int] | Refusal:
         """Return the lease of the device with the number `key`, and the holder's descriptor.
 
-        `seen`: what was looked at just now, which is closed; None for who waited. `ghosts` as in
-        port.acquire().
+        `seen` is what was looked at just now, which is then closed; None for a request that waited.
+        `ghosts` as in port.acquire(). Returns a Refusal on a failure, with nothing left behind.
         """
         try:
             if seen is None:
@@ -54,7 +55,7 @@ class Opener:
 
 
 def _why_not(key: int, request: OpenRequest, seen: Seen) -> Refusal | None:
-    """Return why what was looked at is not opened, if so."""
+    """Return why what was looked at is not opened, None if it may be."""
     if seen.rdev != key:  # guard: renamed-device
         return Absent(errno.ENODEV, "another device has this name now; ask again")
     try:

@@ -1,9 +1,9 @@
 """What programs hold that do not ask the broker: an flock, a login, a lock file.
 
 An flock belongs to an open file description. A holder that was hung up may keep its description
-open for ever, a dead copy, and its flock with it. That is no outsider's lock.
+open for ever: a dead copy, which keeps its flock. That is no outsider's lock.
 
-TIOCEXCL shows on an open device alone. So a list has what the last open found.
+TIOCEXCL shows only on an open device. So a list has what the last open found.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ttybrokerd.root.device import Seen
 
 LOCKS = "/proc/locks"
-MOST = 4 << 20  # bytes of it that are read: 65,000 locks, which anybody may take
+MOST = 4 << 20  # bytes of it that are read: 65,000 locks; anybody may take as many
 
 
 class Taker(Value):
@@ -35,7 +35,7 @@ class Taker(Value):
 class Flocks(Paced):
     """All flocks, by proc_locks(5).
 
-    A reading can take the kernel 20 ms and more, and keeps every processor from locking meanwhile:
+    A reading can take the kernel 20 ms and more. Meanwhile no processor can take a lock:
     fs/locks.c, locks_start().
     """
 
@@ -44,11 +44,11 @@ class Flocks(Paced):
         self._pids: dict[bytes, list[int]] | None = None  # by device and inode; None: too many
 
     def takers(self, node: int) -> tuple[Taker, ...] | None:
-        """Return who took the flocks on the inode behind the descriptor `node`, as of the last
-        `refresh`; None if that cannot be told, because there are more locks than are read.
+        """Return who took the flocks on the inode behind the descriptor `node`.
 
-        The kernel names the process that took it, which may have ended since: another may hold the
-        description, or a broker that was started again may have made it.
+        That is as of the last `refresh`. None if that cannot be told, because there are more locks
+        than are read. The kernel names the process that took it. That may have ended since: another
+        process may hold the description, or a broker that was started again may have made it.
         """
         taken, status = self._pids, os.fstat(node)
         if taken is None:
@@ -58,7 +58,7 @@ class Flocks(Paced):
         return tuple(Taker(pid, _user(pid)) for pid in found)
 
     def read(self) -> None:
-        """Read all locks."""
+        """Read all locks anew."""
         found = None
         try:
             data = linux.read_file(LOCKS, MOST)
@@ -74,8 +74,8 @@ def excused(
 ) -> bool:
     """Return whether dead copies hold all of these flocks, on a port that is not leased.
 
-    The users `ghosts` may have dead copies. A flock is a dead copy's if one of them took it, or
-    this broker. If the process that took it has ended, `dead` decides: whether there is a dead
+    The users `ghosts` may have dead copies. A flock is a dead copy's if one of them took it, or if
+    this broker did. If the process that took it has ended, `dead` decides: whether there is a dead
     copy, by default whether there are `ghosts`. If nobody can tell who took them, the answer is no.
     """
     dead = bool(ghosts) if dead is None else dead
@@ -117,18 +117,17 @@ class Others:
         self._logins.refresh()
 
     def holder(self, seen: Seen, ghosts: frozenset[int]) -> Holder | None:
-        """Return who has the port by a lock file, a login or an flock, or was found to have it
-        exclusive; None if nobody is known.
+        """Return who has the port by a lock file, a login, an flock or TIOCEXCL; None if unknown.
 
-        The port is not opened. Logins and flocks are as of the last `refresh`. `ghosts` are the
-        users who may keep a dead copy of the port.
+        The port is not opened. Logins and flocks are as of the last `refresh`, TIOCEXCL as of the
+        last open. `ghosts` are the users who may keep a dead copy of the port.
         """
         found = self.files.holder(seen.kernel_name)
         found = found or self._logins.holder(seen.kernel_name, seen.rdev)
         takers = self._flocks.takers(seen.node)
         if found is None and takers and not excused(takers, ghosts):
             found = named(takers)
-        # in one step: an open may take it away meanwhile, in another thread
+        # Fetched in one step, because an open may remove it meanwhile, in another thread.
         inode, since = self._exclusive.get(seen.rdev, (None, 0.0))
         if found is None and inode == os.fstat(seen.node).st_ino:
             found = Holder(how="exclusive", since=since)
@@ -141,20 +140,24 @@ class Others:
             self._exclusive[seen.rdev] = os.fstat(seen.node).st_ino, time.time()
 
     def login(self, device: str, rdev: int) -> Holder | None:
-        """Return who has a login on the port with this kernel name and device number, as of a
-        moment ago."""
+        """Return who has a login on the port with this kernel name and device number; None: nobody.
+
+        That is as of a moment ago.
+        """
         self._logins.refresh()
         return self._logins.holder(device, rdev)
 
     def takers(self, seen: Seen, *, fresh: bool = True) -> tuple[Taker, ...] | None:
-        """Return who took the flocks on the port, as of now, or of a moment ago: `Flocks.takers`.
-        As of now may take a while."""
+        """Return who took the flocks on the port, as `Flocks.takers`.
+
+        With `fresh` that is as of now, which may take a while. Without, it is as of a moment ago.
+        """
         self._flocks.refresh(fresh=fresh)
         return self._flocks.takers(seen.node)
 
 
 def _user(pid: int) -> int | None:
-    """The real uid of a live process, -1 if it hides; None if it has ended."""
+    """Return the real uid of a live process, -1 if it hides; None if it has ended."""
     found = process(pid) if pid > 0 else None
     return None if found is None else -1 if found.uid is None else found.uid
 
@@ -163,6 +166,6 @@ def _flocks(data: bytes) -> dict[bytes, list[int]]:
     taken: dict[bytes, list[int]] = {}
     for line in data.splitlines():
         fields = line.split()
-        if len(fields) >= 6 and fields[1] == b"FLOCK":  # of one that waits it is "->"
+        if len(fields) >= 6 and fields[1] == b"FLOCK":  # that of one that waits is "->"
             taken.setdefault(fields[5], []).append(int(fields[4]))
     return taken

@@ -1,6 +1,6 @@
 """What is slow leaves most of the time to others.
 
-What is slow to read is read once for all who ask meanwhile.
+It is read once for all who ask meanwhile.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import _thread
 import time
 
-REST = 4.0  # times as long as it took: at most a fifth of one processor's time
+REST = 4.0  # times as long as a reading took: it has at most a fifth of one processor's time
 
 
 class Paced:
-    """The base of something that `read` reads. Any thread may ask.
+    """The base of something that is slow to read. Any thread may ask.
 
     After a reading, nothing is read for `rest` times as long as it took.
     """
@@ -26,7 +26,8 @@ class Paced:
     def refresh(self, *, fresh: bool = False) -> None:
         """Read, unless that was done a moment ago.
 
-        With `fresh`, read unless somebody else did since this call. It waits until it may.
+        With `fresh`, read unless another thread has begun to since this call, and wait until that
+        is allowed.
         """
         asked = time.monotonic()
         with self._lock:

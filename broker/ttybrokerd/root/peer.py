@@ -24,12 +24,12 @@ class Identity(Value):
     pid: int
 
     def sent(self, credentials: tuple[int, int, int]) -> bool:
-        """Whether a message with these SCM_CREDENTIALS (pid, uid, gid) is this caller's."""
+        """Return whether a message with these SCM_CREDENTIALS (pid, uid, gid) is this caller's."""
         return credentials == (self.pid, self.uid, self.gid)  # guard: sender-pid, sender-uid
 
 
 def at_connect(sock: socket.socket) -> Identity:
-    """The peer of an accepted connection: SO_PEERCRED and SO_PEERGROUPS, unix(7).
+    """Return the peer of an accepted connection: SO_PEERCRED and SO_PEERGROUPS, unix(7).
 
     Raises OSError if the kernel does not tell.
     """
@@ -61,10 +61,10 @@ def groups_now(sock: socket.socket, caller: Identity) -> Identity:
 
 
 def acts_for(caller: Identity, pid: int) -> Holder:
-    """The process on whose behalf a caller asks: it must be a live one of the caller's own uid.
+    """Return the process on whose behalf a caller asks: a live one of the caller's own uid.
 
-    The number of a thread means its process, whose end can be heard. Raises Refusal EACCES
-    otherwise.
+    The number of a thread means its process, because the end of that can be heard. Raises Refusal
+    EACCES if there is no such process, or if it is another user's.
     """
     pid = int(processes.status(pid).get(b"Tgid", pid))  # guard: process-of-a-thread
     if not owns(caller.uid, pid):  # guard: owner-of-the-named-process
@@ -74,16 +74,17 @@ def acts_for(caller: Identity, pid: int) -> Holder:
 
 
 def owns(uid: int, pid: int) -> bool:
-    """Return whether this is a live process of this user. All are root's.
+    """Return whether this is a live process of this user. All are root's, too.
 
-    Ask again before you use the pid for something: it may have become that of another's process.
+    Ask again before you use the pid for something: another user's process may have it by then.
     """
     try:
         if os.stat(f"/proc/{pid}").st_uid == uid:  # in a tenth of the time that its status takes
             return True
     except OSError:
         return False
-    ids = processes.uids(pid)[:2]  # not dumpable, so that root owns its directory; or another's
+    # Root owns the directory: the process is not dumpable, or it is another user's.
+    ids = processes.uids(pid)[:2]
     return uid in ids or (uid == 0 and bool(ids))
 
 

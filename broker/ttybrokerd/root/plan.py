@@ -1,7 +1,7 @@
 """The plan: all that the process that stays root knows of the policy and of this system.
 
-prepare/ makes it, in a process that ends; here it is read. It is checked like a message:
-exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte order is native.
+prepare/ makes it, in a process that ends. Here it is read. It is checked like a message: exactly
+one well-formed plan, or `BadPlan`. It never leaves its machine, so byte order is native.
 
     head      magic 8 bytes, length u32 of the whole, CRC-32 u32 of all that follows
     origin    elsewhere u8, made f64, made for text, policy's path text, mistake text
@@ -19,6 +19,7 @@ exactly one well-formed plan, or `BadPlan`. It never leaves its machine: byte or
               flags u8), uids, their rules, gids, their rules
 
 A text is a u32 length and that many bytes of UTF-8. Lists of uids and gids are u32, ascending.
+
 The name of a port is the `port` of a rule. If the rule has words that say what the device is, a
 space, + or - (it allows or denies) and the words follow. A port has in `everybody` the first rule
 that names everybody, and beside each uid and gid the first that names it (NONE: no rule does). So a
@@ -43,12 +44,12 @@ MAGIC = b"ttyplan3"
 MAX_BYTES = 16 << 20
 NONE = 0xFFFFFFFF  # no rule
 ALLOWS, CONSOLE, PTY = 1, 2, 4  # a rule's flags
-DENIES = 8  # a port's, beside PTY and UNNAMED: some rule about it denies
-UNKNOWN = 16  # a rule's: it denies everybody, because nobody knows a name in it
-ACTIVE = 32  # a rule's: it is for users who sit at the machine, as long as they do
-UNNAMED = 64  # a rule's and a port's: it is about devices that no other rule is about
-SEATS = 0xFFF00000  # the first of the numbers that stand for seats among the gids
-LOOK_AGAIN = 1.0  # seconds
+DENIES = 8  # of a port, beside PTY and UNNAMED: some rule about it denies
+UNKNOWN = 16  # of a rule: it denies everybody, because a name in it is not known
+ACTIVE = 32  # of a rule: it is for users who sit at the machine, as long as they do
+UNNAMED = 64  # of a rule and of a port: it is about devices that no other rule is about
+SEATS = 0xFFF00000  # among the gids, the first of the numbers that stand for seats
+LOOK_AGAIN = 1.0  # seconds between two looks at what the plan was made from
 HEAD = struct.Struct("=8sII")
 ORIGIN = struct.Struct("=Bd")
 STAMP = struct.Struct("=BQQQqqIIII")
@@ -66,9 +67,9 @@ class BadPlan(ValueError):
 class Rule(Value):
     """What a rule permits.
 
-    `line` is that of its [[rule]] in the drop-in `file`, or in the policy where that is "".
-    `max_lease` is in seconds. `active`: for users who sit at the machine, as long as they do.
-    `unnamed`: of devices that no other rule is about.
+    `line` is that of its [[rule]] in the drop-in `file`, or in the policy if `file` is "".
+    `max_lease` is in seconds, None for no limit. `active`: it is for users who sit at the machine,
+    as long as they do. `unnamed`: it is about devices that no other rule is about.
     """
 
     line: int
@@ -91,7 +92,7 @@ class Decision(Value):
     """What the policy says of one caller and one name.
 
     `rule` is the rule that decided, None if none applied. `known` says whether any rule is about
-    the port. `device` is the alias's path, None for a kernel name.
+    the port. `device` is the alias's device (a path, or words), None for a kernel name.
     """
 
     allowed: bool
@@ -115,8 +116,10 @@ class Numbers(Value):
 
 
 class Place:
-    """Where in `Numbers` a port's uids and gids are, and what else is known of it. `words`: what
-    the device must be, "" for any."""
+    """Where in `Numbers` a port's uids and gids are, and what else is known of it.
+
+    `words`: what the device must be, "" for any.
+    """
 
     __slots__ = ("everybody", "flags", "gids_at", "gids_end", "port", "uids_at", "uids_end",
                  "words")  # fmt: skip
@@ -131,7 +134,7 @@ class Place:
         self.gids_at, self.gids_end = gids_at, gids_at + gids
 
     def first_rule(self, numbers: Numbers, uid: int, gids: frozenset[int]) -> int:
-        """The number of the first rule about this port that names the caller, or NONE."""
+        """Return the number of the first rule about this port that names the caller, or NONE."""
         first = self.everybody
         at = bisect_left(numbers.uids, uid, self.uids_at, self.uids_end)
         if at < self.uids_end and numbers.uids[at] == uid:
@@ -151,11 +154,11 @@ class Mended(Exception):
 class Plan:
     """A whole plan. A `mistake` in the policy leaves it without rules; "" if there is none.
 
-    `ends`: whether `look` raises Mended: the daemon will be started again. `lacks`: whether it has
-    a mistake, or a rule that denies everybody for want of a name. `elsewhere`: whether names came
-    from LDAP and the like. `made`: seconds of the epoch. `policy`: its path. `seccomp`: the number
-    of seccomp(2) on this machine. `filter`: struct sock_filter, one after the other. `worded`:
-    whether any place has words or is unnamed: what a device is decides, too.
+    `ends`: `look` may raise Mended, because the daemon will be started again. `lacks`: it has a
+    mistake, or a rule that denies everybody for want of a name. `elsewhere`: names came from LDAP
+    and the like. `made`: when it was made, in seconds of the epoch. `policy`: the policy's path.
+    `seccomp`: the number of seccomp(2) on this machine. `filter`: struct sock_filter, one after the
+    other. `worded`: some place has words or is unnamed, so that what a device is decides, too.
     """
 
     facts: Callable[[str, bool], dict[str, str] | None]  # of a kernel name: Devices.facts
@@ -204,8 +207,8 @@ class Plan:
             raise BadPlan("ports without names, or twice")
         self.numbers = Numbers(uids, uid_rules, gids, gid_rules)
         self.places: list[Place] = []
-        self.exact: dict[str, list[Place]] = {}  # by what rules say in `port`
-        self.globs: dict[str, list[Place]] = {}  # those with *, ? or [, by what stands before it
+        self.exact: dict[str, list[Place]] = {}  # all, by what rules say in `port`
+        self.globs: dict[str, list[Place]] = {}  # globs, by what stands before the first *, ? or [
         at, groups_at, most = 0, 0, len(self.rules)
         for port, record in zip(ports, records, strict=True):
             everybody, _, _, flags = record
@@ -228,7 +231,7 @@ class Plan:
     def look(self) -> None:
         """Raise Mended if the plan lacks something that a new one may have, and it `ends`.
 
-        It looks once a second at most.
+        It looks once in LOOK_AGAIN seconds at most.
         """
         now = time.monotonic()
         if self.lacks and self.ends and now - self._looked >= LOOK_AGAIN:
@@ -239,8 +242,7 @@ class Plan:
     def decide(
         self, uid: int, gids: frozenset[int], name: str, *, kernels: bool = False
     ) -> Decision:
-        """Return whether this caller may use this (valid) name. The first rule that applies
-        decides.
+        """Return whether this caller may use this (valid) name. The first rule that fits decides.
 
         `kernels`: the kernel gave this name to a device that was seen. An alias that is called the
         same does not count.
@@ -262,11 +264,11 @@ class Plan:
         return Decision(allows, True, rule, device)
 
     def is_pty(self, name: str) -> bool:
-        """Whether some rule says that this name means a pty."""
+        """Return whether some rule says that this name means a pty."""
         return any(place.flags & PTY for place in self._matching(name, self.aliases.get(name)))
 
     def denying(self) -> dict[str, str]:
-        """The aliases that some rule denies to somebody, and their devices."""
+        """Return the aliases that some rule denies to somebody, with their devices."""
         return {
             alias: device
             for alias, device in self.aliases.items()
@@ -274,12 +276,12 @@ class Plan:
         }
 
     def is_admin(self, uid: int, gids: frozenset[int]) -> bool:
-        """Root always; else whom `admins` names."""
+        """Return whether the caller is root or one whom `admins` names."""
         everybody, uids, groups = self.admins
         return uid == 0 or everybody or uid in uids or not groups.isdisjoint(gids)
 
     def allows_something(self, uid: int, gids: frozenset[int]) -> bool:
-        """Whether there is a port whose first rule about this caller allows it."""
+        """Return whether there is a port whose first rule about this caller allows it."""
         firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places)
         return any(first != NONE and self.rules[first][2] & ALLOWS for first in firsts)
 
@@ -299,9 +301,11 @@ class Plan:
         return self._fitting(name, found, seen) if self.worded else found  # guard: words-of-a-rule
 
     def _fitting(self, name: str, places: list[Place], seen: bool) -> list[Place]:
-        """Return those whose words, if any, fit the device with this kernel name. Unnamed ones are
-        among them only if there is no other. If nothing is known of the device, the words of
-        denials are taken to fit, and no others."""
+        """Return those of the places whose words, if any, fit the device with this kernel name.
+
+        Unnamed ones are among them only if there is no other. If nothing is known of the device,
+        the words of denials are taken to fit, and no others.
+        """
         if any(place.words for place in places):
             facts = self.facts(name, seen)
             if facts is None:
@@ -321,8 +325,10 @@ def _check_ascending(numbers: memoryview) -> None:
 
 
 class _Reader:
-    """Goes through a plan once, behind its head, which is checked first. Each method raises BadPlan
-    at the plan's end."""
+    """Goes through a plan once. It checks the head first, and begins behind it.
+
+    Each method raises BadPlan at the plan's end.
+    """
 
     def __init__(self, data: bytes) -> None:
         if len(data) < HEAD.size:
@@ -376,7 +382,7 @@ class _Reader:
 
 
 def read(path: str) -> Plan:
-    """The plan in the file `path`, which only root may be able to write.
+    """Return the plan in the file `path`, which only root may be able to write.
 
     Raises trust.Untrusted, OSError, or BadPlan.
     """

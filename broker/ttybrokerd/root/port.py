@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ttybrokerd.root.settings import Settings
 
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
-LENT_DRAIN = 0.1  # seconds, where somebody waits for whom the port was lent
+LENT_DRAIN = 0.1  # seconds, if the port is lent and somebody waits for it
 DRAIN_STALL = 1.0  # seconds without one byte less: nobody is taking it
 DRAIN_LOOK = 0.01  # seconds between looks
 DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of the user counts
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
-LOOK = 0.001  # seconds after which to look whether somebody has set it again
+LOOK = 0.001  # seconds after which to look whether somebody has changed the settings again
 LOOKS = 5
 GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is gone
 
@@ -61,27 +61,27 @@ def acquire(
         if taken.root_stale:  # guard: hang-up-after-a-lost-broker
             _hang_up(devices, seen, others, ghosts)
             locks.hung_up(seen.kernel_name)
-        lease.guard = devices.open(seen)
+        lease.own_fd = devices.open(seen)
         debt = devices.debts.due(seen.node)
-        if taken.root_stale or (debt is not None and debt.exclusive):  # a copy could set this
-            fcntl.ioctl(lease.guard, linux.TIOCNXCL)
-        _check_exclusive(lease.guard, seen, others, ghosts)
+        if taken.root_stale or (debt is not None and debt.exclusive):  # a copy may have set it
+            fcntl.ioctl(lease.own_fd, linux.TIOCNXCL)
+        _check_exclusive(lease.own_fd, seen, others, ghosts)
         holder = devices.open(seen, ask.mode)
         _flock(holder, seen, others, ghosts, dead=bool(ghosts) or taken.root_stale)
         if lease.session is not None:
             _share(holder)
-        settings.clean(lease.guard)  # guard: handed-out-clean
+        settings.clean(lease.own_fd)  # guard: handed-out-clean
         if debt is not None:
             # guard: pay-the-debt
-            lease.not_put_back = settings.put_back(lease.guard, debt.settings)
-        lease.settings = settings.read(lease.guard) if debt is None else debt.settings
+            lease.not_put_back = settings.put_back(lease.own_fd, debt.settings)
+        lease.settings = settings.read(lease.own_fd) if debt is None else debt.settings
         if resumed is not None:
-            lease.not_put_back += settings.put_back(lease.guard, resumed)
+            lease.not_put_back += settings.put_back(lease.own_fd, resumed)
         lease.watcher = linux.weak_reference(holder)  # guard: exclusive-is-the-last-step
         if lease.lock_pid is None and locks.left_behind(seen.kernel_name, pid):
-            lease.lock_pid = pid  # of a broker that was killed before it answered, or later
+            lease.lock_pid = pid  # by a broker that was killed before it answered, or later
         # guard: make-the-port-exclusive
-        fcntl.ioctl(holder, linux.TIOCEXCL)  # last: it may outlive us
+        fcntl.ioctl(holder, linux.TIOCEXCL)  # last, because it stays set if we are killed
         return lease, holder
     except (Refusal, OSError) as error:
         if holder >= 0:
@@ -95,7 +95,7 @@ def acquire(
 def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
     """Hang up a port whose holder may live on without its locks, and whose broker is gone.
 
-    Raises Refusal EBUSY if an outsider has the port: it is left alone.
+    Raises Refusal EBUSY if an outsider has the port, which is then left alone.
     """
     descriptor = devices.open(seen)
     try:
@@ -113,30 +113,30 @@ def release(
 
     With `closed` the holder has closed it. Then unsent output is let out, the settings are put
     back, and the port is hung up, because the holder may have made a second descriptor through
-    /dev/tty. In all other cases, and if the settings do not stay put back, that is done on a new
-    description after the hang-up.
+    /dev/tty. In all other cases, and if the settings do not stay put back, the port is hung up
+    first. Then the settings are put back on a new description.
 
     With `lent`, output has LENT_DRAIN to go out. The settings that the session had are kept for it,
-    also where it has not closed the port. Whichever step fails, the others are taken. Returns as
+    even if it has not closed the port. Whichever step fails, the others are taken. Returns as
     Lease.close().
     """
-    guard, alive = lease.guard, True
+    own_fd, alive = lease.own_fd, True
     try:
-        usual = settings.plain(guard)
+        usual = settings.plain(own_fd)
     except OSError:  # somebody else hung it up, or it is unplugged
         alive = usual = False
-    # In another discipline nobody can ask what is unsent. TIOCSETD waited for what there was.
+    # Under another discipline nobody can ask what is unsent. TIOCSETD waited until it was sent.
     if alive and (closed or lent) and usual:
         if lease.session is not None:
-            lease.left = _read(guard)
+            lease.left = _read(own_fd)
         _let_out(lease, LENT_DRAIN if lent else DRAIN_LIMIT)
     settled = closed and usual and _settle(lease)
     if alive and not settled:
         # Without HUPCL the lines fall once, at the end, and not at the hang-up and at the end.
         # guard: lines-fall-once, no-wait-for-a-writer
-        _takes(settings.keep_lines, guard, lease.settings)
-    settled &= _takes(fcntl.ioctl, guard, linux.TIOCNXCL)  # guard: end-exclusive-use
-    _takes(fcntl.ioctl, guard, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
+        _takes(settings.keep_lines, own_fd, lease.settings)
+    settled &= _takes(fcntl.ioctl, own_fd, linux.TIOCNXCL)  # guard: end-exclusive-use
+    _takes(fcntl.ioctl, own_fd, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
     devices.debts.forget(lease.key)
     if not settled:
         # guard: put-back-afresh
@@ -160,7 +160,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
             what = f"this session has it open {DESCRIPTIONS} times already"
             raise Refusal(errno.EDQUOT, what, advice="close some of them first")
         # guard: join-by-the-same-node
-        if not os.path.samestat(os.fstat(seen.node), os.fstat(lease.guard)):
+        if not os.path.samestat(os.fstat(seen.node), os.fstat(lease.own_fd)):
             if seen.target.path == lease.target.path:  # another device, plugged in just now
                 raise ended()
             what = f"this session has it by another node, {lease.target.path}"
@@ -180,7 +180,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
 
 
 def _share(holder: int) -> bool:
-    """Lock one of several descriptions, shared. Return whether it is.
+    """Lock one of several descriptions, shared; return whether that worked.
 
     An outsider's exclusive lock is refused until the last is closed. If a program of the session
     has locked another of them for itself, that lock holds.
@@ -193,32 +193,32 @@ def _share(holder: int) -> bool:
 
 
 def _let_out(lease: Lease, limit: float) -> None:
-    """Let output drain, for so many seconds at most. If it fails, so will the next step."""
+    """Let output drain, for `limit` seconds at most. If that fails, so will the next step."""
     try:
         if lease.target.pty:  # a kernel worker carries it to the far end: tty_buffer.c
             time.sleep(PTY_SETTLE)
         else:
-            _drain(lease.guard, limit)
+            _drain(lease.own_fd, limit)
     except OSError:
         pass
 
 
 def _settle(lease: Lease) -> bool:
-    """Put the settings back; return whether they are so, and stay."""
-    guard = lease.guard
+    """Put the settings back; return whether that worked and they stay so."""
+    own_fd = lease.own_fd
     try:
-        termios.tcflush(guard, termios.TCIOFLUSH)  # guard: flush-unread-input
+        termios.tcflush(own_fd, termios.TCIOFLUSH)  # guard: flush-unread-input
     except (OSError, termios.error):
         return False
     # guard: restore-settings
-    failed = settings.put_back(guard, lease.settings, discipline=False)
+    failed = settings.put_back(own_fd, lease.settings, discipline=False)
     time.sleep(LOOK)
-    return not failed and settings.holds(guard, lease.settings)  # guard: settings-stay-put-back
+    return not failed and settings.holds(own_fd, lease.settings)  # guard: settings-stay-put-back
 
 
-def _read(guard: int) -> Settings | None:
+def _read(own_fd: int) -> Settings | None:
     try:
-        return settings.read(guard)
+        return settings.read(own_fd)
     except OSError:
         return None
 
@@ -229,18 +229,19 @@ def _put_back_afresh(
     """Put the settings back on a new description; return what failed.
 
     A call that was under way at the hang-up goes on, and may reach the device after it. So the
-    settings stay owed to the next grant as long as anybody may have such a call: while the
-    holder's descriptor is open, or if a `stranger` goes on setting by another one.
-    `alive`: the broker hung it up. Else an unplugged device is about to go, or a login has taken
-    the port over; its terminal settings are its own.
+    settings stay owed to the next grant as long as anybody may have such a call: while the holder's
+    descriptor is open, or if a `stranger` goes on setting by another one.
+
+    `alive`: the broker hung the port up. If it did not, an unplugged device is about to go, or a
+    login has taken the port over. A login keeps its own terminal settings.
     """
-    found, target, guard = lease.settings, lease.target, lease.guard
+    found, target, own_fd = lease.settings, lease.target, lease.own_fd
     if not alive and _went(lease, devices):
         return []
     login = not alive and _login(lease, others)
     failed, exclusive = ["not reached"], True
     try:
-        fresh = devices.open_again(target, guard)
+        fresh = devices.open_again(target, own_fd)
     except Refusal as refusal:
         failed = [refusal.cause]
     else:
@@ -249,15 +250,15 @@ def _put_back_afresh(
         exclusive = not _takes(fcntl.ioctl, fresh, linux.TIOCNXCL)
         failed = _put_back(fresh, found, login)
         os.close(fresh)
-    if failed and not devices.there(target, guard):
+    if failed and not devices.there(target, own_fd):
         return []
     if failed or exclusive or login or stranger or lease.held():
-        devices.debts.owe(guard, found, exclusive)  # guard: owed-to-the-next-grant
+        devices.debts.owe(own_fd, found, exclusive)  # guard: owed-to-the-next-grant
     return failed
 
 
 def _put_back(tty: int, found: Settings, login: bool) -> list[str]:
-    """Put back until it stays so, within bounds; return what failed."""
+    """Put the settings back until they stay so, LOOKS times at most; return what failed."""
     failed: list[str] = []
     for _ in range(LOOKS):
         failed = settings.put_back(tty, found, terminal=not login)
@@ -270,7 +271,7 @@ def _put_back(tty: int, found: Settings, login: bool) -> list[str]:
 def _went(lease: Lease, devices: Devices) -> bool:
     """Return whether the node goes now, as an unplugged device's does soon after its hang-up."""
     end = time.monotonic() + GOES_WITHIN
-    while devices.there(lease.target, lease.guard):
+    while devices.there(lease.target, lease.own_fd):
         if time.monotonic() >= end:
             return False
         time.sleep(LOOK)
@@ -285,7 +286,10 @@ def _login(lease: Lease, others: Others) -> bool:
 
 
 def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int]) -> None:
-    """Raise Refusal EBUSY if TIOCEXCL is set: whoever set it has the port, dead copies or not."""
+    """Raise Refusal EBUSY if TIOCEXCL is set: whoever set it has the port.
+
+    That is so if there are dead copies, too.
+    """
     exclusive = linux.is_exclusive(descriptor)
     others.found(seen, exclusive)
     if exclusive:  # guard: exclusive-port-is-busy
@@ -295,17 +299,17 @@ def _check_exclusive(descriptor: int, seen: Seen, others: Others, ghosts: frozen
 
 
 def _flock(descriptor: int, seen: Seen, others: Others, ghosts: frozenset[int], dead: bool) -> None:
-    """Take the flock, unless a dead copy has it, if there is one (`dead`).
+    """Take the flock. Do without it if a dead copy has it; `dead`: there may be one.
 
-    Raises Refusal EBUSY if somebody else has it. The one who had it may be gone by the time it is
-    asked who that is. Then it is tried once more.
+    Raises Refusal EBUSY if somebody else has it. Whoever had it may be gone by the time the kernel
+    is asked who that is. Then it is tried once more.
     """
     for _ in range(2):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # guard: flock-the-port
             return
         except BlockingIOError:
-            # If nobody has it alone, it will do to know who shared it a moment ago.
+            # If we can share it, nobody has it alone. Then who shared it a moment ago will do.
             # guard: no-wait-beside-who-shares
             shares = dead and _share(descriptor)
             if shares and excused(others.takers(seen, fresh=False), ghosts, dead=dead):
@@ -327,11 +331,14 @@ def _takes(step: Callable[..., object], *arguments: object) -> bool:
     return True
 
 
-def _drain(guard: int, limit: float) -> None:
-    """Wait until all is sent, the chip's own queue too: hang-up would throw it away."""
+def _drain(own_fd: int, limit: float) -> None:
+    """Wait until all is sent, the chip's own queue too: a hang-up would throw it away.
+
+    It takes `limit` seconds at most, and DRAIN_STALL without progress.
+    """
     now = time.monotonic()
     end, stall, before = now + limit, now + DRAIN_STALL, 0
-    while (left := linux.unsent(guard)) or linux.transmitting(guard):
+    while (left := linux.unsent(own_fd)) or linux.transmitting(own_fd):
         if left != before:
             before, stall = left, time.monotonic() + DRAIN_STALL
         if time.monotonic() >= min(end, stall):

@@ -10,7 +10,7 @@ DIGITS = "0123456789"
 
 
 def split(name: str) -> tuple[str, int] | None:
-    """Return ("ttyS", 0) for "ttyS0", None for what is no kernel name of a port.
+    """Return ("ttyS", 0) for "ttyS0"; None for what is no kernel name of a port.
 
     A kernel name is letters, and a number of up to five digits without leading zeros.
     """
@@ -32,10 +32,13 @@ def literal(glob: str) -> str:
 
 
 def matches(name: str, glob: str) -> bool:
-    """As fnmatch.fnmatchcase(): * for any characters, ? for one, [a-z] for one of these and [!a-z]
-    for one that is none of these. It takes no longer than the product of both lengths."""
+    """Return whether the glob matches the whole name, as fnmatch.fnmatchcase().
+
+    In a glob, * stands for any characters, ? for one, [a-z] for one of these, and [!a-z] for one
+    that is none of these. It takes no longer than the product of both lengths.
+    """
     at, here = 0, 0  # in the name, in the glob
-    star, behind = -1, 0  # the last * met, and what of the name it stands before
+    star, behind = -1, 0  # where the last * is, and where in the name its characters end
     while at < len(name):
         if here < len(glob) and glob[here] == "*":
             star, behind = here, at
@@ -44,7 +47,7 @@ def matches(name: str, glob: str) -> bool:
         after = _one(name[at], glob, here)
         if after:
             at, here = at + 1, after
-        elif star >= 0:  # it stands for one more
+        elif star >= 0:  # the * stands for one character more
             behind += 1
             at, here = behind, star + 1
         else:
@@ -63,7 +66,7 @@ def _one(char: str, glob: str, here: int) -> int:
 
 
 def _end_of_set(glob: str, here: int) -> int:
-    """Return where a set that begins here ends; 0 if it does not, and the [ is just a [."""
+    """Return where a set that begins here ends; 0 if none does, and the [ is just a [."""
     first = here + 1
     first += glob.startswith("!", first)
     return glob.find("]", first + 1) + 1  # a ] in the first place is one of the characters

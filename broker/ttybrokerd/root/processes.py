@@ -11,11 +11,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def process(pid: int) -> Holder | None:
-    """What the kernel tells of a live process: real uid and name; None if there is none,
-    or if it has ended.
+    """Return the real uid and the name of a live process; None if there is none, or it has ended.
 
-    The name is the process's own choice (PR_SET_NAME), so whatever is not plain ASCII is
-    masked. Its command line is not read: a hostile process can make that block.
+    The name is the process's own choice (PR_SET_NAME), so whatever is not plain ASCII is masked.
+    Its command line is not read: a hostile process can make that block.
     """
     try:
         os.kill(pid, 0)
@@ -25,7 +24,8 @@ def process(pid: int) -> Holder | None:
         pass
     try:
         fields = status(pid)
-        # Its parent has not asked yet. Of one that lives the first thread may have ended so, too.
+        # A zombie has ended, but its parent has not asked yet. If only the first thread of a live
+        # process has ended, that looks the same but for the number of threads.
         # guard: zombie-has-ended
         if b"Z" in fields[b"State"].split()[0] and int(fields[b"Threads"]) == 1:
             return None
@@ -36,19 +36,23 @@ def process(pid: int) -> Holder | None:
 
 
 def uids(pid: int) -> list[int]:
-    """The real, effective, saved and file-system uid of a process; [] if that is not told."""
+    """Return the real, effective, saved and file-system uid of a process; [] if not told."""
     return [int(uid) for uid in status(pid).get(b"Uid", b"").split()]
 
 
 def lives_here(pid: int) -> bool:
-    """Whether a process has a pid in this pid namespace alone, and in none below:
-    proc_pid_status(5), NSpid. False if that is not told."""
+    """Return whether a process has a pid in this pid namespace alone, and in none below it.
+
+    See proc_pid_status(5), NSpid. Returns False if that is not told.
+    """
     return len(status(pid).get(b"NSpid", b"").split()) == 1
 
 
 def began(pid: int) -> float | None:
-    """When a process began, in seconds since boot (CLOCK_BOOTTIME): proc_pid_stat(5), starttime.
-    None if that is not told."""
+    """Return when a process began, in seconds since boot (CLOCK_BOOTTIME); None if not told.
+
+    See proc_pid_stat(5), starttime.
+    """
     try:
         fields = linux.read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
@@ -66,7 +70,7 @@ def status(pid: int) -> dict[bytes, bytes]:
 
 
 def program(pid: int) -> str:
-    """The name of a process, masked as in `process`; "" if it cannot be told."""
+    """Return the name of a process, masked as in `process`; "" if it cannot be told."""
     try:
         return printable(linux.read_file(f"/proc/{pid}/comm").rstrip(b"\n"))
     except OSError:
@@ -74,6 +78,6 @@ def program(pid: int) -> str:
 
 
 def printable(raw: bytes) -> str:
-    """`raw` with everything but printable ASCII replaced by a question mark."""
+    """Return `raw` with everything but printable ASCII replaced by a question mark."""
     # guard: printable-process-name
     return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in raw)

@@ -28,7 +28,7 @@ WORDS = {
 
 
 class Progress:
-    """All of them, and what each was told last."""
+    """The requests that ask to be told why they wait, and what each was told last."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -37,12 +37,12 @@ class Progress:
         self._due = 0.0
 
     def add(self, request: OpenRequest) -> None:
-        """Tell this request, as long as it waits in a queue."""
+        """Tell this request why it waits, as long as it is in a queue."""
         self._told[request] = None
         self._seen = -1
 
     def tick(self) -> float | None:
-        """Tell what has changed; return the seconds until the next look, if one is due."""
+        """Tell what has changed; return the seconds until the next look, None if none is due."""
         if not self._told or self._seen == self._table.changes:
             return None
         now = time.monotonic()
@@ -63,7 +63,10 @@ class Progress:
         return None if self._seen == self._table.changes else self._due - end
 
     def _tell(self, ask: Ask, why: tuple[int, wire.Holder | None], place: int) -> Told | None:
-        """Say it, if that is new; return what was said. Who does not read misses it."""
+        """Tell a request why it waits, if that is new; return what it was told last.
+
+        A client that does not read misses it.
+        """
         assert isinstance(ask, OpenRequest)
         reason, holder = why
         if (reason, place, holder) == self._told[ask]:
@@ -74,11 +77,12 @@ class Progress:
             return None
         if not ask.client.answer(waiting, patient=True):
             return None
-        return reason, place, None if holder is None else holder.replace()  # it is given a `since`
+        # A copy, because the holder is given its `since` later.
+        return reason, place, None if holder is None else holder.replace()
 
 
 def _why(key: int, row: Row) -> tuple[int, wire.Holder | None]:
-    """Why the queue of this port waits, and for whom."""
+    """Return why the queue of this port waits (BUSY and so on), and for whom."""
     if key == NOWHERE:
         return wire.ABSENT, None
     if row.grace is not None:

@@ -1,8 +1,8 @@
 """A lease in bytes, for the next broker: all that its descriptors do not tell.
 
-Values in, bytes out, and back; docs/protocol.md has the form. Version 2 is written. Version 1, of
-commit 7778755, is read too: prepare/record_1.py, which is loaded for that alone. Whatever is not
-exactly a record raises `NoRecord`, and nothing else does.
+Values go in, bytes come out, and the other way round; docs/protocol.md has the form. Version 2 is
+written. Version 1, of commit 7778755, is read too: by prepare/record_1.py, which is loaded for that
+alone. Whatever is not exactly a record raises `NoRecord`, and nothing else does.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HEAD = struct.Struct("<16sQBIIdd16sH")
 _FLAGS = {"pty": 1, "console": 2, "locked": 4, "yield_user": 16, "yield_all": 32, "active": 64}
 _LIMITED = 8
 _ALL_FLAGS = 127
-_TEXTS = 6  # one more where there are claims
-MOST_CLAIMS = 32  # that a record has room for; those behind them are not kept
+_TEXTS = 6  # and one more if there are claims
+MOST_CLAIMS = 32  # claims that a record has room for; those behind them are not kept
 
 
 class NoRecord(ValueError):
@@ -33,11 +33,12 @@ class NoRecord(ValueError):
 class Record(Value):
     """One lease.
 
-    `locked` is whether the lock file is the broker's to remove. `settings` are the port's as they
-    were found, packed. `pid` is 0 where it is not known. `since` is in seconds of the epoch,
-    `expires` of CLOCK_MONOTONIC, which goes on while the machine runs. NO_SESSION cannot be joined.
-    `claims`: user and session of those who lent the port, the next one first. `active`: it is for
-    as long as its user sits at the machine.
+    `pid` is 0 if it is not known. `since` is in seconds of the epoch. `expires` is in seconds of
+    CLOCK_MONOTONIC, which goes on while the machine runs; None if there is no time limit.
+    `settings` are the port's as they were found, packed. A lease with NO_SESSION cannot be joined.
+    `claims`: user and session of those who lent the port, the next one first. `locked`: the lock
+    file is the broker's to remove. `active`: the lease lasts only while its user sits at the
+    machine.
     """
 
     rdev: int
@@ -63,7 +64,7 @@ class Record(Value):
 
 
 def encode(record: Record) -> bytes:
-    """The record's bytes. Raises NoRecord for one that `decode` would not take."""
+    """Return the record's bytes. Raises NoRecord for one that `decode` would not take."""
     flags = sum(bit for field, bit in _FLAGS.items() if getattr(record, field))
     expires = 0.0
     if record.expires is not None:
@@ -89,7 +90,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record in `data`. Raises NoRecord.
+    """Return the record in `data`. Raises NoRecord.
 
     One of version 1 can be read only before the process is confined.
     """
@@ -119,7 +120,10 @@ def decode(data: bytes) -> Record:
 
 
 def _claims(text: str) -> tuple[tuple[int, bytes], ...]:
-    """Raise NoRecord for what is no list of claims."""
+    """Return user and session of each claim in the text.
+
+    Raises NoRecord if it is no list of claims.
+    """
     try:
         found = [bytes.fromhex(word) for word in text.split(" ")]
     except ValueError:
@@ -147,5 +151,8 @@ def _check(record: Record, expires: float) -> None:
 
 
 def _file_name(text: str) -> bool:
-    """A device's own name in a lock file's: sysfs has ! where the name has a slash."""
+    """Return whether this is a device's own name, as in a lock file's.
+
+    sysfs has ! where the name has a slash.
+    """
     return 0 < len(text) <= 64 and text.isascii() and text.isprintable() and "/" not in text

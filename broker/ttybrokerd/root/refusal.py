@@ -14,9 +14,9 @@ OURS = (errno.EINVAL, errno.ENOENT, errno.EACCES, errno.ETIMEDOUT, errno.ECONNRE
 class Refusal(Exception):
     """An ordinary no.
 
-    `number` is of errno(3). `cause` and `advice` (what to do next) are for a person, on one
-    line; who shows them puts the port's name in front and `holder` between. `rule` is the
-    policy's that denied it, if one did.
+    `number` is of errno(3). `cause` and `advice` (what to do next) are for a person, on one line.
+    Whoever shows them puts the port's name in front and `holder` between. `rule` is the rule of the
+    policy that denied it, if one did.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Refusal(Exception):
 
     @classmethod
     def out_of_means(cls, error: OSError) -> Refusal:
-        """Return a refusal because the broker is out of descriptors, memory or the like."""
+        """Return the refusal of a broker that is out of descriptors, memory or the like."""
         what = f"the broker is short of a resource: {error.strerror}"
         return cls(of_device(error.errno), what, advice="try later")
 
@@ -53,7 +53,7 @@ class Refusal(Exception):
 class Denied(Refusal):
     """The policy says no to this caller, whatever the device does.
 
-    `for_now`: it allows him the port, but something is missing that may yet come.
+    `for_now`: it allows the caller the port, but something is missing that may yet come.
     """
 
     for_now = False
@@ -62,14 +62,15 @@ class Denied(Refusal):
 class Absent(Refusal):
     """No device has the name now, or another has it than before. A request may wait for one.
 
-    `again`: look again in so many seconds, although no name comes; None: a name will come first.
+    `again`: the seconds after which to look again, although no name has come. None: a name will
+    come first.
     """
 
     again: float | None = None
 
 
 def busy(holder: Holder, or_else: str = "") -> Refusal:
-    """EBUSY, naming who has the port; `or_else` is advice beside waiting."""
+    """Return EBUSY, naming who has the port; `or_else` is advice beside waiting."""
     advice = "wait for it (wait=SECONDS in Python, --wait SECONDS on the command line)"
     advice += or_else and f", or {or_else}"
     if holder.how == "lease":
@@ -84,8 +85,8 @@ def busy(holder: Holder, or_else: str = "") -> Refusal:
 def of_device(number: int | None) -> int:
     """Return the errno to answer where a system call failed with `number`.
 
-    EIO where an answer with that number would mean something else: a driver's EINVAL is not the
-    caller's bad name.
+    It is EIO where an answer with that number would mean something else. For example, a driver's
+    EINVAL is not the caller's bad name.
     """
     if number is None or number in OURS:  # guard: errno-of-a-device
         return errno.EIO

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-
 from ttybroker import wire
 from ttybroker.wire import Value
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.copies import DeadCopies
 from ttybrokerd.root.device import Devices, Seen, unresolved
 from ttybrokerd.root.others import Others
-from ttybrokerd.root.refusal import Denied, Refusal
+from ttybrokerd.root.refusal import Absent, Denied, Refusal
 from ttybrokerd.root.ruling import Ruling
 
 if TYPE_CHECKING:
@@ -18,15 +16,17 @@ if TYPE_CHECKING:
 
 
 class Listed(Value):
-    """A port as it looks to anybody. The table says who leased it, by its device number."""
+    """One port of a list, as it looks to anybody. The table knows by `rdev` who leased it."""
 
     rdev: int | None  # None: no device, or none that may be opened
     port: wire.PortInfo
 
 
 class Look(Value):
-    """A look at all ports for one client, by the ruling on it. `ours` are the devices in the table:
-    their locks are no outsider's."""
+    """A look at all ports for one client, by the ruling on it.
+
+    `ours` are the numbers of the devices in the table: their locks are no outsider's.
+    """
 
     devices: Devices
     ruling: Ruling
@@ -36,9 +36,10 @@ class Look(Value):
     everything: bool  # not only the ports that the client may use
 
     def rows(self) -> list[Listed]:
-        """Return one row a port, aliases first.
+        """Return one row for each port, aliases first.
 
-        Looks at nodes and lock files, opens no device. May be slow: not for the loop.
+        It looks at nodes and lock files, and opens no device. It may be slow, so the loop must not
+        call it.
         """
         aliases = self.ruling.plan.aliases
         self.others.refresh()
@@ -56,7 +57,7 @@ class Look(Value):
         except Refusal as refusal:
             if isinstance(refusal, Denied) and not refusal.for_now:
                 return None
-            state = "gone" if refusal.number == errno.ENOENT else "refused"  # such as the console
+            state = "gone" if isinstance(refusal, Absent) else "refused"  # such as the console
             path = decision.device or self.devices.path(name, None)
             return Listed(None, wire.PortInfo(name, path, state, decision.by))
         try:
@@ -66,14 +67,16 @@ class Look(Value):
         finally:
             seen.close()
         state = "free" if holder is None else "busy"  # free: no lock is seen
-        if holder is not None and holder.how == "exclusive":  # when it was opened last
+        if holder is not None and holder.how == "exclusive":  # it was so when it was opened last
             state = "exclusive"
         port = wire.PortInfo(name, seen.target.path, state, decision.by, 0, holder, copies=kept)
         return Listed(seen.rdev, port)
 
     def _seen(self, name: str, decision: Decision) -> Seen:
-        """Look at the port as an open does. Raises Refusal as that does, but shows an admin what
-        the policy denies, too."""
+        """Look at the port as an open does; for an admin, also at one that the policy denies.
+
+        Raises Refusal as an open does.
+        """
         try:
             self.ruling.check(decision)
             return self.ruling.look(unresolved(name, decision), decision.by)
@@ -87,7 +90,7 @@ class Look(Value):
 
 
 def part(ports: list[wire.PortInfo], start: int, version: int) -> wire.Ports:
-    """The rows from number `start` on, as many as one message of that version holds."""
+    """Return the rows from number `start` on, as many as one message of this version holds."""
     room = wire.MAX_REPLY - 16  # for the head
     end = start
     while end < len(ports) and (room := room - wire.size_of(ports[end], version)) >= 0:

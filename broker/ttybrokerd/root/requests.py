@@ -1,7 +1,7 @@
-"""What each request means: one function for each kind.
+"""Serves each kind of request: one function for each kind.
 
-The decisions are elsewhere (`judge`, `device`, `table`), and so is what becomes of a lease
-(`leases`). Here they are put in order.
+Other modules decide (`judge`, `device`, `table`) and keep the leases (`leases`). This one calls
+them in order.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Requests:
         self.progress = Progress(leases.table)
 
     def serve(self, client: Connection, request: wire.Request) -> None:
-        """Do what a client asks; what is refused at once is answered and logged here."""
+        """Do what a client asks; answer and log here what is refused at once."""
         name = getattr(request, "name", "")
         client.look_up_groups()
         try:
@@ -139,7 +139,7 @@ class Requests:
         return session
 
     def _begin_list(self, client: Connection, request: wire.List) -> None:
-        client.look_up_groups()  # for one that watches may do so for days
+        client.look_up_groups()  # a watched list may last for days, and the groups change
         who, judged = client.identity, self._judge.version
         leased, copies = self._leases.keys(), self._leases.copies
         copies.forget(who.uid)
@@ -169,8 +169,13 @@ class Requests:
         asked = [row for row in rows if not wanted or row.port.name in wanted]
 
         def finish() -> None:
-            """Add what the table knows now: a lock seen meanwhile may be that of a request."""
+            """Add what the table knows now, and answer.
+
+            A lock that the list has seen may be that of a request which was granted meanwhile. The
+            table knows that.
+            """
             self._leases.fill_in(asked)
+            self._leases.say_kept(asked, client.identity.uid)
             ports = [row.port for row in asked]
             client.finish(report.part(ports, request.start, client.version))
 
@@ -217,7 +222,10 @@ class Requests:
         client.finish(verdict)
 
     def _denied_elsewhere(self, ruling: Ruling, name: str, decision: Decision) -> Refusal | None:
-        """Return why the device is denied under another of its names, if it is, and is there."""
+        """Return why the device is denied under another of its names.
+
+        Returns None if it is not denied, or if no device is there.
+        """
         try:
             seen = self._devices.look(self._devices.target(name, decision))
         except Refusal:  # an open will tell
@@ -231,7 +239,7 @@ class Requests:
         return None
 
     def _path(self, name: str, decision: Decision) -> str:
-        """Return the node that the name means, "" where it leads nowhere."""
+        """Return the path of the node that the name means, "" if it leads nowhere."""
         try:
             return self._devices.path(name, decision.device)
         except Refusal:
@@ -247,7 +255,10 @@ def _mode(flags: int) -> int:
 
 
 def _within_means(job: Callable[[], T]) -> T | Refusal:
-    """Do it; where the broker is out of descriptors or memory, return what to say of that."""
+    """Run `job` and return its result.
+
+    If the broker has no descriptor or memory left for it, returns the Refusal that says so.
+    """
     try:
         return job()
     except MemoryError:  # guard: no-memory-ends-a-list-alone
@@ -257,10 +268,11 @@ def _within_means(job: Callable[[], T]) -> T | Refusal:
 
 
 def _holder(client: Connection, request: wire.Open) -> wire.Holder:
-    """Return whom the port is for: the client, or the process `pid` of the same user. Raises
-    Refusal EACCES for another's.
+    """Return whom the port is for: the client, or the process `pid` that the request names.
 
-    Where the client lives in another pid namespace, `pid` is of there.
+    That process must be of the client's user: raises Refusal EACCES for another's. A client in
+    another pid namespace names a `pid` of that namespace, which means nothing here. Then the port
+    is for the client.
     """
     who = client.identity
     if request.pid in (0, who.pid) or _elsewhere(who.pid, request.self_pid):
@@ -272,8 +284,11 @@ def _holder(client: Connection, request: wire.Open) -> wire.Holder:
 
 
 def _elsewhere(pid: int, self_pid: int) -> bool:
-    """Return whether the client lives in another pid namespace: it knows itself by another pid.
-    Where it does not say (version 1 cannot), the kernel does."""
+    """Return whether the client lives in another pid namespace than the broker.
+
+    There it has another pid (`self_pid`) than here (`pid`). A client of version 1 cannot say its
+    own (0): then the kernel is asked.
+    """
     if self_pid:
         return self_pid != pid
     return not processes.lives_here(pid)  # guard: pid-of-another-namespace

@@ -13,7 +13,7 @@ WARNING = 5.0  # seconds before its time is over at which a session that listens
 
 
 class State:
-    """What a port is in. table.py says what each means."""
+    """The states of a port. table.py says what each means."""
 
     OPENING = "opening"
     HELD = "busy"
@@ -32,25 +32,25 @@ class Row:
         self.current = ask
         self.queue: list[Ask] = []
         self.expires: float | None = None
-        self.warned = False  # `current` was told of that
+        self.warned = False  # `current` was told that its time is nearly over
         self.grace: float | None = None  # when `current` must have let go
         self.retry: float | None = None
         self.outsider: Refusal | None = None
 
     def holder(self) -> Holder | None:
-        """Who has the port, or is about to; None while it is being put in order."""
+        """Return who has the port, or is about to; None while it is being put in order."""
         if self.state is State.OUTSIDE:
             return None if self.outsider is None else self.outsider.holder
         return None if self.state is State.CLOSING else self.current.holder
 
     def lender(self) -> Holder | None:
-        """Who lent the port and has it next."""
+        """Return who lent the port and has it next; None if it is not lent."""
         claims = (one for one in self.queue if one.claim and one is not self.current)
         lent = self.state is not State.OUTSIDE
         return next((one.holder for one in claims if lent), None)
 
     def place(self, ask: Ask) -> int:
-        """Where a request stands in the queue: before the first claim that yields to it."""
+        """Return where a request stands in the queue: before the first claim that yields to it."""
         places = (at for at, one in enumerate(self.queue) if one.claim and one.yields_to(ask))
         return next(places, len(self.queue))
 
@@ -77,8 +77,10 @@ class Row:
         self.queue.sort(key=turns.__getitem__)  # guard: users-take-turns
 
     def to_the_back(self) -> None:
-        """Put the claims behind those who wait, and those in the order in which they asked. The
-        time of all that was lent is over."""
+        """Put all claims behind the requests that wait: the time of all that was lent is over.
+
+        Requests stand in the order in which they asked. Then users take turns.
+        """
         for one in self.queue:
             one.ends = NEVER
         # guard: nobody-let-in-after-the-time
@@ -86,13 +88,13 @@ class Row:
         self.line_up()
 
     def warning(self) -> float | None:
-        """When to tell `current` that its time is nearly over, if ever."""
+        """Return when to tell `current` that its time is nearly over; None if never."""
         if self.expires is None or self.warned or not self.current.listens:
             return None
         return self.expires - WARNING
 
     def alarm(self) -> float | None:
-        """When the port needs a `tick`, if ever."""
+        """Return when the port needs a `tick`; None if never."""
         times = [ask.deadline for ask in self.queue if not ask.claim]
         if self.state is State.OPENING and not self.current.withdrawn:
             times.append(self.current.tell or self.current.opens_by)

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 class Ruling:
-    """What the plan that was in force when this was made says. So it is for what is done at once:
-    an open, or a list, which judges each port as an open does.
+    """What the plan in force says of one caller.
 
-    `groups` are the caller's, and the numbers of his seats. `denying` are the aliases that deny
-    somebody, and their devices. `sits`: he has the active session at the machine. `alone` as in
-    Judge.
+    A ruling keeps the plan that was in force when it was made. So it serves what is done at once:
+    one open, or one list, which judges each port as an open does.
+
+    `groups` are the caller's groups, and the numbers of the seats where the caller sits. `denying`
+    has each alias that denies somebody, with its device. `sits`: the caller has the active session
+    at the machine. `alone` as in Judge.
     """
 
     def __init__(
@@ -47,14 +49,20 @@ class Ruling:
         self._named: dict[str, bool] = {}  # by node
 
     def decide(self, name: str) -> Decision:
-        """Return what the policy says of the name. Raises Refusal EINVAL if it is none."""
+        """Return what the policy says of the name.
+
+        Raises Refusal EINVAL if it is no port's name.
+        """
         if not wire.valid_name(name):  # guard: valid-name
             what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
             raise Refusal(errno.EINVAL, what)
         return self.plan.decide(self._uid, self._groups, name)
 
     def allowed(self, name: str) -> Decision:
-        """Return the decision, if it is yes. Raises Refusal EINVAL, or Denied."""
+        """Return the decision on the name, if it is yes.
+
+        Raises Refusal EINVAL as `decide`, or Denied.
+        """
         decision = self.decide(name)
         self.check(decision)
         return decision
@@ -83,9 +91,9 @@ class Ruling:
         return ""
 
     def look(self, target: Target, rule: str) -> Seen:
-        """Look at the node that a name means now, which this rule allows, and judge the device.
+        """Look at the node that a name means now, which `rule` allows, and judge the device.
 
-        Raises Refusal as `Devices.renew`, `Devices.look` and `check_device`, and then nothing stays
+        Raises Refusal as `Devices.renew`, `Devices.look` and `check_device`. Then nothing stays
         open.
         """
         target = self._devices.renew(target)
@@ -98,12 +106,12 @@ class Ruling:
         return seen
 
     def check_device(self, target: Target, kernel_name: str, rule: str) -> None:
-        """Judge the device that was looked at, for which `rule` was found by the name.
+        """Judge the device that was looked at. `rule` is the rule that its name led to.
 
         Its kernel name and each alias that leads to it are names of one device. Raises Denied if it
-        is denied under another name, or if the rule is `unnamed` and an alias leads to it; Refusal
-        ENODEV if the name is another device's by now, and another rule is about that; Absent if
-        udev may yet make a link by which an alias leads to it.
+        is denied under another of them, or if the rule is `unnamed` and an alias leads to the
+        device. Raises Refusal ENODEV if the name is another device's by now, for which another rule
+        decides. Raises Absent if udev may yet make a link by which an alias leads to the device.
         """
         others = self._names(self._denying, target, kernel_name)
         decisions = [self.plan.decide(self._uid, self._groups, alias) for alias in others]
@@ -125,19 +133,25 @@ class Ruling:
                 raise Denied(errno.EACCES, denied(decision), rule=decision.by)
 
     def note(self, paths: Iterable[str]) -> None:
-        """Note for each of these nodes whether udev has made its links. So the links of a list are
-        followed once, after that."""
+        """Note for each of these nodes whether udev has made its links.
+
+        A list calls this before it looks at any port. After that, it follows the links of its
+        aliases once, and not once for each node.
+        """
         if self._denying or (self._aliases and self.plan.worded):
             for path in paths:
                 self._is_named(path)
 
     def _of_the_kernel(self, name: str) -> Decision:
-        """Return the decision on a device that was seen, by the name that the kernel gave it."""
+        """Return the decision on a device that was seen, by its kernel name."""
         return self.plan.decide(self._uid, self._groups, name, kernels=True)
 
     def _is_named(self, path: str) -> bool:
-        """Return whether udev has made its links to this node. Links that were followed earlier are
-        followed again, because udev may have made them in between."""
+        """Return whether udev has made its links to this node.
+
+        When a node is looked at for the first time, links that were followed before are forgotten:
+        udev may have changed them in between.
+        """
         if path not in self._named:
             self._named[path] = self._devices.named(path)
             self._denying.forget()
@@ -145,7 +159,10 @@ class Ruling:
         return self._named[path]
 
     def _names(self, names: Names, target: Target, kernel_name: str) -> list[str]:
-        """Return which of these are other names of the device."""
+        """Return those aliases among `names` that lead to the device, but for the target's own.
+
+        Raises Absent if udev may yet make a link to it.
+        """
         if not names:
             return []
         named = target.pty or self._is_named(target.path)

@@ -3,7 +3,7 @@
 systemd-logind says so in files below /run/systemd. Their form is systemd's own ("private data").
 libsystemd reads the same fields: sd_seat_get_active(3), sd_session_get_class(3). They are read
 here, because that is less code than a D-Bus client, or than a helper that lives beside the broker.
-A field that is missing, or that says something else, leaves a seat empty.
+A seat whose fields are missing, or say something else, is empty.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ MOST_SEATS = 64
 
 
 def make_place() -> None:
-    """Make the directory, because logind may come later. A confined process cannot read what was
-    not there when Landlock confined it."""
+    """Make the directory, because logind may come later.
+
+    A confined process cannot read what was not there when Landlock confined it.
+    """
     try:
         os.mkdir(TOP)
         os.chmod(TOP, 0o755)
@@ -31,10 +33,10 @@ def make_place() -> None:
 
 
 def look(hear: Callable[[str], None]) -> dict[str, int]:
-    """Return the user who sits at each seat where one does; nobody if there is no logind.
+    """Return the uid of the user who sits at each seat, by seat; {} if there is no logind.
 
-    `hear` is called with each directory whose changes are to be told, before it is read. Where it
-    raises OSError nobody sits anywhere, for the end of that would not be heard.
+    `hear` is called with each directory whose changes are to be told, before it is read. If it
+    raises OSError, nobody sits anywhere, because nobody would hear when that ends.
     """
     found: dict[str, int] = {}
     try:
@@ -51,7 +53,10 @@ def look(hear: Callable[[str], None]) -> dict[str, int]:
 
 
 def _user(seat: str) -> str:
-    """Return the uid of who sits there; "" for nobody, a greeter, or files that make no sense."""
+    """Return the uid of the user who sits at the seat, as text; "" if nobody does.
+
+    A greeter is nobody, and so is a user of whom the files make no sense.
+    """
     sits = _fields(f"seats/{seat}")
     uid, session = sits.get("ACTIVE_UID", ""), sits.get("ACTIVE", "")
     if not session.isalnum():  # guard: session-is-a-name
@@ -64,7 +69,7 @@ def _user(seat: str) -> str:
 
 
 def _fields(name: str) -> dict[str, str]:
-    """Return what a file says; nothing if it is not there, or others than root could write it."""
+    """Return what a file says; {} if it is not there, or others than root could write it."""
     try:
         text = trust.read(f"{TOP}/{name}", MOST).decode("ascii", "replace")  # guard: logind-is-root
     except (OSError, ValueError):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
-AGAIN = 75  # EX_TEMPFAIL: the unit has it as a status after which systemd starts us again
+AGAIN = 75  # EX_TEMPFAIL: the unit lists it, so that systemd then starts us again
 LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is over
 
 
@@ -39,7 +39,7 @@ class Server:
     def __init__(
         self, plan: Plan, lock_dir: str, log: Log, systemd: str = "", *, alone: bool = False
     ) -> None:
-        """`systemd` is $NOTIFY_SOCKET. `alone` as in Judge.
+        """Make all parts. `systemd` is $NOTIFY_SOCKET. `alone` as in Judge.
 
         Raises OSError if the lock directory cannot be used. No thread runs and no client is served
         before the first `turn`, so the process may be forked until then.
@@ -87,11 +87,11 @@ class Server:
 
     @property
     def descriptors(self) -> set[int]:
-        """What must stay open for it to work, before it serves anybody."""
+        """The descriptors that must stay open for it to work, before it serves anybody."""
         return {part.fileno() for part in self._parts()}
 
     def close(self) -> None:
-        """Close those, in a process that is not to serve."""
+        """Close its descriptors, in a process that is not to serve."""
         for part in self._parts():
             part.close()
 
@@ -99,14 +99,14 @@ class Server:
         return self.loop, self._workers, self._locks, self._inotify, self._arrivals
 
     def places(self) -> Places:
-        """Return where in the file system it does its job."""
+        """Return where in the file system the server does its job."""
         return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
     def adopt_leases(self, kept: list[Kept], then: Callable[[], None]) -> None:
         """Go on with these leases from systemd's store, and then call `then`.
 
-        That is in the first turn, because a lease that is over already needs a worker. It is before
-        anybody is served.
+        Both happen in the first turn, because a lease that is over already needs a worker. That is
+        before anybody is served.
         """
 
         def adopt(_: None) -> None:
@@ -134,7 +134,7 @@ class Server:
         self._log(event, NOTICE, reason=f"rules: {len(plan.rules)}")
 
     def _on_seats(self) -> None:
-        """Somebody came to a seat, or left one, or logind came."""
+        """Look who sits where: somebody came to a seat, or left one, or logind came."""
         users = seats.look(lambda directory: self._inotify.names(directory, self._on_seats))
         if self._judge.seat(users):
             self._leases.judge_again()  # guard: judge-what-waits-for-a-seat
@@ -153,8 +153,8 @@ class Server:
         """Serve until `over()`, and then call `finish(0)`, which ends the process by os._exit().
 
         Call `finish(AGAIN)` instead when a mistake in the policy may have been mended. Both are
-        called in whichever thread leads: workers.py. `finish` may be started again in another
-        thread if it calls `last_words` and a device keeps the first.
+        called in whichever thread leads: workers.py. If `finish` calls `last_words` and a device
+        keeps its thread, `finish` may be called once more in another.
         """
 
         def turn() -> None:
@@ -178,8 +178,8 @@ class Server:
     def last_words(self, *, leases: bool) -> None:
         """Let ports that are being put in order get there, within LAST_WORDS seconds.
 
-        With `leases`, also those that are held, because their holder is just ending. What a holder
-        still has it keeps: descriptor, flock, and the lock file with its pid.
+        With `leases`, wait also for those that are held, because their holder is just ending. A
+        holder keeps what it still has: descriptor, flock, and the lock file with its pid.
         """
         over = self._leases.idle if leases else self._leases.in_order
         end = time.monotonic() + LAST_WORDS
@@ -205,7 +205,7 @@ class Server:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """FILE:LINE where an exception came from."""
+    """Return FILE:LINE where an exception came from."""
     at = "?"
     while trace is not None:
         at = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"

@@ -2,7 +2,7 @@
 
 A session is 16 random bytes. Its client is told them at the first grant. Whoever names them later,
 on a connection of the same user, may open a port again that the session holds. A session ends when
-its last connection and its last lease have ended; the number is kept with the lease, so that it
+its last connection and its last lease have ended. Its number is kept with the lease, so that it
 outlives a restart of the broker.
 """
 
@@ -15,7 +15,7 @@ from ttybroker.wire import NO_SESSION
 from ttybrokerd.root.refusal import Refusal
 
 SIZE = len(NO_SESSION)
-PER_CONNECTION = 64  # sessions that it can name; its own are bounded by its user's leases
+PER_CONNECTION = 64  # sessions that one can name; its own are bounded by its user's leases
 
 
 class Session:
@@ -39,7 +39,7 @@ class Sessions:
     def unused(self, among: list[Session], uid: int) -> Session:
         """Return one of a connection's sessions that has no port, or a new one.
 
-        So a connection has no more sessions than ports, and one.
+        So a connection has at most one session more than ports.
         """
         for session in among:
             if not session.leases:  # guard: sessions-are-used-again
@@ -49,8 +49,10 @@ class Sessions:
         return session
 
     def find(self, number: bytes, uid: int) -> Session:
-        """Return the session that a client names. Raises Refusal ESTALE if it is not this user's,
-        or not there."""
+        """Return the session that a client names.
+
+        Raises Refusal ESTALE if there is none, or if it is not this user's.
+        """
         session = self._all.get(number)
         if session is None or session.uid != uid:  # guard: session-of-its-user
             what = "this session has ended, or belongs to another user"

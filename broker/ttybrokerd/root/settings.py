@@ -1,13 +1,16 @@
 """What of a port outlives a lease, as one value: read it, keep it in the record, put it back.
 
-A passed descriptor may change all of this without any privilege, and the driver keeps it over the
-last close or as long as a dead copy is open: the line discipline and the one that `c_line` arms
-for the next open, the speed by any number, the flags and the divisor of setserial(8) (low_latency
-is one of them, by which an FTDI's latency timer goes), RS-485, stopped output, a break, the loop
-in the chip, the window's size. What takes a privilege is root's will and stays: closing_wait, the
-type, the IRQ.
+A passed descriptor may change all of this without any privilege. The driver keeps it over the last
+close, or as long as a dead copy is open:
 
-All of it goes by ioctl(2) with numbers and bytes of the kernel's own: what the C library's
+* the line discipline, and the one that `c_line` arms for the next open
+* the speed, by any number
+* the flags and the divisor of setserial(8); the flag low_latency sets an FTDI's latency timer
+* RS-485, stopped output, a break, the loop in the chip, the window's size
+
+What takes a privilege is root's will and stays: closing_wait, the type, the IRQ.
+
+All of it goes by ioctl(2), with numbers and bytes of the kernel's own. What the C library's
 tcgetattr(3) says of a speed depends on its version.
 """
 
@@ -37,15 +40,18 @@ HOLDERS = 0x3430 | 0x800
 RS485 = 32  # struct serial_rs485
 WINDOW = 8  # struct winsize
 _PACKED = struct.Struct(f"<B{TERMIOS2}s{WINDOW}sIiI{RS485}s")
-SIZE = _PACKED.size  # of packed settings: 97 bytes
+SIZE = _PACKED.size  # bytes of packed settings: 97
 _HAS_SERIAL, _HAS_OUTPUTS, _HAS_RS485 = 1, 2, 4
 _INT = struct.Struct("i")
 _NOT_HERE = (errno.ENOTTY, errno.EINVAL)  # this kind of device has no such thing
 
 
 class Settings(Value):
-    """A port's, as found. `termios` (44 bytes) has no `c_line`; `serial` is the flags of `HOLDERS`
-    and the divisor; `outputs` is TIOCM_OUT1 or 0. None: this kind of device does not have it."""
+    """A port's settings, as they were found. None: this kind of device does not have it.
+
+    `termios` (44 bytes) has no `c_line`. `serial` is the flags of `HOLDERS` and the divisor.
+    `outputs` is TIOCM_OUT1 or 0.
+    """
 
     termios: bytes
     window: bytes
@@ -54,14 +60,16 @@ class Settings(Value):
     rs485: bytes | None
 
     def pack(self) -> bytes:
-        """`SIZE` bytes for the lease's record, little-endian where they are not the kernel's own:
+        """Return `SIZE` bytes for the lease's record.
 
-        has      u8: 1 serial, 2 outputs, 4 rs485; what is not there is zeros
-        termios  44 bytes, as TCGETS2 gives them
-        window   8 bytes, as TIOCGWINSZ gives them
-        serial   flags u32, divisor i32
-        outputs  u32
-        rs485    32 bytes, as TIOCGRS485 gives them
+            has      u8: 1 serial, 2 outputs, 4 rs485; what is not there is zeros
+            termios  44 bytes, as TCGETS2 gives them
+            window   8 bytes, as TIOCGWINSZ gives them
+            serial   flags u32, divisor i32
+            outputs  u32
+            rs485    32 bytes, as TIOCGRS485 gives them
+
+        Numbers are little-endian where they are not the kernel's own bytes.
         """
         has = _HAS_SERIAL * (self.serial is not None) | _HAS_OUTPUTS * (self.outputs is not None)
         has |= _HAS_RS485 * (self.rs485 is not None)
@@ -69,18 +77,18 @@ class Settings(Value):
                             self.outputs or 0, self.rs485 or b"")  # fmt: skip
 
     def without_hupcl(self) -> Settings:
-        """The same, but at a hang-up the lines stay as they are."""
+        """Return the same settings, with which the modem lines stay as they are at a hang-up."""
         (cflag,) = struct.unpack_from("I", self.termios, _CFLAG)
         attributes = _with(self.termios, "I", _CFLAG, cflag & ~termios.HUPCL)
         return Settings(attributes, self.window, self.serial, self.outputs, self.rs485)
 
 
-# Of a port that has not been looked at.
+# The settings of a port that has not been looked at.
 NONE = Settings(bytes(TERMIOS2), bytes(WINDOW), None, None, None)
 
 
 def unpack(data: bytes) -> Settings:
-    """The settings that `pack` gave these bytes. Raises ValueError for any others."""
+    """Return the settings that `pack` made these bytes of. Raises ValueError for any others."""
     if len(data) != SIZE:
         raise ValueError(f"settings of {len(data)} bytes")
     has, attributes, window, flags, divisor, outputs, rs485 = _PACKED.unpack(data)
@@ -93,8 +101,10 @@ def unpack(data: bytes) -> Settings:
 
 
 def read(tty: int) -> Settings:
-    """What is set now, but for what `clean` takes away. Raises OSError if the device does not
-    answer, or if a line discipline is attached that does not."""
+    """Return what is set now, without what `clean` takes away.
+
+    Raises OSError if the device does not answer, or if a line discipline is attached that does not.
+    """
     attributes = fcntl.ioctl(tty, linux.TCGETS2, bytes(TERMIOS2))
     attributes = _with(attributes, "B", _LINE, N_TTY)  # guard: no-discipline-for-the-next-open
     serial = _asked(tty, linux.TIOCGSERIAL, SERIAL)
@@ -109,7 +119,10 @@ def read(tty: int) -> Settings:
 
 
 def plain(tty: int) -> bool:
-    """Whether the line discipline is N_TTY. Raises OSError from a descriptor that is hung up."""
+    """Return whether the line discipline is N_TTY.
+
+    Raises OSError on a descriptor that is hung up.
+    """
     return int(_INT.unpack(fcntl.ioctl(tty, termios.TIOCGETD, bytes(_INT.size)))[0]) == N_TTY
 
 
@@ -124,8 +137,8 @@ def put_back(
 ) -> list[str]:
     """Set all of it, whatever the holder left; return which steps failed, each with its cause.
 
-    Without `discipline` all but that is set, and so nothing waits. Without `terminal` all is set
-    but termios and the window, which somebody else has set by now.
+    Without `discipline`, all but the line discipline is set, and so nothing waits. Without
+    `terminal`, all is set but termios and the window, which somebody else has set by now.
     """
     failed = []
     for what, step in (*_CLEAN[not discipline :], *_steps(settings, terminal)):
@@ -137,13 +150,16 @@ def put_back(
 
 
 def keep_lines(tty: int, settings: Settings) -> None:
-    """Have the modem lines stay as they are at a hang-up. Set termios alone: the rest is put back
-    after the hang-up, and until then a writer may keep the processor busy. Raises OSError."""
+    """Have the modem lines stay as they are at a hang-up. Raises OSError.
+
+    It sets termios alone. The rest is put back after the hang-up, because until then a writer may
+    keep the processor busy.
+    """
     _put(tty, linux.TCSETS2, settings.without_hupcl().termios)
 
 
 def holds(tty: int, settings: Settings) -> bool:
-    """Whether all that can be asked is set so, and still is: somebody may go on setting."""
+    """Return whether all that can be asked is set so, and still is: somebody may go on setting."""
     try:
         return plain(tty) and not _looped(tty) and read(tty) == settings
     except OSError:
@@ -151,7 +167,10 @@ def holds(tty: int, settings: Settings) -> bool:
 
 
 def _steps(settings: Settings, terminal: bool) -> list[tuple[str, Callable[[int], object]]]:
-    """The order counts: the serial flags say what a speed means."""
+    """Return the steps that set these settings, in their order, each with a name for people.
+
+    The order counts: the serial flags say what a speed means.
+    """
     steps: list[tuple[str, Callable[[int], object]]] = [("break", _end_break)]
     serial, rs485 = settings.serial, settings.rs485
     if serial is not None:
@@ -174,9 +193,12 @@ def _put(tty: int, number: int, value: bytes) -> None:
 
 
 def _end_discipline(tty: int) -> None:
-    """Under some disciplines no other call works, so this comes first. Not where there is none:
-    even then the kernel waits, without limit, for output to be sent (tty_io.c, tty_ioctl()). Nor
-    where somebody may go on writing."""
+    """Set the line discipline N_TTY.
+
+    This comes first, because under some disciplines no other call works. If it is N_TTY already,
+    nothing is set: even then the kernel would wait, without limit, for output to be sent (tty_io.c,
+    tty_ioctl()). Do not call it where somebody may go on writing.
+    """
     if plain(tty):
         return
     try:
@@ -187,8 +209,11 @@ def _end_discipline(tty: int) -> None:
 
 
 def _end_stop(tty: int) -> None:
-    """Output may be stopped by tcflow(3), or because an XOFF came. Only who stops it by hand can
-    then start it in both cases (tty_io.c, start_tty())."""
+    """Start output that is stopped.
+
+    It may be stopped by tcflow(3), or because an XOFF came. Only who stops it by hand can then
+    start it in both cases: tty_io.c, start_tty().
+    """
     fcntl.ioctl(tty, termios.TCXONC, termios.TCOOFF)
     fcntl.ioctl(tty, termios.TCXONC, termios.TCOON)
 
@@ -203,7 +228,7 @@ def _end_break(tty: int) -> None:
 
 def _put_serial(tty: int, serial: tuple[int, int]) -> None:
     now = fcntl.ioctl(tty, linux.TIOCGSERIAL, bytes(SERIAL))
-    if _holders(now) != serial:  # else it would be a warning in the kernel's log each time
+    if _holders(now) != serial:  # else it would put a warning into the kernel's log
         (flags,) = struct.unpack_from("I", now, _FLAGS)
         # guard: holders-flags-alone
         now = _with(now, "I", _FLAGS, flags & ~HOLDERS | serial[0])
@@ -211,7 +236,7 @@ def _put_serial(tty: int, serial: tuple[int, int]) -> None:
 
 
 def _put_rs485(tty: int, rs485: bytes) -> None:
-    if _asked(tty, linux.TIOCGRS485, RS485) != rs485:  # some drivers can only be asked
+    if _asked(tty, linux.TIOCGRS485, RS485) != rs485:  # some drivers can be asked, and not set
         fcntl.ioctl(tty, linux.TIOCSRS485, rs485)
 
 
@@ -233,7 +258,7 @@ def _with(data: bytes, kind: str, at: int, value: int) -> bytes:
 
 
 def _asked(tty: int, number: int, size: int) -> bytes | None:
-    """What the device says; None if this kind of device has no such thing."""
+    """Return what the device says; None if this kind of device has no such thing."""
     try:
         return fcntl.ioctl(tty, number, bytes(size))
     except OSError as error:

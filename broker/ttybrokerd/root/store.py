@@ -1,9 +1,9 @@
 """systemd's descriptor store, in which leases outlive the daemon: sd_notify(3), FDSTORE=1.
 
-systemd keeps copies of what a lease is made of: the watcher, the guard, the holder's pidfd, and a
-sealed memfd with the rest (record.py). It passes them, after the socket, to a daemon that is
-started again: sd_listen_fds(3). Nobody who has a port notices anything. Without a store, or with a
-full one, the lock file and the flock tell the next daemon who has the port.
+systemd keeps copies of what a lease is made of: the watcher, the broker's descriptor, the holder's
+pidfd, and a sealed memfd with the rest (record.py). It passes them, after the socket, to a daemon
+that is started again: sd_listen_fds(3). Nobody who has a port notices anything. If there is no
+store, or a full one, the lock file and the flock tell the next daemon who has the port.
 
 Nothing here waits for systemd. What its socket does not take at once is sent later. Each descriptor
 that comes back is asked what it is. A lease is believed only if every piece fits the others.
@@ -37,12 +37,12 @@ _GONE = (errno.ECONNREFUSED, errno.ENOTCONN, errno.ENOENT, errno.EPIPE)
 class Kept(Value):
     """A lease of an earlier daemon.
 
-    `exit_fd` is -1 where the holder's process was not known, or had ended when the port was opened.
+    `exit_fd` is -1 if the holder's process was not known, or had ended when the port was opened.
     """
 
     name: str
     record: Record
-    guard: int
+    own_fd: int
     watcher: select.epoll
     exit_fd: int
 
@@ -52,7 +52,7 @@ class NotKept(Exception):
 
 
 class _Message(Value):
-    """What the socket did not take yet. The descriptors are copies."""
+    """What the socket did not take yet. `descriptors` are copies, closed when it is sent."""
 
     text: str
     name: str
@@ -74,17 +74,17 @@ class Store:
 
     @property
     def settled(self) -> bool:
-        """Whether all that there is has been sent to systemd."""
+        """Whether nothing is left to be sent to systemd."""
         return not self._unsent
 
     def tell(self, state: str) -> None:
-        """Send something else: READY=1, STOPPING=1."""
+        """Send systemd a state: READY=1, STOPPING=1."""
         self._send(_Message(state, "", ()))
 
     def keep(self, lease: Record, descriptors: tuple[int, ...]) -> str:
         """Have a new lease kept: its record, and the descriptors that it is made of.
 
-        Returns its name in the store, for `forget`; "" where it is not kept.
+        Returns its name in the store, for `forget`; "" if it is not kept.
         """
         if self._socket is None:
             return ""
@@ -137,7 +137,7 @@ class Store:
     def _send(self, message: _Message) -> None:
         """Send now, or later behind what waits already.
 
-        What waits has copies, because the lease may have closed its own by then.
+        What waits has copies of its descriptors, because the lease may have closed them by then.
         """
         if self._socket is None or (not self._unsent and self._sent(message)):
             return
@@ -160,12 +160,12 @@ class Store:
         self._rest()
 
     def _rest(self) -> None:
-        """Wait for the socket no more when there is nothing to send."""
+        """Stop waiting for the socket, if there is nothing to send."""
         if not self._unsent and self._socket is not None:
             self._loop.remove(self._socket.fileno())
 
     def _sent(self, message: _Message) -> bool:
-        """Return whether that is done with: sent, or failed for good and logged."""
+        """Send the message; return whether it is done with: sent, or failed for good and logged."""
         if self._socket is None:
             return True
         packed = struct.pack(f"{len(message.descriptors)}i", *message.descriptors)
@@ -191,12 +191,12 @@ def _close(descriptors: Iterable[int]) -> None:
 def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept:
     """Return the lease that these descriptors make up, of a port that is none of `others`.
 
-    Raises NotKept or OSError; then nothing is closed yet.
+    Raises NotKept or OSError. Then nothing is closed yet.
     """
-    guard = watcher = memory = exit_fd = -1
+    own_fd = watcher = memory = exit_fd = -1
     for descriptor in descriptors:
-        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and guard < 0:
-            guard = descriptor
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and own_fd < 0:
+            own_fd = descriptor
         elif linux.is_epoll(descriptor) and watcher < 0:
             watcher = descriptor
         elif linux.pidfd_process(descriptor) is not None and exit_fd < 0:
@@ -206,24 +206,24 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
             memory = descriptor
         else:
             raise NotKept("a descriptor that is of no kind of ours, or one too many")
-    if min(guard, watcher, memory) < 0:
+    if min(own_fd, watcher, memory) < 0:
         raise NotKept(f"incomplete: {len(descriptors)} descriptors")
     try:
         lease = record.decode(os.pread(memory, record.MAX_RECORD + 1, 0))
     except record.NoRecord as error:
         raise NotKept(f"no record: {error}") from None
-    _check(lease, guard, watcher, exit_fd)
+    _check(lease, own_fd, watcher, exit_fd)
     if lease.rdev in others:  # guard: one-kept-lease-a-port
         raise NotKept("its port has another lease")
     os.close(memory)
-    return Kept(name, lease, guard, select.epoll.fromfd(watcher), exit_fd)
+    return Kept(name, lease, own_fd, select.epoll.fromfd(watcher), exit_fd)
 
 
-def _check(lease: Record, guard: int, watcher: int, exit_fd: int) -> None:
+def _check(lease: Record, own_fd: int, watcher: int, exit_fd: int) -> None:
     """Check that the pieces belong together. Raises NotKept."""
-    status = os.fstat(guard)
-    if status.st_rdev != lease.rdev:  # guard: kept-guard-matches-record
-        raise NotKept("the guard is of another device")
+    status = os.fstat(own_fd)
+    if status.st_rdev != lease.rdev:  # guard: kept-descriptor-matches-record
+        raise NotKept("the descriptor is of another device")
     # guard: kept-pidfd-matches-record
     if exit_fd >= 0 and linux.pidfd_process(exit_fd) not in (lease.pid, -1):  # -1: reaped
         raise NotKept("the pidfd is of another process")

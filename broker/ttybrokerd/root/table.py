@@ -1,7 +1,7 @@
 """Who has which port and who waits: the one table that is the truth. Pure data, no I/O, no clock.
 
-A port (its key is the device number) is in one of these states; one nobody asks for is not
-in the table at all:
+A port (its key is the device number) is in one of these states. A port that nobody asks for is not
+in the table at all.
 
     OPENING   it is being opened for `current`
     HELD      `current` has it
@@ -16,15 +16,16 @@ in the table at all:
                 | failed (busy) and patient
                 +--------> OUTSIDE --tick--> OPENING
 
-Whoever looks for devices calls `found` for one of those, and then `ask`.
+For a request that waits in ABSENT, whoever looks for devices calls `found`, and then `ask`.
 
-A session may yield. When somebody asks to whom it does, it is told (`Lend`) and stands in the queue
-from then on, with a claim: right behind who asked, before all to whom it does not yield. It has
-GRACE to let go. A claim asks nobody to yield. What it lends is limited as its own lease is.
+A session may yield its port to some others. When one of them asks, the session is told (`Lend`) and
+has GRACE to let go. From then on it stands in the queue with a claim: right behind those to whom it
+yields, before all others. A claim asks nobody to yield. What a session lends has the time limit of
+its own lease.
 
-Rule 1: everything that changes a state is in this file. Each method returns what has to be
-done about it, as effects in order; the server does it and reports back by another method.
-Requests, ports with the order of their queues, and effects are in ask.py, row.py and effects.py.
+Everything that changes a state is in this file. Each method returns what has to be done about it,
+as effects in order. `leases` does that and reports back by another method. Requests, ports with the
+order of their queues, and effects are in ask.py, row.py and effects.py.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LEASES_PER_UID = 64  # guard: leases-per-user
 WAITS_PER_UID = 32
 YIELDERS_PER_UID = 32
 GRACE = 1.0  # seconds that a session which yields has to let go of its port
-HANG_UPS = 8  # in a row, of a session that does not let go; each may leave a dead copy
+HANG_UPS = 8  # in a row, then who does not let go loses its claim; each may leave a dead copy
 NOWHERE = 0  # no device has this number: makedev(3)
 LENT = "lent"  # why a lease ended: its session did not let go in time
 SLOW_DEVICE = (
@@ -56,12 +57,15 @@ SLOW_DEVICE = (
 
 
 class Table:
-    """All ports that anybody has or wants."""
+    """All ports that anybody has or wants.
+
+    `now` and all other moments are in seconds of time.monotonic().
+    """
 
     def __init__(self) -> None:
         self.ports: dict[int, Row] = {}
-        self.changes = 0  # so often something has changed that a list shows
-        self.misses = 0  # so many began to wait for a device that is not there
+        self.changes = 0  # counts the changes that a list shows
+        self.misses = 0  # counts the requests that began to wait for an absent device
         self._alarms: dict[int, float] = {}
         self._waiting = Counts()
         self._leases = Counts()
@@ -97,17 +101,20 @@ class Table:
         return []
 
     def found(self, ask: Ask, now: float) -> None:
-        """The device of this request is there, or will not be had: `ask` for it, or refuse it."""
+        """Take a request out of the row of absent devices: its device is there, or will not be had.
+
+        The caller then calls `ask` for it, or refuses it.
+        """
         self._leave_queue(NOWHERE, self.ports[NOWHERE], ask)
         ask.asked, ask.tell = now, now + SLOW  # until now no device was slow
 
     def missing(self) -> list[Ask]:
-        """Who waits for a device that is not there; who came first is first."""
+        """Return who waits for a device that is not there, in the order in which they came."""
         row = self.ports.get(NOWHERE)
         return [] if row is None else list(row.queue)
 
     def opened(self, key: int, now: float) -> list[Effect]:
-        """The port is open for `current`, who has it from now on."""
+        """Note that the port is open for `current`, who has it from now on."""
         port = self._port(key, State.OPENING)
         ask = port.current
         port.state, port.warned = State.HELD, False
@@ -125,10 +132,10 @@ class Table:
         return effects
 
     def adopt(self, key: int, ask: Ask, expires: float | None, claims: Sequence[Ask] = ()) -> None:
-        """Take `ask` for the holder: it has the port already, from a broker that is no more.
+        """Take `ask` for the holder of a port that an earlier broker granted to it.
 
-        Call it before anybody asks here. There may be one more than would be granted now. `claims`
-        are those who lent the port.
+        Call it before anybody asks here. There may be one lease more than would be granted now.
+        `claims` are those who lent the port. `expires` is None if the lease has no time limit.
         """
         assert key not in self.ports
         port = self.ports[key] = Row(ask)
@@ -144,8 +151,10 @@ class Table:
         self._settle(key)
 
     def renew(self, key: int, old: Ask, ask: Ask, now: float) -> list[Effect]:
-        """Put `ask` in the place of an earlier request of its session, with what that had or
-        claimed."""
+        """Put `ask` in the place of `old`, an earlier request of its session.
+
+        It takes over what `old` had or claimed.
+        """
         port = self.ports[key]
         ask.ends, ask.hung = old.ends, old.hung
         if port.current is not old or port.state is not State.HELD:
@@ -155,14 +164,14 @@ class Table:
             return []
         port.current, port.warned = ask, False
         port.queue = [one for one in port.queue if one is not old]
-        port.line_up()  # its claim stood between some
-        until, port.grace = port.grace, None  # it is asked anew, if anybody still asks
+        port.line_up()  # the claim is gone that stood between some of them
+        until, port.grace = port.grace, None  # it is told anew, if anybody still asks
         effects = self._lend(key, port, now, NEVER if until is None else until)
         self._settle(key)
         return effects
 
     def failed(self, key: int, refusal: Refusal, now: float) -> list[Effect]:
-        """The port could not be opened for `current`."""
+        """Note that the port could not be opened for `current`, which waits on or is refused."""
         port = self._port(key, State.OPENING)
         ask = port.current
         waits = ask.patient and not ask.withdrawn and not ask.claim
@@ -195,15 +204,15 @@ class Table:
         return [End(key, port.current, reason)]
 
     def closed(self, key: int, now: float) -> list[Effect]:
-        """The device is in order again."""
+        """Note that the device is in order again. The port goes to the next in the queue."""
         port = self._port(key, State.CLOSING)  # guard: keep-the-queue
         self._leases.down(port.current.uid)
         return self._next(key, now)
 
     def withdraw(self, key: int, ask: Ask) -> None:
-        """Note that the asker went away.
+        """Note that the client of this request went away.
 
-        What it holds ends by the kernel's word. What it claims ends at once.
+        What it waits for or claims ends at once. What it holds ends when the kernel says so.
         """
         port = self.ports.get(key)
         if port is None:
@@ -216,23 +225,23 @@ class Table:
             self._settle(key)
 
     def waiting(self) -> list[tuple[int, Ask]]:
-        """Who waits in a queue, and for which port."""
+        """Return each request in a queue, with the key of its port."""
         return [(key, ask) for key, port in self.ports.items() for ask in port.queue]
 
     def refuse(self, key: int, ask: Ask, refusal: Refusal) -> list[Effect]:
-        """One that waits in the queue may not any more."""
+        """Refuse a request in the queue, which may not wait any more."""
         self._leave_queue(key, self.ports[key], ask)
         return [Refuse(ask, refusal)]
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed: end what is over, refuse who waited long enough, try again."""
+        """Do what is due: end what is over, refuse who waited long enough, try again."""
         effects: list[Effect] = []
         for key in [key for key, alarm in self._alarms.items() if alarm <= now]:
             effects += self._tick_port(key, self.ports[key], now)
         return effects
 
     def next_alarm(self) -> float | None:
-        """When to `tick`, if ever."""
+        """Return when to `tick`; None if never."""
         return min(self._alarms.values(), default=None)
 
     def _tick_port(self, key: int, port: Row, now: float) -> list[Effect]:
@@ -265,8 +274,11 @@ class Table:
         return effects
 
     def _lend(self, key: int, port: Row, now: float, until: float = NEVER) -> list[Effect]:
-        """Ask who has the port to let go, `until` then at most, if it yields to somebody in the
-        queue. Those come first, then its claim, then all others."""
+        """Ask the holder to let go, if it yields to somebody in the queue.
+
+        It has GRACE for that, but not beyond `until`. Those to whom it yields come first in the
+        queue, then its claim, then all others.
+        """
         current = port.current
         first = [one for one in port.queue if current.yields_to(one)]
         if not first or port.state is not State.HELD or port.grace is not None:
@@ -274,7 +286,7 @@ class Table:
         port.queue = [*first, current, *(one for one in port.queue if one not in first)]
         _claim(current)
         port.line_up()
-        # What it waits for is no other's lease any more, but that the port is put in order.
+        # From now on the first waits for no lease, but only until the port is in order.
         port.queue[0].deadline = max(port.queue[0].deadline, now + OPEN_LIMIT)
         grace = min(GRACE, max(0.0, until - now))
         port.grace = now + grace
@@ -301,10 +313,11 @@ class Table:
         now_busy = self._busy(port)
         cause = now_busy.cause.removeprefix("busy").removeprefix(": ")
         what = f"timed out: {cause}" if cause else "timed out"
-        return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=now_busy.advice)
+        advice = now_busy.advice.replace("wait for it", "wait longer", 1)
+        return Refusal(errno.ETIMEDOUT, what, now_busy.holder, advice=advice)
 
     def _unavailable(self, key: int, ask: Ask) -> Refusal | None:
-        """Return why this request cannot even wait, if so.
+        """Return why this request is refused at once; None if it is not.
 
         Anybody may wait for a port that is only being put in order after its last lease: it is free
         for the next.
@@ -332,7 +345,10 @@ class Table:
         return self.too_many_leases(ask.uid, ghosts) or self.too_many_yield(ask)
 
     def too_many_leases(self, uid: int, ghosts: int) -> Refusal | None:
-        """Return why this user gets no further lease, if so. `ghosts` as in `ask`."""
+        """Return why this user gets no further lease; None if one more is allowed.
+
+        `ghosts` as in `ask`.
+        """
         # guard: count-dead-descriptors
         if self._leases.of(uid) + self._waiting.of(uid) + ghosts >= LEASES_PER_UID:
             what = f"you have or wait for {LEASES_PER_UID} ports already; close some first"
@@ -340,14 +356,17 @@ class Table:
         return None
 
     def too_many_yield(self, ask: Ask) -> Refusal | None:
-        """Return why this session may not yield, if it wants to and so many do."""
+        """Return why this session may not yield, None if it may or does not want to.
+
+        A user may have YIELDERS_PER_UID sessions that yield.
+        """
         if ask.yields and self._yielders(ask.uid) >= YIELDERS_PER_UID:  # guard: yielders-per-user
             what = f"{YIELDERS_PER_UID} of your sessions yield already; end some first"
             return Refusal(errno.EDQUOT, what)
         return None
 
     def _yielders(self, uid: int) -> int:
-        """How many sessions of this user yield, or would, or have a claim."""
+        """Return how many sessions of this user yield, or would, or have a claim."""
         asks: set[Ask] = set()
         for port in self.ports.values():
             asks.update(port.queue)
@@ -356,7 +375,7 @@ class Table:
         return sum(one.yields != 0 and one.uid == uid for one in asks)
 
     def _next(self, key: int, now: float) -> list[Effect]:
-        """Open the port for the head of the queue, or forget it: it is nobody's."""
+        """Open the port for the head of the queue. If nobody waits, forget the port."""
         port = self.ports[key]
         port.retry = port.outsider = None
         if any(one.ends <= now for one in port.queue):  # guard: no-grant-after-its-time
@@ -374,13 +393,13 @@ class Table:
         if port.current.claim:
             port.current.opens_by = now + OPEN_LIMIT
         if port.current.tell is not None:  # it is told once
-            port.current.tell = now + SLOW  # what it waited for until now was no device
+            port.current.tell = now + SLOW  # until now it did not wait for the device
         self._settle(key)
         return [*effects, Start(key, port.current)]
 
     def _leave_queue(self, key: int, port: Row, ask: Ask) -> None:
         port.queue.remove(ask)
-        if port.state is not State.ABSENT:  # there they wait for different devices
+        if port.state is not State.ABSENT:  # in that row each waits for another device
             port.line_up()
         for one in port.queue if ask.claim else ():
             if ask.yields_to(one):  # guard: a-lender-leaves-its-limit
@@ -403,7 +422,10 @@ class Table:
         self._alarms.pop(key, None)
 
     def _answered(self, ask: Ask) -> None:
-        """Count it off. A claim is not counted: it was answered once."""
+        """Count a request as one that no longer waits.
+
+        A claim was not counted: its request was answered once.
+        """
         if not ask.claim:
             self._waiting.down(ask.uid)
 
@@ -422,6 +444,6 @@ class Table:
 
 
 def _claim(ask: Ask) -> None:
-    """Let it wait for the port that it lent, for as long as that takes."""
+    """Have this request wait for the port that it lent, for as long as that takes."""
     ask.claim = ask.patient = True
     ask.deadline = NEVER

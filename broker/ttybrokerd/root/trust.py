@@ -10,7 +10,7 @@ from ttybrokerd.root import linux
 
 MAX_LINKS = 40  # as the kernel: path_resolution(7)
 
-_directories: set[str] = set()  # of aliases, for `_directory`: as many as policies name
+_directories: set[str] = set()  # safe ones, of aliases: not more than policies name
 
 
 class Untrusted(PermissionError):
@@ -23,7 +23,8 @@ class Untrusted(PermissionError):
 def resolve(path: str, way: list[str] | None = None) -> str:
     """Return `path` with every link followed, after each component was found safe.
 
-    Each component, links too, is added to `way`. If one is not safe, those before it are added too.
+    Each component, links too, is added to `way`. If one is not safe, those before it are added all
+    the same.
 
     A directory or file is safe when root owns it and neither group nor others may write to it. A
     sticky directory such as /tmp is not safe, because names can be made in it. A link is safe when
@@ -73,7 +74,7 @@ def _judge(path: str, status: os.stat_result) -> None:
 
 
 def _directory(path: str) -> str:
-    """Return `path`, resolved. One without links is judged once for all."""
+    """Return the directory `path`, resolved. One without links is judged once for all."""
     if path in _directories:
         return path
     resolved = resolve(path)
@@ -83,10 +84,10 @@ def _directory(path: str) -> str:
 
 
 def resolve_device(path: str) -> str:
-    """As `resolve`, for a path that is asked for again and again.
+    """Resolve as `resolve` a path that is asked for again and again.
 
-    udev makes and removes the last component. Its directory was judged the first time, if no link
-    leads to it. A link in that directory is judged each time.
+    udev makes and removes the last component. Its directory is judged only the first time, if no
+    link leads to it. A link in that directory is judged each time.
     """
     parent, _, base = path.rpartition("/")
     here = f"{_directory(parent or '/').rstrip('/')}/{base}"
@@ -94,9 +95,10 @@ def resolve_device(path: str) -> str:
 
 
 def read(path: str, limit: int) -> bytes:
-    """The content of a file that only root can change, at most `limit` bytes.
+    """Return the content of a file that only root can change, at most `limit` bytes.
 
-    Raises Untrusted or OSError as `resolve`, ValueError if it is not a regular file or too large.
+    Raises Untrusted or OSError as `resolve`. Raises ValueError if it is not a regular file, or too
+    large.
     """
     resolved = resolve(path)  # guard: trusted-plan-path
     if not stat.S_ISREG(os.lstat(resolved).st_mode):  # before it is opened: a device would notice

@@ -1,5 +1,7 @@
-"""Whose connection is looked at next: that of the user who lately took the least of the loop's
-time, however many connections each has."""
+"""Whose connection is looked at next: that of the user who lately took the least time of the loop.
+
+It does not matter how many connections each user has.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ class Turns:
     def __init__(self) -> None:
         self._lines: dict[int, list[Connection]] = {}  # by user, next turn first
         self._taken: dict[int, float] = {}  # seconds of the loop's time lately, by user
-        self._halved = 0.0  # when
+        self._halved = 0.0  # when the times were last halved
 
     def __bool__(self) -> bool:
         return bool(self._lines)
 
     def add(self, client: Connection) -> None:
-        """This connection has news; it is looked at once, however often that is said."""
+        """Note that this connection has news. It is looked at once, however often that is said."""
         if not client.in_line:
             client.in_line = True
             # guard: turns-by-user
@@ -29,7 +31,7 @@ class Turns:
             self._lines.setdefault(uid, []).append(client)
 
     def next(self) -> Connection | None:
-        """Take the one that is next; None: no other has news."""
+        """Take the connection that is next; return None if none has news."""
         if not self._lines:
             return None
         # guard: least-taken-first
@@ -42,7 +44,7 @@ class Turns:
         return client
 
     def took(self, uid: int, seconds: float, now: float) -> None:
-        """A look at a connection of this user took so long, and ended `now`."""
+        """Note that a look at a connection of this user took so many seconds, and ended `now`."""
         if now - self._halved >= LATELY:
             self._halved = now
             self._taken = {one: took / 2 for one, took in self._taken.items() if took > FORGOTTEN}

@@ -1,8 +1,8 @@
-"""Lists that stay open: each is answered again when something has changed, ten times a second at
-most.
+"""Lists that stay open: each is answered again when something has changed.
 
-Events tell of changes in the table, and of nodes that come and go. No event tells of the locks of
-others, so they are looked for every RENEW seconds, while somebody watches.
+That is ten times a second at most. Events tell of changes in the table, and of nodes that come and
+go. No event tells of the locks of others, so they are looked for every RENEW seconds, while
+somebody watches.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from ttybrokerd.root.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PER_UID = 8
+PER_UID = 8  # lists of one user that stay open
 PACE = 0.1  # seconds between two answers
 RENEW = 2.0  # seconds between two looks at all nodes and locks
-SETTLE = 0.1  # seconds from a change until the next look, for a change seldom comes alone
-LINES = 1.0  # seconds between two looks at the lines
+SETTLE = 0.1  # seconds from a change until the next look, because a change seldom comes alone
+LINES = 1.0  # seconds between two looks at the lines of leased ports (`facts`)
 _NEVER = float("inf")
 
 
 class Watch:
     """One list that stays open.
 
-    `rows`: what the last look at all ports found, None before the first, by the policy of version
-    `judged`; `looking`: one is being made; `renew_at`: when another is due. `seen`: the changes of
-    the table that the last answer has, and `sent` its ports; `rest`: those of them that are still
-    to go out, None once it is whole; `due`: when more may be sent. `lines_at`: when the lines are
-    to be looked at.
+    `rows`: what the last look at all ports found, None before the first. `judged`: the version of
+    the policy by which it looked. `looking`: a look is under way. `renew_at`: when another is due.
+    `seen`: how many changes of the table the last answer has. `sent`: the ports of that answer.
+    `rest`: those of them that are still to go out, None when all are. `due`: when more may be sent.
+    `lines_at`: when the lines are to be looked at, None if they are not asked for.
     """
 
     __slots__ = ("client", "due", "everything", "judged", "lines_at", "looking", "renew_at",
@@ -59,8 +59,11 @@ class Watch:
 
 
 class Watches:
-    """All of them. `places` says in which directories names come and go with a port. `renew` begins
-    a look at all ports; `renewed` is to be called with the rows."""
+    """All lists that stay open.
+
+    `places` says in which directories names come and go with a port. `renew` begins a look at all
+    ports. `renewed` is to be called with its rows.
+    """
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Watches:
         self._all: dict[Connection, Watch] = {}
 
     def begin(self, client: Connection, request: wire.List) -> None:
-        """Keep this list open. Raises Refusal EDQUOT if its user has too many; OSError."""
+        """Keep this list open. Raises OSError, or Refusal EDQUOT if its user has too many."""
         uid = client.identity.uid
         # guard: watches-per-user
         if sum(watching.identity.uid == uid for watching in self._all) >= PER_UID:
@@ -113,8 +116,10 @@ class Watches:
     def renewed(
         self, client: Connection, rows: list[report.Listed], everything: bool, judged: int
     ) -> None:
-        """Go on with these rows, by the policy of version `judged`. `everything`: the client may
-        be told of all lines."""
+        """Go on with these rows, by the policy of version `judged`.
+
+        `everything`: the client may be told of the lines of all ports.
+        """
         watch = self._all.get(client)
         if watch is not None:
             if watch.rest is not None and judged != watch.judged:
@@ -126,7 +131,7 @@ class Watches:
                 watch.lines_at = 0.0
 
     def tick(self) -> float | None:
-        """Do what is due; return the seconds until there may be more, if ever."""
+        """Do what is due; return the seconds until there may be more, None if never."""
         if not self._all:
             return None
         now = time.monotonic()
@@ -161,7 +166,7 @@ class Watches:
         watch.seen = -1
 
     def _show(self, watch: Watch, now: float) -> None:
-        """Go on with the last answer; if that is whole, send another where something changed."""
+        """Go on with the last answer; if all of it is out, send another if something changed."""
         assert watch.rows is not None
         watch.due = now + PACE
         if watch.rest is None:
@@ -173,7 +178,7 @@ class Watches:
         self._send(watch)
 
     def _ports(self, watch: Watch, rows: list[report.Listed]) -> list[wire.PortInfo]:
-        """The rows, with what the table knows now."""
+        """Return the ports of these rows, with what the table knows now."""
         keys, uid = self._leases.keys(), watch.client.identity.uid
         now = [row if row.rdev not in keys else row.replace(port=row.port.replace())
                for row in rows]  # fmt: skip
@@ -183,11 +188,15 @@ class Watches:
             # guard: facts-of-the-holder-in-a-watch
             if row.port.facts and (holder is None or not (watch.everything or holder.uid == uid)):
                 row.port = row.port.replace(facts=())
+        self._leases.say_kept(now, uid)
         return [row.port for row in now]
 
     def _send(self, watch: Watch) -> None:
-        """Send what is left of an answer, in as many messages as it needs. A client that does not
-        read gets the rest later, or a newer answer if it has got none of this one."""
+        """Send what is left of an answer, in as many messages as it needs.
+
+        A client that does not read gets the rest later. If it has got nothing of this answer, it
+        gets a newer one instead.
+        """
         while watch.rest is not None:
             part = report.part(watch.rest, 0, watch.client.version)
             if not watch.client.answer(part, patient=True):
@@ -200,5 +209,5 @@ class Watches:
 
     def _on_names(self) -> None:
         soon = time.monotonic() + SETTLE
-        for watch in self._all.values():  # also while it looks: it may have looked past that
+        for watch in self._all.values():  # a look under way may have missed the name
             watch.renew_at = min(watch.renew_at, soon)

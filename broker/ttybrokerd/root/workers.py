@@ -3,21 +3,21 @@
 A device can keep open() or close() for 30 seconds. No thread may wait for a device while clients
 wait for that thread. There are two ways:
 
-`submit`: in a thread of its own, for what is likely to take its time: ending a lease, looking
-through all ports, reading the policy again.
+`submit` runs a job in a thread of its own. It is for what is likely to take its time: ending a
+lease, looking through all ports, reading the policy again.
 
-`soon`: in the loop's thread, between two turns. Opening a port is over in some microseconds as
-a rule, and handing it to another thread and back would cost twice as much as doing it. The
-exception is watched for: when the job takes longer than PATIENCE, a thread that stood by takes
-the loop over, and the one that is stuck only hands in its result, whenever that is. A timer signal
-is the watch. Nothing but the standby's sigwait(2) receives it. To set the timer costs the most, so
-that is done once for all the jobs within its time.
+`soon` runs a job in the loop's thread, between two turns. Opening a port is over in some
+microseconds as a rule. To hand it to another thread and back would cost twice as much as to do it.
+The exception is watched for. When the job takes longer than PATIENCE, a thread that stood by takes
+the loop over. The one that is stuck only hands in its result, whenever that is. A timer signal is
+the watch, which only the standby's sigwait(2) receives. To set the timer costs the most, so that is
+done once for all the jobs within its time.
 
-Either way there is one leader at a time, and all state but the jobs' own is the leader's.
+Either way there is one leader at a time. All state but the jobs' own is the leader's.
 
 The system may refuse a thread: pids_cgroup, RLIMIT_NPROC, memory. That is never the end. A job
 waits for a worker that is there. Where nobody stands by, `soon` gives its jobs to the workers, so
-that the loop cannot get stuck. Each turn tries again.
+that the loop cannot get stuck. Each turn tries again to start the missing thread.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PATIENCE = 0.005  # seconds
-WAKES = 8  # tries
-IDLE = 16  # threads that stay though nothing is to be done
+WAKES = 8  # tries to wake the loop
+IDLE = 16  # workers that stay though nothing is to be done
 MOST = 128  # workers
 STUCK = 64  # leaders left behind at once
 SHORT = 0.25  # seconds between two tries to have a thread that is missing
@@ -46,14 +46,14 @@ STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 
 class LeftBehind(BaseException):
-    """This thread is not the leader any more: it must leave, and touch nothing."""
+    """Raised in a thread that is not the leader any more: it must leave, and touch nothing."""
 
 
 class Workers:
     """Runs jobs; `fileno()` becomes readable when `finish()` has something to do.
 
-    `short_of_threads` is called once when a thread cannot be made, and again after the next that
-    could.
+    `short_of_threads` is called when a thread cannot be made. It is called again only after one
+    could be made meanwhile.
     """
 
     def __init__(self, short_of_threads: Callable[[], None] = lambda: None) -> None:
@@ -74,15 +74,15 @@ class Workers:
         self._watched = False  # the timer is set, or the standby awake
 
     def fileno(self) -> int:
-        """The eventfd to wait on."""
+        """Return the eventfd to wait on."""
         return self._event
 
     def close(self) -> None:
-        """Give the eventfd back, where no job was ever submitted."""
+        """Close the eventfd. No job may have been submitted."""
         os.close(self._event)
 
     def wake(self) -> None:
-        """Make the loop turn once; from any thread, which must not end by it if that fails."""
+        """Make the loop turn once. Any thread may call this: a failure does not end it."""
         for _ in range(WAKES):
             try:
                 os.eventfd_write(self._event, 1)
@@ -91,9 +91,9 @@ class Workers:
                 continue
 
     def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Run `job` in a thread and `then` with its result in the leader's.
+        """Run `job` in a worker, and `then` with its result in the leader.
 
-        A job returns what can be expected to go wrong; what it raises, the leader raises.
+        A job returns what can be expected to go wrong. What it raises, the leader raises.
         """
         self.busy += 1
         self._staff()
@@ -111,10 +111,11 @@ class Workers:
         self._jobs.put(work)
 
     def soon(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Run `job` in the leader's thread before its next turn, and `then` with its result in
-        the thread that leads by then. A job does not raise what can be expected.
+        """Run `job` in the leader's thread before its next turn.
 
-        Where nobody stands by, it is as `submit`."""
+        `then` gets the result, in the thread that leads by then. A job does not raise what can be
+        expected to go wrong. Where nobody stands by, this is as `submit`.
+        """
         if self._leading and not self._guarded:  # guard: no-stuck-open-without-a-standby
             self.submit(job, then)
             return
@@ -132,7 +133,7 @@ class Workers:
 
     @property
     def retry(self) -> float | None:
-        """In how many seconds a turn should try again to have the threads that are missing."""
+        """In how many seconds a turn should try again to start missing threads; None: never."""
         missing = self.busy > 0 == self._threads or (self._leading and not self._guarded)
         return SHORT if missing else None
 
@@ -167,9 +168,11 @@ class Workers:
             then()
 
     def lead(self, turn: Callable[[], None]) -> NoReturn:
-        """Call `turn` for ever, in this thread as long as it is the leader. `turn` raises
-        nothing but LeftBehind, and ends it all by os._exit(): which thread that will be in is
-        not known before."""
+        """Call `turn` for ever, in this thread as long as it is the leader.
+
+        `turn` raises nothing but LeftBehind. It ends the process by os._exit(), because nobody
+        knows before in which thread it will be.
+        """
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
         self._leading = True
         self._follow(turn)
@@ -200,8 +203,10 @@ class Workers:
         self._follow(turn)
 
     def _take_over(self) -> float | None:
-        """Become the leader if it is time, and return None; else return the seconds until the
-        job under way will have had its time, or 0 if there is none."""
+        """Become the leader if it is time, and return None; else return the seconds to wait.
+
+        These are until the job under way has had its time; 0 if there is no job.
+        """
         with self._lock:
             if self._started is None:
                 self._watched = False
@@ -216,13 +221,13 @@ class Workers:
             return None
 
     def _staff(self) -> None:
-        """Have one more worker, if there are fewer than jobs and the system allows it."""
+        """Start one more worker, if there are fewer than jobs and the system allows it."""
         # guard: bounded-threads
         if self.busy > self._threads < MOST and self._start(self._work):
             self._threads += 1
 
     def _start(self, body: Callable[[], None]) -> bool:
-        """Start a thread, and return whether there is one."""
+        """Start a thread; return whether that worked."""
         try:
             _thread.stack_size(STACK)
             _thread.start_new_thread(body, ())

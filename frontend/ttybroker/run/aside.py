@@ -134,7 +134,7 @@ def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
     """
     try:
         drop_inherited()
-        os.chdir("/")
+        _leave_directory()
         work(talk)
     except OSError as error:
         from ttybroker.run.broker import line_of
@@ -150,6 +150,14 @@ def run_aside(work: Callable[[Talk], None], talk: Talk) -> None:
             say(f"the supervisor failed: {error!r}")
     finally:
         os._exit(0)
+
+
+def _leave_directory() -> None:
+    """Go to /, to keep nobody from unmounting. A broker whose path begins here is still found."""
+    socket = os.environ.get("TTYBROKER_SOCKET", "")
+    if socket and not socket.startswith("/"):
+        os.environ["TTYBROKER_SOCKET"] = f"{os.getcwd()}/{socket}"
+    os.chdir("/")
 
 
 def drop_inherited() -> None:

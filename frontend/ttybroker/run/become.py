@@ -64,7 +64,7 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
     from ttybroker.run.broker import line_of, open_for_itself
 
     taken = {number for numbers, _ in wanted for number in numbers}
-    _call_us(os.path.basename(job.program))
+    call_us(os.path.basename(job.program))
     try:
         names = [name for _, name in wanted]
         fds, session = open_for_itself(job, names)
@@ -78,12 +78,12 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
         raise Failure(line_of(error))
 
 
-def _call_us(name: str) -> None:
+def call_us(name: str) -> None:
     """Have the broker name the program that will have the port, and not what it was before."""
     try:
         with open("/proc/self/comm", "wb", 0) as file:
             file.write(os.fsencode(name))
-    except OSError:  # no /proc: it names us
+    except OSError:  # it names us
         pass
 
 

@@ -301,8 +301,13 @@ def reach(connect: Connect, wanted: tuple[str, ...]) -> tuple[Broker, list[PortI
 
 def line_of(error: OSError) -> str:
     """Return the line to show: a BrokerError's own words, a plain OSError's without the number."""
-    line = str(error.strerror) if type(error).__module__ == "builtins" else str(error)
+    line = str(error)
+    if type(error).__module__ == "builtins":
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        line = f"{where}{error.strerror}"
     if (advice := getattr(error, "advice", "")) and (own := _own(getattr(error, "holder", None))):
+        if error.errno == errno.ETIMEDOUT:
+            own = own.replace("wait for it", "wait longer")
         line = line.removesuffix(advice) + own
     if error.errno != errno.EACCES:
         return line
@@ -320,8 +325,10 @@ def _own(holder: Holder | None) -> str:
 
 
 def line_for(job: LaunchJob, name: str, pid: int = 0) -> WaitingLine | None:
-    """Return what shows that process `pid` (0: this one) waits for this port, None if the run does
-    not wait."""
+    """Return what shows that a process waits for this port, None if the run does not wait.
+
+    `pid` is the process, 0 for this one.
+    """
     if job.wait is None:
         return None
     from ttybroker.waiting import WaitingLine

@@ -128,6 +128,9 @@ def main(
             return _print(f"{command.partition(' ')[0]} {VERSION}\n")
         request = parse(argv)
         label = request.label
+        if not os.path.exists("/proc/self/fd"):
+            what = "/proc is not mounted here; have it mounted (mount -t proc proc /proc)"
+            raise Failure(f"nothing was started: {what}")
         job = LaunchJob(
             request.program,
             connect or connect_late,

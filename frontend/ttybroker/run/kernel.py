@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 
 # linux/prctl.h
 PR_GET_DUMPABLE = 3  # 2.4
@@ -20,7 +21,11 @@ PR_SET_PTRACER = 0x59616D61  # Documentation/admin-guide/LSM/Yama.rst, 3.4
 _SOL_SOCKET, _SO_PEERCRED = 1, 17  # asm-generic/socket.h
 _PIDFD_GETFD = 438  # 5.6, the same everywhere
 _OPENAT2 = 437  # 5.6, the same everywhere
-_KCMP = {"x86_64": 312}.get(os.uname().machine, 272)  # 3.5; asm/unistd_64.h, asm-generic/unistd.h
+# COMPAT_UTS_MACHINE: what setarch(8) has the kernel name as the machine, also to a 64-bit process
+_COMPAT = {"i686": "x86_64", "armv8l": "aarch64"}
+_NAMED = os.uname().machine
+MACHINE = _COMPAT.get(_NAMED, _NAMED) if sys.maxsize > 2**32 else _NAMED
+_KCMP = {"x86_64": 312}.get(MACHINE, 272)  # 3.5; asm/unistd_64.h, asm-generic/unistd.h
 _KCMP_EPOLL_TFD = 7  # linux/kcmp.h, 4.13
 _AT_FDCWD = -100  # linux/fcntl.h
 _RESOLVE_CACHED = 0x20  # linux/openat2.h, 5.12

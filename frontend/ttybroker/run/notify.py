@@ -20,7 +20,7 @@ import struct
 import sys
 from fcntl import ioctl
 
-from ttybroker.run.kernel import PR_SET_NO_NEW_PRIVS, fail, libc, prctl
+from ttybroker.run.kernel import MACHINE, PR_SET_NO_NEW_PRIVS, fail, libc, prctl
 
 # linux/seccomp.h
 SET_MODE_FILTER = 1  # 3.17
@@ -178,10 +178,9 @@ def machine() -> tuple[int, tuple[Abi, ...]]:
     Raises Unsupported if the table does not have the machine, or if this interpreter is a 32-bit
     one.
     """
-    name = os.uname().machine
-    if name not in MACHINES or sys.maxsize < 2**32:
-        raise Unsupported(f"no system call table for {name}")
-    return MACHINES[name]
+    if MACHINE not in MACHINES or sys.maxsize < 2**32:
+        raise Unsupported(f"no system call table for {MACHINE}")
+    return MACHINES[MACHINE]
 
 
 # ---- the filter: classic BPF, linux/bpf_common.h and linux/filter.h ----
@@ -419,7 +418,7 @@ def receive(listener: int) -> Notification:
 
 
 def is_deserted(listener: int) -> bool:
-    """Return whether no process has the filter any more. (POLLHUP, 5.9.)"""
+    """Return whether no process has the filter any more: POLLHUP, Linux 5.9."""
     poll = select.poll()
     poll.register(listener, 0)
     return bool(poll.poll(0))

@@ -24,7 +24,7 @@ from fcntl import ioctl
 from functools import partial
 
 from ttybroker.run.aside import Talk, leave_terminal, start_aside
-from ttybroker.run.become import exec_program, open_ports
+from ttybroker.run.become import call_us, exec_program, open_ports
 from ttybroker.run.names import could_be_alias, is_serial_name
 from ttybroker.say import say
 
@@ -62,6 +62,7 @@ def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
     names no port, or if one is refused.
     """
     launcher = os.getpid()
+    call_us(os.path.basename(job.program))  # before the proxy asks in its name
     talk = start_aside(lambda its: _proxy(job, launcher, why, its))
     replaced = talk.answer().split(b"\0")
     opened = open_ports(job, job.direct)
@@ -108,6 +109,7 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
     from ttybroker.run.broker import Broker
     from ttybroker.run.kernel import outlive_signals
 
+    call_us("ttybroker")
     leader = os.pidfd_open(program)
     client = job.connect()
     broker = Broker(job.connect, client)

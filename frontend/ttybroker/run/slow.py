@@ -37,18 +37,29 @@ class SlowFinder:
         self._asked: queue.SimpleQueue[tuple[int, Request, tuple[int, int]]] = queue.SimpleQueue()
         self._found: deque[tuple[int, str | None, tuple[int, int], threading.Event]] = deque()
         signal.signal(_WAKE, _do_nothing)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {_WAKE})  # who started us may block it
         self._tracer = threading.get_ident()
         self._lock = threading.Lock()
-        self._idle = 0
+        self._spare = 0  # threads that wait, less the paths that wait
+        self._threads = 0
 
     def find(self, pid: int, request: Request, rest: tuple[int, int]) -> None:
-        """Begin to follow a path. `found` returns the answer later."""
+        """Begin to follow a path. `found` returns the answer later.
+
+        If no thread is to be had, those that are there do it one by one. Raises RuntimeError if
+        there is none.
+        """
+        if self._spare < 1:
+            try:
+                threading.Thread(target=self._work, daemon=True).start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+            else:
+                self._threads += 1
+                self._count(1)
+        self._count(-1)
         self._asked.put((pid, request, rest))
-        with self._lock:
-            enough = self._idle > 0
-            self._idle -= enough
-        if not enough:
-            threading.Thread(target=self._work, daemon=True).start()
 
     def found(self) -> list[tuple[int, str | None, tuple[int, int]]]:
         """Return what was found since the last call: (thread, port or None, rest)."""
@@ -72,5 +83,8 @@ class SlowFinder:
             signal.pthread_kill(self._tracer, _WAKE)
             while not taken.wait(_RING_AGAIN):
                 signal.pthread_kill(self._tracer, _WAKE)
-            with self._lock:
-                self._idle += 1
+            self._count(1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._spare += change

@@ -89,13 +89,16 @@ class Supervisor:
         self._idle = 0
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer. Raises OSError if no thread can be started."""
         gc.enable()  # all is loaded: `command` had put it off until now
         notify.wake_in_step(self._listener)
         stack_size(_STACK)
-        self._idle = _ENOUGH_IDLE
-        for _ in range(_ENOUGH_IDLE):
+        self._idle = 1
+        try:
             start_new_thread(self._work, ())
+        except RuntimeError:
+            raise OSError(errno.EAGAIN, "no supervisor: no thread can be started; try again later")
+        self._add_thread()
 
     def take_over(self, names: list[str], fds: list[int]) -> None:
         """Take copies of the ports that the launcher has opened for the program.
@@ -324,12 +327,14 @@ def read_request(
 def _wire_flags(flags: int) -> int:
     """Return the flags of open(2) to send to the broker.
 
-    Reading and writing is 0, because an older broker knows nothing else.
+    Reading and writing is 0, because an older broker knows nothing else. O_DSYNC, which the
+    protocol lacks, becomes O_SYNC; neither can be set later. O_ASYNC is left out: an open with it
+    has no effect, open(2), and here F_SETFL would send SIGIO to this process.
     """
     access = {os.O_RDONLY: READ, os.O_WRONLY: WRITE}.get(flags & os.O_ACCMODE, 0)
     if flags & os.O_APPEND:
         access |= APPEND
-    if flags & os.O_SYNC == os.O_SYNC:
+    if flags & os.O_SYNC:  # it has the bit of O_DSYNC, too
         access |= SYNC
     return access
 

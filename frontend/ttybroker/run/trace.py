@@ -202,7 +202,10 @@ class Tracer:
             from ttybroker.run.slow import SlowFinder
 
             self._slow = SlowFinder(self._finder.find)
-        self._slow.find(pid, request, rest)
+        try:
+            self._slow.find(pid, request, rest)
+        except RuntimeError:  # no thread to be had: everybody waits for this path
+            self._decide(pid, self._finder.find(pid, *request) is not None, *rest)
 
     def _serve_found(self, slow: SlowFinder) -> None:
         for pid, name, (arch, kind) in slow.found():

@@ -17,6 +17,7 @@ DONE, REFUSED, USAGE = 0, 1, 2
 _ENDINGS: dict[int, str] = {
     signal.SIGHUP: "hung up",
     signal.SIGINT: "interrupted",
+    signal.SIGQUIT: "quit",
     signal.SIGTERM: "ended",
 }
 
@@ -68,6 +69,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(name: str, options: Options) -> int:
+    sender = _sender(options.send)
+    log = _open_log(name, options)
+    try:
+        return _have(name, options, sender, log)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -> int:
     from ttybroker import client
     from ttybroker.errors import BrokerError
     from ttybroker.loan import flags
@@ -79,8 +90,6 @@ def _run(name: str, options: Options) -> int:
     from ttybroker.wire import KEEP
 
     client.tell_why = say
-    sender = _sender(options.send)
-    log = _open_log(name, options)
     lines = Lines(options.timestamps, options.hex)
     port = BrokeredSerial(
         None,
@@ -108,7 +117,7 @@ def _run(name: str, options: Options) -> int:
     except BrokerError as error:
         from ttybroker.term.refusal import refusal
 
-        say(refusal(error, name))
+        say(refusal(error, name, options.wait))
         return REFUSED
     try:
         port.adopt(descriptor)
@@ -120,6 +129,10 @@ def _run(name: str, options: Options) -> int:
             return REFUSED
         terminal = Terminal(port, console, options, lines, log)
         terminal.has(broker, yields=sender is None)
+        if log is not None:
+            log.begin()
+            if not options.log and not options.quiet:
+                say(f"logging to {log.path}")
         terminal.restrict()
         return terminal.run()
     except BrokenPipeError:
@@ -129,8 +142,6 @@ def _run(name: str, options: Options) -> int:
         return REFUSED
     finally:
         port.close()
-        if log is not None:
-            log.close()
 
 
 def _sender(path: str | None) -> Sender | None:
@@ -147,10 +158,7 @@ def _open_log(name: str, options: Options) -> Log | None:
     from ttybroker.term.log import Log
     from ttybroker.term.options import made_up
 
-    path = options.log or made_up(name)
-    if not options.log and not options.quiet:
-        say(f"logging to {path}")
-    return Log(path)
+    return Log(options.log or made_up(name))
 
 
 def _catch_signals() -> None:

@@ -140,8 +140,10 @@ def _number_of(*numbers: int) -> Callable[[str], int]:
 
 
 def codec(text: str) -> str:
-    """Return the name of an encoding in which whatever comes can be read, cut off anywhere. Raises
-    ValueError."""
+    """Return the name of an encoding that can read any bytes, cut off anywhere.
+
+    Raises ValueError if there is no such encoding, or if it cannot read some bytes.
+    """
     try:
         (bytes(range(256)) + b"\\u\x1b").decode(text, "surrogateescape")
     except LookupError:

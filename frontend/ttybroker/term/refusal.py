@@ -12,8 +12,8 @@ from ttybroker.login import too_old
 from ttybroker.names import similar
 
 
-def refusal(error: BrokerError, name: str) -> str:
-    """Return the line for the broker's refusal.
+def refusal(error: BrokerError, name: str, waited: float | None = None) -> str:
+    """Return the line for the broker's refusal, after so many seconds in the queue.
 
     For an unknown name it suggests a similar one. For a busy port it has its own advice, because
     the broker's advice is also for other programs.
@@ -35,6 +35,8 @@ def refusal(error: BrokerError, name: str) -> str:
     except BrokerError:
         return str(error)
     wait = f"wait for it: ttybroker term --wait 60 {name}"
+    if state == "timed out":
+        wait = f"wait longer: ttybroker term --wait {max(60, round(2 * (waited or 0)))} {name}"
     own = holder.uid == os.geteuid() or os.geteuid() == 0
     if "--take" in error.advice:
         wait += f", borrow it: ttybroker term --take {name}"

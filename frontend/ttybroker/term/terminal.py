@@ -403,9 +403,10 @@ class Terminal(miniterm.Miniterm):
             except WaitTimeout:
                 pass
             except (OSError, termios.error) as error:  # and each BrokerError: not there yet
-                if str(error) != said:
-                    said = str(error)
-                    self._notice(_line(name, error))
+                line = _line(name, error)
+                if _gist(line) != said:
+                    said = _gist(line)
+                    self._notice(line)
                 if not isinstance(error, BrokerUnavailable):
                     pause = min(2 * pause, _LONGEST_PAUSE)
         self._last = time.monotonic()
@@ -495,6 +496,11 @@ class _Prompt:
         if not data:
             raise OSError("the terminal is gone")
         return data.decode(errors="replace")
+
+
+def _gist(line: str) -> str:
+    """Return it without its numbers: a refusal that counts down is told once."""
+    return "".join(char for char in line if not char.isdigit())
 
 
 def _line(port: str, error: BaseException) -> str:

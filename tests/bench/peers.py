@@ -1,0 +1,259 @@
+"""What people would use instead, side by side: other ways to start a program on a port, other
+ways to have one open, and services that pass a descriptor as the broker does.
+
+It needs programs of others, so it runs only where it is named: make bench TOPICS=peers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench import figures
+from bench.build import HERE, Bench, Build, children, end_children, run
+from bench.figures import MICROSECONDS, Row
+from bench.memory import private
+from bench.rig import TIMEOUT, USER, Rig, end, read_line, rigs
+
+STARTS = 25
+OPENS = 200
+TURNS = 20
+PORTS = 8
+DAEMON = Path("/run/ttybroker/socket")
+MILLISECONDS = 1e3
+PYTHON_PEERS = 1.5  # times as long as the broker: at least
+BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>session</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/>
+<allow receive_sender="*"/></policy></busconfig>
+"""
+
+
+def rows(bench: Bench) -> list[Row]:
+    """Return the rows: starts over plain, opens and services in turn, revoke, memory."""
+    build = bench.builds["new"]
+    with rigs({"new": build}, PORTS) as each, contextlib.ExitStack() as stack:
+        rig = each["new"]
+        rig.socket = DAEMON  # where ttyrun looks for it, in the namespace of this build
+        rig.start()
+        services = _Services(bench, build, rig, stack)
+        return [*_starts(rig), *_opens(rig), *_services(rig, services), *_hand_over(rig),
+                *_memory(rig, services)]  # fmt: skip
+
+
+class Told:
+    """A process that answers each line with one."""
+
+    def __init__(self, build: Build, stack: contextlib.ExitStack, *words: str, uid: int = 0):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = build.start(*words, uid=uid, text=True, **pipes)
+        stack.callback(end, self.process)
+
+    def send(self, line: object) -> None:
+        """Have it begin."""
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def take(self) -> str:
+        """Return its next line."""
+        return read_line(self.process.stdout, "a peer", [self.process]).strip()
+
+    def ask(self, line: object) -> str:
+        """Return its answer."""
+        self.send(line)
+        return self.take()
+
+    def expect_ready(self) -> Told:
+        """Wait until it says so."""
+        if (said := self.take()) != "ready":
+            raise RuntimeError(f"a peer says {said!r}")
+        return self
+
+
+class _Services:
+    """A bus with two services that pass descriptors, and a client of each."""
+
+    def __init__(self, bench: Bench, build: Build, rig: Rig, stack: contextlib.ExitStack) -> None:
+        path, settings = rig.base / "bus", rig.base / "bus.conf"
+        settings.write_text(BUS.format(path=path))
+        program = rig.base / "bus_service"
+        flags = run(["pkg-config", "--cflags", "--libs", "libsystemd"], "pkg-config").split()
+        run(["gcc", "-O2", "-o", program, HERE / "bus_service.c", *flags], "bus_service")
+        daemon = build.start("dbus-daemon", "--nofork", f"--config-file={settings}")
+        stack.callback(end, daemon)
+        _until(path.exists, "the bus")
+        address = f"unix:path={path}"
+        devices = [device for _, device in rig.ptys]
+
+        def python(*words: str) -> Told:
+            script = [sys.executable, "-I", str(HERE / "bus.py"), *words]
+            return Told(build, stack, *script).expect_ready()
+
+        self.c = Told(build, stack, str(program), address, "0", *devices).expect_ready()
+        self.python = python("service", address, "0", *devices)
+        self.clients = {
+            name: python("client", address, name) for name in ("bench.C", "bench.Python")
+        }
+
+
+def _until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not true():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} does not start")
+        time.sleep(0.005)
+
+
+def _starts(rig: Rig) -> list[Row]:
+    """picocom from its start to its end, which comes as soon as it has set up the port."""
+    device = rig.ptys[0][1]
+    words = ["picocom", "-q", "--exit", device]
+    commands = rig.build.commands
+    ways: dict[str, tuple[list[str], int]] = {
+        "plain": (words, 0),
+        "sudo": (["sudo", "-n", *words], 0),
+        "sg dialout": (["sg", "dialout", "-c", " ".join(words)], 0),
+        "ttybroker run": ([str(commands / "ttybroker"), "run", "p0", "--", *words], USER),
+        "ttyrun": ([str(commands / "ttyrun"), "p0", "--", *words], USER),
+    }
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(rig.base),
+        "LANG": "C.UTF-8",
+        "TTYBROKER_SOCKET": str(rig.socket),
+    }
+
+    def job(command: list[str], uid: int) -> Callable[[], float]:
+        def start() -> float:
+            known, before = children(), time.perf_counter()
+            process = rig.build.start(*command, uid=uid, env=environment,
+                                      stdout=subprocess.DEVNULL)  # fmt: skip
+            status = process.wait()
+            spent = time.perf_counter() - before
+            end_children(known)
+            rig.settled()
+            if status != 0:
+                raise RuntimeError(f"{command} ended with {status}")
+            return spent
+
+        return start
+
+    jobs = {name: job(*way) for name, way in ways.items()}
+    figures.interleave(1, jobs)  # warm
+    spent = figures.interleave(STARTS, jobs)
+    limits = {"ttybroker run": 45.0, "ttyrun": 60.0}
+    found = [Row("picocom, plain", figures.median(spent["plain"]) * MILLISECONDS, unit="ms")]
+    for name in list(ways)[1:]:
+        more = [(a - b) * MILLISECONDS for a, b in zip(spent[name], spent["plain"], strict=True)]
+        found.append(figures.middle(f"{name} over plain", more, limits.get(name), unit="ms"))
+    return found
+
+
+def _opens(rig: Rig) -> list[Row]:
+    """A port as an object of pyserial's, opened and closed: by the broker and by its path."""
+    with contextlib.ExitStack() as stack:
+        openers = {kind: _opener(rig, stack, kind) for kind in ("open_tty", "serial")}
+        names = {"open_tty": "p1", "serial": rig.ptys[2][1]}
+
+        def job(kind: str) -> Callable[[], float]:
+            return lambda: _open_and_close(rig, openers[kind], names[kind])
+
+        jobs = {kind: job(kind) for kind in openers}
+        figures.interleave(3, jobs)
+        spent = figures.interleave(OPENS // 4, jobs)
+    micros = {kind: figures.median(times) * MICROSECONDS for kind, times in spent.items()}
+    return [
+        Row("open_tty, its connection included", micros["open_tty"], unit="µs"),
+        Row("serial.Serial, which checks and locks nothing", micros["serial"], unit="µs"),
+    ]
+
+
+def _opener(rig: Rig, stack: contextlib.ExitStack, kind: str, uid: int = 0) -> Told:
+    words = (str(HERE / "opener.py"), str(rig.build.code), kind, str(rig.socket))
+    # pyserial is in the environment, which is root's.
+    python = rig.build.python() if kind == "open_fd" else [sys.executable, "-I"]
+    return Told(rig.build, stack, *python, *words, uid=uid)
+
+
+def _open_and_close(rig: Rig, opener: Told, name: str) -> float:
+    _, spent = json.loads(opener.ask(name))
+    opener.ask("")
+    rig.settled()
+    return float(spent)
+
+
+def _services(rig: Rig, services: _Services) -> list[Row]:
+    """A descriptor from a service that is connected, one call at a time."""
+    with contextlib.ExitStack() as stack:
+        ours = _opener(rig, stack, "open_fd")
+        jobs: dict[str, Callable[[], float]] = {
+            "ours": lambda: _open_and_close(rig, ours, "p3"),
+            "C": lambda: float(services.clients["bench.C"].ask(4)),
+            "Python": lambda: float(services.clients["bench.Python"].ask(5)),
+        }
+        figures.interleave(3, jobs)
+        spent = figures.interleave(OPENS, jobs)
+    ours_us = figures.median(spent["ours"]) * MICROSECONDS
+    python, c = "a D-Bus service in Python (dbus-fast)", "a D-Bus service in C (sd-bus)"
+    return [
+        Row("a descriptor from the broker, connected", ours_us, unit="µs"),
+        figures.ratio(f"{python} / the broker", spent["Python"], spent["ours"], PYTHON_PEERS,
+                      at_least=True),
+        figures.ratio(f"{c} / the broker", spent["C"], spent["ours"], None),
+    ]  # fmt: skip
+
+
+def _hand_over(rig: Rig) -> list[Row]:
+    """From one holder to the next, who waits: the first closes it, or root revokes it."""
+    with contextlib.ExitStack() as stack:
+        # Of two users: what is revoked is revoked for all that its user asks for just then.
+        holders = [_opener(rig, stack, "open_fd", uid) for uid in (USER, USER + 1)]
+        found: dict[str, list[float]] = {"closed": [], "revoked": []}
+        for how in [*found] * TURNS:
+            first, second = holders
+            first.ask("p6")
+            with _waiting(rig, second, "p6"):
+                closed = how == "closed"
+                began = json.loads(first.ask(""))[0] if closed else _revoke(rig, "p6")
+                had = json.loads(second.take())[0]
+            found[how].append((had - began) * MILLISECONDS)
+            for holder in holders:
+                holder.ask("")
+            rig.settled()
+    return [
+        figures.middle(f"{how} until the next in the queue has it", times, None, unit="ms")
+        for how, times in found.items()
+    ]
+
+
+@contextlib.contextmanager
+def _waiting(rig: Rig, opener: Told, name: str) -> Iterator[None]:
+    """Have it wait for the port: it does once the list says so."""
+    opener.send(name)
+    command = [str(rig.build.commands / "ttybroker"), "list", "--json", name]
+    env = {"PATH": "/usr/bin:/bin", "TTYBROKER_SOCKET": str(rig.socket)}
+    _until(lambda: json.loads(rig.build.call(*command, env=env))[0]["waiting"] > 0, "the queue")
+    yield
+
+
+def _revoke(rig: Rig, name: str) -> float:
+    """Revoke it as root; when that was asked for."""
+    script = ("import sys, time; sys.path.append(sys.argv[1])\n"
+              "from ttybroker.client import connect\nbroker = connect(sys.argv[2])\n"
+              "print(time.monotonic()); broker.revoke(sys.argv[3])")  # fmt: skip
+    arguments = (str(rig.build.code), str(rig.socket), name)
+    return float(rig.build.call(sys.executable, "-I", "-c", script, *arguments))
+
+
+def _memory(rig: Rig, services: _Services) -> list[Row]:
+    """Private to each process that goes on."""
+    pids = {"the broker": rig.pid, "the D-Bus service in Python": services.python.process.pid,
+            "the D-Bus service in C": services.c.process.pid}  # fmt: skip
+    return [Row(f"memory, private: {name}", private(pid) / 1024, unit="MB")
+            for name, pid in pids.items()]  # fmt: skip
