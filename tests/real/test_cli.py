@@ -152,8 +152,10 @@ def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) ->
     daemon.record("release", port="ttyS0", pid=holder.pid, reason="revoked")
     status, _, err = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
     assert (status, err) == (1, "ttybroker: ttyS0: nobody has it\n")
+    holder.say()  # its dead descriptor is locked until it is closed
+    holder.result()
     with open(rig.ports["ttyS0"].path, "rb", 0) as outsider:
-        fcntl.flock(outsider, fcntl.LOCK_EX)
+        fcntl.flock(outsider, fcntl.LOCK_EX | fcntl.LOCK_NB)
         nobody = command(rig, "revoke", "ttyS0")
     assert nobody.returncode == 1 and "nobody holds it through the broker" in nobody.stderr
 
