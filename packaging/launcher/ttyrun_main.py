@@ -30,8 +30,10 @@ class Kept:
     def __init__(self, data: bytes) -> None:
         """Read a whole memfd; struct.error if it is not of this version's ttyrun."""
         numbers = KEPT.unpack_from(data)
-        # resource, soft, hard; -1 is no limit, as in the resource module
-        self.limits = [numbers[i : i + 3] for i in range(0, 21, 3)]
+        # resource, soft, hard; -1 is no limit, and to the resource module until Python 3.14
+        no = resource.RLIM_INFINITY
+        limits = [no if number == -1 else number for number in numbers[:21]]
+        self.limits = list(zip(limits[::3], limits[1::3], limits[2::3], strict=True))
         # ITIMER_REAL, _VIRTUAL, _PROF: seconds to go, interval
         seconds = [numbers[i] + numbers[i + 1] / 1e6 for i in range(21, 33, 2)]
         self.timers = list(zip(seconds[::2], seconds[1::2], strict=True))

@@ -127,7 +127,8 @@ def _run(root: Path, python: str, step: str) -> tuple[int, str]:
     if step == "deb":
         command += " && tests/distro/packages.sh"
     if step.startswith("tests/"):
-        command = f"{make} .venv/ready .venv/test-needs && .venv/bin/python -m pytest -q {step}"
+        tests = f"PYTHON={python} .venv/bin/python -m pytest -q {step}"  # for what they make
+        command = f"{make} .venv/ready .venv/test-needs && {tests}"
     _say(command)
     log = CACHE / f"{root.name}-{Path(python).name}-{step.replace('/', '-')}.log"
     last = ""

@@ -6,6 +6,7 @@ Here ttyrun_main.py is the real one; the two functions that it calls are stand-i
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -173,13 +174,24 @@ def test_frontend_can_be_neither_traced_nor_read(real: Launcher) -> None:
         process.kill()
 
 
+def test_no_limit_is_what_this_python_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is -1 in ttyrun.c, and until Python 3.14."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "packaging/launcher")
+    main = importlib.import_module("ttyrun_main")
+    monkeypatch.setattr(resource, "RLIM_INFINITY", (1 << 64) - 1)
+    kept = main.Kept(main.KEPT.pack(*[7, 40, -1] * 7, *[0] * 18))
+    assert kept.limits == [(7, 40, resource.RLIM_INFINITY)] * 7
+
+
 def test_hard_limits_come_back_with_the_end_of_privilege() -> None:
     """What ttyrun raised; the numbers are made up, so nothing has to be raised for it."""
     script = """
 import resource, ttyrun_main as t
 limits = [(n, *resource.getrlimit(n)) for n in (0, 1, 2, 3, 4, 9)] + [(7, 5, 20)]
 resource.setrlimit(7, (30, 40))
-numbers = [n for limit in limits for n in limit] + [0] * 12 + [0, 0] + [0, 0, 50000, 0o22]
+no = resource.RLIM_INFINITY
+numbers = [-1 if n == no else n for limit in limits for n in limit]
+numbers += [0] * 12 + [0, 0] + [0, 0, 50000, 0o22]
 kept = t.Kept(t.KEPT.pack(*numbers) + b"A=1\\0")
 kept.give_back_rights()
 print(resource.getrlimit(7), kept.env)

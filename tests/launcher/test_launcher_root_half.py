@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 from pathlib import Path
+from resource import RLIM_INFINITY
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,12 +144,12 @@ def test_kept_data_cannot_be_changed(launcher: Launcher) -> None:
     ("name", "soft", "expected"),
     [
         ("NOFILE", 3, 1024),
-        ("FSIZE", 0, -1),
+        ("FSIZE", 0, RLIM_INFINITY),
         ("STACK", 65536, 8 << 20),
         ("CORE", 1 << 20, 0),
-        ("CPU", 1000, -1),
-        ("AS", 1 << 23, -1),
-        ("DATA", 1 << 20, -1),
+        ("CPU", 1000, RLIM_INFINITY),
+        ("AS", 1 << 23, RLIM_INFINITY),
+        ("DATA", 1 << 20, RLIM_INFINITY),
     ],
 )
 def test_soft_limit_is_set_to_a_known_value(
@@ -156,7 +157,7 @@ def test_soft_limit_is_set_to_a_known_value(
 ) -> None:
     number = getattr(resource, f"RLIMIT_{name}")
     hard = resource.getrlimit(number)[1]
-    if name == "CORE" and hard != -1:
+    if name == "CORE" and hard != RLIM_INFINITY:
         soft = min(soft, hard)
     report = launcher.seen(before=lambda: resource.setrlimit(number, (soft, hard)))
     assert report["limits"][f"RLIMIT_{name}"] == [expected, hard]
