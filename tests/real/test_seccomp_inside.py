@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyseccomp
@@ -165,6 +167,11 @@ def test_without_libseccomp_it_does_not_start(rig: Rig) -> None:
 
 def test_libseccomps_own_bindings_make_the_same_program() -> None:
     """python3-seccomp, which the Debian package depends on, where the tests have pyseccomp."""
+    folder = Path("/usr/lib/python3/dist-packages")
+    there = {path.name for path in folder.glob("seccomp.*")}
+    assert there, "python3-seccomp is missing"
+    if f"seccomp{EXTENSION_SUFFIXES[0]}" not in there:  # the release's own interpreters have it
+        pytest.skip("python3-seccomp is not for this Python")
     code = "from ttybrokerd.prepare import filter as f; print(f.build(), f._bindings())"
     said = [
         subprocess.run(
@@ -174,7 +181,7 @@ def test_libseccomps_own_bindings_make_the_same_program() -> None:
             text=True,
             check=True,
         ).stdout
-        for more in ("/nonexistent", "/usr/lib/python3/dist-packages")
+        for more in ("/nonexistent", str(folder))
     ]
     programs, bindings = zip(*(line.rsplit(" <", 1) for line in said), strict=True)
     assert "pyseccomp" in bindings[0] and "dist-packages/seccomp." in bindings[1]
