@@ -14,7 +14,8 @@ collect_ignore = ["lab"]  # `make lab` runs those, in its guest
 
 def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup(1) every program would ignore it
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, too
+    # A shell without job control has them ignored in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 

@@ -23,7 +23,11 @@ def session(uid: int) -> str:
 
 @contextlib.contextmanager
 def login(uid: int, terminal: int) -> Iterator[str]:
-    """Start a session of the user on this virtual terminal, by PAM, and return its name."""
+    """Start a session of the user on this virtual terminal, by PAM, and return its name.
+
+    logind calls it opening until the user's own systemd is up. That takes a second, in which it may
+    be active. The broker does not believe it then.
+    """
     unit = f"login-on-{terminal}.service"
     run("systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--uid={uid}",
         "--property=PAMName=login", f"--property=TTYPath=/dev/tty{terminal}",
@@ -31,7 +35,9 @@ def login(uid: int, terminal: int) -> Iterator[str]:
         "sleep", "600")  # fmt: skip
     try:
         until("a session", lambda: session(uid))
-        yield session(uid)
+        name = session(uid)
+        until("its opening", lambda: of(name, "State") != "opening")
+        yield name
     finally:
         run("systemctl", "stop", unit)
         until("the end of the session", lambda: not session(uid))
@@ -40,5 +46,9 @@ def login(uid: int, terminal: int) -> Iterator[str]:
 def activate(name: str) -> None:
     """Bring a session to the front, as Ctrl-Alt-F2 does."""
     run("loginctl", "activate", name)
-    until("the switch", lambda: run("loginctl", "show-session", "--value", "-p", "Active", name)
-          == "yes")  # fmt: skip
+    until("the switch", lambda: of(name, "Active") == "yes")
+
+
+def of(name: str, what: str) -> str:
+    """Return a property of a session."""
+    return run("loginctl", "show-session", "--value", "-p", what, name)
