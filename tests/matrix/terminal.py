@@ -88,11 +88,20 @@ class Terminal:
                 return
             assert time.monotonic() < end, f"{text!r} does not arrive; screen:\n{self.screen()}"
 
-    def status(self) -> int:
-        """Wait for the program's end; its exit status, 128 + n after signal n."""
+    def status(self, *keys: str) -> int:
+        """Wait for the program's end; its exit status, 128 + n after signal n.
+
+        keys: those that end it, typed again and again. picocom throws away what comes while it
+        takes the terminal back from a program of its own.
+        """
         found: list[str] = []
+        due = time.monotonic()
 
         def known() -> bool:
+            nonlocal due
+            if keys and time.monotonic() >= due:
+                due = time.monotonic() + _TYPE_AGAIN
+                self.tmux("send-keys", *keys, check=False)  # it may have ended
             show = "#{pane_dead_status} #{pane_dead_signal} #{pane_dead}"
             found[:] = self.tmux("display", "-p", show).split(" ")
             if found == ["", "", "1"]:  # tmux 3.3a loses a SIGCHLD now and then

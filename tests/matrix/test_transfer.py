@@ -45,8 +45,7 @@ def test_picocom_sends_a_file(
         terminal.type("Enter")
         terminal.see("*** exit status: 0 ***")
         assert received(far) == digest
-    terminal.type("C-a", "C-x")
-    assert terminal.status() == 0
+    assert terminal.status("C-a", "C-x") == 0
     stage.demand_free()
 
 
