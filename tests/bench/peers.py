@@ -18,7 +18,7 @@ from bench import figures
 from bench.build import HERE, Bench, Build, children, end_children, run
 from bench.figures import MICROSECONDS, Row
 from bench.memory import private
-from bench.rig import TIMEOUT, USER, Rig, end, read_line, rigs
+from bench.rig import TIMEOUT, USER, Rig, Talk, end, rigs
 
 STARTS = 25
 OPENS = 200
@@ -47,33 +47,15 @@ def rows(bench: Bench) -> list[Row]:
                 *_memory(rig, services)]  # fmt: skip
 
 
-class Told:
-    """A process that answers each line with one."""
-
-    def __init__(self, build: Build, stack: contextlib.ExitStack, *words: str, uid: int = 0):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = build.start(*words, uid=uid, text=True, **pipes)
-        stack.callback(end, self.process)
-
-    def send(self, line: object) -> None:
-        """Have it begin."""
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-
-    def take(self) -> str:
-        """Return its next line."""
-        return read_line(self.process.stdout, "a peer", [self.process]).strip()
-
-    def ask(self, line: object) -> str:
-        """Return its answer."""
-        self.send(line)
-        return self.take()
-
-    def expect_ready(self) -> Told:
-        """Wait until it says so."""
-        if (said := self.take()) != "ready":
-            raise RuntimeError(f"a peer says {said!r}")
-        return self
+def _talk(
+    build: Build, stack: contextlib.ExitStack, *words: str, uid: int = 0, ready: bool = False
+) -> Talk:
+    """Start a process that ends with the stack. ready: wait until it says so."""
+    talk = Talk(build, *words, uid=uid)
+    stack.callback(talk.close)
+    if ready:
+        talk.expect_ready()
+    return talk
 
 
 class _Services:
@@ -91,11 +73,12 @@ class _Services:
         address = f"unix:path={path}"
         devices = [device for _, device in rig.ptys]
 
-        def python(*words: str) -> Told:
+        def python(*words: str) -> Talk:
             script = [sys.executable, "-I", str(HERE / "bus.py"), *words]
-            return Told(build, stack, *script).expect_ready()
+            return _talk(build, stack, *script, ready=True)
 
-        self.c = Told(build, stack, str(program), address, "0", *devices).expect_ready()
+        service = (str(program), address, "0", *devices)
+        self.c = _talk(build, stack, *service, ready=True)
         self.python = python("service", address, "0", *devices)
         self.clients = {
             name: python("client", address, name) for name in ("bench.C", "bench.Python")
@@ -174,16 +157,16 @@ def _opens(rig: Rig) -> list[Row]:
     ]
 
 
-def _opener(rig: Rig, stack: contextlib.ExitStack, kind: str, uid: int = 0) -> Told:
+def _opener(rig: Rig, stack: contextlib.ExitStack, kind: str, uid: int = 0) -> Talk:
     words = (str(HERE / "opener.py"), str(rig.build.code), kind, str(rig.socket))
     # pyserial is in the environment, which is root's.
     python = rig.build.python() if kind == "open_fd" else [sys.executable, "-I"]
-    return Told(rig.build, stack, *python, *words, uid=uid)
+    return _talk(rig.build, stack, *python, *words, uid=uid)
 
 
-def _open_and_close(rig: Rig, opener: Told, name: str) -> float:
-    _, spent = json.loads(opener.ask(name))
-    opener.ask("")
+def _open_and_close(rig: Rig, opener: Talk, name: str) -> float:
+    _, spent = json.loads(opener.answer(name))
+    opener.answer("")
     rig.settled()
     return float(spent)
 
@@ -194,8 +177,8 @@ def _services(rig: Rig, services: _Services) -> list[Row]:
         ours = _opener(rig, stack, "open_fd")
         jobs: dict[str, Callable[[], float]] = {
             "ours": lambda: _open_and_close(rig, ours, "p3"),
-            "C": lambda: float(services.clients["bench.C"].ask(4)),
-            "Python": lambda: float(services.clients["bench.Python"].ask(5)),
+            "C": lambda: float(services.clients["bench.C"].answer(4)),
+            "Python": lambda: float(services.clients["bench.Python"].answer(5)),
         }
         figures.interleave(3, jobs)
         spent = figures.interleave(OPENS, jobs)
@@ -217,14 +200,14 @@ def _hand_over(rig: Rig) -> list[Row]:
         found: dict[str, list[float]] = {"closed": [], "revoked": []}
         for how in [*found] * TURNS:
             first, second = holders
-            first.ask("p6")
+            first.answer("p6")
             with _waiting(rig, second, "p6"):
                 closed = how == "closed"
-                began = json.loads(first.ask(""))[0] if closed else _revoke(rig, "p6")
-                had = json.loads(second.take())[0]
+                began = json.loads(first.answer(""))[0] if closed else _revoke(rig, "p6")
+                had = json.loads(second.hear())[0]
             found[how].append((had - began) * MILLISECONDS)
             for holder in holders:
-                holder.ask("")
+                holder.answer("")
             rig.settled()
     return [
         figures.middle(f"{how} until the next in the queue has it", times, None, unit="ms")
@@ -233,9 +216,9 @@ def _hand_over(rig: Rig) -> list[Row]:
 
 
 @contextlib.contextmanager
-def _waiting(rig: Rig, opener: Told, name: str) -> Iterator[None]:
+def _waiting(rig: Rig, opener: Talk, name: str) -> Iterator[None]:
     """Have it wait for the port: it does once the list says so."""
-    opener.send(name)
+    opener.say(name)
     command = [str(rig.build.commands / "ttybroker"), "list", "--json", name]
     env = {"PATH": "/usr/bin:/bin", "TTYBROKER_SOCKET": str(rig.socket)}
     _until(lambda: json.loads(rig.build.call(*command, env=env))[0]["waiting"] > 0, "the queue")

@@ -24,37 +24,61 @@ TIOCNXCL = 0x540D  # asm-generic/ioctls.h
 USER = 60301  # a uid that no account has
 
 
-class Client:
-    """A process that runs client.py on one build's code."""
+class Talk:
+    """A process that answers each line with one."""
+
+    def __init__(self, build: Build, *words: str, uid: int = 0, **how: Any) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = build.start(*words, uid=uid, text=True, **pipes, **how)
+
+    def say(self, line: object) -> None:
+        """Have it begin with something."""
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        """Return its answer. Raises RuntimeError if it ended instead, or says nothing."""
+        return read_line(self.process.stdout, "a client").rstrip("\n")
+
+    def answer(self, line: object) -> str:
+        """Return its answer to this."""
+        self.say(line)
+        return self.hear()
+
+    def expect_ready(self) -> None:
+        """Wait until it says so."""
+        if (said := self.hear()) != "ready":
+            raise RuntimeError(f"a client says {said!r}, not that it is ready")
+
+    def close(self) -> None:
+        """End it."""
+        end(self.process)
+
+
+class Client(Talk):
+    """A process that runs client.py on one build's code. What it says and hears is JSON."""
 
     def __init__(self, build: Build, path: Path, *more: str, uid: int = USER, **how: Any) -> None:
         script = build.python(str(HERE / "client.py"), str(build.code), str(path), *more)
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = build.start(*script, uid=uid, text=True, **pipes, **how)
+        super().__init__(build, *script, uid=uid, **how)
 
     def send(self, command: str, *arguments: object) -> None:
         """Have it begin with something."""
-        self.process.stdin.write(json.dumps([command, *arguments]) + "\n")
-        self.process.stdin.flush()
+        self.say(json.dumps([command, *arguments]))
 
     def take(self) -> Any:
-        """Return its answer. Raises RuntimeError if it ended instead, or says nothing."""
-        return json.loads(read_line(self.process.stdout, "a client"))
+        """Return its answer."""
+        return json.loads(self.hear())
 
     def interrupt(self) -> Any:
         """End what goes on until it is told; the answer."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.say("")
         return self.take()
 
     def ask(self, command: str, *arguments: object) -> Any:
         """Return its answer to this."""
         self.send(command, *arguments)
         return self.take()
-
-    def close(self) -> None:
-        """End it."""
-        end(self.process)
 
 
 class Rig:

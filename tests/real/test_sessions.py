@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import secrets
 import termios
+from collections.abc import Iterator
 
 import pytest
 
@@ -308,17 +310,24 @@ port.join = late
 """
 
 
+@contextlib.contextmanager
+def joining(rig: Rig) -> Iterator[tuple[client.Client, client.Client, int]]:
+    """Have one connection hold ttyS0 and another ask to join it; return both and the descriptor."""
+    path = str(rig.socket)
+    with client.connect(path) as first, client.connect(path) as second:
+        held = first.open("ttyS0")
+        second.ask_open("ttyS0", session=first.session)
+        until_read(second)
+        yield first, second, held
+
+
 def test_a_session_that_joins_a_lease_which_ends_meanwhile_is_refused(rig: Rig) -> None:
     rig.port("ttyS0")
     rig.write_policy()
     daemon = rig.daemon(*rig.arguments, hook=LATE_JOIN)
 
     def join() -> int | None:
-        path = str(rig.socket)
-        with client.connect(path) as first, client.connect(path) as second:
-            held = first.open("ttyS0")
-            second.ask_open("ttyS0", session=first.session)
-            until_read(second)
+        with joining(rig) as (first, second, held):
             first.revoke("ttyS0")
             with pytest.raises(BrokerError) as caught:
                 second.news()
@@ -355,11 +364,7 @@ def test_a_join_that_ends_when_another_has_the_port_is_refused(rig: Rig) -> None
     daemon = rig.daemon(*rig.arguments, hook=SLOW_JOIN.format(go=go))
 
     def join(chat: Chat) -> None:
-        path = str(rig.socket)
-        with client.connect(path) as first, client.connect(path) as second:
-            held = first.open("ttyS0")
-            second.ask_open("ttyS0", session=first.session)
-            until_read(second)
+        with joining(rig) as (first, second, held):
             first.revoke("ttyS0")  # what was granted is kept open, hung up
             chat.say("revoked")
             try:
@@ -387,11 +392,7 @@ def test_a_lease_lasts_until_the_open_that_joins_it_is_over(rig: Rig, opens: boo
     daemon = rig.daemon(*rig.arguments, hook=SLOW_JOIN.format(go=go))
 
     def join(chat: Chat) -> None:
-        path = str(rig.socket)
-        with client.connect(path) as first, client.connect(path) as second:
-            held = first.open("ttyS0")
-            second.ask_open("ttyS0", session=first.session)
-            until_read(second)
+        with joining(rig) as (first, second, held):
             first.check("ttyS0")  # when this is answered, the other is under way
             os.close(held)
             chat.say("closed")
