@@ -36,11 +36,14 @@ def received(far: FarEnd) -> str:
 def test_picocom_sends_a_file(
     stage: Stage, terminal: Terminal, line: list[str], digest: str
 ) -> None:
+    """The far end speaks when picocom has its command. What arrives with C-s is read by sz, and
+    then picocom waits to read it: its loop() looks no second time whether there is something, and
+    run_cmd() has made the port blocking (3.1, 2024-07)."""
     terminal.run(*line, "picocom", "-b", "115200", "--send-cmd", "sz -b -q", f"/dev/{PORT}")
     terminal.see("Terminal ready")
+    terminal.type("C-a", "C-s")
+    terminal.see("*** file:")
     with FarEnd(stage, *RZ) as far:
-        terminal.type("C-a", "C-s")
-        terminal.see("*** file:")
         terminal.write("file")
         terminal.type("Enter")
         terminal.see("*** exit status: 0 ***")
