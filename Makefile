@@ -80,11 +80,11 @@ docs: $(VENV)/ready $(VENV)/docs-needs
 	@$(RUN) docs/api.py
 
 # OLD=COMMIT builds that one as well and runs both in turn; JSON=1 prints JSON; TOPICS="opens rules"
-# runs a part. TOPICS=peers compares with what people would use instead. Exit status 1 (of make: 2)
-# when a limit is missed.
+# runs a part. TOPICS=peers compares with what people would use instead. WRITE=1 puts the table into
+# docs/. Exit status 1 (of make: 2) when a limit is missed.
 bench: $(VENV)/ready $(VENV)/test-needs $(if $(filter peers,$(TOPICS)),$(VENV)/peers-needs)
 	@$(AS_ROOT) env PYTHONPATH=tests PYTHON=$(PYTHON) $(RUN) -m bench $(if $(OLD),--old $(OLD)) \
-		$(if $(JSON),--json) $(TOPICS)
+		$(if $(JSON),--json) $(if $(WRITE),--write) $(TOPICS)
 
 install uninstall: $(VENV)/ready
 	$(MAKE) -C packaging/launcher $@ VENV=$(CURDIR)/$(VENV)

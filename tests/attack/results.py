@@ -10,9 +10,10 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from support.page import Part
+
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "attacks.md"
-BEGIN, END = "<!-- attacks -->\n", "<!-- end of attacks -->\n"
+PAGE = Part("attacks.md", "attacks")
 _HEAD = ("attacks on", "tests", "in the last full run", "commit")
 GUARDS = "mutants.py"
 _GUARDS_TITLE = "the tests themselves: each guard taken out of the code, one at a time"
@@ -67,8 +68,7 @@ def table(rows: Rows) -> str:
 
 def committed() -> Rows:
     """The page's rows."""
-    text = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    lines = [line for line in PAGE.read().splitlines() if line.startswith("|")][2:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     return {re.sub(r".*`(.*)`", r"\1", row[1]): row for row in cells}
 
@@ -76,6 +76,4 @@ def committed() -> Rows:
 def write(rows: Rows) -> None:
     """Put these rows into the page's table; those of files that did not run stay."""
     known = {file: row for file, row in committed().items() if file in files()}
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n" + table(known | rows) + "\n" + END + after)
+    PAGE.write(table(known | rows))

@@ -1,25 +1,26 @@
 """`make bench`: what this commit costs, beside an older one, and whether the limits hold.
 
-    python -m bench [--old COMMIT] [--json] [TOPIC...]
+    python -m bench [--old COMMIT] [--json] [--write] [TOPIC...]
 
 With --old that commit is built as well, and both run in turn. Without it there are only the rows
 that need no second build. A topic is a module here; none is all of them but "peers", which needs
-programs of others. Exit status: 0 all limits hold, 1 one is missed (standard error says which), 2
-usage, or nothing could be measured.
+programs of others. --write puts the table into docs/ (report.py says where).
+
+Exit status: 0 all limits hold, 1 one is missed (standard error says which), 2 usage, or nothing
+could be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import signal
 import sys
 import time
 from typing import NoReturn
 
-from bench import figures
+from bench import report
 from bench.build import Bench, CannotBuild
 from bench.figures import Row
 
@@ -40,27 +41,16 @@ def main(argv: list[str] | None = None) -> int:
     except (CannotBuild, RuntimeError) as error:  # the second: a build that does not work
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    return report(rows, commits, as_json=options.json)
-
-
-def report(rows: list[Row], commits: dict[str, str], *, as_json: bool) -> int:
-    """Print the table on standard output and what is missed on standard error; the exit status."""
-    if as_json:
-        told = [{**row._asdict(), "verdict": row.verdict} for row in rows]
-        print(json.dumps({"commits": commits, "rows": told}, indent=1))
-    else:
-        print(", ".join(f"{name}: {commit}" for name, commit in commits.items()))
-        print(figures.table(rows))
-    complaints = figures.missed(rows)
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
-    return 1 if complaints else 0
+    if options.write:
+        report.write(rows, commits, options.topics)
+    return report.show(rows, commits, as_json=options.json)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="What this commit costs.")
     parser.add_argument("--old", metavar="COMMIT", help="measure this commit beside it")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/")
     # Not choices=: with nargs="*" it refuses an empty list.
     parser.add_argument("topics", metavar="TOPIC", nargs="*", help=", ".join(TOPICS + ON_DEMAND))
     options = parser.parse_args(argv)

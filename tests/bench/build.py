@@ -2,7 +2,7 @@
 that only root writes, and runs in a mount namespace of its own:
 
     /run          its own: no journal, no daemon of the machine's; in it /run/lock
-    /etc/ttybroker  empty: the policy that is shipped, where none is named
+    /etc/ttybroker  empty, so the policy that is shipped is in force, until one is installed
 """
 
 from __future__ import annotations
@@ -90,6 +90,12 @@ class Build:
         passwd.chmod(0o644)
         enter(self._namespace)
         _mount(str(passwd), "/etc/passwd", MS_BIND)
+
+    def install_policy(self, text: str) -> None:
+        """Make this the policy in the /etc/ttybroker that this build sees."""
+        policy = self.base / "upper/ttybroker/policy.toml"
+        policy.write_text(text)
+        policy.chmod(0o644)
 
     def close(self) -> None:
         """Let go of the namespace."""
@@ -189,7 +195,11 @@ def _make_namespace(base: Path, own_run: Path) -> int:
     (own_run / "lock").chmod(0o1777)
     (own_run / "ttybroker").mkdir()
     (own_run / base.name).mkdir()
-    (own_run.parent / "nothing").mkdir()
+    (own_run.parent / "work").mkdir()
+    own_etc = own_run.parent / "upper/ttybroker"
+    own_etc.mkdir(parents=True)
+    # Nothing of the machine's is to be seen in it: "overlay filesystem" in the kernel's documents.
+    os.setxattr(own_etc, "trusted.overlay.opaque", b"y")
     ours, theirs = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -197,8 +207,9 @@ def _make_namespace(base: Path, own_run: Path) -> int:
             _leave_namespace()
             _mount(str(base), str(own_run / base.name), MS_BIND)
             _mount(str(own_run), "/run", MS_BIND | MS_REC)
-            if os.path.isdir("/etc/ttybroker"):
-                _mount(f"{base}/{own_run.parent.name}/nothing", "/etc/ttybroker", MS_BIND)
+            own = f"{base}/{own_run.parent.name}"
+            layers = f"lowerdir=/etc,upperdir={own}/upper,workdir={own}/work"
+            _mount("overlay", "/etc", 0, "overlay", layers)
             os.write(ours[1], b"made")
             os.close(theirs[1])
             os.read(theirs[0], 1)  # until it is held
@@ -225,8 +236,9 @@ def _leave_namespace() -> None:
     _mount("none", "/", MS_REC | MS_PRIVATE)
 
 
-def _mount(source: str, target: str, flags: int, kind: str = "none") -> None:
-    if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, None) != 0:
+def _mount(source: str, target: str, flags: int, kind: str = "none", more: str = "") -> None:
+    words = (source.encode(), target.encode(), kind.encode(), flags, more.encode())
+    if _libc.mount(*words) != 0:
         raise OSError(ctypes.get_errno(), f"mount {source} {target}")
 
 

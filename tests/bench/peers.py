@@ -26,6 +26,8 @@ TURNS = 20
 PORTS = 8
 DAEMON = Path("/run/ttybroker/socket")
 MILLISECONDS = 1e3
+# What they may cost over plain, by what they cost when the round began: 45 of 57 ms, 60 of 100.
+LAUNCHERS = {"ttybroker run": 0.79, "ttyrun": 0.60}
 PYTHON_PEERS = 1.5  # times as long as the broker: at least
 BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -37,13 +39,14 @@ BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration
 
 def rows(bench: Bench) -> list[Row]:
     """Return the rows: starts over plain, opens and services in turn, revoke, memory."""
-    build = bench.builds["new"]
-    with rigs({"new": build}, PORTS) as each, contextlib.ExitStack() as stack:
+    with rigs(bench.builds, PORTS) as each, contextlib.ExitStack() as stack:
+        for rig in each.values():
+            rig.socket = DAEMON  # where ttyrun looks for it, in the namespace of this build
+            rig.build.install_policy(rig.policy.read_text())  # the old ttyrun asks no daemon
+            rig.start()
         rig = each["new"]
-        rig.socket = DAEMON  # where ttyrun looks for it, in the namespace of this build
-        rig.start()
-        services = _Services(bench, build, rig, stack)
-        return [*_starts(rig), *_opens(rig), *_services(rig, services), *_hand_over(rig),
+        services = _Services(bench, rig.build, rig, stack)
+        return [*_starts(each), *_opens(rig), *_services(rig, services), *_hand_over(rig),
                 *_memory(rig, services)]  # fmt: skip
 
 
@@ -93,18 +96,49 @@ def _until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-def _starts(rig: Rig) -> list[Row]:
+def _starts(each: dict[str, Rig]) -> list[Row]:
     """picocom from its start to its end, which comes as soon as it has set up the port."""
-    device = rig.ptys[0][1]
-    words = ["picocom", "-q", "--exit", device]
-    commands = rig.build.commands
-    ways: dict[str, tuple[list[str], int]] = {
-        "plain": (words, 0),
-        "sudo": (["sudo", "-n", *words], 0),
-        "sg dialout": (["sg", "dialout", "-c", " ".join(words)], 0),
-        "ttybroker run": ([str(commands / "ttybroker"), "run", "p0", "--", *words], USER),
-        "ttyrun": ([str(commands / "ttyrun"), "p0", "--", *words], USER),
+    new = each["new"]
+    words = _picocom(new)
+    jobs = {
+        "plain": _start(new, words, 0),
+        "sudo": _start(new, ["sudo", "-n", *words], 0),
+        "sg dialout": _start(new, ["sg", "dialout", "-c", " ".join(words)], 0),
     }
+    for name, rig in each.items():
+        ours = ["p0", "--", *_picocom(rig)]
+        commands = rig.build.commands
+        jobs[f"ttybroker run {name}"] = _start(
+            rig, [str(commands / "ttybroker"), "run", *ours], USER
+        )
+        jobs[f"ttyrun {name}"] = _start(rig, [str(commands / "ttyrun"), *ours], USER)
+    figures.interleave(1, jobs)  # warm
+    spent = figures.interleave(STARTS, jobs)
+    plain = spent["plain"]
+    found = [Row("picocom, plain", figures.median(plain) * MILLISECONDS, unit="ms")]
+    for name in ("sudo", "sg dialout"):
+        found.append(
+            figures.middle(f"{name} over plain", _over(plain, spent[name]), None, unit="ms")
+        )
+    for name, limit in LAUNCHERS.items():
+        more, *old = (_over(plain, spent[f"{name} {build}"]) for build in each)
+        before = figures.median(old[0]) if old else None
+        found.append(figures.middle(f"{name} over plain", more, None, unit="ms", old=before))
+        if old:
+            found.append(figures.ratio(f"{name} over plain: new/old", more, old[0], limit))
+    return found
+
+
+def _picocom(rig: Rig) -> list[str]:
+    return ["picocom", "-q", "--exit", rig.ptys[0][1]]
+
+
+def _over(plain: list[float], spent: list[float]) -> list[float]:
+    """By how many milliseconds these are longer, pair by pair."""
+    return [(a - b) * MILLISECONDS for a, b in zip(spent, plain, strict=True)]
+
+
+def _start(rig: Rig, command: list[str], uid: int) -> Callable[[], float]:
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(rig.base),
@@ -112,30 +146,18 @@ def _starts(rig: Rig) -> list[Row]:
         "TTYBROKER_SOCKET": str(rig.socket),
     }
 
-    def job(command: list[str], uid: int) -> Callable[[], float]:
-        def start() -> float:
-            known, before = children(), time.perf_counter()
-            process = rig.build.start(*command, uid=uid, env=environment,
-                                      stdout=subprocess.DEVNULL)  # fmt: skip
-            status = process.wait()
-            spent = time.perf_counter() - before
-            end_children(known)
-            rig.settled()
-            if status != 0:
-                raise RuntimeError(f"{command} ended with {status}")
-            return spent
+    def start() -> float:
+        known, before = children(), time.perf_counter()
+        process = rig.build.start(*command, uid=uid, env=environment, stdout=subprocess.DEVNULL)
+        status = process.wait()
+        spent = time.perf_counter() - before
+        end_children(known)
+        rig.settled()
+        if status != 0:
+            raise RuntimeError(f"{command} ended with {status}")
+        return spent
 
-        return start
-
-    jobs = {name: job(*way) for name, way in ways.items()}
-    figures.interleave(1, jobs)  # warm
-    spent = figures.interleave(STARTS, jobs)
-    limits = {"ttybroker run": 45.0, "ttyrun": 60.0}
-    found = [Row("picocom, plain", figures.median(spent["plain"]) * MILLISECONDS, unit="ms")]
-    for name in list(ways)[1:]:
-        more = [(a - b) * MILLISECONDS for a, b in zip(spent[name], spent["plain"], strict=True)]
-        found.append(figures.middle(f"{name} over plain", more, limits.get(name), unit="ms"))
-    return found
+    return start
 
 
 def _opens(rig: Rig) -> list[Row]:

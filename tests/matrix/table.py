@@ -5,13 +5,12 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from matrix.extras import EXTRAS
 from matrix.programs import PROGRAMS, ROWS, Program
+from support.page import Part
 
-PAGE = Path(__file__).parents[2] / "docs" / "programs.md"
-BEGIN, END = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
+PAGE = Part("programs.md", "matrix")
 LAUNCHERS = ("ttybroker run", "ttyrun")
 ALL = PROGRAMS + EXTRAS
 WORKS, FAILS = "works", "fails"
@@ -55,16 +54,12 @@ def table(found: Found) -> str:
 
 def write(found: Found) -> None:
     """Put it between the two marks of the page."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n" + table(found) + "\n" + END + after)
+    PAGE.write(table(found))
 
 
 def committed() -> dict[str, Row]:
     """The rows of the page by program."""
-    text = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+    lines = [line for line in PAGE.read().splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return {cells[0]: dict(zip(rows[0], cells, strict=True)) for cells in rows[2:]}
 

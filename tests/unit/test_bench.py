@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import figures
-from bench.__main__ import main, report
+from bench import figures, report
+from bench.__main__ import main
 from bench.figures import Row
 from bench.lines import count
+from support.page import Part
 
 SOURCE = '''#!/usr/bin/python3
 """A docstring
@@ -78,7 +79,7 @@ def test_a_missed_limit_is_named_and_is_the_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [Row("the good", 1.0, 1.3), Row("the bad", 1.4, 1.3), Row("the unlimited", 5.0)]
-    assert report(rows, {"new": "abc"}, as_json=False) == 1
+    assert report.show(rows, {"new": "abc"}, as_json=False) == 1
     told = capsys.readouterr()
     assert told.err == "missed: the bad: 1.4, limit at most 1.30\n"
     assert [line.split()[-1] for line in told.out.splitlines()[2:4]] == ["ok", "missed"]
@@ -87,22 +88,53 @@ def test_a_missed_limit_is_named_and_is_the_exit_status(
 def test_what_is_missed_by_less_than_is_shown_is_still_missed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert report([Row("the close one", 1.3004, 1.3)], {}, as_json=False) == 1
+    assert report.show([Row("the close one", 1.3004, 1.3)], {}, as_json=False) == 1
     assert "1.3004" in capsys.readouterr().err
 
 
 def test_no_limit_missed_is_exit_status_0(capsys: pytest.CaptureFixture[str]) -> None:
-    assert report([Row("the good", 1.0, 1.3)], {"new": "abc"}, as_json=False) == 0
+    assert report.show([Row("the good", 1.0, 1.3)], {"new": "abc"}, as_json=False) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_json_names_the_commits_and_has_the_same_exit_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert report([Row("the bad", 1.4, 1.3)], {"new": "abc", "old": "def"}, as_json=True) == 1
+    assert report.show([Row("the bad", 1.4, 1.3)], {"new": "abc", "old": "def"}, as_json=True) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["commits"] == {"new": "abc", "old": "def"}
     assert told["rows"][0]["what"] == "the bad" and told["rows"][0]["verdict"] == "missed"
+
+
+def test_a_written_table_replaces_the_one_of_its_part_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# P\n<!-- a -->\nold\n<!-- end of a -->\nmid\n<!-- b -->\n<!-- end of b -->\n")
+    part = Part("page.md", "a")
+    part.path = page
+    monkeypatch.setattr(report, "PARTS", {("scale",): part})
+    report.write([Row("the good", 1.0, 1.3)], {"new": "abc", "old": "def"}, ["scale"])
+    before, inside, after = (
+        page.read_text().partition("<!-- a -->\n")[0],
+        part.read(),
+        "mid\n<!-- b",
+    )
+    assert before == "# P\n" and after in page.read_text() and "old\n" not in inside
+    assert (
+        "Commit abc beside def." in inside and figures.table([Row("the good", 1.0, 1.3)]) in inside
+    )
+
+
+def test_a_table_that_no_page_has_a_part_for_is_not_written_and_that_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report.write([Row("the good", 1.0)], {"new": "abc"}, ["opens"])
+    assert "not written" in capsys.readouterr().err
+
+
+def test_every_part_that_is_written_is_in_its_page() -> None:
+    assert all(part.read() for part in report.PARTS.values())
 
 
 def test_an_unknown_topic_is_refused_and_not_left_out() -> None:
