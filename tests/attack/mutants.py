@@ -36,6 +36,7 @@ TABLE = "tests/unit/test_table.py"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
 COPIES = "tests/unit/test_dead_copies.py"
+COPIES_BACK = "tests/real/test_restart_copies.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -159,7 +160,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one-look-a-user",
         "an open looks at no more dead copies of its device than there are users",
-        "number == device and _is_open(watcher)",
+        "copy.device == device and _is_open(copy)",
         (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
     ),
     Mutant(
@@ -1536,6 +1537,55 @@ MUTANTS: tuple[Mutant, ...] = (
         NEVER,
         (f"{KEPT}[another port's watcher]", f"{KEPT}[a watcher of more]"),
         f"{FAILS}|waited",
+    ),
+    Mutant(
+        "kept-copy-is-of-its-node",
+        "a kept watcher lists the copy that its record names and nothing else",
+        NEVER,
+        (
+            f"{COPIES_BACK}::"
+            "test_what_is_no_copy_is_refused_with_its_reason_and_leases_go_on[another's watcher]",
+        ),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "forget-the-kept-copy",
+        "a dead copy that is closed is forgotten by systemd, too",
+        REMOVE,
+        (f"{COPIES_BACK}::test_a_copy_that_is_closed_is_kept_no_more_when_the_daemon_ends",),
+    ),
+    Mutant(
+        "nothing-stays-of-a-closed-copy",
+        "a dead copy that was closed while there was no daemon is forgotten at the start",
+        REMOVE,
+        (
+            f"{COPIES_BACK}::"
+            "test_a_copy_that_is_closed_while_there_is_no_daemon_is_kept_no_more[15]",
+        ),
+    ),
+    Mutant(
+        "places-for-leases",
+        "dead copies take no place of a lease in systemd's store",
+        "copy.stays = True",
+        (
+            f"{COPIES}::test_no_more_are_kept_than_have_places_and_a_place_is_taken_again",
+            f"{COPIES_BACK}::test_copies_have_so_many_places_and_leases_have_theirs",
+        ),
+    ),
+    Mutant(
+        "copies-behind-leases",
+        "dead copies delay no lease on its way into systemd's store",
+        "self._dead and self._may(now)",
+        (f"{COPIES_BACK}::test_copies_go_in_behind_leases",),
+    ),
+    Mutant(
+        "paid-is-paid-for-good",
+        "what a port was owed and got is not put back once more after a restart",
+        NEVER,
+        (
+            f"{COPIES}::test_what_is_paid_is_kept_as_paid_once_and_of_that_device_alone",
+            f"{COPIES_BACK}::test_what_was_paid_is_not_paid_again[15]",
+        ),
     ),
     Mutant(
         "kept-record-is-sealed",

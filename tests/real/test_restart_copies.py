@@ -205,9 +205,9 @@ def test_a_copy_that_is_closed_while_there_is_no_daemon_is_kept_no_more(
     assert len(stored(systemd)) == 2
     let_go(alice)
     systemd.start()
+    assert len(stored(systemd)) == 1
     (left,) = row(rig, "ttyS1").copies
     assert left.pid == other.pid and row(rig).copies == ()
-    assert len(stored(systemd)) == 1
     let_go(other)
 
 
