@@ -93,6 +93,6 @@ class Keeper:
     def _keep_copy(self, copy: DeadCopy) -> None:
         """Keep it, and only then drop what was kept of it: a kill in between loses nothing."""
         del self._dead[copy]
-        before = copy.kept
-        copy.kept = self._store.keep(copy.record(), (copy.watcher.fileno(),))
-        self._store.forget(before)
+        if name := self._store.keep(copy.record(), (copy.watcher.fileno(),)):
+            self._store.forget(copy.kept)
+            copy.kept = name
