@@ -35,7 +35,7 @@ MAX_PID = 0x7FFFFFFF  # pid_t
 _TRUNCATED = socket.MSG_CTRUNC | socket.MSG_TRUNC
 _WENT_AWAY = "the broker went away; is it running? see: systemctl status ttybroker.service"
 # How long an answer may take, in seconds. The broker gives a device 40 to open, on top of the
-# caller's own wait (root/lease.py, OPEN_LIMIT). A port that is taken back is reset first.
+# caller's own wait (root/ask.py, OPEN_LIMIT). A port that is taken back is reset first.
 DEVICE_LIMIT = 45.0
 ANSWER_LIMIT = 10.0
 _LONGEST_POLL = 0x7FFFFFFF  # milliseconds, an int: poll(2)
