@@ -243,7 +243,7 @@ class Client:
     ) -> Iterator[list[wire.PortInfo]]:
         """Yield what `ports` returns, now and each time that something in it has changed.
 
-        This does not end by itself. After `again` seconds without news, and when nobody reads from
+        This does not end by itself, and the connection is for this alone from then on. After `again` seconds without news, and when nobody reads from
         the pipe or terminal `reader` any more, it yields the last list once more. Raises
         BrokerError.
         """
