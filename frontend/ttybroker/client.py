@@ -243,9 +243,9 @@ class Client:
     ) -> Iterator[list[wire.PortInfo]]:
         """Yield what `ports` returns, now and each time that something in it has changed.
 
-        This does not end by itself, and the connection is for this alone from then on. After `again` seconds without news, and when nobody reads from
-        the pipe or terminal `reader` any more, it yields the last list once more. Raises
-        BrokerError.
+        This does not end by itself, and the connection is for this alone from then on. After
+        `again` seconds without news, and when nobody reads from the pipe or terminal `reader` any
+        more, it yields the last list once more. Raises BrokerError.
         """
         for name in names:
             checked(name)
