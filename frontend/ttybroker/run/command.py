@@ -13,7 +13,7 @@ import gc
 import os
 
 from ttybroker.asking import MAX_WAIT, valid_label
-from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
+from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, is_program
 from ttybroker.say import printable, say, speak_as
 from ttybroker.wire import MAX_LABEL, valid_name
 
@@ -220,18 +220,13 @@ def _no_dashes(argv: list[str]) -> Usage:
     path = os.environ.get("PATH", DEFAULT_PATH)
     for at, word in enumerate(argv):
         is_value = at > 0 and argv[at - 1] in _WITH_VALUE
-        if not word.startswith("-") and not is_value and _is_program(word, path):
+        if word.startswith(("-", "/dev/")) or is_value:
+            continue
+        if is_program(word, path):
             return Usage(
                 "no -- before the program", instead=" ".join([*argv[:at], "--", *argv[at:]])
             )
     return Usage("no -- before the program", hint=False)
-
-
-def _is_program(word: str, path: str) -> bool:
-    try:
-        return not word.startswith("/dev/") and bool(find_program(word, path))
-    except Failure:
-        return False
 
 
 def _option(request: Request, word: str, words: list[str]) -> None:
