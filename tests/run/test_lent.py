@@ -1,0 +1,58 @@
+"""`run --yield`: what is written around the time when the port is lent goes where it belongs."""
+
+from __future__ import annotations
+
+import os
+import tty
+from collections.abc import Iterator
+
+import pytest
+
+from run.conftest import Device
+from ttybroker.run.ptyproxy import Line
+from ttybroker.wire import Holder
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    made = Device()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(device: Device) -> Iterator[Line]:
+    made = Line(os.open(device.node, os.O_RDWR | os.O_NOCTTY))
+    yield made
+    made.let_go()
+    made.close()
+
+
+@pytest.fixture
+def program(line: Line) -> Iterator[int]:
+    """The program's descriptor."""
+    fd = os.open(line.path, os.O_RDWR | os.O_NOCTTY)
+    tty.setraw(fd)
+    yield fd
+    os.close(fd)
+
+
+def test_what_was_written_before_the_port_is_lent_is_sent(
+    device: Device, line: Line, program: int
+) -> None:
+    os.write(program, b"before")
+    line._lend(Holder())
+    assert device.hear(6) == b"before"
+
+
+def test_what_was_written_while_the_port_was_lent_is_not_sent_when_it_is_back(
+    device: Device, line: Line, program: int
+) -> None:
+    """Even if we have not read it: the news may come first."""
+    line._lend(Holder())
+    os.write(program, b"meanwhile")
+    line._take(os.open(device.node, os.O_RDWR | os.O_NOCTTY))
+    os.write(program, b"after")
+    while line.to_port or not device.readable():
+        line.turn()
+    assert device.hear(5) == b"after"
