@@ -33,6 +33,9 @@ _WITH_VALUE = ("--via", "--wait", "--for", "--fd", "--stdio")
 _OPTIONS = (*_WITH_VALUE, "--hold", "--yield", "--quiet", "--help", "--version")
 
 
+NOBODY_ASKS = "no daemon listens, and no other program can ask the broker of this run"
+
+
 class Usage(Exception):
     """A mistake in the command line, and what to write instead.
 
@@ -128,6 +131,9 @@ def main(
             return _print(f"{command.partition(' ')[0]} {VERSION}\n")
         request = parse(argv)
         label = request.label
+        if request.yields and connect is None and _nobody_can_ask():
+            say(f"--yield lends nothing here: {NOBODY_ASKS}")
+            request.yields = False
         if not os.path.exists("/proc/self/fd"):
             what = "/proc is not mounted here; have it mounted (mount -t proc proc /proc)"
             raise Failure(f"nothing was started: {what}")
@@ -193,6 +199,16 @@ def _check_yield(request: Request) -> None:
         raise Usage("--yield lends what the program opens itself: leave --fd and --stdio out")
     if request.via == "notify":
         raise Usage("--yield needs a pty: leave --via notify out")
+
+
+def _nobody_can_ask() -> bool:
+    """Return whether the broker is this run's own."""
+    from ttybroker import lean
+
+    lean.without_pyserial = True
+    from ttybroker.client import has_backend
+
+    return has_backend()
 
 
 def _wants_help(argv: list[str]) -> bool:
