@@ -670,6 +670,18 @@ def test_programs_that_a_filter_would_break_are_seen(tmp_path: Path) -> None:
     assert "another kind of machine" in choose.of_program(str(script), abis)
 
 
+@LAYOUTS
+@pytest.mark.parametrize("line", ["#!/no/such/sh\n", "#!/bin/sh\r\n"])
+def test_a_script_whose_interpreter_is_not_there_says_so(
+    rig: Rig, line: str, env: dict[str, str]
+) -> None:
+    script = rig.directory / "script"
+    script.write_text(line)
+    script.chmod(0o755)
+    what = "the interpreter of its first line, or its loader: No such file or directory"
+    assert rig.run("--", str(script), env=env) == (127, "", f"ttybroker: {script}: {what}\n")
+
+
 @pytest.mark.root
 def test_privileged_and_unreadable_programs_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

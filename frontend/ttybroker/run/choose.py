@@ -185,6 +185,8 @@ def _elf_of(program: str, depth: int) -> tuple[int, int] | None:
     try:
         with open(program, "rb", buffering=0) as file:
             head = file.read(256)
+    except FileNotFoundError:
+        return None  # the exec will say so
     except OSError:
         return (0, 0)
     if head.startswith(b"\x7fELF") and len(head) >= 20:
