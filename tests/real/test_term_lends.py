@@ -106,10 +106,10 @@ def written(pid: int) -> int:
     return int(re.findall(r"wchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[0])
 
 
-def borrow(rig: Rig) -> float:
+def borrow(rig: Rig, name: str = "ttyS0") -> float:
     """Have the port a moment; return how long it took to get it."""
     before = time.monotonic()
-    os.close(open_fd("ttyS0", broker=str(rig.socket)))
+    os.close(open_fd(name, broker=str(rig.socket)))
     return time.monotonic() - before
 
 
@@ -323,6 +323,27 @@ def test_picocom_does_not_notice_that_its_port_was_lent(rig: Rig) -> None:
     assert b"for the flasher" not in screen.seen
     for pid in rig.orphans():
         assert Orphan(pid).wait() == 0
+    daemon.settled()
+
+
+def test_a_port_comes_back_to_a_program_whose_copying_process_was_stopped(rig: Rig) -> None:
+    port = rig.port("board")
+    daemon = rig.daemon()
+    with started(rig, "run", "--yield", "--", "cat", "/dev/board") as program:
+        assert program.stdout is not None
+        daemon.record("grant", port="board")
+        port.write(b"up\n")
+        assert program.stdout.readline() == "up\n"
+        (copier,) = rig.orphans() - {program.pid}
+        os.kill(copier, signal.SIGSTOP)
+        assert borrow(rig, "board") < AFTER_GRACE
+        daemon.record("grant", port="board", program="cat")
+        os.kill(copier, signal.SIGCONT)
+        port.write(b"here\n")
+        assert program.stdout.readline() == "here\n"
+        program.terminate()
+        program.communicate(timeout=TIMEOUT)
+        assert Orphan(copier).wait() == 0
     daemon.settled()
 
 

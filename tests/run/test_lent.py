@@ -56,3 +56,18 @@ def test_what_was_written_while_the_port_was_lent_is_not_sent_when_it_is_back(
     while line.to_port or not device.readable():
         line.turn()
     assert device.hear(5) == b"after"
+
+
+def test_a_port_that_was_hung_up_before_we_heard_that_it_is_lent_comes_back(
+    device: Device, line: Line, program: int
+) -> None:
+    os.write(program, b"too late")
+    os.close(device.far)
+    line._lend(Holder())
+    assert not line.done()
+    device.far, near = os.openpty()
+    line._take(near)
+    os.write(program, b"after")
+    while line.to_port or not device.readable():
+        line.turn()
+    assert device.hear(5) == b"after"

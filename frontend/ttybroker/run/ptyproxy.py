@@ -244,6 +244,7 @@ class Line:
         self._copy_to_port()
         os.close(self.port)
         self.port, self.to_port = -1, b""
+        self.port_open = True  # it comes back, even if it was hung up because we were late
 
     def _take(self, port: int) -> None:
         """Take the port back, with the speed that the program has by now."""
