@@ -71,3 +71,22 @@ def test_a_port_that_was_hung_up_before_we_heard_that_it_is_lent_comes_back(
     while line.to_port or not device.readable():
         line.turn()
     assert device.hear(5) == b"after"
+
+
+def test_a_port_that_is_hung_up_again_when_it_comes_is_waited_for(
+    device: Device, line: Line
+) -> None:
+    line._lend(Holder())
+    line._take(hung_up())
+    assert (line.port, line.done()) == (-1, False)
+
+
+def test_a_port_that_is_hung_up_before_the_program_begins_is_a_refusal() -> None:
+    with pytest.raises(OSError, match="hung up"):
+        Line(hung_up())
+
+
+def hung_up() -> int:
+    far, near = os.openpty()
+    os.close(far)
+    return near

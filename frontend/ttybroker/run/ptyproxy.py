@@ -248,13 +248,12 @@ class Line:
 
     def _take(self, port: int) -> None:
         """Take the port back, with the speed that the program has by now."""
-        from ttybroker.loan import hung_up
-
-        if hung_up(port):  # the next news says why
+        try:
+            _make_raw(port)
+        except OSError:  # it has just gone again: the next news says why
             os.close(port)
             return
         self._forget_written()
-        _make_raw(port)
         self.port, self._wanted = port, (0, 0, 0)
 
     def _forget_written(self) -> None:
@@ -341,8 +340,14 @@ class Line:
 
 
 def _make_raw(fd: int) -> None:
-    """Let bytes pass as they are. Bytes that already wait are kept."""
-    tty.setraw(fd, termios.TCSANOW)
+    """Let bytes pass as they are. Bytes that already wait are kept.
+
+    Raises OSError if the terminal was hung up.
+    """
+    try:
+        tty.setraw(fd, termios.TCSANOW)
+    except termios.error as error:
+        raise OSError(error.args[0], "the port was hung up") from None
     os.set_blocking(fd, False)
 
 
