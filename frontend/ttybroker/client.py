@@ -600,6 +600,11 @@ def adopt_pair(pair: int) -> None:
     _pair, _pair_pid = Client(socket.socket(fileno=pair)), os.getpid()
 
 
+def has_backend() -> bool:
+    """Return whether this process has a backend of its own, which no other program can ask."""
+    return _pair is not None
+
+
 def connection_for_child() -> socket.socket:
     """Return a connection to the backend of init_backend(), for a process to be forked.
 
