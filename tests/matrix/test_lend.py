@@ -24,7 +24,7 @@ from support.children import Orphan
 from support.command import TTYBROKER, environment
 from support.rig import Rig
 from support.screen import Screen
-from support.waiting import TIMEOUT, wait_readable
+from support.waiting import TIMEOUT
 from ttybroker import client
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -40,7 +40,6 @@ MONITORS = {
     ),
 }
 SIZE = 20_000
-PATIENT = 60.0  # seconds; where one of lrzsz throws a header away, the other waits 10 s for it
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -102,11 +101,21 @@ def by_sz(rig: Rig, there: Path) -> None:
     (there / "firmware").write_bytes(content := os.urandom(SIZE))
     with started(rig, "--stdio", BOARD, "--", "sz", "-b", "-q", str(there / "firmware")) as process:
         until(rig, monitors=False)
-        wait_readable(rig.ports[BOARD].master, "what sz sends")
+        until_it_speaks(rig.ports[BOARD].master)
         with FarEnd(rig, rig.ports[BOARD].master, "rz", "-b", "-q", "-y") as far:
-            assert process.wait(PATIENT) == 0
+            assert process.wait(TIMEOUT) == 0
             until(rig, monitors=True)
             assert far.result("firmware") == content
+
+
+def until_it_speaks(master: int) -> None:
+    """Wait for the first byte. A master that is hung up, as nobody has its port, is no sign."""
+    poll = select.poll()
+    poll.register(master, select.POLLIN)
+    end = time.monotonic() + TIMEOUT
+    while not any(events & select.POLLIN for _, events in poll.poll(100)):
+        assert time.monotonic() < end, "sz says nothing"
+        time.sleep(0.01)
 
 
 def by_avrdude(rig: Rig, there: Path) -> None:
