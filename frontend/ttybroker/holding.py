@@ -28,12 +28,10 @@ def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     it. broker: the broker's pid, whose own descriptor is no copy. May block as long as the name
     service does.
     """
-    holder = named(holder)
-    user = holder.user or ("somebody" if holder.uid is None else f"uid {holder.uid}")
-    label = f" for {holder.label!r}" if holder.label else ""
+    user, label = _user(holder), f" for {holder.label!r}" if holder.label else ""
     if holder.how == "exclusive":
         return f"held {_BY['exclusive']}"
-    if holder.how == "lease" and not _lives(holder.pid):
+    if has_ended(holder):
         kept = _copies(holder, device, broker)
         return f"{user} has it{label}{since(holder)}: its process has ended, {kept}"
     program = f" with {holder.program}" if holder.program else ""
@@ -67,5 +65,17 @@ def _copies(holder: Holder, device: str, broker: int) -> str:
     return f"{user}'s {first.program} (pid {first.pid}) has a copy{others}"
 
 
-def _lives(pid: int | None) -> bool:
-    return pid is not None and os.path.exists(f"/proc/{pid}")
+def with_what(holder: Holder) -> str:
+    """Return a clause like "alice's picocom (pid 42)". May block as `holding` may."""
+    pid = f" (pid {holder.pid})" if holder.pid else ""
+    return f"{_user(holder)}'s {holder.program or 'program'}{pid}"
+
+
+def has_ended(holder: Holder) -> bool:
+    """Whether the process that was granted this lease has ended; False if its pid is not known."""
+    known = holder.how == "lease" and holder.pid is not None
+    return known and not os.path.exists(f"/proc/{holder.pid}")
+
+
+def _user(holder: Holder) -> str:
+    return named(holder).user or ("somebody" if holder.uid is None else f"uid {holder.uid}")
