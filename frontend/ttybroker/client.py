@@ -524,7 +524,7 @@ class Client:
     def _refusal(self, refused: wire.Refused, version: int) -> BrokerError:
         if version == self._version == wire.VERSION:
             kind = BY_ERRNO.get(refused.errno, BrokerError)
-            return kind.of(refused, self._name)
+            return kind.of(refused, self._name, self._path)
         if refused.errno == errno.EPROTO and self._version != version:
             if self._path is None:
                 what = "the broker behind this socket is an older one: connect by its path instead"

@@ -37,12 +37,16 @@ class BrokerError(SerialException):
         self._holder = holder
         self._refused: Refused | None = None
         self._port = ""
+        self._path: str | None = None
 
     @classmethod
-    def of(cls, refused: Refused, port: str) -> Self:
-        """Make the error for the broker's answer to a request about this port, "" for none."""
+    def of(cls, refused: Refused, port: str, path: str | None = None) -> Self:
+        """Make the error for the broker's answer to a request about this port, "" for none.
+
+        path: of the broker's socket, if it is known.
+        """
         error = cls(refused.errno, refused.message(port), refused.holder)
-        error._refused, error._port = refused, port
+        error._refused, error._port, error._path = refused, port, path
         return error
 
     @property
@@ -57,12 +61,25 @@ class BrokerError(SerialException):
 
     @property
     def message(self) -> str:
-        """Return the port, the cause, the holder and the next step, for people."""
+        """Return the port, the cause, the holder and the next step, for people.
+
+        If the holder's process has ended, the broker is asked for the device, and /proc is searched
+        for who has a copy.
+        """
         told = self._refused
         holder = None if told is None else self.holder
         if told is None or holder is None:
             return str(self.strerror)
-        return Refused(told.errno, told.cause, holder, told.advice).message(self._port)
+        kept = self.left_behind
+        cause, named = (f"{told.cause}: {kept}", None) if kept else (told.cause, holder)
+        return Refused(told.errno, cause, named, told.advice).message(self._port)
+
+    @property
+    def left_behind(self) -> str:
+        """Return who has the port, for people, if the holder's process has ended; "" if not."""
+        from ttybroker.holding import left_behind  # here, for most programs never ask
+
+        return "" if self._holder is None else left_behind(self._holder, self._port, self._path)
 
     @property
     def advice(self) -> str:

@@ -40,6 +40,29 @@ def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     return f"{user} has it{program}{pid}{label}{since(holder)}{how}"
 
 
+def left_behind(holder: Holder, name: str, path: str | None) -> str:
+    """Return the clause of `holding` if the holder's process has ended; "" if not.
+
+    name: of the port. path: of the broker's socket. None: a socket of this program's own, whose
+    broker is not asked. If the broker is in a pid namespace that cannot be seen from here, its pids
+    mean nothing here, and this returns "".
+    """
+    if not has_ended(holder):
+        return ""
+    if path is None:
+        return holding(holder)
+    from ttybroker.client import connect  # here, for most holders live
+    from ttybroker.errors import BrokerError
+
+    try:
+        with connect(path) as broker:
+            device = next((port.device for port in broker.ports((name,))), "")
+            pid, _ = broker.status()
+    except BrokerError:
+        return ""
+    return holding(holder, device, pid) if pid else ""
+
+
 def since(holder: Holder) -> str:
     """Return " since 22:50", with the date where that is a day ago or more; "" if not known."""
     if holder.since is None:

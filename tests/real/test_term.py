@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.children import as_user
+from support.children import Orphan, as_user
 from support.command import TTYBROKER, environment, in_a_shell
 from support.daemon import Daemon
 from support.ptys import Pty
@@ -224,24 +224,61 @@ def test_a_busy_port_is_told_with_its_holder_and_what_helps(rig: Rig, daemon: Da
     assert re.fullmatch(what + "\n", told.decode()) and process.returncode == 1
 
 
-def test_a_copy_that_outlives_its_process_is_told_with_who_has_it(rig: Rig, daemon: Daemon) -> None:
-    def hold() -> int:
+PYTHON = [sys.executable, "-c", """
+import sys, ttybroker
+call, wait = sys.argv[1:]
+try:
+    getattr(ttybroker, call)("ttyS0", wait=float(wait))
+except ttybroker.BrokerError as error:
+    print("ttybroker:", error, file=sys.stderr)
+    sys.exit(1)
+"""]  # fmt: skip
+
+
+@pytest.mark.parametrize("wait", ["0", "0.1"], ids=["busy", "timed-out"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*TTYBROKER, "term", "--wait", "{wait}", "ttyS0"],
+        [*TTYBROKER, "run", "--wait", "{wait}", "--stdio", "ttyS0", "--", "true"],
+        [*PYTHON, "open_tty", "{wait}"],
+        [*PYTHON, "open_fd", "{wait}"],
+    ],
+    ids=["term", "run", "open_tty", "open_fd"],
+)
+def test_a_copy_that_outlives_its_process_is_told_with_who_has_it(
+    rig: Rig, daemon: Daemon, words: list[str], wait: str
+) -> None:
+    """And nobody is told of the dead process as if it lived."""
+
+    def hold() -> tuple[int, int]:
         descriptor = client.connect(str(rig.socket)).open("ttyS0")
         pid = os.fork()
         if pid == 0:
             signal.pause()
         os.close(descriptor)
-        return pid
+        return os.getpid(), pid
 
-    copy = as_user(ALICE, (), hold)
+    dead, copy = as_user(ALICE, (), hold)
     try:
-        with piped(rig, "ttyS0") as process:
-            _, told = process.communicate(timeout=TIMEOUT)
-        assert f"its process has ended, uid {ALICE}'s ".encode() in told
-        assert f" (pid {copy}) has a copy; wait for it: ".encode() in told
+        done = subprocess.run(
+            [word.format(wait=wait) if word == "{wait}" else word for word in words],
+            env=environment(rig),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        state = "busy|timed out" if wait == "0" else "timed out"
+        assert re.match(f"ttybroker: ttyS0: ({state}): uid {ALICE} has it", done.stderr)
+        assert f"its process has ended, uid {ALICE}'s " in done.stderr
+        assert f" (pid {copy}) has a copy; wait " in done.stderr
+        assert f"pid {dead})" not in done.stderr and done.stderr.count("\n") == 1
     finally:
         os.kill(copy, signal.SIGKILL)
         os.waitpid(copy, 0)
+        for pid in rig.orphans():  # what was beside the run
+            Orphan(pid).wait()
 
 
 def test_without_a_broker_it_is_one_line(rig: Rig) -> None:

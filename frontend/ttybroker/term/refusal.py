@@ -29,9 +29,7 @@ def refusal(error: BrokerError, name: str, waited: float | None = None) -> str:
         state = "busy" if error.errno == errno.EBUSY else "timed out"
         if holder.how != "lease":  # the broker's advice names the lock file
             return f"{name}: {state}: {holding(holder)}; {error.advice}".removesuffix("; ")
-        with client.connect() as broker:
-            device = next((port.device for port in broker.ports((name,))), "")
-            pid, _ = broker.status()
+        who_has = error.left_behind or holding(holder)
     except BrokerError:
         return str(error)
     wait = f"wait for it: ttybroker term --wait 60 {name}"
@@ -42,4 +40,4 @@ def refusal(error: BrokerError, name: str, waited: float | None = None) -> str:
         wait += f", borrow it: ttybroker term --take {name}"
     who = "take it back" if own else "have its holder or an admin take it back"
     taken = f"{who}: ttybroker revoke {name}"
-    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {taken}"
+    return f"{name}: {state}: {who_has}; {wait}, or {taken}"
