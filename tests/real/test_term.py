@@ -78,12 +78,14 @@ def own_lines(screen: Screen) -> list[str]:
 
 
 @contextlib.contextmanager
-def piped(rig: Rig, *words: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """`ttybroker term` between pipes; ended, however the test does."""
+def piped(
+    rig: Rig, *words: str, cwd: Path | None = None, config: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ttybroker term` between pipes; ended, however the test does. config: $XDG_CONFIG_HOME."""
     process = subprocess.Popen(
         [*TTYBROKER, "term", *words],
         cwd=cwd,
-        env=environment(rig, XDG_CONFIG_HOME=str(rig.base / "no-config")),
+        env=environment(rig, XDG_CONFIG_HOME=str(config or rig.base / "no-config")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -581,6 +583,26 @@ def test_a_profile_is_used(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
         screen.type(b"a\n")
         assert rig.ports["ttyS0"].read(2) == b"a\n"
         assert screen.leave() == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [("ttyUSB0", False), ("ttyUBS0", True), ("ttyUSB7", False), ("ttyUBS", False), ("gps", False)],
+)
+def test_a_table_that_may_be_meant_for_the_port_is_told(
+    rig: Rig, tmp_path: Path, table: str, told: bool
+) -> None:
+    """Others are for ports that may come, or are ports themselves."""
+    rig.port("ttyUSB0")
+    rig.port("ttyUBS")
+    rig.daemon()
+    (tmp_path / "ttybroker").mkdir()
+    file = tmp_path / "ttybroker/term.toml"
+    file.write_text(f"[{table}]\nbaud = 19200\n")
+    with piped(rig, "--linger", "0", "ttyUSB0", config=tmp_path) as process:
+        _, seen = process.communicate(timeout=TIMEOUT)
+    line = f"ttybroker: {file}: [{table}]: no port that you may use; did you mean ttyUSB0?\n"
+    assert (process.returncode, seen.decode()) == (0, line if told else "")
 
 
 def test_the_menu_goes_to_another_port(rig: Rig, daemon: Daemon) -> None:

@@ -127,6 +127,11 @@ def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -
     try:
         if sender is not None and sender.send(port.fileno()) != 0:
             return REFUSED
+        if options.alike and not options.quiet:
+            from ttybroker.term.profile import in_vain
+
+            if line := in_vain(options.alike, name):
+                say(line)
         terminal = Terminal(port, console, options, lines, log)
         terminal.has(broker, yields=sender is None)
         if log is not None:

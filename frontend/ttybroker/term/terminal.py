@@ -55,6 +55,7 @@ _KEYBOARD = 0
 _PAUSE = 1.0  # seconds until it asks again for a port that somebody took back to use it
 _LONGEST_PAUSE = 8.0  # seconds; it doubles after each refusal, because each is logged
 _A_DAY = 86400.0  # seconds; a wait in the queue, which then begins again
+_LONGEST_WAIT = 1e6  # seconds; poll(2) counts its milliseconds in an int
 _MOST_TYPED = 1 << 20  # bytes that may wait while the port takes none
 
 
@@ -187,7 +188,7 @@ class Terminal(miniterm.Miniterm):
         for descriptor in broker:
             poll.register(descriptor, select.POLLIN)
         times = [seconds for seconds in (timeout, due) if seconds is not None]
-        ready = dict(poll.poll(min(times) * 1000 + 1 if times else None))
+        ready = dict(poll.poll(min([*times, _LONGEST_WAIT]) * 1000 + 1 if times else None))
         if due is not None or any(descriptor in ready for descriptor in broker):
             self._look()  # the other events can wait, and this may change them
             return False
