@@ -115,6 +115,11 @@ class Client:
         """Return the socket's descriptor, to wait on."""
         return self._sock.fileno()
 
+    @property
+    def path(self) -> str | None:
+        """Return the path of the broker's socket; None if there is only this connection."""
+        return self._path
+
     def close(self) -> None:
         """End the connection. This withdraws a request that is in progress."""
         self._sock.close()
