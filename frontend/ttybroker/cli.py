@@ -241,7 +241,8 @@ def _revoke(options: argparse.Namespace) -> int:
         try:
             withdrawn = broker.revoke(port, hold)
         except BrokerError as error:
-            _say(f"{port}: nobody has it" if free else f"{error}{similar(broker, port)}")
+            near = "" if error.meant else similar(broker, port)
+            _say(f"{port}: nobody has it" if free else f"{error}{near}")
             return REFUSED
         write(f"{port}: taken back; {_now(broker, port, before, kept=hold > 0)}")
     if hold:
@@ -340,8 +341,11 @@ def _suggest(options: argparse.Namespace) -> int:
     except OSError:
         there = False
     if not there:
-        what = "is it plugged in? Write the kernel's name of the port, such as ttyUSB0"
-        _say(f"{options.port}: there is no device {device}; {what}")
+        from ttybroker.names import did_you_mean
+
+        what = "; is it plugged in? Write the kernel's name of the port, such as ttyUSB0"
+        near = did_you_mean(options.port, filter(is_port, _devices()))
+        _say(f"{options.port}: there is no device {device}{near or what}")
         return REFUSED
     name = os.path.basename(os.path.realpath(device))  # a link of udev's has no rule by its name
     if not is_port(name):
@@ -354,6 +358,16 @@ def _suggest(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _devices() -> list[str]:
+    """Return the kernel's names of terminal devices, [] without sysfs."""
+    import os
+
+    try:
+        return os.listdir("/sys/class/tty")
+    except OSError:
+        return []
+
+
 def _history(options: argparse.Namespace) -> int:
     from ttybroker import history
 
@@ -361,15 +375,28 @@ def _history(options: argparse.Namespace) -> int:
     try:
         found = history.read(port)
     except history.NoJournal as error:
-        _say(f"{port}: the journal cannot be read: {error}{history.hint(port)}")
+        _say(f"{port}: the journal cannot be read: {error}{history.hint(port)}{_near(port)}")
         return REFUSED
     if options.json:
         history.show_json(found)
     elif found:
         history.show(found)
     else:
-        print(f"{port}: the journal has no record of a holder{history.hint(port)}")
+        print(f"{port}: the journal has no record of a holder{_near(port) or history.hint(port)}")
     return DONE
+
+
+def _near(port: str) -> str:
+    """Return "; did you mean NAME?" of a port that the user may use, "" also without a broker."""
+    from ttybroker import client
+    from ttybroker.errors import BrokerError
+    from ttybroker.names import similar
+
+    try:
+        with client.connect() as broker:
+            return similar(broker, port)
+    except BrokerError:
+        return ""
 
 
 def _check_broker(json: bool) -> int:

@@ -38,6 +38,7 @@ class BrokerError(SerialException):
         self._refused: Refused | None = None
         self._port = ""
         self._path: str | None = None
+        self._meant: str | None = None
 
     @classmethod
     def of(cls, refused: Refused, port: str, path: str | None = None) -> Self:
@@ -64,15 +65,30 @@ class BrokerError(SerialException):
         """Return the port, the cause, the holder and the next step, for people.
 
         If the holder's process has ended, the broker is asked for the device, and /proc is searched
-        for who has a copy.
+        for who has a copy. If no rule is about the port, the broker is asked for similar names.
         """
         told = self._refused
         holder = None if told is None else self.holder
         if told is None or holder is None:
-            return str(self.strerror)
+            return f"{self.strerror}{self.meant}"
         kept = self.left_behind
         cause, named = (f"{told.cause}: {kept}", None) if kept else (told.cause, holder)
         return Refused(told.errno, cause, named, told.advice).message(self._port)
+
+    @property
+    def meant(self) -> str:
+        """Return "; did you mean NAME?" if no rule is about the port, and "" otherwise.
+
+        It is "" too if the user may use no port with a similar name.
+        """
+        if self._meant is None:
+            self._meant = ""
+            unknown = self.errno in (errno.ENOENT, errno.EACCES) and self._port
+            if unknown and self._path is not None:
+                from ttybroker.names import meant
+
+                self._meant = meant(self._port, self._path)
+        return self._meant
 
     @property
     def left_behind(self) -> str:

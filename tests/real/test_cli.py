@@ -29,7 +29,7 @@ from support.processes import prctl
 from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
-from ttybroker import cli, client, open_fd, wire
+from ttybroker import cli, client, open_fd, open_tty, wire
 from ttybroker.errors import BrokerError, PortBusy
 from ttybroker.version import VERSION
 
@@ -417,10 +417,32 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
     done = command(rig, "check", "ttyS0")
     assert done.returncode == 0 and "did you mean" not in done.stdout
     assert "did you mean" not in command(rig, "check", "zzz").stdout
+    # the journal is that of this machine, if there is one: it has no such port
+    done = command(rig, "history", "ttS0")
+    assert (done.stdout + done.stderr).endswith("; did you mean ttyS0?\n")
+    assert "did you mean" not in command(rig, "history", "zzz").stdout
     done = command(rig, "run", "ttS0", "--", "true")
     assert done.returncode == 1 and done.stderr.endswith("; did you mean ttyS0?\n")
     for pid in rig.orphans():  # what was beside the run
         Orphan(pid).wait()
+
+
+@pytest.mark.parametrize("call", [open_tty, open_fd])
+def test_python_too_is_told_which_port_is_meant(rig: Rig, call: Callable[..., object]) -> None:
+    rig.port("ttyUSB0")
+    rig.port("ttyUSB1", "allow = []")
+    rig.daemon()
+
+    def told(name: str) -> str:
+        with pytest.raises(BrokerError) as caught:
+            call(name, broker=str(rig.socket))
+        assert "did you mean" not in str(caught.value.strerror)
+        return str(caught.value)
+
+    assert told("ttyUBS0").endswith("; did you mean ttyUSB0?")
+    assert told("ttyUBS0").count("did you mean") == 1
+    assert "did you mean" not in told("zzz")
+    assert "did you mean" not in as_user(BOB, (), lambda: told("ttyUSB1"))  # it is known
 
 
 def test_run_says_that_the_program_in_the_way_is_ones_own(rig: Rig, daemon: Daemon) -> None:

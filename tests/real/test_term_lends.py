@@ -138,7 +138,7 @@ def test_list_says_to_whom_the_port_goes_back(rig: Rig, daemon: Daemon) -> None:
         flasher = rig.holder(0)
         screen.shows(b"lent, and comes back by itself")
         _, shown, _ = ttybroker(rig, "list", "ttyS0")
-        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with \S+", shown), (
+        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with term  ", shown), (
             shown
         )
         flasher.say()

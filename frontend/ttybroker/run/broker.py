@@ -309,7 +309,7 @@ def line_of(error: OSError) -> str:
         if error.errno == errno.ETIMEDOUT:
             own = own.replace("wait for it", "wait longer")
         line = line.removesuffix(advice) + own
-    if error.errno != errno.EACCES:
+    if error.errno != errno.EACCES or getattr(error, "meant", False):
         return line
     from ttybroker.login import too_old
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from ttybroker.called import call_us
 from ttybroker.say import say
 from ttybroker.wire import valid_name
 
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     name = ""
     try:
         _catch_signals()
+        call_us("term")
         from ttybroker.term import options
 
         try:

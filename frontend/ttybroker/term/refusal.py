@@ -5,24 +5,19 @@ from __future__ import annotations
 import errno
 import os
 
-from ttybroker import client
 from ttybroker.errors import BrokerError
 from ttybroker.holding import holding
 from ttybroker.login import too_old
-from ttybroker.names import similar
 
 
 def refusal(error: BrokerError, name: str, waited: float | None = None) -> str:
     """Return the line for the broker's refusal, after so many seconds in the queue.
 
-    For an unknown name it suggests a similar one. For a busy port it has its own advice, because
-    the broker's advice is also for other programs.
+    For a busy port it has its own advice, because the broker's advice is also for other programs.
     """
     try:
-        if error.errno in (errno.ENOENT, errno.EACCES):
-            with client.connect() as broker:
-                hint = similar(broker, name)
-            return f"{error}{hint or (too_old() if error.errno == errno.EACCES else '')}"
+        if error.errno == errno.EACCES and not error.meant:
+            return f"{error}{too_old()}"
         holder = error.holder
         if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
             return str(error)
