@@ -157,7 +157,7 @@ def _list(options: argparse.Namespace) -> int:
         _show_copies(ports, pid, options.json)
     elif ports or not missing:
         (listing.show_json if options.json else listing.show)(ports, lines)
-    if options.details and not options.json:
+    if not options.json:
         _warn_of_probes(ports)
     for name in missing:
         from ttybroker.names import did_you_mean

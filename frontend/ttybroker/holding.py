@@ -96,9 +96,21 @@ def with_what(holder: Holder) -> str:
 
 def has_ended(holder: Holder) -> bool:
     """Whether the process that was granted this lease has ended; False if its pid is not known."""
-    known = holder.how == "lease" and holder.pid is not None
-    return known and not os.path.exists(f"/proc/{holder.pid}")
+    return holder.how == "lease" and holder.pid is not None and not _lives(holder.pid)
 
 
 def _user(holder: Holder) -> str:
     return named(holder).user or ("somebody" if holder.uid is None else f"uid {holder.uid}")
+
+
+def _lives(pid: int | None) -> bool:
+    """Return whether there is such a process; /proc may hide those of others: proc(5), hidepid."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True

@@ -2264,6 +2264,18 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{SITS}::test_a_group_with_the_number_of_a_seat_is_none",),
     ),
     Mutant(
+        "words-with-a-name-that-matches",
+        "a rule whose words and name no port can have both, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "no-usb-behind-ttys",
+        "a rule about a UART that is a USB adapter, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
         "seats-are-for-allow",
         "a deny or admins by who sits there is a mistake",
         NEVER,

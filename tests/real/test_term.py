@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from support.ptys import Pty
 from support.rig import Rig, lock_text
 from support.screen import Screen
 from support.users import ALICE
-from support.waiting import TIMEOUT
+from support.waiting import TIMEOUT, wait_readable
 from ttybroker import client
 from ttybroker.term.log import Log
 from ttybroker.term.send import Sender
@@ -126,6 +127,45 @@ def test_a_signal_ends_it_as_that_signal_with_the_terminal_put_back(
         assert termios.tcgetattr(screen.end) == before
     assert b"Traceback" not in screen.seen
     assert len(own_lines(screen)) == 3
+
+
+def test_in_the_background_of_its_terminal_it_ends_by_a_signal(rig: Rig, daemon: Daemon) -> None:
+    """As under timeout(1): it is stopped when it sets its terminal up, and then goes on to end."""
+    end, keyboard = os.openpty()
+    shell = subprocess.Popen(
+        ["sh", "-mc", '"$@" & echo $!; read line', "sh", *TTYBROKER, "term", "ttyS0"],
+        env=environment(rig),
+        stdin=keyboard,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(keyboard)
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    pidfd = os.pidfd_open(pid)
+    try:
+        until_stopped(pid)
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        wait_readable(pidfd, "its end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.write(end, b"\n")
+        shell.communicate(timeout=TIMEOUT)
+        for fd in (end, pidfd):
+            os.close(fd)
+    daemon.settled()
+
+
+def until_stopped(pid: int) -> None:
+    """Wait until this process is stopped."""
+    end = time.monotonic() + TIMEOUT
+    while "State:\tT" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < end, "it is not stopped"
+        time.sleep(0.01)
 
 
 def test_a_port_taken_back_is_one_line_and_status_one(rig: Rig, daemon: Daemon) -> None:

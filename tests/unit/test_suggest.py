@@ -78,6 +78,17 @@ def test_the_words_are_those_of_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     assert suggest.words("/dev/ttyUSB0") == UART
 
 
+@pytest.mark.parametrize("serial", ["A1", 'A"1', "", "x\ny"])
+def test_the_lines_of_a_list_can_be_pasted_into_a_rule(
+    serial: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device(monkeypatch, serial=serial)
+    said = suggest.words("/dev/ttyUSB0")
+    pasted = "\n".join(suggest.lines(said))
+    (rule,) = tomllib.loads(f'[[rule]]\nport = "gps"\n{pasted}\nallow = [1000]\n')["rule"]
+    assert {key: rule[key] for key in said} == said and all(suggest.lines(said))
+
+
 def test_nothing_is_said_of_a_device_that_sysfs_does_not_know() -> None:
     assert suggest.words("/dev/ttyUSB4095") == {}
 

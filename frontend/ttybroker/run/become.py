@@ -112,6 +112,10 @@ def exec_program(job: LaunchJob, opened: Opened) -> None:
                 raise
             # A script without a first line: what execvp(3) and the shells do.
             os.execve("/bin/sh", ["/bin/sh", job.program, *job.argv[1:]], job.env)
+    except FileNotFoundError as error:
+        what = error.strerror
+        if os.path.exists(job.program):
+            what = f"the interpreter of its first line, or its loader: {what}"
+        raise Failure(f"{job.argv[0]}: {what}", NOT_FOUND)
     except OSError as error:
-        status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-        raise Failure(f"{job.argv[0]}: {error.strerror}", status)
+        raise Failure(f"{job.argv[0]}: {error.strerror}", NOT_EXECUTABLE)

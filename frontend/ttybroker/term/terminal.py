@@ -191,6 +191,8 @@ class Terminal(miniterm.Miniterm):
         follow = loan.LOOK if self._borrower is not None else None
         times = [seconds for seconds in (timeout, due, follow) if seconds is not None]
         ready = dict(poll.poll(min([*times, _LONGEST_WAIT]) * 1000 + 1 if times else None))
+        if port < 0 and _KEYBOARD in ready:
+            return True  # first: what was typed while the port was lent is not for it
         if due is not None or any(descriptor in ready for descriptor in broker):
             self._look()  # the other events can wait, and this may change them
             return False
