@@ -115,6 +115,11 @@ class Client:
         """Return the socket's descriptor, to wait on."""
         return self._sock.fileno()
 
+    @property
+    def path(self) -> str | None:
+        """Return the path of the broker's socket; None if there is only this connection."""
+        return self._path
+
     def close(self) -> None:
         """End the connection. This withdraws a request that is in progress."""
         self._sock.close()
@@ -524,7 +529,7 @@ class Client:
     def _refusal(self, refused: wire.Refused, version: int) -> BrokerError:
         if version == self._version == wire.VERSION:
             kind = BY_ERRNO.get(refused.errno, BrokerError)
-            return kind.of(refused, self._name)
+            return kind.of(refused, self._name, self._path)
         if refused.errno == errno.EPROTO and self._version != version:
             if self._path is None:
                 what = "the broker behind this socket is an older one: connect by its path instead"

@@ -131,10 +131,15 @@ class YieldingSerial(BrokeredSerial):
 
     @property
     def lent(self) -> wire.Holder | None:
-        """Return who has borrowed the port; None if it is not lent."""
-        if self._teller != get_ident():  # in on_lent and on_back it is as they are told
-            self._is_lent()
-        return None if self._loan is None else self._loan.lent
+        """Return who has the port now, while it is lent; None if it is not.
+
+        After the first borrower the next one may have it. To know that, the broker is asked, once a
+        second at most.
+        """
+        if self._teller == get_ident():  # in on_lent and on_back it is as they are told
+            return None if self._loan is None else self._loan.lent
+        self._is_lent()
+        return None if self._loan is None else self._loan.borrower()
 
     def read(self, size: int = 1, /) -> bytes:
         """Do as serial.Serial.read(). While the port is lent, no data arrives."""
@@ -192,7 +197,7 @@ class YieldingSerial(BrokeredSerial):
         super().send_break(duration)
 
     def _must_be_here(self) -> None:
-        holder = self._loan.lent if self._is_lent() and self._loan is not None else None
+        holder = self._loan.borrower() if self._is_lent() and self._loan is not None else None
         if holder is not None:
             what = f"{self._port}: lent; it comes back by itself"
             raise PortLent(errno.EBUSY, what, holder)

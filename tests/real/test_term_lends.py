@@ -20,6 +20,7 @@ from matrix.farend import relay
 from support.children import Chat, Orphan
 from support.command import TTYBROKER, environment
 from support.daemon import Daemon
+from support.processes import name_of
 from support.rig import Rig
 from support.screen import Screen
 from support.systemd import manager
@@ -152,13 +153,38 @@ def test_list_says_to_whom_the_port_goes_back(rig: Rig, daemon: Daemon) -> None:
         flasher = rig.holder(0)
         screen.shows(b"lent, and comes back by itself")
         _, shown, _ = ttybroker(rig, "list", "ttyS0")
-        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with \S+", shown), (
+        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with term  ", shown), (
             shown
         )
         flasher.say()
         screen.shows(b"ttyS0: back")
         assert "lent" not in ttybroker(rig, "list", "ttyS0")[1]
         assert screen.leave() == 0
+
+
+def test_in_a_chain_the_terminal_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        first = rig.holder(0)
+        screen.shows(f"by itself: root has it with {name(first.pid)}".encode())
+        second = rig.holder(0, wait=TIMEOUT)
+        with client.connect(str(rig.socket)) as connection:
+            while not connection.ports()[0].waiting:
+                time.sleep(0.01)
+        first.say()
+        second.hear()
+        screen.shows(
+            f"lent, and comes back by itself: root has it with {name(second.pid)}".encode()
+        )
+        second.say()
+        screen.shows(b"ttyS0: back")
+        assert screen.seen.count(b"lent, and comes back by itself") == 2
+        assert screen.leave() == 0
+
+
+def name(pid: int) -> str:
+    """A process as lines name it."""
+    return f"{name_of(pid)} (pid {pid})"
 
 
 def test_what_is_typed_meanwhile_goes_nowhere_and_the_way_out_works(

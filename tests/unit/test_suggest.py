@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 
 import pytest
@@ -22,6 +23,16 @@ def device(
            "path": PLACE}  # fmt: skip
     found = usb if facts is None else facts
     monkeypatch.setattr(sysfs, "facts", lambda name: found if name == "ttyUSB0" else {})
+
+
+def test_a_mistyped_device_is_told_with_the_one_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devices = ["tty", "tty1", "ttyUSB4094", "pty0", "console"]
+    monkeypatch.setattr(os, "listdir", {"/sys/class/tty": devices}.__getitem__)
+    assert cli.main(["suggest", "ttyUBS4094"]) == 1
+    said = "ttybroker: ttyUBS4094: there is no device /dev/ttyUBS4094; did you mean ttyUSB4094?\n"
+    assert capsys.readouterr().err == said
 
 
 def suggested() -> dict[str, object]:

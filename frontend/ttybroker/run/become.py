@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from ttybroker.called import call_us
 from ttybroker.run.job import NOT_EXECUTABLE, NOT_FOUND, Failure
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -76,15 +77,6 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
         return opened
     except OSError as error:
         raise Failure(line_of(error))
-
-
-def call_us(name: str) -> None:
-    """Have the broker name the program that will have the port, and not what it was before."""
-    try:
-        with open("/proc/self/comm", "wb", 0) as file:
-            file.write(os.fsencode(name))
-    except OSError:  # it names us
-        pass
 
 
 def _out_of(taken: set[int], fd: int) -> int:

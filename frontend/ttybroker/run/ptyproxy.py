@@ -23,8 +23,9 @@ import tty
 from fcntl import ioctl
 from functools import partial
 
+from ttybroker.called import call_us
 from ttybroker.run.aside import Talk, leave_terminal, start_aside
-from ttybroker.run.become import call_us, exec_program, open_ports
+from ttybroker.run.become import exec_program, open_ports
 from ttybroker.run.names import could_be_alias, is_serial_name
 from ttybroker.say import say
 
