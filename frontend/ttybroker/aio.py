@@ -9,25 +9,13 @@ stays open. Bytes that are written meanwhile are sent afterwards.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-
-from ttybroker import client
-from ttybroker.errors import BrokerError
-from ttybroker.lending import YieldingSerial
-from ttybroker.loan import flags
-from ttybroker.port import BrokeredSerial
+from ttybroker import client, inloop
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from typing import Any
 
-    from ttybroker.wire import Holder
-
-
-MOST_HELD = 65536  # bytes that are written while the port is lent
-_PAUSE = 0.01  # seconds until the port may take more
+    from ttybroker.port import BrokeredSerial
 
 
 async def open_fd(
@@ -38,37 +26,7 @@ async def open_fd(
     Cancelling the coroutine withdraws the request, and nothing stays leased.
     """
     with client.connect(broker, label=label) as connection:
-        return await _open(connection, port, wait)
-
-
-async def _open(connection: client.Client, port: str, wait: float | None, wanted: int = 0) -> int:
-    """Do as Client.open(). wanted: flags of ttybroker.wire."""
-    loop = asyncio.get_running_loop()
-    budget = client.RetryBudget(wait)
-    while True:
-        connection.ask_open(port, wait=wait, flags=wanted)
-        try:
-            descriptor = None
-            while descriptor is None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(connection.time_left()):
-                        await _readable(loop, connection.fileno())
-                descriptor = connection.take_answer()  # which raises when the time is up
-            return descriptor
-        except client.BrokenOff:  # the daemon is being started again
-            for pause in connection.come_back(budget):
-                await asyncio.sleep(pause)
-            wait = budget.left()
-
-
-async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
-    """Wait until there is something to read."""
-    answered = loop.create_future()
-    loop.add_reader(descriptor, _set, answered)
-    try:
-        await answered
-    finally:
-        loop.remove_reader(descriptor)
+        return await inloop.ask(connection, port, wait)
 
 
 async def open_tty(
@@ -85,127 +43,8 @@ async def open_tty(
 
     Returns a ready instance for pyserial-asyncio and pyserial-asyncio-fast.
     """
-    if yields:
-        given = {"baudrate": baudrate, "yields": yields, **settings}
-        lending = _LoopSerial(None, broker=broker, wait=wait, label=label, **given)
-        lending.port = port
-        connection = client.connect(broker, label=label)
-        try:
-            descriptor = await _open(connection, port, wait, flags(yields))
-            lending.has(descriptor, connection, port)
-        except BaseException:
-            connection.close()
-            raise
-        lending.listen()
-        return lending
-    ready = BrokeredSerial(
-        None, broker=broker, wait=wait, label=label, baudrate=baudrate, **settings
+    ready = inloop.make(
+        yields=yields, broker=broker, wait=wait, label=label, baudrate=baudrate, **settings
     )
-    ready.port = port
-    ready.adopt(await open_fd(port, broker=broker, wait=wait, label=label))
+    await inloop.lease(ready, port)
     return ready
-
-
-def _set(answered: asyncio.Future[None]) -> None:
-    if not answered.done():
-        answered.set_result(None)
-
-
-class _LoopSerial(YieldingSerial):
-    """A port on which the loop hears the broker, whether or not anybody calls its methods.
-
-    The port's descriptor keeps its number when it is lent and comes back. But epoll(7) knows open
-    file descriptions, so the loop would not notice that the number means another one. So whatever
-    the loop waits for is registered again.
-    """
-
-    _heard: client.Client | None = None
-    _number = -1  # the descriptor of that
-    _timer: asyncio.TimerHandle | None = None
-
-    def __init__(self, *positional: Any, **settings: Any) -> None:
-        self._held = bytearray()
-        super().__init__(*positional, **settings)
-
-    def listen(self) -> None:
-        """Hear the next news. Raises NotImplementedError in a loop without a selector."""
-        self._loop = asyncio.get_running_loop()
-        if not hasattr(self._loop, "_selector"):
-            self.close()
-            raise NotImplementedError("yields: needs one of asyncio's own loops")
-        self._listen()
-
-    def _listen(self) -> None:
-        loan = self._loan
-        connection, due = (None, None) if loan is None else (loan.connection, loan.wait_for()[1])
-        if connection is not self._heard:
-            if self._heard is not None:
-                self._loop.remove_reader(self._number)
-            if connection is not None:
-                self._number = connection.fileno()
-                self._loop.add_reader(self._number, self._news)
-            self._heard = connection
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_later(due, self._news)
-
-    def _news(self) -> None:
-        try:
-            self._is_lent()
-        except BrokerError:  # it does not come back: the reader is told
-            with open("/dev/null", "rb") as readable:
-                os.dup2(readable.fileno(), self.fd, inheritable=False)
-            self._register_anew()
-
-    def _is_lent(self) -> bool:
-        try:
-            return super()._is_lent()
-        finally:
-            if self._heard is not None or self._timer is not None:
-                self._listen()
-
-    def _lend(self, holder: Holder) -> None:
-        super()._lend(holder)
-        self._register_anew()
-
-    def _take(self, descriptor: int) -> None:
-        super()._take(descriptor)
-        self._register_anew()
-        self._loop.call_soon(self._write_held)
-
-    def _register_anew(self) -> None:
-        selector: Any = self._loop._selector  # type: ignore[attr-defined]
-        known = selector.get_map().get(self.fd)
-        if known is not None:
-            selector.unregister(self.fd)
-            selector.register(self.fd, known.events, known.data)
-
-    def write(self, data: Any, /) -> int | None:
-        """Do as YieldingSerial.write(), but keep the data while the port is lent.
-
-        Raises PortLent beyond MOST_HELD bytes.
-        """
-        if not self._is_lent() and not self._held:
-            return super().write(data)
-        if len(self._held) + len(data) > MOST_HELD:
-            self._must_be_here()
-            return 0  # it is on its way out: later
-        self._held += data
-        return len(data)
-
-    def _write_held(self) -> None:
-        """Write the data that was kept, as fast as the port takes it."""
-        if self._held and self.is_open and not self._is_lent():
-            del self._held[: super().write(bytes(self._held)) or 0]
-            if self._held:
-                self._loop.call_later(_PAUSE, self._write_held)
-
-    def close(self) -> None:
-        """As YieldingSerial.close()."""
-        if self._heard is not None:
-            self._loop.remove_reader(self._number)
-            self._heard = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        super().close()

@@ -101,7 +101,7 @@ class Loan:
                 raise self._lost
             if self._again_at is not None and self._again_at <= time.monotonic():
                 self._ask_again()
-            if self.connection is None or not _readable(self.connection.fileno()):
+            if self.connection is None or not readable(self.connection.fileno()):
                 return False
             lent = self.lent
             try:
@@ -173,7 +173,8 @@ def flags(yields: bool | str | None) -> int:
     return 0 if yielded is None else yielded | wire.PROGRESS
 
 
-def _readable(descriptor: int) -> bool:
+def readable(descriptor: int) -> bool:
+    """Return whether a read of it would not wait."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

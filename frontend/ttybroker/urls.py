@@ -7,6 +7,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ttybroker.port import BrokeredSerial
 
@@ -26,20 +27,31 @@ def serial_class_for_url(url: str) -> tuple[str, Callable[..., BrokeredSerial]]:
 
     from ttybroker.port import BrokeredSerial
 
+    name, how = leased_as(url)
+    if "yields" in how:
+        from ttybroker.lending import YieldingSerial
+
+        return name, partial(YieldingSerial, **how)
+    return name, partial(BrokeredSerial, **how)
+
+
+def leased_as(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the port's name, and `broker`, `wait` and `yields` as the URL has them.
+
+    Raises ValueError.
+    """
     name = url.partition("://")[2].partition("?")[0]  # hostname would lose its capitals
     try:
-        query = _query(url)
-        wait = float(query["wait"]) if "wait" in query else None
+        how: dict[str, Any] = {**_query(url)}
+        if "wait" in how:
+            how["wait"] = float(how["wait"])
     except ValueError:
         raise ValueError(f"{url}: the form is {_FORM}") from None
-    broker = query.get("broker")
-    if "yields" in query:
-        from ttybroker.lending import YieldingSerial
+    if "yields" in how:
         from ttybroker.loan import flags
 
-        flags(query["yields"])
-        return name, partial(YieldingSerial, broker=broker, wait=wait, yields=query["yields"])
-    return name, partial(BrokeredSerial, broker=broker, wait=wait)
+        flags(how["yields"])
+    return name, how
 
 
 def _query(url: str) -> dict[str, str]:
