@@ -129,8 +129,10 @@ class LoopSerial(YieldingSerial):
         try:
             self._is_lent()
         except BrokerError:  # it does not come back: the reader is told
-            with open("/dev/null", "rb") as readable:
-                os.dup2(readable.fileno(), self.fd, inheritable=False)
+            ended, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # epoll(7) takes no /dev/null
+            os.close(writer)
+            os.dup2(ended, self.fd, inheritable=False)
+            os.close(ended)
             self._register_anew()
 
     def _is_lent(self) -> bool:

@@ -52,9 +52,10 @@ async def main():
             transport.write(b"x" * int(rest))
         elif word == "more":
             asyncio.ensure_future(more(transport, rest))
+        elif word == "close":
+            transport.close()
         else:
             loop.remove_reader(0)
-            transport.close()
     loop.add_reader(0, told)
     print("open", flush=True)
     await talk.over

@@ -25,6 +25,7 @@ from support.children import Chat, as_user
 from support.daemon import Daemon
 from support.ptys import Pty
 from support.rig import Rig
+from support.systemd import Systemd, manager
 from support.users import ALICE
 from support.waiting import TIMEOUT
 from ttybroker import BrokerError, PortLent, client, open_fd, open_tty
@@ -438,3 +439,26 @@ def test_a_transport_of_asyncio_stays_while_its_port_is_lent(rig: Rig, one_port:
         flasher.child.kill()
 
     asyncio.run(program())
+
+
+def test_a_transport_ends_when_the_next_broker_refuses_its_lent_port(rig: Rig) -> None:
+    """The news comes through another connection than the one that the stand-in watches."""
+    rig.port("ttyS0")
+    wrong: list[object] = []
+
+    async def program(systemd: Systemd) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, what: wrong.append(what))
+        port = await ttybroker.aio.open_tty("ttyS0", broker=str(rig.socket), yields="all")
+        _, lines = await serial_asyncio_fast.connection_for_serial(loop, Lines, port)
+        flasher = Flasher(rig, ALICE)
+        await asyncio.to_thread(flasher.started)
+        rig.rules[0] = rig.rules[0].replace("*", str(ALICE))
+        systemd.restart()
+        assert "not permitted" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
+        flasher.stop()
+
+    with manager(rig) as systemd:
+        systemd.start()
+        asyncio.run(program(systemd))
+    assert [what for what in wrong if "Exception in callback" in str(what)] == []
