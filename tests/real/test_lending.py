@@ -29,6 +29,7 @@ from support.systemd import Systemd, manager
 from support.users import ALICE
 from support.waiting import TIMEOUT
 from ttybroker import BrokerError, PortLent, client, open_fd, open_tty
+from ttybroker.inloop import LoopSerial
 from ttybroker.lending import YieldingSerial
 
 pytestmark = pytest.mark.root
@@ -454,7 +455,10 @@ def test_a_transport_ends_when_the_next_broker_refuses_its_lent_port(rig: Rig) -
         flasher = Flasher(rig, ALICE)
         await asyncio.to_thread(flasher.started)
         rig.rules[0] = rig.rules[0].replace("*", str(ALICE))
-        systemd.restart()
+        rig.daemons[-1].process.terminate()
+        rig.daemons[-1].wait()
+        assert isinstance(port, LoopSerial) and port.lent_now()  # and it has asked again
+        systemd.start()
         assert "not permitted" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
         flasher.stop()
 
