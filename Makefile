@@ -57,7 +57,8 @@ matrix: $(VENV)/ready $(VENV)/test-needs $(VENV)/matrix/ready
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py tests/matrix/test_locks.py \
 		--write-matrix
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_lend.py --write-matrix
-	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_labgrid.py tests/matrix/test_labgrid_driver.py
+	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_labgrid.py tests/matrix/test_labgrid_driver.py \
+		tests/matrix/test_asyncio.py
 
 # All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest), or with ONLY=test_x.py
 # that file's. MUTATE=1 instead takes the guards away one at a time: then their tests must fail. With

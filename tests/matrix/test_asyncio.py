@@ -9,6 +9,7 @@ import termios
 
 import pytest
 
+from docs.blocks import blocks
 from matrix.namespace import INSTALLED, PORT
 from matrix.stage import Installation, Stage
 from support.users import BOB
@@ -89,9 +90,11 @@ CONNECT = {
 class Program:
     """One of the libraries in a process of its own, as an ordinary user."""
 
-    def __init__(self, stage: Stage, installation: Installation, code: str) -> None:
+    def __init__(
+        self, stage: Stage, installation: Installation, code: str, run: str = "asyncio.run(main())"
+    ) -> None:
         path = f"{stage.programs / 'python'}:{installation.base / 'lib/ttybroker'}"
-        command = ("/usr/bin/python3", "-B", "-c", HEAD + code + "asyncio.run(main())")
+        command = ("/usr/bin/python3", "-B", "-c", HEAD + code + run)
         self._said = b""
         self.process: subprocess.Popen[bytes] = stage.start(
             *command, env={"PYTHONPATH": path}, stderr=subprocess.STDOUT
@@ -272,4 +275,16 @@ def test_serialx_waits_for_a_busy_port_and_blocks_where_it_is_told_to(
     program.tell("")
     program.hear("hello")
     assert program.end() == "UnsupportedSetting\nValueError\n"
+    stage.demand_free()
+
+
+def test_the_example_of_serialx_does_what_the_page_says(
+    stage: Stage, installation: Installation
+) -> None:
+    stage.rig.daemon(*stage.rig.arguments)
+    (example,) = [block for block in blocks("docs/python.md") if "import serialx" in block.code]
+    program = Program(stage, installation, example.code.replace("ttyS0", PORT), run="")
+    stage.hear(b"hello\n")
+    stage.say(b"hello\n")
+    assert program.end() == example.output
     stage.demand_free()
