@@ -146,8 +146,12 @@ def test_the_transport_stays_while_the_port_is_lent(
         assert stage.speed() == speed
         stage.say(number.encode())
         program.hear(f"got {number}")
-    program.tell("close")
+    other = stage.rig.holder(BOB, PORT, wait=TIMEOUT)
+    other.hear()
+    program.tell("close")  # which gives up the claim
     assert program.end() == "lost None\n"
+    other.say()
+    other.result()
     stage.demand_free()
 
 
@@ -241,6 +245,10 @@ async def main():
         await serialx.open_serial_connection("broker://ttyS7", 57600)
     except OSError as busy:
         print(busy, flush=True)
+    try:
+        await asyncio.wait_for(serialx.open_serial_connection("broker://ttyS7?wait=60", 57600), 0.2)
+    except TimeoutError:
+        print("withdrawn", flush=True)
     opening = asyncio.ensure_future(serialx.open_serial_connection("broker://ttyS7?wait=60", 57600))
     sys.stdin.readline()
     reader, writer = await opening
@@ -267,6 +275,7 @@ def test_serialx_waits_for_a_busy_port_and_blocks_where_it_is_told_to(
     descriptor = open_fd(PORT, broker=str(stage.rig.socket), label="nightly build")
     program = Program(stage, installation, WAITS)
     assert "for 'nightly build'" in program.line()
+    program.hear("withdrawn")
     program.tell("")
     os.close(descriptor)
     stage.hear(b"now")
