@@ -9,6 +9,8 @@ again: ttybroker.inloop. What is written meanwhile stays in the transport's own 
 
 from __future__ import annotations
 
+from typing import Any
+
 import serialx
 
 from ttybroker import inloop
@@ -16,10 +18,6 @@ from ttybroker.errors import BrokerError
 from ttybroker.loan import readable
 from ttybroker.port import open_fd
 from ttybroker.urls import leased_as
-
-TYPE_CHECKING = False  # typing costs every start 5 ms
-if TYPE_CHECKING:
-    from typing import Any
 
 
 class BrokerSerial(serialx.Serial):  # type: ignore[misc]
@@ -47,9 +45,6 @@ class BrokerTransport(serialx.SerialTransport):  # type: ignore[misc]
         self._port = inloop.make(**how, **_as_pyserial(self._serial._all_settings()))
         await self._set_modem_pins(serialx.ModemPins(**lines))
         await inloop.lease(self._port, name)
-        if self._closing:
-            self._port.close()
-            return
         self._fileno = self._serial._fileno = self._port.fileno()
         self._loop.add_reader(self._fileno, self._read_ready)
         self._call_protocol_connection_made()
@@ -98,10 +93,8 @@ class BrokerTransport(serialx.SerialTransport):  # type: ignore[misc]
                 setattr(self._port, line, state)
 
     async def _call_connection_lost(self, exc: Exception | None) -> None:
-        if self._fileno is not None:
-            self._loop.remove_reader(self._fileno)
-            self._fileno = None
-            self._port.close()
+        self._fileno = None  # serialx closes what is there, and it is the port's to close
+        self._port.close()
         await super()._call_connection_lost(exc)
 
 
