@@ -101,7 +101,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
 
     asked = _hear_signals(server, reload)
     server.clients.listen(listener)
-    kept = server.store.take_back(stored)
+    kept = server.store.take_back(server.order.take_back(stored, log))
     confine.confine(bounds)
 
     def finish(status: int) -> NoReturn:

@@ -39,6 +39,7 @@ from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.opening import Opener
+from ttybrokerd.root.order import Order
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Absent, Refusal
 from ttybrokerd.root.report import Listed
@@ -85,6 +86,7 @@ class Leases:
         self._opener = Opener(judge, devices, others)
         self._ends = Ends(loop, inotify, self._over, self._sign)
         self.keeper = Keeper(store)
+        self.order = Order(store, self.table)
         self.copies = DeadCopies()
         self.sessions = Sessions()
         self.holds = Holds()
@@ -184,6 +186,8 @@ class Leases:
         for ask in self.table.ports[lease.key].queue:
             if ask.uid != lease.uid and not (ask.claim and by_admin):  # guard: claims-of-others
                 continue
+            if ask.expected:  # no request yet
+                continue
             mine = ask.session in (None, lease.session)
             if all_of_them or ask.claim or mine or (ask.session and not ask.session.leases):
                 found.append(ask)
@@ -203,7 +207,7 @@ class Leases:
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
                 row.state, row.holder, row.lent = known.state, known.holder(), known.lender()
-                row.waiting = sum(not ask.claim for ask in known.queue)
+                row.waiting = sum(not (ask.claim or ask.expected) for ask in known.queue)
 
     def say_kept(self, rows: list[Listed], uid: int) -> None:
         """Put into the rows of a list until when a port is kept from this user."""
@@ -277,7 +281,7 @@ class Leases:
         now = time.monotonic()
         look = self._ends.tick(now)
         self._do(self.table.tick(now))
-        due = (look, self.table.next_alarm(), self.keeper.tick(now))
+        due = (look, self.table.next_alarm(), self.keeper.tick(now), self.order.tick(now))
         alarms = [when for when in due if when is not None]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 

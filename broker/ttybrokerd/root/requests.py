@@ -109,6 +109,9 @@ class Requests:
         asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
         asked.listens = asked.yields != 0 and request.flags & wire.PROGRESS != 0
         asked.keep = request.flags & wire.KEEP != 0
+        if asked.patient:
+            pid = client.identity.pid
+            asked.process = pid, processes.began(pid) or 0.0
         if client.version > 1:
             asked.session = self._session(client, request.session)
         try:

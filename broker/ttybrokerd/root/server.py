@@ -65,6 +65,7 @@ class Server:
             self._judge,
             answers,
         )
+        self.order = self._leases.order
         requests = Requests(
             self._judge,
             self._devices,
@@ -103,7 +104,7 @@ class Server:
         return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
     def adopt_leases(self, kept: list[Kept], then: Callable[[], None]) -> None:
-        """Go on with these leases from systemd's store, and then call `then`.
+        """Go on with these leases and the order from systemd's store, and then call `then`.
 
         Both happen in the first turn, because a lease that is over already needs a worker. That is
         before anybody is served.
@@ -111,6 +112,7 @@ class Server:
 
         def adopt(_: None) -> None:
             self._leases.adopt(kept)
+            self.order.expect_back()
             then()
 
         self._workers.soon(lambda: None, adopt)
@@ -185,6 +187,7 @@ class Server:
         end = time.monotonic() + LAST_WORDS
         while True:
             self._leases.keeper.keep_all()  # guard: keep-young-leases-at-the-end
+            self.order.keep()  # guard: keep-the-order-at-the-end
             if (over() and self.store.settled) or (left := end - time.monotonic()) <= 0:
                 break
             self._turn(left)

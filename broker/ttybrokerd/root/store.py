@@ -90,9 +90,23 @@ class Store:
             return ""
         name = f"{lease.lock_name[:32].replace(':', '_')}.{time.monotonic_ns():x}"
         try:
-            memory = linux.sealed_memory("ttybroker-lease", record.encode(lease), SEALS)
-        except (OSError, record.NoRecord) as error:
+            data = record.encode(lease)
+        except record.NoRecord as error:
             self._log("store-failed", WARNING, port=lease.name, reason=str(error))
+            return ""
+        return self.keep_data(name, data, descriptors)
+
+    def keep_data(self, name: str, data: bytes, descriptors: tuple[int, ...] = ()) -> str:
+        """Have these bytes kept in a sealed memfd, beside descriptors, under a name.
+
+        Returns the name; "" if they are not kept.
+        """
+        if self._socket is None:
+            return ""
+        try:
+            memory = linux.sealed_memory("ttybroker", data, SEALS)
+        except OSError as error:
+            self._log("store-failed", WARNING, name=name, reason=str(error))
             return ""
         try:
             text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"
