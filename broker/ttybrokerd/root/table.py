@@ -169,6 +169,7 @@ class Table:
         claims = iter(port.queue)
         line = [next(claims, None) if one is None else one for one in places]
         port.queue = [one for one in (*line, *claims) if one is not None]
+        port.line_up()
         if key not in self.ports and key != NOWHERE:
             port.keep()
         self.ports[key] = port
@@ -301,8 +302,8 @@ class Table:
             what = "the device does not open; is it plugged in?"
             effects.append(Refuse(current, Refusal(errno.EIO, what)))
         for ask in [ask for ask in port.queue if ask.deadline <= now]:
-            if not ask.expected:
-                effects.append(Refuse(ask, self._timeout(port, ask)))
+            refusal = self._timeout(port, ask)
+            effects.append(Refuse(ask, refusal))
             self._leave_queue(key, port, ask)
         if port.retry is not None and port.retry <= now and port.queue:
             effects += self._next(key, now)
