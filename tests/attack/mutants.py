@@ -33,6 +33,8 @@ class Mutant(NamedTuple):
 
 PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
+ORDER = "tests/real/test_restart_order.py"
+AT_A_PACE = "test_nothing_is_kept_while_nobody_waits_and_little_while_many_come_and_go"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
 COPIES = "tests/unit/test_dead_copies.py"
@@ -2043,6 +2045,57 @@ MUTANTS: tuple[Mutant, ...] = (
         NEVER,
         (f"{FAULTS}::{AT_THE_END}",),
         BROKEN,
+    ),
+    Mutant(
+        "place-of-its-process",
+        "a place in the queue is its process's",
+        "one.expected and ask.patient",
+        (
+            f"{TABLE}::test_nobody_else_has_his_place[another user]",
+            f"{TABLE}::test_nobody_else_has_his_place[another process]",
+            f"{TABLE}::test_nobody_else_has_his_place[one with the same pid]",
+        ),
+    ),
+    Mutant(
+        "a-place-asks-nobody-to-yield",
+        "who has not come back after a restart asks nobody to yield",
+        "asks = bool(first)",
+        (f"{TABLE}::test_a_place_asks_nobody_to_yield_and_who_has_it_does",),
+    ),
+    Mutant(
+        "kept-for-who-comes-back",
+        "after a restart nobody behind a place has the port while its client may come back",
+        NEVER,
+        (
+            f"{TABLE}::test_a_port_that_is_given_back_is_kept_for_the_first_place",
+            f"{ORDER}::test_a_newcomer_overtakes_nobody",
+        ),
+        f"{FAILS}|does not become so",
+    ),
+    Mutant(
+        "order-at-a-pace",
+        "the order of those who wait goes into systemd's store at a pace",
+        ALWAYS,
+        (f"{ORDER}::{AT_A_PACE}",),
+    ),
+    Mutant(
+        "forget-the-old-order",
+        "systemd keeps one order, and none when nobody waits",
+        REMOVE,
+        (f"{ORDER}::{AT_A_PACE}",),
+    ),
+    Mutant(
+        "keep-the-order-at-the-end",
+        "a daemon that is asked to end has the order kept as it is then",
+        REMOVE,
+        (f"{ORDER}::test_they_keep_it_when_the_daemon_is_asked_to_end_at_once",),
+    ),
+    Mutant(
+        "kept-order-is-sealed",
+        "a kept order is sealed",
+        NEVER,
+        (f"{ORDER}::test_what_is_no_order_is_dropped_and_the_log_says_so[not sealed]",),
+        f"{FAILS}|waited|no log record",
     ),
     Mutant(
         "first-come-first-served",

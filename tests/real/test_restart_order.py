@@ -120,6 +120,21 @@ def test_those_who_wait_keep_their_order(
     until(lambda: places(systemd) == [])
 
 
+NEVER_AT_A_PACE = "from ttybrokerd.root import order; order.PACE = 3600.0\n"
+
+
+def test_they_keep_it_when_the_daemon_is_asked_to_end_at_once(rig: Rig, systemd: Systemd) -> None:
+    systemd.start(hook=NEVER_AT_A_PACE)
+    holder = rig.holder(NOBODY)
+    line = wait_in_line(rig, USERS[:2])
+    assert places(systemd) == []
+    end(systemd, rig, line, signal.SIGTERM)
+    systemd.start()
+    come_back(rig, line)
+    holder.say()
+    in_order(line)
+
+
 @SIGNALS
 def test_they_keep_it_when_the_daemon_is_started_again_before_they_are_back(
     rig: Rig, systemd: Systemd, number: signal.Signals

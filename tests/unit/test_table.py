@@ -1157,11 +1157,12 @@ def test_a_place_counts_for_no_limit_and_who_has_it_is_within_his() -> None:
 def test_a_place_asks_nobody_to_yield_and_who_has_it_does() -> None:
     table, was = adopted(yields=YIELD_ALL)
     table.expect(TTY, [place(2, 20), place(3, 30, keep=True), place(4, 40)], 2)
-    assert table.ports[TTY].grace is None
+    assert table.ask(TTY, keeps := ask(5, wait=9, keep=True)) == []
     eve = again(4, 40)
     assert table.ask(TTY, eve) == [Lend(TTY, was, eve, GRACE)]
     line = table.ports[TTY].queue
-    assert [one.process[0] for one in line] == [20, 40, 0, 30] and line[2] is was
+    assert [one.process[0] for one in line[:4]] == [20, 40, 0, 30]
+    assert line[2] is was and line[4] is keeps
     ann = again(2, 20)
     assert table.ask(TTY, ann) == [] and table.ports[TTY].queue[0] is ann
 
