@@ -11,7 +11,6 @@ from collections.abc import Callable
 import pytest
 
 from real.test_restart import row
-from real.test_restart_load import Ear
 from real.test_restart_order import (
     in_order,
     places,
@@ -46,11 +45,9 @@ def test_the_order_is_the_same_after_every_restart(
 ) -> None:
     restarts = scale(2, 50)
     systemd.start()
-    ear = Ear(systemd)
     for done in range(restarts):
         restart(rig, systemd, number, held=done % 2 == 0)
         progress(f"{done + 1} of {restarts} restarts")
-    ear.close()
     count("restarts with six in the queue", restarts)
 
 

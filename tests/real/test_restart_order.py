@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from real.test_restart import content, memory, row, take
+from real.test_restart_load import Ear
 from support.children import Chat, Child, as_user
 from support.daemon import Daemon
 from support.rig import Rig
@@ -29,10 +30,16 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 
 @pytest.fixture
 def systemd(rig: Rig) -> Iterator[Systemd]:
-    """A manager for a service with the port ttyS0."""
+    """A manager for a service with the port ttyS0, which hears all the time."""
     rig.port("ttyS0")
     with manager(rig) as made:
+        ear = Ear(made)
         yield made
+        for child in rig.children:
+            child.kill()
+        for daemon in rig.daemons:
+            assert daemon.ended or daemon.stop() == 0
+        ear.close()
 
 
 def when_granted(rig: Rig, uid: int) -> Child:
