@@ -72,11 +72,13 @@ def wait_in_line(rig: Rig, users: range = USERS) -> list[Child]:
 
 
 def places(systemd: Systemd) -> list[int]:
-    """Whose places systemd keeps, in order: their pids."""
-    systemd.hear()
-    kept = [number for name, number in systemd.stored if name.startswith(NAME)]
-    assert len(kept) <= 1
-    return [pid for _, _, pid, _, _, _ in order.decode(content(kept[0]))[1]] if kept else []
+    """Whose places systemd keeps, in order: their pids.
+
+    A new record comes before the old one goes.
+    """
+    kept = [order.decode(data) for data in systemd.contents(NAME)]
+    _, newest = max(kept, default=(0.0, []))
+    return [pid for _, _, pid, _, _, _ in newest]
 
 
 def end(systemd: Systemd, rig: Rig, line: list[Child], number: signal.Signals) -> None:
