@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _serve(options)
     except (CannotStart, confine.NotConfined, OSError) as error:
-        print(f"ttybrokerd: {error}", file=sys.stderr)
+        print(f"ttybrokerd: {start.in_words(error)}", file=sys.stderr)
         if "NOTIFY_SOCKET" in os.environ:
             time.sleep(PAUSE)
         return 1

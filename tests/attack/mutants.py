@@ -1895,10 +1895,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "is stuck",
     ),
     Mutant(
-        "end-an-unwatched-lease",
-        "a lease of which the end would not be heard is over at once",
+        "refuse-an-unwatched-lease",
+        "a lease of which the end would not be heard is not granted",
         NEVER,
-        (f"{FAULTS}::{ON_THE_WAY}",),
+        (
+            f"{FAULTS}::{ON_THE_WAY}",
+            "tests/real/test_daemon.py"
+            "::test_without_inotify_watches_a_port_is_refused_with_the_next_step",
+        ),
         BROKEN,
     ),
     Mutant(

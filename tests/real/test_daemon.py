@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from support.children import Chat, Child, as_user
-from support.daemon import Daemon
+from support.daemon import RUN_DAEMON, Daemon
 from support.processes import python_path
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
-from ttybroker import BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
+from ttybroker import BrokerError, BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
 from ttybroker.version import VERSION
 from ttybrokerd.daemon import PAUSE, main
 
@@ -503,6 +505,45 @@ def test_without_root_it_says_so(rig: Rig) -> None:
         return status
 
     assert as_user(NOBODY, (), run) == 1
+
+
+NO_WATCHES = """
+import ctypes, pathlib
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER, linux/sched.h
+for file, text in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
+    pathlib.Path("/proc/self", file).write_text(text)
+pathlib.Path("/proc/sys/user/max_inotify_watches").write_text("0")
+"""
+
+
+def test_without_inotify_watches_a_port_is_refused_with_the_next_step(rig: Rig) -> None:
+    """Nobody would hear of the end of a lease. So there is none, and nothing stays locked."""
+    rig.port("ttyS0")
+    rig.write_policy()
+    assert rig.prepare().returncode == 0
+    daemon = rig.daemon(*rig.arguments, hook=NO_WATCHES)
+    for wait in (None, 5.0):
+        with pytest.raises(BrokerError, match=r"raise fs\.inotify\.max_user_watches") as refusal:
+            open_fd("ttyS0", broker=str(rig.socket), wait=wait)
+        assert refusal.value.errno == errno.ENOSPC
+        assert "fs.inotify.max_user_watches" in daemon.record("watch-failed").fields["reason"]
+        daemon.record("release", port="ttyS0")
+    assert daemon.stop() == 0
+    assert "grant " not in daemon.output()
+
+
+def test_without_inotify_watches_and_without_a_plan_one_line_says_what_to_do(rig: Rig) -> None:
+    rig.write_policy()
+    hook = f"--hook={NO_WATCHES}"
+    for action in ([], ["--prepare"]):
+        done = subprocess.run(
+            [sys.executable, RUN_DAEMON, hook, "--", *rig.arguments, *action],
+            env={**os.environ, **python_path()}, capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "raise fs.inotify.max_user_watches" in done.stderr
+        assert not re.search("Errno|Error", done.stderr), done.stderr
 
 
 def test_stale_locks_of_a_killed_daemon_go_with_the_next_lease(rig: Rig, daemon: Daemon) -> None:

@@ -10,7 +10,7 @@ What ends a lease:
 * `revoke`
 * the table's time limit
 * `end_inactive`: its user sits at the machine no more
-* `_hear`: nobody would hear of its end
+* `_adopt`: nobody would hear of the end of an earlier broker's lease
 
 Each calls `Table.end`, which leads to `_end`. When the device is in order, `_closed` follows.
 """
@@ -337,8 +337,12 @@ class Leases:
             self._do(self.table.failed(key, result, time.monotonic()))
             return
         lease, descriptor = result
-        if request.judged != self._judge.version and not request.withdrawn:
-            refusal = self._judge.judge_opened(request, lease)
+        if not request.withdrawn:
+            refusal = None
+            if request.judged != self._judge.version:
+                refusal = self._judge.judge_opened(request, lease)
+            # Before the grant, so that the next broker knows of the lease or nobody gets the port.
+            refusal = refusal or self._hear(lease, descriptor, lease.live_pid())
             if refusal is not None:
                 request.withdrawn = True
                 self._answers.refuse(request.client, request.name, refusal)
@@ -349,24 +353,22 @@ class Leases:
         self._say_what_is_not_put_back(lease)
         effects = self.table.opened(key, time.monotonic())
         if self._held(key):
-            effects = self._grant(lease, request, descriptor) + effects
+            self._grant(lease, request, descriptor)
         os.close(descriptor)
         self._do(effects)
 
-    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> list[Effect]:
-        """Hear of the lease's end, have systemd keep it, and answer: in this order.
+    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> None:
+        """Have systemd keep the lease, whose end is heard by now, and answer: in this order.
 
         So when the broker is killed at any point, the next one knows of the lease, or nobody got
         the port. It knows by the store, or by the lock file alone while `keeper` lets the lease
         wait.
         """
         client = request.client
-        effects = self._hear(lease, descriptor, lease.live_pid())
-        if self._held(lease.key):
-            row = self.table.ports[lease.key]
-            lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
-                             if ask.claim and ask.session and ask is not request]  # fmt: skip
-            self.keeper.take(lease, row.expires)
+        row = self.table.ports[lease.key]
+        lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
+                         if ask.claim and ask.session and ask is not request]  # fmt: skip
+        self.keeper.take(lease, row.expires)
         self._locks.confirm(lease.lock_name)
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -375,7 +377,6 @@ class Leases:
             self._record("grant", lease, INFO, device=lease.target.path, rule=lease.rule)
         if not request.yields:
             _answered(request)
-        return effects
 
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
         """Answer a request for a port that its session has: it was opened once more, or not."""
@@ -457,7 +458,8 @@ class Leases:
         self._record("adopt", lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
-        self._do(self._hear(lease, lease.own_fd))
+        if self._hear(lease, lease.own_fd) is not None:
+            self._over(lease, "cannot be watched")
         self._ends.look_after(lease)
 
     def _adopt_claim(self, uid: int, number: bytes) -> Ask:
@@ -467,17 +469,18 @@ class Leases:
 
     # what the kernel says
 
-    def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> list[Effect]:
+    def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> Refusal | None:
         """Hear from now on of the end of the lease.
 
-        If that is not possible, the lease is over at once: nobody would notice its end.
+        Returns None, or why that is not possible. Then there must be no such lease, because nobody
+        would notice its end.
         """
         try:
             self._ends.hear(lease, descriptor, pid)
-        except OSError as error:  # guard: end-an-unwatched-lease
+        except OSError as error:  # guard: refuse-an-unwatched-lease
             self._record("watch-failed", lease, ERROR, reason=error.strerror)
-            return self.table.end(lease.key, "cannot be watched")
-        return []
+            return Refusal.out_of_means(error)
+        return None
 
     def _over(self, lease: Lease, reason: str) -> None:
         self._do(self.table.end(lease.key, reason))
