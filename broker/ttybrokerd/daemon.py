@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         # These end by themselves. A process that serves loads nothing that they need.
         from ttybrokerd.prepare import usage
 
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # of entry.py
         return usage.main(options, others)
     try:
         _serve(options)

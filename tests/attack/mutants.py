@@ -1895,6 +1895,12 @@ MUTANTS: tuple[Mutant, ...] = (
         "is stuck",
     ),
     Mutant(
+        "sighup-waits",
+        "a SIGHUP while the daemon starts is not its end",
+        REMOVE,
+        ("tests/real/test_daemon.py::test_sighup_at_any_moment_of_the_start_is_not_its_end",),
+    ),
+    Mutant(
         "refuse-an-unwatched-lease",
         "a lease of which the end would not be heard is not granted",
         NEVER,

@@ -289,6 +289,43 @@ def test_sighup_as_soon_as_it_listens_is_a_reload_and_not_its_end(rig: Rig) -> N
     as_user(BOB, (), lambda: take(rig))
 
 
+# As installed. It says when signals are blocked, and whether anything was loaded before that.
+AS_INSTALLED = """
+import os, sys, _signal
+sys.path[:0] = {paths!r}
+from ttybrokerd.entry import main
+block = _signal.pthread_sigmask
+def mark(*them):
+    old = block(*them)
+    os.write(1, b"late" if "ttybrokerd.daemon" in sys.modules else b"early")
+    return old
+_signal.pthread_sigmask = mark
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("after", [0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
+def test_sighup_at_any_moment_of_the_start_is_not_its_end(rig: Rig, after: float) -> None:
+    rig.write_policy()
+    code = AS_INSTALLED.format(paths=python_path()["PYTHONPATH"].split(":"))
+    address = str(rig.base / "systemd")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, subprocess.Popen(
+        [sys.executable, "-IB", "-c", code, *rig.arguments],
+        env={**os.environ, "NOTIFY_SOCKET": address}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        systemd.bind(address)
+        systemd.settimeout(15)
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 5) == b"early"
+        time.sleep(after)
+        process.send_signal(signal.SIGHUP)
+        assert systemd.recv(4096).startswith(b"READY=1")
+        process.terminate()
+        assert process.wait(15) == 0
+    os.unlink(address)
+
+
 SLOW_RELOAD = """
 import time
 from ttybrokerd import start
