@@ -1895,6 +1895,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "is stuck",
     ),
     Mutant(
+        "failed-end-is-logged",
+        "a hang-up that fails at the end of a lease is in the log",
+        NEVER,
+        (
+            "tests/real/test_daemon.py"
+            "::test_a_port_that_cannot_be_hung_up_is_in_the_log_and_one_that_is_gone_is_not",
+        ),
+    ),
+    Mutant(
         "sighup-waits",
         "a SIGHUP while the daemon starts is not its end",
         REMOVE,

@@ -171,6 +171,8 @@ def test_whatever_fails_at_the_end_of_a_lease_the_port_is_free(
         if "TIOCNXCL" in call.what:
             forget_exclusive(ports)
         whole(ports, daemon, what)
+        if "TIOCNXCL" in call.what or "TIOCVHANGUP" in call.what:
+            daemon.record("release-failed", port="ttyS0")
         count("system calls of a lease's end made to fail", 1)
     progress(f"{len(steps)} calls")
 

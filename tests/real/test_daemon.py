@@ -544,11 +544,14 @@ def test_without_root_it_says_so(rig: Rig) -> None:
     assert as_user(NOBODY, (), run) == 1
 
 
-NO_WATCHES = """
+# Root in a user namespace, where the kernel lets it hang up nothing.
+LESS_THAN_ROOT = """
 import ctypes, pathlib
 assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER, linux/sched.h
 for file, text in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
     pathlib.Path("/proc/self", file).write_text(text)
+"""
+NO_WATCHES = f"""{LESS_THAN_ROOT}
 pathlib.Path("/proc/sys/user/max_inotify_watches").write_text("0")
 """
 
@@ -581,6 +584,23 @@ def test_without_inotify_watches_and_without_a_plan_one_line_says_what_to_do(rig
         assert done.stderr.count("\n") == 1
         assert "raise fs.inotify.max_user_watches" in done.stderr
         assert not re.search("Errno|Error", done.stderr), done.stderr
+
+
+def test_a_port_that_cannot_be_hung_up_is_in_the_log_and_one_that_is_gone_is_not(rig: Rig) -> None:
+    for name in ("ttyS0", "ttyS1"):
+        rig.port(name)
+    rig.write_policy()
+    assert rig.prepare().returncode == 0
+    daemon = rig.daemon(*rig.arguments, hook=LESS_THAN_ROOT)
+    gone = open_fd("ttyS1", broker=str(rig.socket))
+    rig.ports["ttyS1"].close()
+    daemon.record("release", port="ttyS1")
+    os.close(gone)
+    take(rig)
+    reason = daemon.record("release-failed", port="ttyS0").fields["reason"]
+    assert reason.endswith("(TIOCVHANGUP): Operation not permitted")
+    assert daemon.output().count("release-failed") == 1
+    assert daemon.stop() == 0
 
 
 def test_stale_locks_of_a_killed_daemon_go_with_the_next_lease(rig: Rig, daemon: Daemon) -> None:

@@ -428,6 +428,8 @@ class Leases:
         self._record("release", lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
         self._say_what_is_not_put_back(lease)
+        for what in lease.not_ended:
+            self._record("release-failed", lease, ERROR, device=lease.target.path, reason=what)
         if lease.lock_left is not None:
             self._record("lock-failed", lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
