@@ -36,6 +36,7 @@ TABLE = "tests/unit/test_table.py"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
 COPIES = "tests/unit/test_dead_copies.py"
+WORKERS = "tests/unit/test_workers.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -1902,6 +1903,60 @@ MUTANTS: tuple[Mutant, ...] = (
             "tests/real/test_daemon.py"
             "::test_a_port_that_cannot_be_hung_up_is_in_the_log_and_one_that_is_gone_is_not",
         ),
+    ),
+    Mutant(
+        "news-of-others-without-memory",
+        "what finds no memory keeps no news from others",
+        NEVER,
+        (
+            "tests/unit/test_loop.py::test_a_handler_without_memory_keeps_no_news_from_the_others_and_is_called_again",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-client-without-memory",
+        "without memory no connection is accepted",
+        NEVER,
+        (
+            f"{CLIENTS}::test_without_memory_no_connection_is_accepted_and_each_request_is_refused",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-request-without-memory",
+        "without memory a request is refused",
+        ALWAYS,
+        (
+            f"{CLIENTS}::test_without_memory_no_connection_is_accepted_and_each_request_is_refused",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-memory-ends-one-client",
+        "a request that finds no memory ends its connection alone",
+        NEVER,
+        (
+            f"{CLIENTS}::test_a_request_that_finds_no_memory_is_the_end_of_its_connection_alone",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "job-without-memory",
+        "a job that finds no memory is run again",
+        NEVER,
+        (
+            f"{WORKERS}::test_a_job_that_finds_no_memory_is_run_again_until_there_is_some[submit]",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "job-of-the-loop-without-memory",
+        "a job of the loop that finds no memory is run again",
+        NEVER,
+        (
+            f"{WORKERS}::test_a_job_that_finds_no_memory_is_run_again_until_there_is_some[soon]",
+        ),
+        FAILS + "|MemoryError|nobody woke",
     ),
     Mutant(
         "sighup-waits",

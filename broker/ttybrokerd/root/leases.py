@@ -265,10 +265,14 @@ class Leases:
         """Return whether anybody has a port."""
         return bool(self._all)
 
-    def in_order(self) -> bool:
-        """Return whether no port is being opened or put in order: each is free, or held."""
+    def look_after_all(self) -> None:
+        """Look which leases are over, although nobody has told of a close."""
         for lease in list(self._all.values()):
             self._ends.look_after(lease)
+
+    def in_order(self) -> bool:
+        """Return whether no port is being opened or put in order: each is free, or held."""
+        self.look_after_all()
         settled = (State.HELD, State.OUTSIDE, State.ABSENT)
         return all(row.state in settled for row in self.table.ports.values())
 

@@ -255,7 +255,7 @@ def accept(listener: socket.socket) -> socket.socket:
     try:
         kind = (listener.family, listener.type, listener.proto)  # else it asks the kernel for them
         return socket.socket(*kind, fileno=descriptor)
-    except OSError:
+    except (OSError, MemoryError):
         os.close(descriptor)
         raise
 

@@ -88,7 +88,7 @@ def acquire(
         # guard: make-the-port-exclusive
         fcntl.ioctl(holder, linux.TIOCEXCL)  # last, because it stays set if we are killed
         return lease, holder
-    except (Refusal, OSError) as error:
+    except (Refusal, OSError, MemoryError) as error:
         if holder >= 0:
             os.close(holder)
         lease.close()
@@ -178,7 +178,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
         watcher.register(holder, 0)  # guard: watch-each-description
         _share(holder)
         return holder
-    except (Refusal, OSError, ValueError) as error:
+    except (Refusal, OSError, ValueError, MemoryError) as error:
         if holder >= 0:
             os.close(holder)
         if isinstance(error, ValueError):  # a worker has closed it meanwhile
@@ -374,7 +374,9 @@ def ended() -> Refusal:
     return Refusal(errno.EIO, what, advice="ask again")
 
 
-def _broken(error: OSError) -> Refusal:
+def _broken(error: OSError | MemoryError) -> Refusal:
+    if isinstance(error, MemoryError):
+        return Refusal.out_of_means(error)
     number = error.errno or errno.EIO
     what = f"cannot be set up: {os.strerror(number)}"
     return Refusal(of_device(number), what, advice="is it plugged in?")
