@@ -10,6 +10,8 @@ from ttybroker.users import name_of, named
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ttybroker.wire import Holder
 
 _BY = {
@@ -42,6 +44,12 @@ def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     return f"{user} has it{program}{pid}{label}{since(holder)}{how}"
 
 
+def ended(holders: Iterable[Holder | None]) -> frozenset[int]:
+    """Return the pids among those of these leases' holders which no process has any more."""
+    pids = [one.pid for one in holders if one is not None and one.how == "lease" and one.pid]
+    return frozenset(pid for pid in pids if not _lives(pid))
+
+
 def since(holder: Holder) -> str:
     """Return " since 22:50", with the date where that is a day ago or more; "" if not known."""
     if holder.since is None:
@@ -68,4 +76,13 @@ def _copies(holder: Holder, device: str, broker: int) -> str:
 
 
 def _lives(pid: int | None) -> bool:
-    return pid is not None and os.path.exists(f"/proc/{pid}")
+    """Return whether there is such a process; /proc may hide those of others: proc(5), hidepid."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
