@@ -207,7 +207,7 @@ class Server:
         if not self._short_of_memory:
             self._short_of_memory = True
             what = "no memory is left (MemoryMax=, RLIMIT_AS), so what is new is refused"
-            self._log("memory-failed", ERROR, reason=what)
+            self._fold("memory-failed", ERROR, None, reason=what)
 
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
