@@ -103,9 +103,9 @@ def test_without_memory_no_connection_is_accepted_and_each_request_is_refused(do
     sock.send(STATUS)
     for _ in range(3):
         door.turn()
-    assert len(door.clients) == 1
+    assert (len(door.clients), door.served) == (1, [])
+    assert sorted(door.said) == ["accept-failed", "refuse"]
     assert b"no memory is left" in sock.recv(4096)
-    assert (door.served, sorted(door.said)) == ([], ["accept-failed", "refuse"])
     door.room = True
     late.send(STATUS)
     sock.send(STATUS)
