@@ -217,16 +217,20 @@ def test_a_thread_that_never_begins_is_none_and_the_job_waits_for_another(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is where there is no memory for its first call: nothing tells of that."""
-    monkeypatch.setattr(limits, "SHORT", 0.01)
     done: list[int] = []
+    gate = threading.Event()
+    workers.submit(partial(gate.wait, LONG), lambda _: done.append(0))
     with monkeypatch.context() as patch:
+        patch.setattr(limits, "BIRTH", 0.01)
         patch.setattr("_thread.start_new_thread", lambda *_: None)
         workers.submit(lambda: 1, done.append)
-        assert workers.retry is not None
-    time.sleep(2 * limits.SHORT)
+        assert workers.retry is not None  # though a thread is there, which is busy
+        time.sleep(2 * limits.BIRTH)
     workers.submit(lambda: 2, done.append)
     until(workers, lambda: len(done) == 2)
     assert done == [1, 2]
+    gate.set()
+    until(workers, lambda: len(done) == 3)
 
 
 def without_memory(tries: list[int]) -> int:

@@ -43,7 +43,7 @@ IDLE = 16  # workers that stay though nothing is to be done
 MOST = 128  # workers
 STUCK = 64  # leaders left behind at once
 SHORT = 0.25  # seconds between two tries to have a thread or memory that is missing
-BIRTH = 0.1  # seconds in which a thread begins
+BIRTH = 0.5  # seconds in which a thread begins, also on a busy machine
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 
@@ -160,7 +160,8 @@ class Workers:
     @property
     def retry(self) -> float | None:
         """In how many seconds a turn should try again to start missing threads; None: never."""
-        missing = self.busy > 0 == self._threads or (self._leading and not self._guarded)
+        jobs_wait = self.busy > self._threads and (self._short or self._threads == 0)
+        missing = jobs_wait or (self._leading and not self._guarded)
         return SHORT if missing else None
 
     def finish(self) -> None:
@@ -292,7 +293,7 @@ class Workers:
         with self._lock:
             late, wanted = wanted, False  # then it leaves at once, if it ever begins
         if late:
-            self._not_before = time.monotonic() + SHORT
+            self._not_before = time.monotonic() + 2 * BIRTH  # the loop has waited for this one
         return not late
 
     def _count_off(self, then: Callable[[T], None], result: T) -> None:
