@@ -126,7 +126,8 @@ def _below(port: PortInfo, lines: dict[str, Line] | None, gone: frozenset[int]) 
         told.append(f"kept from you until {_moment(until)}: it was taken back with revoke --hold")
     if lines is not None:
         known = lines.get(port.name)
-        told += ["" if known is None else known.words(), suggest.line(suggest.words(port.device))]
+        told += ["" if known is None else known.words()]
+        told += suggest.lines(suggest.words(port.device))
     for copy in port.copies[:_COPIES_SHOWN]:
         told += _masked(f"still open after its lease ended: {_holder(copy, gone)}")
     if len(port.copies) > _COPIES_SHOWN:

@@ -37,6 +37,7 @@ LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_
 CLIENTS = "tests/unit/test_clients.py"
 COPIES = "tests/unit/test_dead_copies.py"
 WORKERS = "tests/unit/test_workers.py"
+COPIES_BACK = "tests/real/test_restart_copies.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -160,7 +161,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one-look-a-user",
         "an open looks at no more dead copies of its device than there are users",
-        "number == device and _is_open(watcher)",
+        "copy.device == device and _is_open(copy)",
         (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
     ),
     Mutant(
@@ -1539,6 +1540,55 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{FAILS}|waited",
     ),
     Mutant(
+        "kept-copy-is-of-its-node",
+        "a kept watcher lists the copy that its record names and nothing else",
+        NEVER,
+        (
+            f"{COPIES_BACK}::"
+            "test_what_is_no_copy_is_refused_with_its_reason_and_leases_go_on[another's watcher]",
+        ),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "forget-the-kept-copy",
+        "a dead copy that is closed is forgotten by systemd, too",
+        REMOVE,
+        (f"{COPIES_BACK}::test_a_copy_that_is_closed_is_kept_no_more_when_the_daemon_ends",),
+    ),
+    Mutant(
+        "nothing-stays-of-a-closed-copy",
+        "a dead copy that was closed while there was no daemon is forgotten at the start",
+        REMOVE,
+        (
+            f"{COPIES_BACK}::"
+            "test_a_copy_that_is_closed_while_there_is_no_daemon_is_kept_no_more[15]",
+        ),
+    ),
+    Mutant(
+        "places-for-leases",
+        "dead copies take no place of a lease in systemd's store",
+        "copy.stays = True",
+        (
+            f"{COPIES}::test_no_more_are_kept_than_have_places_and_a_place_is_taken_again",
+            f"{COPIES_BACK}::test_copies_have_so_many_places_and_leases_have_theirs",
+        ),
+    ),
+    Mutant(
+        "copies-behind-leases",
+        "dead copies delay no lease on its way into systemd's store",
+        "self._dead and self._may(now)",
+        (f"{COPIES_BACK}::test_copies_go_in_behind_leases",),
+    ),
+    Mutant(
+        "paid-is-paid-for-good",
+        "what a port was owed and got is not put back once more after a restart",
+        NEVER,
+        (
+            f"{COPIES}::test_what_is_paid_is_kept_as_paid_once_and_of_that_device_alone",
+            f"{COPIES_BACK}::test_what_was_paid_is_not_paid_again[15]",
+        ),
+    ),
+    Mutant(
         "kept-record-is-sealed",
         "a kept record is sealed",
         "memory < 0",
@@ -2336,6 +2386,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "a group with the number of a seat gives nobody a port",
         "real = who.groups",
         (f"{SITS}::test_a_group_with_the_number_of_a_seat_is_none",),
+    ),
+    Mutant(
+        "words-with-a-name-that-matches",
+        "a rule whose words and name no port can have both, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "no-usb-behind-ttys",
+        "a rule about a UART that is a USB adapter, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
     ),
     Mutant(
         "seats-are-for-allow",

@@ -13,6 +13,7 @@ import select
 from ttybroker.wire import NO_SESSION, YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
 from ttybrokerd.root.ask import Ask
+from ttybrokerd.root.copies import DeadCopy
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
@@ -174,13 +175,17 @@ class Lease:
             self._locks.reassign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
 
-    def close(self) -> select.epoll | None:
+    def close(self) -> DeadCopy | None:
         """Close all that the lease is made of, and remove its lock file.
 
-        Returns the watcher if the holder was hung up and still keeps its descriptor, else None.
+        Returns the dead copy if the holder was hung up and still keeps its descriptor, else None.
         """
-        copies = self.watcher if self.held() else None
-        if self.watcher is not None and copies is None:
+        copy = None
+        if self.watcher is not None and self.held():
+            status = os.fstat(self.own_fd)
+            node = status.st_dev, status.st_ino
+            copy = DeadCopy(self.key, node, self.uid, self.holder, self.name, self.watcher)
+        elif self.watcher is not None:
             self.watcher.close()
         self.watcher = None
         for descriptor in self.pieces():
@@ -191,4 +196,4 @@ class Lease:
                 self._locks.release(self.lock_name, self.lock_pid)
             except Refusal as refusal:  # guard: lock-left-is-logged
                 self.lock_left = refusal
-        return copies
+        return copy

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import time
 
 from ttybroker import wire
@@ -27,7 +26,7 @@ from ttybrokerd.root import TYPE_CHECKING, port
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.connection import Connection, OpenRequest
-from ttybrokerd.root.copies import DeadCopies
+from ttybrokerd.root.copies import DeadCopies, DeadCopy
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.effects import Effect, End, Lend, Refuse, Start, Tell, Warn
 from ttybrokerd.root.ends import CLOSED, Ends
@@ -45,7 +44,7 @@ from ttybrokerd.root.report import Listed
 from ttybrokerd.root.row import State
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.settings import Settings
-from ttybrokerd.root.store import Store
+from ttybrokerd.root.store import KeptCopy, Store
 from ttybrokerd.root.table import NOWHERE, Table
 from ttybrokerd.root.workers import Workers
 
@@ -85,7 +84,7 @@ class Leases:
         self._opener = Opener(judge, devices, others)
         self._ends = Ends(loop, inotify, self._over, self._sign)
         self.keeper = Keeper(store)
-        self.copies = DeadCopies()
+        self.copies = DeadCopies(self.keeper)
         self.sessions = Sessions()
         self.holds = Holds()
         # by device number: what a session left on the port, until anybody has the port again
@@ -248,13 +247,21 @@ class Leases:
                     lease.ask.client.answer(wire.Ending(0, INACTIVE))
                 self._do(self.table.end(key, INACTIVE))  # guard: end-while-active
 
-    def adopt(self, kept: list[Kept]) -> None:
-        """Go on with leases that an earlier broker granted. Call it before anybody is served.
+    def adopt(self, kept: list[Kept | KeptCopy]) -> None:
+        """Go on with what an earlier broker kept. Call it before anybody is served.
 
-        A lease whose end was missed, or whose time is over, ends now, as any lease does.
+        A lease whose end was missed, or whose time is over, ends now, as any lease does. A dead
+        copy that was closed meanwhile may have set something until then.
         """
         for one in kept:
-            self._adopt(one)
+            if isinstance(one, KeptCopy):
+                copy = DeadCopy.adopted(one)
+                self.copies.adopt(copy)
+                if copy.owed is not None:
+                    self._devices.debts.remember(copy.device, copy.owed)
+            else:
+                self._adopt(one)
+        self.copies.forget_closed()  # guard: nothing-stays-of-a-closed-copy
         self.end_inactive()  # guard: adopted-while-active
 
     def idle(self) -> bool:
@@ -414,14 +421,17 @@ class Leases:
         lent = lease.ask.claim
         self._workers.submit(
             lambda: port.release(lease, self._devices, self._others, reason == CLOSED, lent),
-            lambda watcher: self._closed(lease, reason, watcher),
+            lambda copy: self._closed(lease, reason, copy),
         )
 
-    def _closed(self, lease: Lease, reason: str, watcher: select.epoll | None) -> None:
+    def _closed(self, lease: Lease, reason: str, copy: DeadCopy | None) -> None:
         """Note that the device is in order again. The port goes to the next in the queue."""
         del self._all[lease.key]
-        if watcher is not None:
-            self.copies.add(lease.key, lease.uid, lease.holder, watcher)
+        owed = self._devices.debts.of(lease.key)
+        self.copies.owe(lease.key, owed)
+        if copy is not None:  # kept before its lease is forgotten: a kill in between loses nothing
+            copy.owed = owed
+            self.copies.add(copy)
         if lease.session is not None:
             lease.session.leases -= 1
             if not lease.ask.claim:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import termios
 import time
 
@@ -22,6 +21,7 @@ from ttybrokerd.root.refusal import Refusal, busy, of_device
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ttybrokerd.root.copies import DeadCopy
     from ttybrokerd.root.settings import Settings
 
 DRAIN_LIMIT = 30.0  # seconds for unsent output, as the kernel's closing_wait
@@ -113,7 +113,7 @@ def _hang_up(devices: Devices, seen: Seen, others: Others, ghosts: frozenset[int
 
 def release(
     lease: Lease, devices: Devices, others: Others, closed: bool, lent: bool = False
-) -> select.epoll | None:
+) -> DeadCopy | None:
     """End the lease on the device, and leave it as it was found.
 
     With `closed` the holder has closed it. Then unsent output is let out, the settings are put

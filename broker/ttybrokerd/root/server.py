@@ -22,7 +22,7 @@ from ttybrokerd.root.memory import Memory
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
-from ttybrokerd.root.store import Kept, Store
+from ttybrokerd.root.store import Kept, KeptCopy, Store
 from ttybrokerd.root.workers import Workers
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Server:
         """Return where in the file system the server does its job."""
         return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
-    def adopt_leases(self, kept: list[Kept], then: Callable[[], None]) -> None:
-        """Go on with these leases from systemd's store, and then call `then`.
+    def adopt_leases(self, kept: list[Kept | KeptCopy], then: Callable[[], None]) -> None:
+        """Go on with these leases and copies from systemd's store, and then call `then`.
 
         Both happen in the first turn, because a lease that is over already needs a worker. That is
         before anybody is served.
@@ -195,6 +195,7 @@ class Server:
         """
         over = self._leases.idle if leases else self._leases.in_order
         end = time.monotonic() + LAST_WORDS
+        self._leases.copies.forget_closed()
         while True:
             self._leases.keeper.keep_all()  # guard: keep-young-leases-at-the-end
             if (over() and self.store.settled) or (left := end - time.monotonic()) <= 0:
