@@ -56,6 +56,7 @@ lab-clean:
 matrix: $(VENV)/ready $(VENV)/test-needs $(VENV)/matrix/ready
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_matrix.py tests/matrix/test_locks.py \
 		--write-matrix
+	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_lend.py --write-matrix
 	$(AS_ROOT) $(RUN) -m pytest -q tests/matrix/test_labgrid.py tests/matrix/test_labgrid_driver.py
 
 # All attacks at full scale (two hours; FUZZ_SECONDS=60 shortens the longest), or with ONLY=test_x.py

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DONE, REFUSED, USAGE = 0, 1, 2
 _SIGINT = 2  # signal(7)
 _BETWEEN = 0.5  # seconds between two looks at a line
-_MOMENT = 0.2  # seconds in which a program that opens its port anew has it again
+_MOMENT = 0.2  # seconds in which a program that asks again at once has its port back
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,6 +149,7 @@ def _list(options: argparse.Namespace) -> int:
         if missing:
             known = [port.name for port in broker.ports()]
         pid = broker.status()[0] if options.copies else 0
+        pids = broker.shares_pids()
         if options.watch and not missing:
             from ttybroker.watching import watch
 
@@ -156,8 +157,11 @@ def _list(options: argparse.Namespace) -> int:
     if options.copies:
         _show_copies(ports, pid, options.json)
     elif ports or not missing:
-        (listing.show_json if options.json else listing.show)(ports, lines)
-    if options.details and not options.json:
+        if options.json:
+            listing.show_json(ports, lines)
+        else:
+            listing.show(ports, lines, pids=pids)
+    if not options.json:
         _warn_of_probes(ports)
     for name in missing:
         from ttybroker.names import did_you_mean
@@ -241,9 +245,10 @@ def _revoke(options: argparse.Namespace) -> int:
         try:
             withdrawn = broker.revoke(port, hold)
         except BrokerError as error:
-            _say(f"{port}: nobody has it" if free else f"{error}{similar(broker, port)}")
+            near = "" if error.meant else similar(broker, port)
+            _say(f"{port}: nobody has it" if free else f"{error}{near}")
             return REFUSED
-        write(f"{port}: taken back; {_now(broker, port, before)}")
+        write(f"{port}: taken back; {_now(broker, port, before, kept=hold > 0)}")
     if hold:
         print(f"{port}: kept from {_user_of(before)} for {hold:g} s")
     if withdrawn:
@@ -252,22 +257,25 @@ def _revoke(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _now(broker: Client, name: str, before: Holder | None) -> str:
-    """Say who has the port a moment after it was taken back: a program may have asked again.
+def _now(broker: Client, name: str, before: Holder | None, *, kept: bool) -> str:
+    """Say who has the port a moment after it was taken back, and who may open it again.
 
-    before: its holder until then.
+    before: its holder until then. A program decides for itself when it asks again, so no moment is
+    late enough to know that it will not. kept: it is kept from the holder's user.
     """
     import time
 
-    from ttybroker.holding import holding
+    from ttybroker.holding import has_ended, holding, with_what
 
     time.sleep(_MOMENT)
     holder, _ = _holder(broker, name)
-    if holder is None:
+    hint = f"; to keep it free for a while: ttybroker revoke --hold 60 {name}"
+    if holder is not None:
+        again = before is not None and before.uid == holder.uid and holder.how == "lease"
+        return f"now {holding(holder)}{f' again{hint}' if again else ''}"
+    if kept or before is None or has_ended(before):
         return "it is free"
-    again = before is not None and before.uid == holder.uid and holder.how == "lease"
-    hint = f" again; to keep it free for a while: ttybroker revoke --hold 60 {name}"
-    return f"now {holding(holder)}{hint if again else ''}"
+    return f"it is free now, but {with_what(before)} may open it again{hint}"
 
 
 def _user_of(holder: Holder | None) -> str:
@@ -337,8 +345,11 @@ def _suggest(options: argparse.Namespace) -> int:
     except OSError:
         there = False
     if not there:
-        what = "is it plugged in? Write the kernel's name of the port, such as ttyUSB0"
-        _say(f"{options.port}: there is no device {device}; {what}")
+        from ttybroker.names import did_you_mean
+
+        what = "; is it plugged in? Write the kernel's name of the port, such as ttyUSB0"
+        near = did_you_mean(options.port, filter(is_port, _devices()))
+        _say(f"{options.port}: there is no device {device}{near or what}")
         return REFUSED
     name = os.path.basename(os.path.realpath(device))  # a link of udev's has no rule by its name
     if not is_port(name):
@@ -351,6 +362,16 @@ def _suggest(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _devices() -> list[str]:
+    """Return the kernel's names of terminal devices, [] without sysfs."""
+    import os
+
+    try:
+        return os.listdir("/sys/class/tty")
+    except OSError:
+        return []
+
+
 def _history(options: argparse.Namespace) -> int:
     from ttybroker import history
 
@@ -358,15 +379,28 @@ def _history(options: argparse.Namespace) -> int:
     try:
         found = history.read(port)
     except history.NoJournal as error:
-        _say(f"{port}: the journal cannot be read: {error}{history.hint(port)}")
+        _say(f"{port}: the journal cannot be read: {error}{history.hint(port)}{_near(port)}")
         return REFUSED
     if options.json:
         history.show_json(found)
     elif found:
         history.show(found)
     else:
-        print(f"{port}: the journal has no record of a holder{history.hint(port)}")
+        print(f"{port}: the journal has no record of a holder{_near(port) or history.hint(port)}")
     return DONE
+
+
+def _near(port: str) -> str:
+    """Return "; did you mean NAME?" of a port that the user may use, "" also without a broker."""
+    from ttybroker import client
+    from ttybroker.errors import BrokerError
+    from ttybroker.names import similar
+
+    try:
+        with client.connect() as broker:
+            return similar(broker, port)
+    except BrokerError:
+        return ""
 
 
 def _check_broker(json: bool) -> int:

@@ -35,7 +35,7 @@ MAX_PID = 0x7FFFFFFF  # pid_t
 _TRUNCATED = socket.MSG_CTRUNC | socket.MSG_TRUNC
 _WENT_AWAY = "the broker went away; is it running? see: systemctl status ttybroker.service"
 # How long an answer may take, in seconds. The broker gives a device 40 to open, on top of the
-# caller's own wait (root/lease.py, OPEN_LIMIT). A port that is taken back is reset first.
+# caller's own wait (root/ask.py, OPEN_LIMIT). A port that is taken back is reset first.
 DEVICE_LIMIT = 45.0
 ANSWER_LIMIT = 10.0
 _LONGEST_POLL = 0x7FFFFFFF  # milliseconds, an int: poll(2)
@@ -114,6 +114,11 @@ class Client:
     def fileno(self) -> int:
         """Return the socket's descriptor, to wait on."""
         return self._sock.fileno()
+
+    @property
+    def path(self) -> str | None:
+        """Return the path of the broker's socket; None if there is only this connection."""
+        return self._path
 
     def close(self) -> None:
         """End the connection. This withdraws a request that is in progress."""
@@ -243,9 +248,9 @@ class Client:
     ) -> Iterator[list[wire.PortInfo]]:
         """Yield what `ports` returns, now and each time that something in it has changed.
 
-        This does not end by itself. After `again` seconds without news, and when nobody reads from
-        the pipe or terminal `reader` any more, it yields the last list once more. Raises
-        BrokerError.
+        This does not end by itself, and the connection is for this alone from then on. After
+        `again` seconds without news, and when nobody reads from the pipe or terminal `reader` any
+        more, it yields the last list once more. Raises BrokerError.
         """
         for name in names:
             checked(name)
@@ -353,6 +358,14 @@ class Client:
             return reply
 
         return self._until_answered(ask)
+
+    def shares_pids(self) -> bool:
+        """Return whether the broker's pids mean something here: unix(7), SO_PEERCRED.
+
+        In a pid namespace of our own, such as a container's, the broker has none.
+        """
+        peer = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return any(peer[:4])
 
     def status(self) -> tuple[int, wire.Running]:
         """Return the broker's pid, and what it says about itself.
@@ -524,7 +537,7 @@ class Client:
     def _refusal(self, refused: wire.Refused, version: int) -> BrokerError:
         if version == self._version == wire.VERSION:
             kind = BY_ERRNO.get(refused.errno, BrokerError)
-            return kind.of(refused, self._name)
+            return kind.of(refused, self._name, self._path)
         if refused.errno == errno.EPROTO and self._version != version:
             if self._path is None:
                 what = "the broker behind this socket is an older one: connect by its path instead"
@@ -598,6 +611,11 @@ def adopt_pair(pair: int) -> None:
     """Make the backend at the other end of this socket the broker of this process."""
     global _pair, _pair_pid
     _pair, _pair_pid = Client(socket.socket(fileno=pair)), os.getpid()
+
+
+def has_backend() -> bool:
+    """Return whether this process has a backend of its own, which no other program can ask."""
+    return _pair is not None
 
 
 def connection_for_child() -> socket.socket:

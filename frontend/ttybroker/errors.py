@@ -37,12 +37,17 @@ class BrokerError(SerialException):
         self._holder = holder
         self._refused: Refused | None = None
         self._port = ""
+        self._path: str | None = None
+        self._meant: str | None = None
 
     @classmethod
-    def of(cls, refused: Refused, port: str) -> Self:
-        """Make the error for the broker's answer to a request about this port, "" for none."""
+    def of(cls, refused: Refused, port: str, path: str | None = None) -> Self:
+        """Make the error for the broker's answer to a request about this port, "" for none.
+
+        path: of the broker's socket, if it is known.
+        """
         error = cls(refused.errno, refused.message(port), refused.holder)
-        error._refused, error._port = refused, port
+        error._refused, error._port, error._path = refused, port, path
         return error
 
     @property
@@ -57,12 +62,40 @@ class BrokerError(SerialException):
 
     @property
     def message(self) -> str:
-        """Return the port, the cause, the holder and the next step, for people."""
+        """Return the port, the cause, the holder and the next step, for people.
+
+        If the holder's process has ended, the broker is asked for the device, and /proc is searched
+        for who has a copy. If no rule is about the port, the broker is asked for similar names.
+        """
         told = self._refused
         holder = None if told is None else self.holder
         if told is None or holder is None:
-            return str(self.strerror)
-        return Refused(told.errno, told.cause, holder, told.advice).message(self._port)
+            return f"{self.strerror}{self.meant}"
+        kept = self.left_behind
+        cause, named = (f"{told.cause}: {kept}", None) if kept else (told.cause, holder)
+        return Refused(told.errno, cause, named, told.advice).message(self._port)
+
+    @property
+    def meant(self) -> str:
+        """Return "; did you mean NAME?" if no rule is about the port, and "" otherwise.
+
+        It is "" too if the user may use no port with a similar name.
+        """
+        if self._meant is None:
+            self._meant = ""
+            unknown = self.errno in (errno.ENOENT, errno.EACCES) and self._port
+            if unknown and self._path is not None:
+                from ttybroker.names import meant
+
+                self._meant = meant(self._port, self._path)
+        return self._meant
+
+    @property
+    def left_behind(self) -> str:
+        """Return who has the port, for people, if the holder's process has ended; "" if not."""
+        from ttybroker.holding import left_behind  # here, for most programs never ask
+
+        return "" if self._holder is None else left_behind(self._holder, self._port, self._path)
 
     @property
     def advice(self) -> str:

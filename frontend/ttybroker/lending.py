@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import weakref
 from _thread import RLock, get_ident
 
 import serial
@@ -20,6 +21,30 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class OpenInParent(serial.PortNotOpenError):
+    """The port is open in the process from which this one was forked."""
+
+    def __init__(self, port: str | None, parent: int) -> None:
+        what = f"{port}: open in process {parent}, which lends it; open it again after a fork"
+        serial.SerialException.__init__(self, what)
+
+
+_OPEN: weakref.WeakSet[YieldingSerial] = weakref.WeakSet()  # those of this process
+
+
+def _leave_to_parent() -> None:
+    """Close the ports in a process that was just forked.
+
+    Only one process can hear the broker. A copy of the port elsewhere would keep it from being
+    lent, and a copy of the connection would keep the claim on it when the parent has ended.
+    """
+    for port in list(_OPEN):
+        port.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 class YieldingSerial(BrokeredSerial):
     """BrokeredSerial on a port that other programs may borrow.
 
@@ -27,7 +52,8 @@ class YieldingSerial(BrokeredSerial):
     `on_lent(port)` or `on_back(port)` is called. While the port is lent, `lent` is its present
     holder, reads time out, writes raise PortLent, and settings and lines are applied later. The
     descriptor keeps its number. A program that waits for it with select(2) or poll(2) also wakes up
-    when the port is lent and when it is back.
+    when the port is lent and when it is back. In a forked child the port is closed, and each call
+    raises OpenInParent.
     """
 
     # pyserial's own, which its stubs leave out
@@ -52,6 +78,7 @@ class YieldingSerial(BrokeredSerial):
         self._flags = flags(yields)
         self._lock = RLock()
         self._looking = False
+        self._parent = 0  # the process that has the port, if this one was forked from it
         self._teller = 0  # the thread that calls on_lent or on_back
         # Wakes a thread that reads: while it waits for the port, it keeps the port open.
         self._wake = -1
@@ -61,6 +88,7 @@ class YieldingSerial(BrokeredSerial):
     def open(self) -> None:
         """Do as BrokeredSerial.open()."""
         name = self._name_to_open()
+        self._parent = 0
         connection = client.connect(self.broker, label=self.label)
         try:
             descriptor = connection.open(name, wait=self.wait, flags=self._flags)
@@ -75,6 +103,8 @@ class YieldingSerial(BrokeredSerial):
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loan = Loan(connection, lambda: client.connect(self.broker, label=self.label), name,
                           self._flags, self._lend, self._take, self._warn)  # fmt: skip
+        self._process = os.getpid()
+        _OPEN.add(self)
 
     @staticmethod
     def _warn(line: str) -> None:
@@ -85,21 +115,37 @@ class YieldingSerial(BrokeredSerial):
         """Give the port back. If it is lent, give up the claim on it."""
         super().close()
         if self._loan is not None:
+            _OPEN.discard(self)
             self._loan.close()
             self._loan = None
             os.close(self._wake)
 
+    def leave_to_parent(self) -> None:
+        """Close it in a forked child, in which a thread of the parent may have the lock."""
+        self._parent, self._lock = self._process, RLock()
+        YieldingSerial.close(self)
+
+    def _must_be_ours(self) -> None:
+        if self._parent:
+            raise OpenInParent(self._port, self._parent)
+
     @property
     def lent(self) -> wire.Holder | None:
-        """Return who has borrowed the port; None if it is not lent."""
-        if self._teller != get_ident():  # in on_lent and on_back it is as they are told
-            self._is_lent()
-        return None if self._loan is None else self._loan.lent
+        """Return who has the port now, while it is lent; None if it is not.
+
+        After the first borrower the next one may have it. To know that, the broker is asked, once a
+        second at most.
+        """
+        if self._teller == get_ident():  # in on_lent and on_back it is as they are told
+            return None if self._loan is None else self._loan.lent
+        self._is_lent()
+        return None if self._loan is None else self._loan.borrower()
 
     def read(self, size: int = 1, /) -> bytes:
         """Do as serial.Serial.read(). While the port is lent, no data arrives."""
         loan = self._loan
         if loan is None or not self.is_open:
+            self._must_be_ours()
             return super().read(size)
         timeout = serial.serialutil.Timeout(self._timeout)
         data = bytearray()
@@ -151,7 +197,7 @@ class YieldingSerial(BrokeredSerial):
         super().send_break(duration)
 
     def _must_be_here(self) -> None:
-        holder = self._loan.lent if self._is_lent() and self._loan is not None else None
+        holder = self._loan.borrower() if self._is_lent() and self._loan is not None else None
         if holder is not None:
             what = f"{self._port}: lent; it comes back by itself"
             raise PortLent(errno.EBUSY, what, holder)
@@ -160,6 +206,7 @@ class YieldingSerial(BrokeredSerial):
         """Return whether the port is lent, after a look at the broker's messages."""
         loan = self._loan
         if loan is None:
+            self._must_be_ours()
             return False
         while True:  # each change is told before the next: several may have come meanwhile
             with self._lock:

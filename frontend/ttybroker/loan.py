@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LOOK = 1.0  # seconds between two looks at who has a lent port now
 _PAUSE = 0.5  # seconds until a port that is away, or a broker that is, is asked for again
 # A board that is flashed may come back as another device; a broker may be started again.
 _AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE)
@@ -23,7 +24,7 @@ class Loan:
     """The connection through which a session has a port and yields it.
 
     connect: makes another connection when the broker is restarted. `connection` is None while there
-    is none. `lent` is the present holder of a lent port. `look` calls `lend`, which must let go of
+    is none. `lent` is the first borrower of a lent port. `look` calls `lend`, which must let go of
     the port; `take` with the port's new descriptor; and `warn` with a line that says that the lease
     ends soon.
     """
@@ -45,6 +46,9 @@ class Loan:
         self._again_at: float | None = None  # when to ask again
         self._lend, self._take, self._warn = lend, take, warn
         self._lost: BrokerError | None = None
+        self._has_path = connection.path is not None
+        self._borrower: wire.Holder | None = None
+        self._look_at = 0.0  # when to ask for it again
 
     def close(self) -> None:
         """Stop yielding, and give up the claim."""
@@ -64,6 +68,27 @@ class Loan:
         """
         left = None if self._again_at is None else max(self._again_at - time.monotonic(), 0.0)
         return ([] if self.connection is None else [self.connection.fileno()]), left
+
+    def borrower(self) -> wire.Holder | None:
+        """Return who has the lent port now; None if it is not lent.
+
+        The next in the queue may have it from the first borrower, and no message tells of that. So
+        this looks at the broker's list, once in LOOK seconds at most. If the broker does not
+        answer, the last answer stands. A socket that the program gave us takes no other request.
+        """
+        if self.lent is None:
+            return None
+        if self._has_path and time.monotonic() >= self._look_at:
+            try:
+                with self._connect() as another:
+                    rows = another.ports((self._name,))
+            except BrokerError:
+                rows = []
+            # while it is opened for the next one, the row does not say for certain who that is
+            if rows and rows[0].lent is not None and rows[0].state == "busy":
+                self._borrower = rows[0].holder or self._borrower
+            self._look_at = time.monotonic() + LOOK
+        return self._borrower
 
     def look(self) -> bool:
         """Do what the broker says, without waiting, until the port has gone or come.
@@ -91,7 +116,8 @@ class Loan:
 
     def _hear(self, news: wire.Lent | wire.Ending | int | None) -> None:
         if isinstance(news, wire.Lent):
-            self.lent = news.holder or wire.Holder()
+            self.lent = self._borrower = news.holder or wire.Holder()
+            self._look_at = time.monotonic() + LOOK
             self._lend(self.lent)
         elif isinstance(news, wire.Ending):
             self._warn(asking.warning(self._name, news))

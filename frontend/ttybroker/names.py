@@ -77,3 +77,18 @@ def similar(broker: Client, name: str) -> str:
     except BrokerError:  # what the broker said first matters more
         return ""
     return "" if name in known else did_you_mean(name, known)
+
+
+def meant(name: str, path: str) -> str:
+    """Return `did_you_mean` for a port that no rule is about, "" for any other.
+
+    path: of the socket of the broker, which is asked.
+    """
+    from ttybroker.client import connect
+    from ttybroker.errors import BrokerError
+
+    try:
+        with connect(path) as broker:
+            return "" if broker.check(name).known else similar(broker, name)
+    except BrokerError:
+        return ""

@@ -34,14 +34,14 @@ def rule(name: str, device: str, allow: str | int) -> str:
     A USB adapter gets an alias, because its kernel name changes. An adapter without a serial number
     is identified by where it is plugged in.
     """
-    said, lines = words(device), list[str]()
+    said = words(device)
     if "usb" in said:
         kept = ("usb", "serial" if "serial" in said else "path", "interface")
-        lines = ['port = "board"        # a name of your own']
-        lines += [f"{key} = {json.dumps(said[key])}" for key in kept if key in said]
+        port = ['port = "board"        # a name of your own']
+        port += lines({key: said[key] for key in kept if key in said})
     else:
-        lines = [f"port = {json.dumps(name)}"]
-    return "\n".join(["[[rule]]", *lines, f"allow = [{json.dumps(allow)}]"]) + "\n"
+        port = lines({"port": name})
+    return "\n".join(["[[rule]]", *port, f"allow = [{json.dumps(allow)}]"]) + "\n"
 
 
 def is_port(name: str) -> bool:
@@ -50,9 +50,9 @@ def is_port(name: str) -> bool:
     return letters not in (name, "tty") and letters.startswith(_FAMILIES)
 
 
-def line(said: dict[str, str | int]) -> str:
-    """Return the words in one line, to be copied into a rule."""
-    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in said.items())
+def lines(said: dict[str, str | int]) -> list[str]:
+    """Return the words as lines of TOML, to be copied into a rule."""
+    return [f"{key} = {json.dumps(value)}" for key, value in said.items()]
 
 
 def _as_glob(text: str) -> str:

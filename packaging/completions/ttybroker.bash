@@ -1,4 +1,4 @@
-# bash completion for ttybroker(1) and ttyrun(1)
+# bash completion for ttybroker(1), ttyrun(1) and ttybrokerd(8)
 
 _ttybroker_ports()
 {
@@ -36,7 +36,7 @@ _ttybroker()
 	case $command:$prev in
 	run:--via) words='auto notify pty' ;;
 	*:--wait | *:--for | run:--fd | revoke:--hold) return ;;
-	term:-b | term:--baud) words='9600 19200 38400 57600 115200 230400 460800 921600' ;;
+	term:-b | term:--baud | term:--baudrate) words='9600 19200 38400 57600 115200 230400 460800 921600' ;;
 	term:-d | term:--databits) words='5 6 7 8' ;;
 	term:-p | term:--parity) words='none even odd mark space' ;;
 	term:-s | term:--stopbits) words='1 2' ;;
@@ -58,10 +58,10 @@ _ttybroker()
 		case $command:$cur in
 		list:-*) words='--json --copies --details --watch --help' ;;
 		run:-*) words='--via --wait --quiet --hold --yield --for --fd --stdio --help --version --' ;;
-		term:-*) words="--baud --databits --parity --stopbits --flow --rtscts --xonxoff --rts --dtr
-			--wait --yield --take --for --reconnect --no-reconnect --linger --send --profile --log
-			--timestamps --hex --eol --echo --filter --encoding --raw --quiet --exit-char
-			--menu-char --help" ;;
+		term:-*) words="--baud --baudrate --databits --parity --stopbits --flow --rtscts --xonxoff --rts
+			--dtr --wait --yield --take --no-take --for --reconnect --no-reconnect --linger --send
+			--profile --log --timestamps --hex --no-hex --eol --echo --no-echo --filter --encoding
+			--raw --no-raw --quiet --no-quiet --exit-char --menu-char --help" ;;
 		revoke:-*) words='--hold --help' ;;
 		check:-*) words='--user --broker --json --help' ;;
 		history:-*) words='--json --help' ;;
@@ -73,4 +73,15 @@ _ttybroker()
 	COMPREPLY=($(compgen -W "$words" -- "$cur"))
 }
 
+_ttybrokerd()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]}
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	--policy | --socket) COMPREPLY=($(compgen -f -- "$cur")) ;;
+	--lock-dir) COMPREPLY=($(compgen -d -- "$cur")) ;;
+	*) COMPREPLY=($(compgen -W '--policy --socket --lock-dir --prepare --check --udev-rules --version --help' -- "$cur")) ;;
+	esac
+}
+
 complete -F _ttybroker ttybroker ttyrun
+complete -F _ttybrokerd ttybrokerd

@@ -38,6 +38,8 @@ AT_A_PACE = "test_nothing_is_kept_while_nobody_waits_and_little_while_many_come_
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
 COPIES = "tests/unit/test_dead_copies.py"
+WORKERS = "tests/unit/test_workers.py"
+COPIES_BACK = "tests/real/test_restart_copies.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
 DENIES_ALL = (
@@ -161,7 +163,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one-look-a-user",
         "an open looks at no more dead copies of its device than there are users",
-        "number == device and _is_open(watcher)",
+        "copy.device == device and _is_open(copy)",
         (f"{COPIES}::test_what_one_keeps_costs_the_others_few_looks",),
     ),
     Mutant(
@@ -1540,6 +1542,55 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{FAILS}|waited",
     ),
     Mutant(
+        "kept-copy-is-of-its-node",
+        "a kept watcher lists the copy that its record names and nothing else",
+        NEVER,
+        (
+            f"{COPIES_BACK}::"
+            "test_what_is_no_copy_is_refused_with_its_reason_and_leases_go_on[another's watcher]",
+        ),
+        f"{FAILS}|waited",
+    ),
+    Mutant(
+        "forget-the-kept-copy",
+        "a dead copy that is closed is forgotten by systemd, too",
+        REMOVE,
+        (f"{COPIES_BACK}::test_a_copy_that_is_closed_is_kept_no_more_when_the_daemon_ends",),
+    ),
+    Mutant(
+        "nothing-stays-of-a-closed-copy",
+        "a dead copy that was closed while there was no daemon is forgotten at the start",
+        REMOVE,
+        (
+            f"{COPIES_BACK}::"
+            "test_a_copy_that_is_closed_while_there_is_no_daemon_is_kept_no_more[15]",
+        ),
+    ),
+    Mutant(
+        "places-for-leases",
+        "dead copies take no place of a lease in systemd's store",
+        "copy.stays = True",
+        (
+            f"{COPIES}::test_no_more_are_kept_than_have_places_and_a_place_is_taken_again",
+            f"{COPIES_BACK}::test_copies_have_so_many_places_and_leases_have_theirs",
+        ),
+    ),
+    Mutant(
+        "copies-behind-leases",
+        "dead copies delay no lease on its way into systemd's store",
+        "self._dead and self._may(now)",
+        (f"{COPIES_BACK}::test_copies_go_in_behind_leases",),
+    ),
+    Mutant(
+        "paid-is-paid-for-good",
+        "what a port was owed and got is not put back once more after a restart",
+        NEVER,
+        (
+            f"{COPIES}::test_what_is_paid_is_kept_as_paid_once_and_of_that_device_alone",
+            f"{COPIES_BACK}::test_what_was_paid_is_not_paid_again[15]",
+        ),
+    ),
+    Mutant(
         "kept-record-is-sealed",
         "a kept record is sealed",
         "memory < 0",
@@ -1897,10 +1948,83 @@ MUTANTS: tuple[Mutant, ...] = (
         "is stuck",
     ),
     Mutant(
-        "end-an-unwatched-lease",
-        "a lease of which the end would not be heard is over at once",
+        "failed-end-is-logged",
+        "a hang-up that fails at the end of a lease is in the log",
         NEVER,
-        (f"{FAULTS}::{ON_THE_WAY}",),
+        (
+            "tests/real/test_daemon.py"
+            "::test_a_port_that_cannot_be_hung_up_is_in_the_log_and_one_that_is_gone_is_not",
+        ),
+    ),
+    Mutant(
+        "news-of-others-without-memory",
+        "what finds no memory keeps no news from others",
+        NEVER,
+        (
+            "tests/unit/test_loop.py::test_a_handler_without_memory_keeps_no_news_from_the_others_and_is_called_again",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-client-without-memory",
+        "without memory no connection is accepted",
+        NEVER,
+        (
+            f"{CLIENTS}::test_without_memory_no_connection_is_accepted_and_each_request_is_refused",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-request-without-memory",
+        "without memory a request is refused",
+        ALWAYS,
+        (
+            f"{CLIENTS}::test_without_memory_no_connection_is_accepted_and_each_request_is_refused",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-memory-ends-one-client",
+        "a request that finds no memory ends its connection alone",
+        NEVER,
+        (
+            f"{CLIENTS}::test_a_request_that_finds_no_memory_is_the_end_of_its_connection_alone",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "job-without-memory",
+        "a job that finds no memory is run again",
+        NEVER,
+        (
+            f"{WORKERS}::test_a_job_that_finds_no_memory_is_run_again_until_there_is_some[submit]",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "job-of-the-loop-without-memory",
+        "a job of the loop that finds no memory is run again",
+        NEVER,
+        (
+            f"{WORKERS}::test_a_job_that_finds_no_memory_is_run_again_until_there_is_some[soon]",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "sighup-waits",
+        "a SIGHUP while the daemon starts is not its end",
+        REMOVE,
+        ("tests/real/test_daemon.py::test_sighup_at_any_moment_of_the_start_is_not_its_end",),
+    ),
+    Mutant(
+        "refuse-an-unwatched-lease",
+        "a lease of which the end would not be heard is not granted",
+        NEVER,
+        (
+            f"{FAULTS}::{ON_THE_WAY}",
+            "tests/real/test_daemon.py"
+            "::test_without_inotify_watches_a_port_is_refused_with_the_next_step",
+        ),
         BROKEN,
     ),
     Mutant(
@@ -2315,6 +2439,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "a group with the number of a seat gives nobody a port",
         "real = who.groups",
         (f"{SITS}::test_a_group_with_the_number_of_a_seat_is_none",),
+    ),
+    Mutant(
+        "words-with-a-name-that-matches",
+        "a rule whose words and name no port can have both, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "no-usb-behind-ttys",
+        "a rule about a UART that is a USB adapter, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
     ),
     Mutant(
         "seats-are-for-allow",

@@ -25,7 +25,7 @@ from bench.build import Bench, CannotBuild
 from bench.figures import Row
 
 TOPICS = ("lines", "start", "opens", "rules", "reload", "launch", "crowd", "watch", "memory",
-          "commands", "traffic", "terminal", "scale")  # fmt: skip
+          "commands", "traffic", "terminal", "lend", "scale")  # fmt: skip
 ON_DEMAND = ("peers",)
 
 

@@ -4,13 +4,15 @@
 
 A line is a port's name (of kind "serial" a path); the answer is [when it was open, seconds that
 took] on CLOCK_MONOTONIC. An empty line closes what is open, and is answered with when that was.
-Kinds: "open_fd" and "open_tty" of the broker at SOCKET, "serial" of pyserial.
+Kinds: "open_fd" and "open_tty" of the broker at SOCKET, "serial" of pyserial; "monitor" is an
+"open_tty" that lends its port, and reads from it until the next line.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from ttybroker import client
 
 KIND, PATH = sys.argv[2:4]
 WAIT = 10.0  # seconds
+READ = 0.1  # seconds; for so long a monitor does not look for the next line
 
 
 def opens() -> Callable[[str], Any]:
@@ -29,10 +32,11 @@ def opens() -> Callable[[str], Any]:
     if KIND == "open_fd":
         connection = client.connect(PATH)
         return lambda name: connection.open(name, wait=WAIT)
-    if KIND == "open_tty":
+    if KIND in ("open_tty", "monitor"):
         from ttybroker import open_tty
 
-        return lambda name: open_tty(name, broker=PATH, wait=WAIT)
+        lends = {"timeout": READ, "yields": "user"} if KIND == "monitor" else {}
+        return lambda name: open_tty(name, broker=PATH, wait=WAIT, **lends)
     import serial
 
     return serial.Serial
@@ -53,6 +57,8 @@ def main() -> None:
                 os.close(one) if isinstance(one, int) else one.close()
             held.clear()
         print(json.dumps(told), flush=True)
+        while KIND == "monitor" and held and not select.select([sys.stdin], [], [], 0)[0]:
+            held[0].read()
 
 
 main()

@@ -18,7 +18,7 @@ from bench import figures
 from bench.build import HERE, Bench, Build, children, end_children, run
 from bench.figures import MICROSECONDS, Row
 from bench.memory import private
-from bench.rig import TIMEOUT, USER, Rig, Talk, end, rigs
+from bench.rig import USER, Rig, Talk, end, rigs, wait_until
 
 STARTS = 25
 OPENS = 200
@@ -72,7 +72,7 @@ class _Services:
         run(["gcc", "-O2", "-o", program, HERE / "bus_service.c", *flags], "bus_service")
         daemon = build.start("dbus-daemon", "--nofork", f"--config-file={settings}")
         stack.callback(end, daemon)
-        _until(path.exists, "the bus")
+        wait_until(path.exists, "the bus")
         address = f"unix:path={path}"
         devices = [device for _, device in rig.ptys]
 
@@ -86,14 +86,6 @@ class _Services:
         self.clients = {
             name: python("client", address, name) for name in ("bench.C", "bench.Python")
         }
-
-
-def _until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not true():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} does not start")
-        time.sleep(0.005)
 
 
 def _starts(each: dict[str, Rig]) -> list[Row]:
@@ -241,9 +233,7 @@ def _hand_over(rig: Rig) -> list[Row]:
 def _waiting(rig: Rig, opener: Talk, name: str) -> Iterator[None]:
     """Have it wait for the port: it does once the list says so."""
     opener.say(name)
-    command = [str(rig.build.commands / "ttybroker"), "list", "--json", name]
-    env = {"PATH": "/usr/bin:/bin", "TTYBROKER_SOCKET": str(rig.socket)}
-    _until(lambda: json.loads(rig.build.call(*command, env=env))[0]["waiting"] > 0, "the queue")
+    wait_until(lambda: rig.row(name)["waiting"] > 0, "the queue")
     yield
 
 

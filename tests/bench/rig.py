@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -190,6 +190,17 @@ class Rig:
             os.close(port)
         self.socket.unlink(missing_ok=True)
 
+    def row(self, name: str) -> dict[str, Any]:
+        """Return what `ttybroker list` says of the port."""
+        command = [str(self.build.commands / "ttybroker"), "list", "--json", name]
+        env = {"PATH": "/usr/bin:/bin", "TTYBROKER_SOCKET": str(self.socket)}
+        found = json.loads(self.build.call(*command, env=env))
+        return dict(found[0])
+
+    def until_held(self, name: str, pid: int) -> None:
+        """Wait until this process has the port."""
+        wait_until(lambda: (self.row(name)["holder"] or {}).get("pid") == pid, "the holder")
+
     def settled(self) -> None:
         """Wait until no port is locked."""
         deadline = time.monotonic() + TIMEOUT
@@ -212,6 +223,15 @@ def rigs(builds: dict[str, Build], ports: int, rules: str = "") -> Iterator[dict
         yield {
             name: stack.enter_context(Rig(build, ports, rules)) for name, build in builds.items()
         }
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    """Ask until it is so. Raises RuntimeError when it does not come to be."""
+    deadline = time.monotonic() + TIMEOUT
+    while not true():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} does not come")
+        time.sleep(0.005)
 
 
 def read_line(

@@ -313,6 +313,15 @@ def a_program_that_has_its_port_again(rig: Rig) -> str:
 
 
 @provoke
+def a_program_that_may_have_its_port_again(rig: Rig) -> str:
+    rig.port("ttyS0")
+    rig.daemon()
+    holder = rig.holder(ALICE)
+    told = typed(rig, "revoke", "ttyS0", uid=0)
+    return re.sub(rf"uid {ALICE}'s \S+ \(pid {holder.pid}\)", "alice's picocom (pid 4711)", told)
+
+
+@provoke
 def a_port_that_is_kept_from_you(rig: Rig) -> str:
     rig.port("ttyS0")
     rig.daemon()

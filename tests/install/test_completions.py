@@ -152,18 +152,18 @@ def test_ports_are_those_that_are_there(complete: Complete, daemon: Daemon, line
     assert complete(line) == PORTS
 
 
-def options_of(*command: str) -> set[str]:
-    """The long options of its --help, but those of term that take one back, and other spellings."""
+def options_of(*command: str, module: str = "ttybroker.cli") -> set[str]:
+    """The long options of its --help."""
     done = subprocess.run(
-        [sys.executable, "-m", "ttybroker.cli", *command, "--help"],
+        [sys.executable, "-m", module, *command, "--help"],
         check=True,
         capture_output=True,
         text=True,
     )
-    found = set(re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", done.stdout)) - {"--baudrate"}
-    return {option for option in found if not option.startswith("--no-")} | (
-        {"--no-reconnect"} if command == ("term",) else set()
-    )
+    found = set(re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", done.stdout))
+    if command == ("term",):
+        assert found > {"--no-hex", "--no-quiet", "--baudrate", "--rtscts"}
+    return found
 
 
 def test_every_command_is_completed(complete: Complete) -> None:
@@ -174,6 +174,11 @@ def test_every_command_is_completed(complete: Complete) -> None:
 @pytest.mark.parametrize("command", cli._COMMANDS)
 def test_every_option_of_a_command_is_completed(complete: Complete, command: str) -> None:
     assert complete(f"ttybroker {command} --") - {"--"} == options_of(command)
+
+
+def test_every_option_of_the_daemon_is_completed(complete: Complete) -> None:
+    assert complete("ttybrokerd --") == options_of(module="ttybrokerd.daemon") | {"--help"}
+    assert complete("ttybrokerd --policy ../some-") == {"../some-file"}
 
 
 def test_every_option_without_a_command_is_completed(complete: Complete) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ttybrokerd.prepare.files import SHARED
+from ttybrokerd.root.copies import MOST_KEPT
 from ttybrokerd.root.fresh import POLICY
 from ttybrokerd.root.server import AGAIN
 
@@ -57,6 +58,11 @@ def test_no_number_of_starts_is_too_many() -> None:
     assert lines("ttybroker.service", "StartLimitIntervalSec") == ["0"]
     assert lines("ttybroker.service", "Restart") == ["on-failure"]
     assert int(lines("ttybroker.service", "RestartForceExitStatus")[0]) == AGAIN
+
+
+def test_dead_copies_take_no_place_of_a_lease() -> None:
+    """A lease is four descriptors, a dead copy two."""
+    assert lines("ttybroker.service", "FileDescriptorStoreMax") == [str(512 * 4 + MOST_KEPT * 2)]
 
 
 def test_no_record_is_dropped_because_of_anothers() -> None:

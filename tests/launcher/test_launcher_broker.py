@@ -30,6 +30,7 @@ from support.fixtures import rig
 from support.processes import name_of
 from support.rig import Rig
 from ttybroker import client
+from ttybroker.run.command import NOBODY_ASKS
 
 __all__ = ["orphans", "port", "rig"]
 
@@ -138,6 +139,32 @@ def test_it_waits_in_the_daemons_queue(port: Port, place: Rig) -> None:
             port.expect(b"up")
             port.say(b"x\n")
             assert second.wait(DEADLINE) == 7
+
+
+def test_without_a_daemon_nothing_is_lent_and_one_line_says_so(port: Port) -> None:
+    """Then the program needs no pty, and has the port itself."""
+    program = ("/bin/sh", "-c", "exec 5<>{0}; tty <&5")
+    words = [word.format(port.node) for word in ("--yield", "demo", "--", *program)]
+    done = port.launcher.run(*words)
+    assert (done.returncode, done.stdout) == (0, f"{port.node}\n")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ttyrun: ")]
+    assert lines == [f"ttyrun: --yield lends nothing here: {NOBODY_ASKS}"]
+
+
+def test_with_a_daemon_it_lends(port: Port, place: Rig) -> None:
+    listening(place)
+    words = ("--yield", "demo", "--", "/bin/sh", "-c", "exec 5<>{0}; echo up >&5; read line <&5")
+    with port.start(*words) as process:
+        port.expect(b"up")
+        borrower = place.holder(port.launcher.uid, "demo")
+        borrower.say()
+        borrower.result()
+        with client.connect(str(place.socket)) as broker:
+            while broker.ports(("demo",))[0].lent is not None:
+                assert process.poll() is None
+        port.say(b"x\n")
+        assert process.wait(DEADLINE) == 0
+        assert process.stderr is not None and b"lends nothing" not in process.stderr.read()
 
 
 def test_the_daemon_is_not_asked_as_root(port: Port, place: Rig) -> None:

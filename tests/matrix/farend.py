@@ -11,21 +11,20 @@ import tempfile
 import threading
 from pathlib import Path
 
-from matrix.stage import Stage
+from support.rig import Rig
 from support.waiting import TIMEOUT
 
 
 class FarEnd:
-    """`with FarEnd(stage, "rz") as far`: it runs as root in a directory of its own, behind a
+    """`with FarEnd(rig, master, "rz") as far`: it runs as root in a directory of its own, behind a
     wire. It must not sit on the master itself: what lrzsz does to its terminal at its end
     throws away what is still on the way."""
 
-    def __init__(self, stage: Stage, *words: str) -> None:
-        self.directory = Path(tempfile.mkdtemp(dir=stage.root, prefix="far-"))
-        master = stage.far.master
+    def __init__(self, rig: Rig, master: int, *words: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="far-"))
         ours, theirs = socket.socketpair()
         keep = [master, ours.fileno()]
-        self._wire = stage.rig.child(0, lambda _chat: relay(master, ours), keep=keep)
+        self._wire = rig.child(0, lambda _chat: relay(master, ours), keep=keep)
         wire = theirs.fileno()
         self._program = subprocess.Popen(words, stdin=wire, stdout=wire, cwd=self.directory)
         ours.close()

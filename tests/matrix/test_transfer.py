@@ -43,7 +43,7 @@ def test_picocom_sends_a_file(
     terminal.see("Terminal ready")
     terminal.type("C-a", "C-s")
     terminal.see("*** file:")
-    with FarEnd(stage, *RZ) as far:
+    with FarEnd(stage.rig, stage.far.master, *RZ) as far:
         terminal.write("file")
         terminal.type("Enter")
         terminal.see("*** exit status: 0 ***")
@@ -68,7 +68,7 @@ def test_minicom_sends_a_file(
     terminal.write("file")
     terminal.type("Enter")
     terminal.see("zmodem upload")
-    with FarEnd(stage, *RZ) as far:
+    with FarEnd(stage.rig, stage.far.master, *RZ) as far:
         terminal.until("the end of the upload", lambda: upload_has_ended(terminal.screen()))
         assert received(far) == digest
     terminal.type("Enter", "C-a", "q", "Enter")
@@ -87,7 +87,7 @@ def test_sz_sends_a_file_by_itself(
 ) -> None:
     sz = ["sz", "-b", "-q", "file"]
     words = sz if len(port) == 2 else ["sh", "-c", f"exec {' '.join(sz)} <>/dev/{PORT} >&0"]
-    with FarEnd(stage, *RZ) as far:
+    with FarEnd(stage.rig, stage.far.master, *RZ) as far:
         done = stage.run(*bare, *port, "--", *words)
         assert (done.status, done.err.strip()) == (0, "")
         assert received(far) == digest

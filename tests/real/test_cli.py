@@ -12,7 +12,9 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +29,7 @@ from support.processes import prctl
 from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
-from ttybroker import cli, client, open_fd, wire
+from ttybroker import cli, client, open_fd, open_tty, wire
 from ttybroker.errors import BrokerError, PortBusy
 from ttybroker.version import VERSION
 
@@ -148,7 +150,7 @@ def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) ->
     status, _, err = as_user(BOB, (), typed(rig, "revoke", "ttyS0"))
     assert status == 1 and err.startswith("ttybroker: ttyS0: only its holder, root and")
     status, out, _ = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
-    assert (status, out) == (0, "ttyS0: taken back; it is free\n")
+    assert status == 0 and out.startswith("ttyS0: taken back; it is free")
     daemon.record("release", port="ttyS0", pid=holder.pid, reason="revoked")
     status, _, err = as_user(ALICE, (), typed(rig, "revoke", "ttyS0"))
     assert (status, err) == (1, "ttybroker: ttyS0: nobody has it\n")
@@ -214,6 +216,73 @@ def test_revoke_says_when_the_old_holder_has_it_again(rig: Rig, daemon: Daemon) 
     told = rf"taken back; now uid {ALICE} has it with \S+ \(pid {back.pid}\) since \S+ again; "
     hint = "to keep it free for a while: ttybroker revoke --hold 60 ttyS0"
     assert re.fullmatch(f"ttyS0: {told}{hint}\n", done.stdout), done.stdout
+
+
+TERM = [*TTYBROKER, "term", "--reconnect", "ttyS0"]
+# A program that looks after its port by itself, as loggers do.
+REOPENS = [sys.executable, "-c", """
+import time, ttybroker
+while True:
+    try:
+        with ttybroker.open_tty("ttyS0", timeout=1) as port:
+            print("open", flush=True)
+            while True:
+                port.read(1)
+    except OSError:
+        time.sleep(1)
+"""]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [TERM, REOPENS], ids=["term", "reopens"])
+def test_revoke_says_that_a_program_which_runs_on_may_ask_again(
+    rig: Rig, daemon: Daemon, words: list[str]
+) -> None:
+    """It does so when revoke has long ended, which does not wait for that."""
+    feed, text = os.pipe()  # for term: its standard input, which does not end
+    with subprocess.Popen(
+        words,
+        env=environment(rig),
+        stdin=feed,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as program:
+        try:
+            held_by(rig, program.pid)
+            before = time.monotonic()
+            done = command(rig, "revoke", "ttyS0")
+            assert time.monotonic() - before < 1.0
+            told = rf"it is free now, but \S+'s .* \(pid {program.pid}\) may open it again; "
+            hint = "to keep it free for a while: ttybroker revoke --hold 60 ttyS0"
+            assert re.fullmatch(f"ttyS0: taken back; {told}{hint}\n", done.stdout), done.stdout
+            held_by(rig, program.pid)  # it did
+        finally:
+            program.kill()
+            os.close(feed)
+            os.close(text)
+
+
+def test_of_a_program_that_ended_with_its_port_revoke_says_no_more(
+    rig: Rig, daemon: Daemon
+) -> None:
+    words = [*TTYBROKER, "term", "ttyS0", "--linger", "inf"]
+    with subprocess.Popen(
+        words, env=environment(rig), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as program:
+        held_by(rig, program.pid)
+        ended = threading.Thread(target=program.wait)  # so that it is no zombie
+        ended.start()
+        assert command(rig, "revoke", "ttyS0").stdout == "ttyS0: taken back; it is free\n"
+        ended.join(TIMEOUT)
+
+
+def held_by(rig: Rig, pid: int) -> None:
+    """Wait until this process has the first port."""
+    end = time.monotonic() + TIMEOUT
+    while (
+        (row := client_list(rig)[0]).state != "busy" or row.holder is None or row.holder.pid != pid
+    ):
+        assert time.monotonic() < end, row
+        time.sleep(0.01)
 
 
 def test_held_back_the_port_is_free_for_others_alone(rig: Rig, daemon: Daemon) -> None:
@@ -348,10 +417,32 @@ def test_a_mistyped_port_is_told_with_the_one_that_is_meant(rig: Rig, daemon: Da
     done = command(rig, "check", "ttyS0")
     assert done.returncode == 0 and "did you mean" not in done.stdout
     assert "did you mean" not in command(rig, "check", "zzz").stdout
+    # the journal is that of this machine, if there is one: it has no such port
+    done = command(rig, "history", "ttS0")
+    assert (done.stdout + done.stderr).endswith("; did you mean ttyS0?\n")
+    assert "did you mean" not in command(rig, "history", "zzz").stdout
     done = command(rig, "run", "ttS0", "--", "true")
     assert done.returncode == 1 and done.stderr.endswith("; did you mean ttyS0?\n")
     for pid in rig.orphans():  # what was beside the run
         Orphan(pid).wait()
+
+
+@pytest.mark.parametrize("call", [open_tty, open_fd])
+def test_python_too_is_told_which_port_is_meant(rig: Rig, call: Callable[..., object]) -> None:
+    rig.port("ttyUSB0")
+    rig.port("ttyUSB1", "allow = []")
+    rig.daemon()
+
+    def told(name: str) -> str:
+        with pytest.raises(BrokerError) as caught:
+            call(name, broker=str(rig.socket))
+        assert "did you mean" not in str(caught.value.strerror)
+        return str(caught.value)
+
+    assert told("ttyUBS0").endswith("; did you mean ttyUSB0?")
+    assert told("ttyUBS0").count("did you mean") == 1
+    assert "did you mean" not in told("zzz")
+    assert "did you mean" not in as_user(BOB, (), lambda: told("ttyUSB1"))  # it is known
 
 
 def test_run_says_that_the_program_in_the_way_is_ones_own(rig: Rig, daemon: Daemon) -> None:
@@ -460,6 +551,31 @@ def test_whose_lease_left_a_copy_is_told_while_it_is_open(rig: Rig, daemon: Daem
     ghost.result()
     (row,) = json.loads(command(rig, "list", "ttyS0", "--json").stdout)
     assert row["copies"] == []
+
+
+def test_a_list_says_of_which_pids_the_process_has_ended(rig: Rig, daemon: Daemon) -> None:
+    """A child keeps a copy, of a live lease and then of one that was taken back."""
+
+    def leave_a_copy(_: Chat) -> int:
+        open_fd("ttyS0", broker=str(rig.socket))
+        kept = os.fork()
+        while kept == 0:
+            signal.pause()
+        return kept
+
+    child = rig.child(ALICE, leave_a_copy)
+    kept = Orphan(child.result())
+    try:
+        ended = rf"uid {ALICE} \S+ \({child.pid}, has ended\)"
+        (_, row) = command(rig, "list", "ttyS0").stdout.splitlines()
+        assert re.match(rf"ttyS0 +busy +{ended} ", row)
+        command(rig, "revoke", "ttyS0")
+        (_, row, copy) = command(rig, "list", "ttyS0").stdout.splitlines()
+        assert re.match("ttyS0 +free ", row)
+        assert re.fullmatch(rf"  still open after its lease ended: {ended}", copy)
+    finally:
+        os.kill(kept.pid, signal.SIGKILL)
+        kept.wait()
 
 
 def test_root_is_told_who_has_a_port_open_also_a_dead_copy(rig: Rig, daemon: Daemon) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import itertools
 import os
 import select
 import sys
@@ -131,6 +133,78 @@ def test_who_hears_of_a_loan_when_it_is_over_is_told_of_it_as_it_was(
         while port.lent is not None:
             port.read(1)
     assert heard == [pids[0], None, pids[1], None]
+
+
+def test_in_a_chain_the_present_borrower_is_told(rig: Rig, one_port: Daemon) -> None:
+    """Also while the second has it, who was in the queue when the first was done."""
+    with monitor(rig, timeout=0.05) as port:
+        first = Flasher(rig)
+        while port.lent is None:
+            port.read(1)
+        first.started()
+        second = Flasher(rig)
+        with client.connect(str(rig.socket)) as connection:
+            while not connection.ports()[0].waiting:
+                time.sleep(0.01)
+        assert port.lent.pid == first.child.pid
+        first.stop()
+        second.started()
+        end = time.monotonic() + TIMEOUT
+        while port.lent.pid != second.child.pid:
+            assert time.monotonic() < end, port.lent
+            port.read(1)
+        with pytest.raises(PortLent) as caught:
+            port.write(b"x")
+        assert caught.value.holder is not None
+        assert caught.value.holder.pid == second.child.pid
+        second.stop()
+        while port.lent is not None:
+            port.read(1)
+
+
+def test_a_copy_of_a_lent_ports_descriptor_is_hung_up(rig: Rig, one_port: Daemon) -> None:
+    """As a C program has it that inherited it. The port itself comes back."""
+    with monitor(rig, timeout=0.05) as port:
+        copy = os.dup(port.fileno())
+        flasher = Flasher(rig)
+        while port.lent is None:
+            port.read(1)
+        flasher.started()
+        assert os.read(copy, 1) == b""
+        with pytest.raises(OSError) as caught:
+            os.write(copy, b"x")
+        assert caught.value.errno == errno.EIO
+        flasher.stop()
+        while port.lent is not None:
+            port.read(1)
+        assert os.read(copy, 1) == b""
+        os.close(copy)
+        port.write(b"y")
+        assert rig.ports["ttyS0"].read(1) == b"y"
+
+
+def test_who_has_a_lent_port_is_asked_once_a_second_at_most(
+    rig: Rig, one_port: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    ports = client.Client.ports
+
+    def counted(self: client.Client, *names: Any, **more: Any) -> Any:
+        asked.append(time.monotonic())
+        return ports(self, *names, **more)
+
+    with monitor(rig, timeout=0) as port:
+        flasher = Flasher(rig)
+        while port.lent is None:
+            pass
+        monkeypatch.setattr(client.Client, "ports", counted)
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            assert port.lent is not None
+        flasher.started()
+        flasher.stop()
+    assert 2 <= len(asked) <= 3
+    assert all(later - before >= 1.0 for before, later in itertools.pairwise(asked))
 
 
 def test_while_it_is_lent_reads_time_out_writes_raise_and_settings_wait(

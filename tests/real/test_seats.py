@@ -130,6 +130,49 @@ def test_a_lease_ends_when_its_user_does_not_sit_there_any_more(
     daemon.record("release", port="ttyS1", uid=ALICE, reason="closed")
 
 
+LEAVES: dict[str, Callable[[Logind], None]] = {
+    "logs out": Logind.logs_out,
+    "is logging out": lambda logind: logind.session(ALICE, STATE="closing"),
+    "is in the background": lambda logind: logind.session(ALICE, ACTIVE=0, STATE="online"),
+    "is at a login screen": lambda logind: logind.sits(None),
+    "has no seat any more": Logind.unplug,
+}
+
+
+@pytest.mark.parametrize("leaves", LEAVES.values(), ids=LEAVES)
+def test_a_lease_ends_however_its_user_leaves(
+    leaves: Callable[[Logind], None], rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    logind.sits(ALICE)
+    rig.port("ttyS0", ACTIVE, WHILE)
+    daemon = start()
+    holder = rig.holder(ALICE)
+    leaves(logind)
+    daemon.record("release", port="ttyS0", uid=ALICE, reason=INACTIVE)
+    assert not may(rig, ALICE)
+    holder.say()
+    holder.result()
+
+
+def test_a_lease_stays_behind_a_locked_screen(
+    rig: Rig, logind: Logind, start: Callable[[], Daemon]
+) -> None:
+    logind.start()
+    logind.sits(ALICE)
+    rig.port("ttyS0", ACTIVE, WHILE)
+    rig.port("ttyS1", 'allow = ["%seat:seat1"]')
+    daemon = start()
+    holder = rig.holder(ALICE)
+    logind.session(ALICE, LOCKED_HINT=1, IDLE_HINT=1)
+    logind.sits(BOB, "9", "seat1")  # the daemon has read both when it has read this
+    while not may(rig, BOB, "ttyS1"):
+        pass
+    holder.say()
+    holder.result()
+    daemon.record("release", port="ttyS0", uid=ALICE, reason="closed")
+
+
 def test_a_session_that_listens_is_told_why(
     rig: Rig, logind: Logind, start: Callable[[], Daemon]
 ) -> None:

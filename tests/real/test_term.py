@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -16,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from support.children import as_user
+from support.children import Orphan, as_user
 from support.command import TTYBROKER, environment, in_a_shell
 from support.daemon import Daemon
 from support.ptys import Pty
 from support.rig import Rig, lock_text
 from support.screen import Screen
 from support.users import ALICE
-from support.waiting import TIMEOUT
+from support.waiting import TIMEOUT, wait_readable
 from ttybroker import client
 from ttybroker.term.log import Log
 from ttybroker.term.send import Sender
@@ -78,12 +79,14 @@ def own_lines(screen: Screen) -> list[str]:
 
 
 @contextlib.contextmanager
-def piped(rig: Rig, *words: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """`ttybroker term` between pipes; ended, however the test does."""
+def piped(
+    rig: Rig, *words: str, cwd: Path | None = None, config: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ttybroker term` between pipes; ended, however the test does. config: $XDG_CONFIG_HOME."""
     process = subprocess.Popen(
         [*TTYBROKER, "term", *words],
         cwd=cwd,
-        env=environment(rig, XDG_CONFIG_HOME=str(rig.base / "no-config")),
+        env=environment(rig, XDG_CONFIG_HOME=str(config or rig.base / "no-config")),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -124,6 +127,45 @@ def test_a_signal_ends_it_as_that_signal_with_the_terminal_put_back(
         assert termios.tcgetattr(screen.end) == before
     assert b"Traceback" not in screen.seen
     assert len(own_lines(screen)) == 3
+
+
+def test_in_the_background_of_its_terminal_it_ends_by_a_signal(rig: Rig, daemon: Daemon) -> None:
+    """As under timeout(1): it is stopped when it sets its terminal up, and then goes on to end."""
+    end, keyboard = os.openpty()
+    shell = subprocess.Popen(
+        ["sh", "-mc", '"$@" & echo $!; read line', "sh", *TTYBROKER, "term", "ttyS0"],
+        env=environment(rig),
+        stdin=keyboard,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(keyboard)
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    pidfd = os.pidfd_open(pid)
+    try:
+        until_stopped(pid)
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+        wait_readable(pidfd, "its end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.write(end, b"\n")
+        shell.communicate(timeout=TIMEOUT)
+        for fd in (end, pidfd):
+            os.close(fd)
+    daemon.settled()
+
+
+def until_stopped(pid: int) -> None:
+    """Wait until this process is stopped."""
+    end = time.monotonic() + TIMEOUT
+    while "State:\tT" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < end, "it is not stopped"
+        time.sleep(0.01)
 
 
 def test_a_port_taken_back_is_one_line_and_status_one(rig: Rig, daemon: Daemon) -> None:
@@ -224,24 +266,61 @@ def test_a_busy_port_is_told_with_its_holder_and_what_helps(rig: Rig, daemon: Da
     assert re.fullmatch(what + "\n", told.decode()) and process.returncode == 1
 
 
-def test_a_copy_that_outlives_its_process_is_told_with_who_has_it(rig: Rig, daemon: Daemon) -> None:
-    def hold() -> int:
+PYTHON = [sys.executable, "-c", """
+import sys, ttybroker
+call, wait = sys.argv[1:]
+try:
+    getattr(ttybroker, call)("ttyS0", wait=float(wait))
+except ttybroker.BrokerError as error:
+    print("ttybroker:", error, file=sys.stderr)
+    sys.exit(1)
+"""]  # fmt: skip
+
+
+@pytest.mark.parametrize("wait", ["0", "0.1"], ids=["busy", "timed-out"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*TTYBROKER, "term", "--wait", "{wait}", "ttyS0"],
+        [*TTYBROKER, "run", "--wait", "{wait}", "--stdio", "ttyS0", "--", "true"],
+        [*PYTHON, "open_tty", "{wait}"],
+        [*PYTHON, "open_fd", "{wait}"],
+    ],
+    ids=["term", "run", "open_tty", "open_fd"],
+)
+def test_a_copy_that_outlives_its_process_is_told_with_who_has_it(
+    rig: Rig, daemon: Daemon, words: list[str], wait: str
+) -> None:
+    """And nobody is told of the dead process as if it lived."""
+
+    def hold() -> tuple[int, int]:
         descriptor = client.connect(str(rig.socket)).open("ttyS0")
         pid = os.fork()
         if pid == 0:
             signal.pause()
         os.close(descriptor)
-        return pid
+        return os.getpid(), pid
 
-    copy = as_user(ALICE, (), hold)
+    dead, copy = as_user(ALICE, (), hold)
     try:
-        with piped(rig, "ttyS0") as process:
-            _, told = process.communicate(timeout=TIMEOUT)
-        assert f"its process has ended, uid {ALICE}'s ".encode() in told
-        assert f" (pid {copy}) has a copy; wait for it: ".encode() in told
+        done = subprocess.run(
+            [word.format(wait=wait) if word == "{wait}" else word for word in words],
+            env=environment(rig),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        state = "busy|timed out" if wait == "0" else "timed out"
+        assert re.match(f"ttybroker: ttyS0: ({state}): uid {ALICE} has it", done.stderr)
+        assert f"its process has ended, uid {ALICE}'s " in done.stderr
+        assert f" (pid {copy}) has a copy; wait " in done.stderr
+        assert f"pid {dead})" not in done.stderr and done.stderr.count("\n") == 1
     finally:
         os.kill(copy, signal.SIGKILL)
         os.waitpid(copy, 0)
+        for pid in rig.orphans():  # what was beside the run
+            Orphan(pid).wait()
 
 
 def test_without_a_broker_it_is_one_line(rig: Rig) -> None:
@@ -544,6 +623,26 @@ def test_a_profile_is_used(rig: Rig, daemon: Daemon, tmp_path: Path) -> None:
         screen.type(b"a\n")
         assert rig.ports["ttyS0"].read(2) == b"a\n"
         assert screen.leave() == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [("ttyUSB0", False), ("ttyUBS0", True), ("ttyUSB7", False), ("ttyUBS", False), ("gps", False)],
+)
+def test_a_table_that_may_be_meant_for_the_port_is_told(
+    rig: Rig, tmp_path: Path, table: str, told: bool
+) -> None:
+    """Others are for ports that may come, or are ports themselves."""
+    rig.port("ttyUSB0")
+    rig.port("ttyUBS")
+    rig.daemon()
+    (tmp_path / "ttybroker").mkdir()
+    file = tmp_path / "ttybroker/term.toml"
+    file.write_text(f"[{table}]\nbaud = 19200\n")
+    with piped(rig, "--linger", "0", "ttyUSB0", config=tmp_path) as process:
+        _, seen = process.communicate(timeout=TIMEOUT)
+    line = f"ttybroker: {file}: [{table}]: no port that you may use; did you mean ttyUSB0?\n"
+    assert (process.returncode, seen.decode()) == (0, line if told else "")
 
 
 def test_the_menu_goes_to_another_port(rig: Rig, daemon: Daemon) -> None:

@@ -20,6 +20,7 @@ from matrix.farend import relay
 from support.children import Chat, Orphan
 from support.command import TTYBROKER, environment
 from support.daemon import Daemon
+from support.processes import name_of
 from support.rig import Rig
 from support.screen import Screen
 from support.systemd import manager
@@ -91,10 +92,25 @@ def until_held_by_another(rig: Rig, pid: int) -> None:
             time.sleep(0.01)
 
 
-def borrow(rig: Rig) -> float:
+def type_into(screen: Screen, keys: bytes) -> None:
+    """Press these keys, and wait until the program, which shows nothing, has written as many."""
+    before = written(screen.process.pid)
+    screen.type(keys)
+    end = time.monotonic() + TIMEOUT
+    while written(screen.process.pid) < before + len(keys):
+        assert time.monotonic() < end, f"{keys!r} were not written"
+        time.sleep(0.01)
+
+
+def written(pid: int) -> int:
+    """Return how many bytes this process has written: wchar in proc_pid_io(5)."""
+    return int(re.findall(r"wchar: (\d+)", Path(f"/proc/{pid}/io").read_text())[0])
+
+
+def borrow(rig: Rig, name: str = "ttyS0") -> float:
     """Have the port a moment; return how long it took to get it."""
     before = time.monotonic()
-    os.close(open_fd("ttyS0", broker=str(rig.socket)))
+    os.close(open_fd(name, broker=str(rig.socket)))
     return time.monotonic() - before
 
 
@@ -137,13 +153,38 @@ def test_list_says_to_whom_the_port_goes_back(rig: Rig, daemon: Daemon) -> None:
         flasher = rig.holder(0)
         screen.shows(b"lent, and comes back by itself")
         _, shown, _ = ttybroker(rig, "list", "ttyS0")
-        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with \S+", shown), (
+        assert re.search(rf"lent to root \S+ \({flasher.pid}\), back to root with term  ", shown), (
             shown
         )
         flasher.say()
         screen.shows(b"ttyS0: back")
         assert "lent" not in ttybroker(rig, "list", "ttyS0")[1]
         assert screen.leave() == 0
+
+
+def test_in_a_chain_the_terminal_says_who_has_the_port_now(rig: Rig, daemon: Daemon) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        first = rig.holder(0)
+        screen.shows(f"by itself: root has it with {name(first.pid)}".encode())
+        second = rig.holder(0, wait=TIMEOUT)
+        with client.connect(str(rig.socket)) as connection:
+            while not connection.ports()[0].waiting:
+                time.sleep(0.01)
+        first.say()
+        second.hear()
+        screen.shows(
+            f"lent, and comes back by itself: root has it with {name(second.pid)}".encode()
+        )
+        second.say()
+        screen.shows(b"ttyS0: back")
+        assert screen.seen.count(b"lent, and comes back by itself") == 2
+        assert screen.leave() == 0
+
+
+def name(pid: int) -> str:
+    """A process as lines name it."""
+    return f"{name_of(pid)} (pid {pid})"
 
 
 def test_what_is_typed_meanwhile_goes_nowhere_and_the_way_out_works(
@@ -163,6 +204,24 @@ def test_what_is_typed_meanwhile_goes_nowhere_and_the_way_out_works(
         assert screen.leave() == 0
         second.say()
     daemon.settled()
+
+
+def test_what_was_typed_meanwhile_goes_nowhere_even_if_it_is_read_when_the_port_is_back(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with Screen(rig, "ttyS0") as screen:
+        screen.shows(b"Quit: Ctrl+]")
+        flasher = rig.holder(0)
+        screen.shows(b"lent, and comes back by itself")
+        screen.process.send_signal(signal.SIGSTOP)
+        screen.type(b"nowhere")
+        flasher.say()
+        until_held_by_another(rig, flasher.pid)
+        screen.process.send_signal(signal.SIGCONT)
+        screen.shows(b"ttyS0: back")
+        screen.type(b"here")
+        assert rig.ports["ttyS0"].read(4) == b"here"
+        assert screen.leave() == 0
 
 
 def test_a_suspended_terminal_is_hung_up_and_is_back_when_it_goes_on(
@@ -277,7 +336,7 @@ def test_picocom_does_not_notice_that_its_port_was_lent(rig: Rig) -> None:
         for number in range(1, 6):
             flasher = rig.child(0, flash)
             flasher.hear()
-            screen.type(b"nowhere")
+            type_into(screen, b"nowhere")
             port.write(b"for the flasher")
             assert flasher.result() == b"for the flasher"
             until_held_by_another(rig, flasher.pid)
@@ -290,6 +349,27 @@ def test_picocom_does_not_notice_that_its_port_was_lent(rig: Rig) -> None:
     assert b"for the flasher" not in screen.seen
     for pid in rig.orphans():
         assert Orphan(pid).wait() == 0
+    daemon.settled()
+
+
+def test_a_port_comes_back_to_a_program_whose_copying_process_was_stopped(rig: Rig) -> None:
+    port = rig.port("board")
+    daemon = rig.daemon()
+    with started(rig, "run", "--yield", "--", "cat", "/dev/board") as program:
+        assert program.stdout is not None
+        daemon.record("grant", port="board")
+        port.write(b"up\n")
+        assert program.stdout.readline() == "up\n"
+        (copier,) = rig.orphans() - {program.pid}
+        os.kill(copier, signal.SIGSTOP)
+        assert borrow(rig, "board") < AFTER_GRACE
+        daemon.record("grant", port="board", program="cat")
+        os.kill(copier, signal.SIGCONT)
+        port.write(b"here\n")
+        assert program.stdout.readline() == "here\n"
+        program.terminate()
+        program.communicate(timeout=TIMEOUT)
+        assert Orphan(copier).wait() == 0
     daemon.settled()
 
 

@@ -37,6 +37,10 @@ class Device:
             data += os.read(self.far, size - len(data))
         return data
 
+    def readable(self) -> bool:
+        """Return whether something has come that `hear` did not return yet."""
+        return bool(select.select([self.far], [], [], 0)[0])
+
     def say(self, data: bytes) -> None:
         os.write(self.far, data)
 

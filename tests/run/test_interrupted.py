@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from run.conftest import Rig
+from run.conftest import LIMIT, Rig
 
 TICKS = r"""
 #include <errno.h>
@@ -71,3 +76,54 @@ def test_opens_of_a_program_with_a_timer_are_not_interrupted(
 def test_with_the_listener_alone_plain_reading_is_not_interrupted(rig: Rig, ticks: str) -> None:
     arguments = ("--via", "notify", "--", ticks, "/etc/hostname", "0")
     assert rig.run(*arguments)[1] == "0\n"
+
+
+# Copies four bytes, with no loader that opens anything.
+COPY_FOUR = r"""
+static long call(long number, long fd, char *data, long size) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(fd), "S"(data), "d"(size)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+void _start(void) {
+    char data[64];
+    call(1, 1, data, call(0, 0, data, 4));
+    call(60, 0, 0, 0);
+}
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the program is for x86-64")
+def test_what_a_thread_executes_while_another_waits_for_the_port_runs_unchanged(
+    rig: Rig, compiled: Callable[..., str]
+) -> None:
+    """The first thread is gone then, and its number is the new program's."""
+    code = f"""
+import sys, threading
+path = "/de" + "v/ttyS7"  # with no port in an argument, fewer calls are looked at
+def replace():
+    sys.stdin.readline()
+    os.execv({compiled(COPY_FOUR)!r}, ["program"])
+threading.Thread(target=replace).start()
+os.open(path, os.O_RDWR)"""
+    gate = rig.gate("ttyS7")
+    process = rig.start("--", sys.executable, "-c", f"import os\n{code}", bufsize=0)
+    assert process.stdin is not None and process.stdout is not None
+    gate.wait_for(1)
+    process.stdin.write(b"now\n")
+    until_it_reads(process.pid, "program")
+    process.send_signal(signal.SIGWINCH)  # its first stop: the read begins again
+    until_it_reads(process.pid, "program")
+    process.stdin.write(b"0123456789")
+    assert process.stdout.read() == b"0123"
+    gate.open()
+
+
+def until_it_reads(pid: int, program: str) -> None:
+    """Wait until the process is this program, has taken its signals, and sleeps."""
+    end = time.monotonic() + LIMIT
+    wanted = (f"Name:\t{program}\n", "State:\tS", "ShdPnd:\t0000000000000000")
+    while not all(field in Path(f"/proc/{pid}/status").read_text() for field in wanted):
+        assert time.monotonic() < end, f"no {program} that sleeps"
+        time.sleep(0.01)

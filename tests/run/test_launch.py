@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -466,6 +467,43 @@ def test_a_pipe_that_the_program_closes_ends(rig: Rig, env: dict[str, str]) -> N
     assert (process.returncode, errors) == (0, b"")
 
 
+@pytest.mark.parametrize("env", [TRACED, LISTENED], ids=["traced", "listened"])
+def test_while_the_supervisor_is_stopped_the_port_works_and_opens_wait(
+    rig: Rig, env: dict[str, str]
+) -> None:
+    """As ttyrun(1) has it in its caveats."""
+    code = (
+        OPEN
+        + """
+for line in sys.stdin:
+    os.write(fd, b"written") if line == "write\\n" else os.close(os.open("/dev/null", os.O_RDWR))
+    print(line, end="", flush=True)"""
+    )
+    process = rig.start("--", sys.executable, "-c", f"import os, sys\n{code}", env=env, bufsize=0)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(b"open\n")
+    assert process.stdout.readline() == b"open\n"
+    (supervisor,) = rig.processes() - {process.pid}
+    os.kill(supervisor, signal.SIGSTOP)
+    until_stopped(supervisor)
+    process.stdin.write(b"write\n")
+    assert process.stdout.readline() == b"write\n"
+    assert rig.device.hear(7) == b"written"
+    process.stdin.write(b"open\n")
+    assert not select.select([process.stdout], [], [], 0.3)[0]
+    os.kill(supervisor, signal.SIGCONT)
+    assert process.stdout.readline() == b"open\n"
+
+
+def until_stopped(pid: int) -> None:
+    """Wait until every thread of the process is stopped."""
+    end = time.monotonic() + LIMIT
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    while not all("State:\tT" in (task / "status").read_text() for task in tasks):
+        assert time.monotonic() < end, "it is not stopped"
+        time.sleep(0.01)
+
+
 def test_a_killed_supervisor_leaves_what_is_open_and_opens_fail(rig: Rig) -> None:
     code = (
         f"{ATTEMPT}{OPEN}"
@@ -668,6 +706,18 @@ def test_programs_that_a_filter_would_break_are_seen(tmp_path: Path) -> None:
     program.write_bytes(head)
     assert "another kind of machine" in choose.of_program(str(program), abis)
     assert "another kind of machine" in choose.of_program(str(script), abis)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("line", ["#!/no/such/sh\n", "#!/bin/sh\r\n"])
+def test_a_script_whose_interpreter_is_not_there_says_so(
+    rig: Rig, line: str, env: dict[str, str]
+) -> None:
+    script = rig.directory / "script"
+    script.write_text(line)
+    script.chmod(0o755)
+    what = "the interpreter of its first line, or its loader: No such file or directory"
+    assert rig.run("--", str(script), env=env) == (127, "", f"ttybroker: {script}: {what}\n")
 
 
 @pytest.mark.root

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from run.conftest import LIMIT, Rig
+from ttybroker.run import choose
 
 VIA = pytest.mark.parametrize("via", ["auto", "notify"])
 PORT = "/dev/ttyS7"
@@ -341,6 +342,34 @@ def test_a_debugger_as_the_program_traces_and_its_program_gets_the_port(
     }[tracer]
     rig.run("--", *command)
     assert rig.device.hear(6) == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "traces"),
+    [
+        ("strace ls", True),
+        ("/opt/bin/gdb", True),
+        ("env -i A=b strace ls", True),
+        ("timeout -s KILL 5 nice -n 3 gdb", True),
+        ("make gdb", False),
+        ("env make gdb", False),
+        ("env A=b", False),
+        ("vim strace.txt", False),
+    ],
+)
+def test_a_debugger_is_one_only_where_a_program_stands(
+    tmp_path: Path, argv: str, traces: bool
+) -> None:
+    for name in ("strace", "gdb", "make", "nice", "ls"):
+        (tmp_path / name).touch(0o755)
+    assert choose.traces_by_itself(argv.split(), str(tmp_path)) == traces
+
+
+def test_a_program_with_a_debugger_s_name_among_its_arguments_reads_its_port(rig: Rig) -> None:
+    """A plain open for reading of a run that names no port: only a tracer looks at it."""
+    rig.device.say(b"hello\n")
+    program = ["sh", "-c", "head -c 6 < /dev/ttyS7", "gdb", "strace"]
+    assert rig.run("--", *program) == (0, "hello\n", "")
 
 
 def test_a_debugger_inside_is_told_how_to_be_started(rig: Rig) -> None:

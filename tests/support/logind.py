@@ -40,3 +40,12 @@ class Logind:
         if uid is not None:
             self.session(uid, number, seat)
         self.write(f"seats/{seat}", {"IS_SEAT0": 1, "CAN_MULTI_SESSION": 1, **front})
+
+    def logs_out(self, number: str = "1", seat: str = "seat0") -> None:
+        """End a session; nobody's is in front of the seat then."""
+        self.sits(None, seat=seat)
+        (self.top / "sessions" / number).unlink()
+
+    def unplug(self, seat: str = "seat0") -> None:
+        """Remove a seat."""
+        (self.top / "seats" / seat).unlink()

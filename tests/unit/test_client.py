@@ -35,8 +35,8 @@ from ttybroker.errors import (
 )
 from unit.helpers import nothing_leaked
 
-HOLDER = wire.Holder(4242, "", 42, "picocom", 5.0)
-HELD = "uid 4242 with picocom (pid 42)"
+HOLDER = wire.Holder(4242, "", os.getpid(), "picocom", 5.0)
+HELD = f"uid 4242 with picocom (pid {os.getpid()})"
 
 
 class FakeBroker:

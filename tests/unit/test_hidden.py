@@ -80,9 +80,22 @@ def test_a_rule_that_somebody_may_come_to_is_not(rules: tuple[str, ...]) -> None
 
 def test_a_rule_with_words_hides_only_one_with_the_same() -> None:
     words = 'serial = "A"\nallow = ["*"]'
-    assert warnings(f"ttyS* {words}", 'ttyS0 allow = ["*"]') == []
-    assert warnings(f"ttyS* {words}", f"ttyS0 {words}") == [never(6, "ttyS0", 1)]
-    assert warnings('ttyS* allow = ["*"]', f"ttyS0 {words}") == [never(5, "ttyS0", 1)]
+    assert warnings(f"ttyUSB* {words}", 'ttyUSB0 allow = ["*"]') == []
+    assert warnings(f"ttyUSB* {words}", f"ttyUSB0 {words}") == [never(6, "ttyUSB0", 1)]
+    assert warnings('ttyUSB* allow = ["*"]', f"ttyUSB0 {words}") == [never(5, "ttyUSB0", 1)]
+
+
+@pytest.mark.parametrize("port", ["board?", "uart*", "USB*", "ttz?"])
+def test_a_glob_that_no_port_is_called_like_never_applies(port: str) -> None:
+    why = "no kernel name of a port begins like this, and a glob matches no alias"
+    assert warnings(f"{port} deny = [1000]") == [f"/etc/p:1: rule: {port} never applies: {why}"]
+
+
+@pytest.mark.parametrize(
+    "port", ["ttyS*", "t*", "*", "?ty*", "[t]ty*", "rfcomm?", "noz*", "gsmtty*"]
+)
+def test_a_glob_that_a_port_may_be_called_like_is_no_mistake(port: str) -> None:
+    assert warnings(f"{port} deny = [1000]") == []
 
 
 def test_each_hidden_rule_is_named_once_with_the_first_that_hides_it() -> None:

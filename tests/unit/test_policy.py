@@ -63,6 +63,11 @@ KERNEL_NAMES = "only for kernel names of real ports"
 A_LIST = 'must be a list, such as ["@dialout", "alice", 1000]'
 PRINTABLE = "must be printable ASCII; write ? for a space"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
+NO_NAME = (
+    "no kernel name of a port begins like board?, and a glob matches no alias; name one port, or "
+    "write ttyUSB*"
+)
+NO_USB = "ttyS* is never a USB adapter; write ttyUSB* or ttyACM*"
 GOOD = '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n'
 
 BAD: list[tuple[str, str]] = [
@@ -147,7 +152,7 @@ BAD: list[tuple[str, str]] = [
         "p:5: class: words such as usb cannot describe a pty",
     ),
     (
-        GOOD.replace("*", "0", 1) + 'device = "/d"\n' + GOOD.replace("*", "0", 1) + 'serial="A"\n',
+        GOOD.replace("*", "0", 1) + 'device = "/d"\n' + GOOD.replace("*", "0", 1) + 'driver="A"\n',
         "p:6: port: ttyS0 is an alias, so leave out words such as usb",
     ),
     (
@@ -158,6 +163,11 @@ BAD: list[tuple[str, str]] = [
         WORDS + 'serial = "A"\n' + WORDS + 'serial = "B"\n',
         "p:5: device: gps already means serial=A",
     ),
+    # a deny by it would deny nobody
+    (WORDS.replace("gps", "board?") + 'serial = "A"\n', f"p:2: port: {NO_NAME}"),
+    (GOOD.replace("allow", "deny") + 'usb = "0403:6001"\n', f"p:4: usb: {NO_USB}"),
+    (GOOD + 'driver = "d"\nserial = "A"\n', f"p:5: serial: {NO_USB}"),
+    (GOOD + "interface = 0\n", f"p:4: interface: {NO_USB}"),
     # allow, deny
     ('[[rule]]\nport = "ttyS0"\n', "p:2: port: a rule must have either allow or deny"),
     (
@@ -522,7 +532,7 @@ def test_a_name_of_ones_own_with_words_is_an_alias_with_a_number_too(name: str) 
     assert policy.aliases == {name: "serial=A5*"}
 
 
-@pytest.mark.parametrize("name", ["ttyUSB0", "ttyS0", "rfcomm0", "gsmtty1", "noz0"])
+@pytest.mark.parametrize("name", ["ttyUSB0", "ttyACM0", "rfcomm0", "gsmtty1", "noz0"])
 def test_a_kernel_name_with_words_is_no_alias(name: str) -> None:
     assert rules(f'port = "{name}"\nserial = "A5*"\nallow = ["alice"]').aliases == {}
 

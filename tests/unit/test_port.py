@@ -244,7 +244,7 @@ class Held:
     def release(self, closed: bool) -> None:
         dead = port.release(self.lease, self.devices, self.others, closed)
         if dead is not None:
-            dead.close()
+            dead.watcher.close()
 
     def debt(self) -> bool:
         with opened(self.path) as fd:
@@ -531,7 +531,7 @@ def test_a_port_that_was_lent_has_little_time_for_unsent_output_and_keeps_its_se
         held.close()
     dead = port.release(held.lease, held.devices, held.others, closed, lent)
     if dead is not None:
-        dead.close()
+        dead.watcher.close()
         held.close()
     assert [call.args[1] for call in let_out.call_args_list] == ([limit] if closed or lent else [])
     assert (held.lease.left is not None) == (closed or lent)

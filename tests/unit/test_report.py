@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_list_asks_once_for_the_flocks_and_the_logins_of_all_ports(
             Devices(),
             Judge(policy, Devices()).of(Identity(1000, 1000, frozenset(), 1)),
             Others(lock_files),
-            DeadCopies(),
+            DeadCopies(mock.Mock()),
             frozenset(),
             everything=False,
         )

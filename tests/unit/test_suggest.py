@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 
 import pytest
@@ -22,6 +23,16 @@ def device(
            "path": PLACE}  # fmt: skip
     found = usb if facts is None else facts
     monkeypatch.setattr(sysfs, "facts", lambda name: found if name == "ttyUSB0" else {})
+
+
+def test_a_mistyped_device_is_told_with_the_one_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devices = ["tty", "tty1", "ttyUSB4094", "pty0", "console"]
+    monkeypatch.setattr(os, "listdir", {"/sys/class/tty": devices}.__getitem__)
+    assert cli.main(["suggest", "ttyUBS4094"]) == 1
+    said = "ttybroker: ttyUBS4094: there is no device /dev/ttyUBS4094; did you mean ttyUSB4094?\n"
+    assert capsys.readouterr().err == said
 
 
 def suggested() -> dict[str, object]:
@@ -65,6 +76,17 @@ def test_the_words_are_those_of_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     device(monkeypatch, facts=UART)
     assert suggest.words("/dev/ttyUSB0") == UART
+
+
+@pytest.mark.parametrize("serial", ["A1", 'A"1', "", "x\ny"])
+def test_the_lines_of_a_list_can_be_pasted_into_a_rule(
+    serial: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device(monkeypatch, serial=serial)
+    said = suggest.words("/dev/ttyUSB0")
+    pasted = "\n".join(suggest.lines(said))
+    (rule,) = tomllib.loads(f'[[rule]]\nport = "gps"\n{pasted}\nallow = [1000]\n')["rule"]
+    assert {key: rule[key] for key in said} == said and all(suggest.lines(said))
 
 
 def test_nothing_is_said_of_a_device_that_sysfs_does_not_know() -> None:

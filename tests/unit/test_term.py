@@ -141,17 +141,27 @@ def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: P
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("[ttyS0]\nbuad = 300", "[ttyS0]: buad: unknown key; known are baud, databits, dtr, echo,"),
+        ("[ttyS0]\nbuad = 300", "[ttyS0]: buad: unknown key; did you mean baud?"),
+        ("[ttyS0]\nx = 1", "[ttyS0]: x: unknown key; known are baud, databits, dtr, echo,"),
+        ("[ttyS1]\nbuad = 300", "[ttyS1]: buad: unknown key; did you mean baud?"),
+        ("[profile.x]\nbuad = 300", "[profile.x]: buad: unknown key; did you mean baud?"),
+        ('["/dev/ttyS0"]\nbaud = 1', "the table '/dev/ttyS0': not a port's name; write ttyS0"),
+        ('[profile.x]\nport = "/dev/ttyS0"', "[profile.x]: port: '/dev/ttyS0': not a port's name"),
+        ("[profiles.lab]\nbaud = 300", "[profiles]: lab: unknown key"),
+        ("[profil.lab]", "[profil]: lab: unknown key"),
+        ("[profile]\nbaud = 300", "[profile.baud]: must be a table"),
+        ("baud = 300", "baud: must stand below a table, such as [ttyS0] or [profile.NAME]"),
         ('[ttyS0]\nport = "x"', "[ttyS0]: port: unknown key"),
         ('[ttyS0]\nprofile = "x"', "[ttyS0]: profile: unknown key"),
         ("[ttyS0]\nbaud = true", "[ttyS0]: baud: must be a number or a text"),
         ("[ttyS0]\nbaud = 1.5", "[ttyS0]: baud: '1.5': must be a number of bits a second"),
         ('[ttyS0]\nhex = "yes"', "[ttyS0]: hex: must be true or false"),
+        ('[ttyS0]\nlog = "\\u0000"', "[ttyS0]: log: '\\x00': must be the name of a file"),
         ("[ttyS0]\nbaud = {}", "[ttyS0]: baud: must be a number or a text"),
         ("[ttyS0]\nbaud = [300]", "[ttyS0]: baud: must be a number or a text"),
         ("[ttyS0]\nbaud = []", "[ttyS0]: baud: must be a number or a text"),
         ("[ttyS0]\nfilter = [['direct']]", "[ttyS0]: filter: must be a number or a text"),
-        ("ttyS0 = 300", "[ttyS0]: must be a table"),
+        ("ttyS0 = 300", "ttyS0: must stand below a table"),
         ("[ttyS0", "Expected ']' at the end of a table declaration"),
     ],
 )
@@ -169,6 +179,9 @@ def test_a_profile_that_is_not_there_is_an_error(profiles: Path) -> None:
     profiles.write_text("[profile.a]\nbaud = 300\n")
     with pytest.raises(Usage, match=re.escape("there is no table [profile.b]")):
         typed("ttyS0 --profile b")
+    profiles.write_text("[profile.board]\nbaud = 300\n")
+    with pytest.raises(Usage, match=re.escape("[profile.baord]; did you mean board?")):
+        typed("ttyS0 --profile baord")
 
 
 def test_lines_without_a_wish_are_the_bytes_as_they_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from ttybroker import listing
 from ttybroker.errors import PortBusy, WaitTimeout
 from ttybroker.users import named
 from ttybroker.wire import Holder, PortInfo, Refused
+
+ME = os.getpid()  # of a holder that lives
 
 
 @pytest.fixture
@@ -53,19 +56,19 @@ def test_a_name_cannot_speak_to_the_terminal(passwd: list[int]) -> None:
 def test_a_refusal_names_the_holder_when_it_is_shown_and_asks_nobody_before(
     kind: type[PortBusy | WaitTimeout], number: int, cause: str, passwd: list[int]
 ) -> None:
-    holder = Holder(1000, "", 12, "picocom")
+    holder = Holder(1000, "", ME, "picocom")
     error = kind.of(Refused(number, cause, holder, "wait for it"), "ttyS0")
-    said = f"ttyS0: {cause}: held by uid 1000 with picocom (pid 12); wait for it"
+    said = f"ttyS0: {cause}: held by uid 1000 with picocom (pid {ME}); wait for it"
     assert (error.errno, error.strerror) == (number, said)
     assert passwd == []
-    told = f"ttyS0: {cause}: held by alice (uid 1000) with picocom (pid 12); wait for it"
+    told = f"ttyS0: {cause}: held by alice (uid 1000) with picocom (pid {ME}); wait for it"
     assert str(error) == error.message == told
     assert error.holder is not None and error.holder.user == "alice"
 
 
 def test_where_the_name_is_not_known_the_uid_stands_there(passwd: list[int]) -> None:
-    error = PortBusy.of(Refused(errno.EBUSY, "busy", Holder(7, "", 12), "wait"), "ttyS0")
-    assert str(error) == "ttyS0: busy: held by uid 7 (pid 12); wait"
+    error = PortBusy.of(Refused(errno.EBUSY, "busy", Holder(7, "", ME), "wait"), "ttyS0")
+    assert str(error) == f"ttyS0: busy: held by uid 7 (pid {ME}); wait"
 
 
 def test_a_refusal_without_a_holder_is_said_as_the_broker_said_it(passwd: list[int]) -> None:

@@ -365,7 +365,7 @@ NOT_OTHERS = {
 def rows(judge: Judge, who: Identity) -> list[report.Listed]:
     """What a list has for the user."""
     others: Any = mock.Mock(holder=lambda seen, users: None)
-    ruling, copies = judge.of(who), DeadCopies()
+    ruling, copies = judge.of(who), DeadCopies(mock.Mock())
     return report.Look(judge._devices, ruling, others, copies, frozenset(), everything=False).rows()
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from string import ascii_letters, digits
 
-from ttybrokerd.prepare.policy import Policy, Rule, Subjects, is_kernels
+from ttybroker.wire import valid_name
+from ttybrokerd.prepare.policy import Policy, Rule, Subjects, is_kernels, may_be_kernels
 from ttybrokerd.root import portname
 
 PIECE = re.compile(r"\[(?:!.|[^!])[^]]*\]|.", re.DOTALL)  # of a glob: a set, or one character
@@ -19,7 +20,8 @@ Token = frozenset[str] | None  # the characters that it stands for; None: any nu
 def hidden(policy: Policy) -> list[str]:
     """Return the warnings of `--check`, each as FILE:LINE: rule: what, in the order of the rules.
 
-    A rule never applies if an earlier rule is about all of its ports and names all of its users. A
+    A rule never applies if no port's name begins like its glob. A rule never applies if an earlier
+    rule is about all of its ports and names all of its users. A
     rule about unnamed ports never applies if any other rule is about all of them. A glob does not
     match a kernel name that the policy makes an alias. A name of the user's own that ends with a
     number can look like a kernel's. A rule that denies a kernel's
@@ -46,6 +48,9 @@ def hidden(policy: Policy) -> list[str]:
         if taken := list(_taken(policy, late)):
             what = _aliases(policy, taken)
             found.append(f"{late.where}: rule: {late.port} is not about {what}")
+        elif not (valid_name(late.port) or may_be_kernels(late.port)):
+            why = "no kernel name of a port begins like this, and a glob matches no alias"
+            found.append(f"{late.where}: rule: {late.port} never applies: {why}")
         if vain := list(_denied(policy, number)):
             more = f" and {len(vain) - 1} more" if len(vain) > 1 else ""
             what = f"{vain[0].port}{more} to some whom {vain[0].where} allows it"

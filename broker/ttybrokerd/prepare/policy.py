@@ -255,6 +255,7 @@ class _Parser:
         if wanted and valid_name(port) and not is_kernels(port):
             device, wanted = wanted, ""
         self.check_port(port, device, number)
+        self.check_words(port, wanted, number)
         if ("allow" in table) == ("deny" in table):
             raise self.error("port", number, "a rule must have either allow or deny")
         verb = "allow" if "allow" in table else "deny"
@@ -383,6 +384,17 @@ class _Parser:
             raise self.error(key, number, "must be printable ASCII; write ? for a space")
         return text
 
+    def check_words(self, port: str, wanted: str, number: int) -> None:
+        """Raise PolicyError if no port that the words describe has a name like this."""
+        if wanted and not may_be_kernels(port):  # guard: words-with-a-name-that-matches
+            what = f"no kernel name of a port begins like {port}, and a glob matches no alias"
+            raise self.error("port", number, f"{what}; name one port, or write ttyUSB*")
+        keys = [word.partition("=")[0] for word in wanted.split(" ")]
+        usb = next((key for key in keys if key in ("usb", "serial", "interface")), "")
+        if usb and port.startswith("ttyS"):  # guard: no-usb-behind-ttys
+            what = f"{port} is never a USB adapter; write ttyUSB* or ttyACM*"
+            raise self.error(usb, number, what)
+
     def check_port(self, port: str, device: str | None, number: int) -> None:
         if device is not None:
             if not valid_name(port):
@@ -460,6 +472,12 @@ class _Parser:
         """
         which = "" if rule is None or self.lines.exact else f" (rule {rule + 1})"
         return PolicyError(f"{self.path}:{self.lines.key(key, rule)}: {key}: {what}{which}")
+
+
+def may_be_kernels(glob: str) -> bool:
+    """Return whether a name that the kernel may use for a port can begin as the glob does."""
+    begin = portname.literal(glob)
+    return any(begin.startswith(family) or family.startswith(begin) for family in FAMILIES)
 
 
 def is_kernels(name: str) -> bool:

@@ -44,6 +44,14 @@ class Debts:
         # guard: debt-of-the-same-device
         return debt if debt is not None and debt.node == (status.st_dev, status.st_ino) else None
 
+    def of(self, rdev: int) -> Debt | None:
+        """Return what the device with this number is owed, whatever its node is now."""
+        return self._all.get(rdev)
+
+    def remember(self, rdev: int, debt: Debt) -> None:
+        """Remember what an earlier broker owed to a device."""
+        self._all[rdev] = debt
+
     def forget(self, rdev: int) -> None:
         """Forget the debt: the device is in order, or gone."""
         self._all.pop(rdev, None)

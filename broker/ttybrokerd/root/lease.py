@@ -13,6 +13,7 @@ import select
 from ttybroker.wire import NO_SESSION, YIELD_ALL, YIELD_USER, Holder
 from ttybrokerd.root import TYPE_CHECKING, linux, peer
 from ttybrokerd.root.ask import Ask
+from ttybrokerd.root.copies import DeadCopy
 from ttybrokerd.root.device import Target
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.processes import process
@@ -38,16 +39,16 @@ class Lease:
 
     `revokers`: who waits for its end. `withdrawn`: how many requests of its user went with it.
     `kept`: its name in systemd's descriptor store. `not_put_back`: what could not be set as it was
-    found, each with its cause. `session`: who may open it again, None for a client of protocol
-    version 1. `left`: the settings that its session left, None until it closed the port. `joining`:
-    how many opens of its session are under way. `lent_by`: user and session of each that has a
-    claim on the port, the next one first.
+    found, each with its cause. `not_ended`: the same of the calls that end it. `session`: who may
+    open it again, None for a client of protocol version 1. `left`: the settings that its session
+    left, None until it closed the port. `joining`: how many opens of its session are under way.
+    `lent_by`: user and session of each that has a claim on the port, the next one first.
     """
 
-    __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left",
-                 "lent_by", "lock_left", "lock_name", "lock_pid", "not_put_back", "own_fd", "pid",
-                 "replaced", "revokers", "rule", "session", "settings", "target", "uid", "watch",
-                 "watcher", "withdrawn")  # fmt: skip
+    __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left", "lent_by",
+                 "lock_left", "lock_name", "lock_pid", "not_ended", "not_put_back", "own_fd",
+                 "pid", "replaced", "revokers", "rule", "session", "settings", "target", "uid",
+                 "watch", "watcher", "withdrawn")  # fmt: skip
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Lease:
         self.watcher: select.epoll | None = None
         self.settings = NONE
         self.not_put_back: list[str] = []
+        self.not_ended: list[str] = []
         self.left: Settings | None = None
         self.revokers: list[Connection] = []
         self.withdrawn = self.joining = 0
@@ -173,13 +175,17 @@ class Lease:
             self._locks.reassign(self.lock_name, pid, instead_of=self.lock_pid)
             self.lock_pid = pid  # guard: broker-signs-for-the-dead
 
-    def close(self) -> select.epoll | None:
+    def close(self) -> DeadCopy | None:
         """Close all that the lease is made of, and remove its lock file.
 
-        Returns the watcher if the holder was hung up and still keeps its descriptor, else None.
+        Returns the dead copy if the holder was hung up and still keeps its descriptor, else None.
         """
-        copies = self.watcher if self.held() else None
-        if self.watcher is not None and copies is None:
+        copy = None
+        if self.watcher is not None and self.held():
+            status = os.fstat(self.own_fd)
+            node = status.st_dev, status.st_ino
+            copy = DeadCopy(self.key, node, self.uid, self.holder, self.name, self.watcher)
+        elif self.watcher is not None:
             self.watcher.close()
         self.watcher = None
         for descriptor in self.pieces():
@@ -190,4 +196,4 @@ class Lease:
                 self._locks.release(self.lock_name, self.lock_pid)
             except Refusal as refusal:  # guard: lock-left-is-logged
                 self.lock_left = refusal
-        return copies
+        return copy

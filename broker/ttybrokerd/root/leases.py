@@ -10,7 +10,7 @@ What ends a lease:
 * `revoke`
 * the table's time limit
 * `end_inactive`: its user sits at the machine no more
-* `_hear`: nobody would hear of its end
+* `_adopt`: nobody would hear of the end of an earlier broker's lease
 
 Each calls `Table.end`, which leads to `_end`. When the device is in order, `_closed` follows.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import time
 
 from ttybroker import wire
@@ -27,7 +26,7 @@ from ttybrokerd.root import TYPE_CHECKING, port
 from ttybrokerd.root.answers import Answers
 from ttybrokerd.root.ask import Ask
 from ttybrokerd.root.connection import Connection, OpenRequest
-from ttybrokerd.root.copies import DeadCopies
+from ttybrokerd.root.copies import DeadCopies, DeadCopy
 from ttybrokerd.root.device import Devices, Seen
 from ttybrokerd.root.effects import Effect, End, Lend, Refuse, Start, Tell, Warn
 from ttybrokerd.root.ends import CLOSED, Ends
@@ -46,7 +45,7 @@ from ttybrokerd.root.report import Listed
 from ttybrokerd.root.row import State
 from ttybrokerd.root.sessions import Session, Sessions
 from ttybrokerd.root.settings import Settings
-from ttybrokerd.root.store import Store
+from ttybrokerd.root.store import KeptCopy, Store
 from ttybrokerd.root.table import NOWHERE, Table
 from ttybrokerd.root.workers import Workers
 
@@ -87,7 +86,7 @@ class Leases:
         self._ends = Ends(loop, inotify, self._over, self._sign)
         self.keeper = Keeper(store)
         self.order = Order(store, self.table)
-        self.copies = DeadCopies()
+        self.copies = DeadCopies(self.keeper)
         self.sessions = Sessions()
         self.holds = Holds()
         # by device number: what a session left on the port, until anybody has the port again
@@ -252,13 +251,21 @@ class Leases:
                     lease.ask.client.answer(wire.Ending(0, INACTIVE))
                 self._do(self.table.end(key, INACTIVE))  # guard: end-while-active
 
-    def adopt(self, kept: list[Kept]) -> None:
-        """Go on with leases that an earlier broker granted. Call it before anybody is served.
+    def adopt(self, kept: list[Kept | KeptCopy]) -> None:
+        """Go on with what an earlier broker kept. Call it before anybody is served.
 
-        A lease whose end was missed, or whose time is over, ends now, as any lease does.
+        A lease whose end was missed, or whose time is over, ends now, as any lease does. A dead
+        copy that was closed meanwhile may have set something until then.
         """
         for one in kept:
-            self._adopt(one)
+            if isinstance(one, KeptCopy):
+                copy = DeadCopy.adopted(one)
+                self.copies.adopt(copy)
+                if copy.owed is not None:
+                    self._devices.debts.remember(copy.device, copy.owed)
+            else:
+                self._adopt(one)
+        self.copies.forget_closed()  # guard: nothing-stays-of-a-closed-copy
         self.end_inactive()  # guard: adopted-while-active
 
     def idle(self) -> bool:
@@ -269,10 +276,14 @@ class Leases:
         """Return whether anybody has a port."""
         return bool(self._all)
 
-    def in_order(self) -> bool:
-        """Return whether no port is being opened or put in order: each is free, or held."""
+    def look_after_all(self) -> None:
+        """Look which leases are over, although nobody has told of a close."""
         for lease in list(self._all.values()):
             self._ends.look_after(lease)
+
+    def in_order(self) -> bool:
+        """Return whether no port is being opened or put in order: each is free, or held."""
+        self.look_after_all()
         settled = (State.HELD, State.OUTSIDE, State.ABSENT)
         return all(row.state in settled for row in self.table.ports.values())
 
@@ -341,8 +352,12 @@ class Leases:
             self._do(self.table.failed(key, result, time.monotonic()))
             return
         lease, descriptor = result
-        if request.judged != self._judge.version and not request.withdrawn:
-            refusal = self._judge.judge_opened(request, lease)
+        if not request.withdrawn:
+            refusal = None
+            if request.judged != self._judge.version:
+                refusal = self._judge.judge_opened(request, lease)
+            # Before the grant, so that the next broker knows of the lease or nobody gets the port.
+            refusal = refusal or self._hear(lease, descriptor, lease.live_pid())
             if refusal is not None:
                 request.withdrawn = True
                 self._answers.refuse(request.client, request.name, refusal)
@@ -353,24 +368,22 @@ class Leases:
         self._say_what_is_not_put_back(lease)
         effects = self.table.opened(key, time.monotonic())
         if self._held(key):
-            effects = self._grant(lease, request, descriptor) + effects
+            self._grant(lease, request, descriptor)
         os.close(descriptor)
         self._do(effects)
 
-    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> list[Effect]:
-        """Hear of the lease's end, have systemd keep it, and answer: in this order.
+    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> None:
+        """Have systemd keep the lease, whose end is heard by now, and answer: in this order.
 
         So when the broker is killed at any point, the next one knows of the lease, or nobody got
         the port. It knows by the store, or by the lock file alone while `keeper` lets the lease
         wait.
         """
         client = request.client
-        effects = self._hear(lease, descriptor, lease.live_pid())
-        if self._held(lease.key):
-            row = self.table.ports[lease.key]
-            lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
-                             if ask.claim and ask.session and ask is not request]  # fmt: skip
-            self.keeper.take(lease, row.expires)
+        row = self.table.ports[lease.key]
+        lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
+                         if ask.claim and ask.session and ask is not request]  # fmt: skip
+        self.keeper.take(lease, row.expires)
         self._locks.confirm(lease.lock_name)
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -379,7 +392,6 @@ class Leases:
             self._record("grant", lease, INFO, device=lease.target.path, rule=lease.rule)
         if not request.yields:
             _answered(request)
-        return effects
 
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
         """Answer a request for a port that its session has: it was opened once more, or not."""
@@ -413,14 +425,17 @@ class Leases:
         lent = lease.ask.claim
         self._workers.submit(
             lambda: port.release(lease, self._devices, self._others, reason == CLOSED, lent),
-            lambda watcher: self._closed(lease, reason, watcher),
+            lambda copy: self._closed(lease, reason, copy),
         )
 
-    def _closed(self, lease: Lease, reason: str, watcher: select.epoll | None) -> None:
+    def _closed(self, lease: Lease, reason: str, copy: DeadCopy | None) -> None:
         """Note that the device is in order again. The port goes to the next in the queue."""
         del self._all[lease.key]
-        if watcher is not None:
-            self.copies.add(lease.key, lease.uid, lease.holder, watcher)
+        owed = self._devices.debts.of(lease.key)
+        self.copies.owe(lease.key, owed)
+        if copy is not None:  # kept before its lease is forgotten: a kill in between loses nothing
+            copy.owed = owed
+            self.copies.add(copy)
         if lease.session is not None:
             lease.session.leases -= 1
             if not lease.ask.claim:
@@ -431,6 +446,8 @@ class Leases:
         self._record("release", lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
         self._say_what_is_not_put_back(lease)
+        for what in lease.not_ended:
+            self._record("release-failed", lease, ERROR, device=lease.target.path, reason=what)
         if lease.lock_left is not None:
             self._record("lock-failed", lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
@@ -461,7 +478,8 @@ class Leases:
         self._record("adopt", lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
-        self._do(self._hear(lease, lease.own_fd))
+        if self._hear(lease, lease.own_fd) is not None:
+            self._over(lease, "cannot be watched")
         self._ends.look_after(lease)
 
     def _adopt_claim(self, uid: int, number: bytes) -> Ask:
@@ -471,17 +489,18 @@ class Leases:
 
     # what the kernel says
 
-    def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> list[Effect]:
+    def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> Refusal | None:
         """Hear from now on of the end of the lease.
 
-        If that is not possible, the lease is over at once: nobody would notice its end.
+        Returns None, or why that is not possible. Then there must be no such lease, because nobody
+        would notice its end.
         """
         try:
             self._ends.hear(lease, descriptor, pid)
-        except OSError as error:  # guard: end-an-unwatched-lease
+        except OSError as error:  # guard: refuse-an-unwatched-lease
             self._record("watch-failed", lease, ERROR, reason=error.strerror)
-            return self.table.end(lease.key, "cannot be watched")
-        return []
+            return Refusal.out_of_means(error)
+        return None
 
     def _over(self, lease: Lease, reason: str) -> None:
         self._do(self.table.end(lease.key, reason))

@@ -264,8 +264,8 @@ def _within_means(job: Callable[[], T]) -> T | Refusal:
     """
     try:
         return job()
-    except MemoryError:  # guard: no-memory-ends-a-list-alone
-        return Refusal.out_of_means(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    except MemoryError as error:  # guard: no-memory-ends-a-list-alone
+        return Refusal.out_of_means(error)
     except OSError as error:  # guard: failed-list-is-a-refusal
         return Refusal.out_of_means(error)
 

@@ -7,6 +7,8 @@ store, or a full one, the lock file and the flock tell the next daemon who has t
 
 Nothing here waits for systemd. What its socket does not take at once is sent later. Each descriptor
 that comes back is asked what it is. A lease is believed only if every piece fits the others.
+
+A dead copy is kept as its watcher and a sealed memfd (copy_record.py).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import struct
 import time
 
 from ttybroker.wire import Value
-from ttybrokerd.root import TYPE_CHECKING, linux, record
+from ttybrokerd.root import TYPE_CHECKING, copy_record, linux, record
+from ttybrokerd.root.copy_record import CopyRecord
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING, Log, connect
 from ttybrokerd.root.loop import WRITE, Loop
@@ -47,8 +50,16 @@ class Kept(Value):
     exit_fd: int
 
 
+class KeptCopy(Value):
+    """A dead copy that an earlier daemon knew of. It may be closed by now."""
+
+    name: str
+    record: CopyRecord
+    watcher: select.epoll
+
+
 class NotKept(Exception):
-    """These descriptors are no lease; the text says why."""
+    """These descriptors are no lease and no dead copy; the text says why."""
 
 
 class _Message(Value):
@@ -81,16 +92,16 @@ class Store:
         """Send systemd a state: READY=1, STOPPING=1."""
         self._send(_Message(state, "", ()))
 
-    def keep(self, lease: Record, descriptors: tuple[int, ...]) -> str:
-        """Have a new lease kept: its record, and the descriptors that it is made of.
+    def keep(self, lease: Record | CopyRecord, descriptors: tuple[int, ...]) -> str:
+        """Have a lease or dead copy kept: its record, and the descriptors that it is made of.
 
         Returns its name in the store, for `forget`; "" if it is not kept.
         """
         if self._socket is None:
             return ""
-        name = f"{lease.lock_name[:32].replace(':', '_')}.{time.monotonic_ns():x}"
+        name = f"{_stem(lease)}.{time.monotonic_ns():x}"
         try:
-            data = record.encode(lease)
+            data = _encoded(lease)
         except record.NoRecord as error:
             self._log("store-failed", WARNING, port=lease.name, reason=str(error))
             return ""
@@ -116,7 +127,7 @@ class Store:
         return name
 
     def forget(self, name: str) -> None:
-        """Have systemd drop the lease with this name, which is over. "": it was not kept."""
+        """Have systemd drop what has this name, which is over. "": it was not kept."""
         for message in [message for message in self._unsent if name and message.name == name]:
             self._unsent.remove(message)
             _close(message.descriptors)
@@ -125,25 +136,29 @@ class Store:
         if name:
             self._remove(name)
 
-    def take_back(self, passed: Iterable[tuple[int, str]]) -> list[Kept]:
-        """Return the leases in the descriptors (with their names) that systemd passed.
+    def take_back(self, passed: Iterable[tuple[int, str]]) -> list[Kept | KeptCopy]:
+        """Return leases and dead copies in the descriptors (with their names) that systemd passed.
 
-        Descriptors that are no lease are closed, and systemd is told to drop them.
+        Descriptors that are neither are closed, and systemd is told to drop them.
         """
         by_name: dict[str, list[int]] = {}
         for descriptor, name in passed:
             by_name.setdefault(name, []).append(descriptor)
         found: dict[int, Kept] = {}
+        copies: list[KeptCopy] = []
         for name, descriptors in by_name.items():
             try:
-                lease = _assemble(name, descriptors, found)
+                one = _assemble(name, descriptors, found)
             except (NotKept, OSError) as error:
                 _close(descriptors)
                 self._log("store-refused", NOTICE, name=name, reason=str(error))
                 self._remove(name)
                 continue
-            found[lease.record.rdev] = lease
-        return list(found.values())
+            if isinstance(one, Kept):
+                found[one.record.rdev] = one
+            else:
+                copies.append(one)
+        return [*found.values(), *copies]
 
     def _remove(self, name: str) -> None:
         self._send(_Message(f"FDSTOREREMOVE=1\nFDNAME={name}", "", ()))
@@ -197,13 +212,27 @@ class Store:
         return True
 
 
+def _stem(lease: Record | CopyRecord) -> str:
+    """Return what a name in the store begins with."""
+    if isinstance(lease, CopyRecord):
+        return f"copy.{lease.name[:32]}"
+    return lease.lock_name[:32].replace(":", "_")
+
+
+def _encoded(lease: Record | CopyRecord) -> bytes:
+    """Return the record's bytes. Raises NoRecord."""
+    if isinstance(lease, CopyRecord):
+        return copy_record.encode(lease)
+    return record.encode(lease)
+
+
 def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept:
-    """Return the lease that these descriptors make up, of a port that is none of `others`.
+def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept | KeptCopy:
+    """Return what these descriptors make up: a lease of a port that is none of `others`, or a copy.
 
     Raises NotKept or OSError. Then nothing is closed yet.
     """
@@ -220,10 +249,14 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
             memory = descriptor
         else:
             raise NotKept("a descriptor that is of no kind of ours, or one too many")
-    if min(own_fd, watcher, memory) < 0:
+    data = b"" if memory < 0 else os.pread(memory, record.MAX_RECORD + 1, 0)
+    is_copy = data.startswith(copy_record.KIND)
+    if min(watcher, memory) < 0 or (own_fd < 0 and not is_copy):
         raise NotKept(f"incomplete: {len(descriptors)} descriptors")
     try:
-        lease = record.decode(os.pread(memory, record.MAX_RECORD + 1, 0))
+        if is_copy:
+            return _copy(name, copy_record.decode(data), descriptors, watcher, memory)
+        lease = record.decode(data)
     except record.NoRecord as error:
         raise NotKept(f"no record: {error}") from None
     _check(lease, own_fd, watcher, exit_fd)
@@ -231,6 +264,18 @@ def _assemble(name: str, descriptors: list[int], others: Container[int]) -> Kept
         raise NotKept("its port has another lease")
     os.close(memory)
     return Kept(name, lease, own_fd, select.epoll.fromfd(watcher), exit_fd)
+
+
+def _copy(
+    name: str, copy: CopyRecord, descriptors: list[int], watcher: int, memory: int
+) -> KeptCopy:
+    """Return the dead copy with this record, if the pieces belong together. Raises NotKept."""
+    if len(descriptors) > 2:
+        raise NotKept(f"a copy of {len(descriptors)} descriptors")
+    if not set(linux.listed(watcher)) <= {copy.node}:  # guard: kept-copy-is-of-its-node
+        raise NotKept("the watcher lists something else than the copy")
+    os.close(memory)
+    return KeptCopy(name, copy, select.epoll.fromfd(watcher))
 
 
 def _check(lease: Record, own_fd: int, watcher: int, exit_fd: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from ttybroker.called import call_us
 from ttybroker.run.job import NOT_EXECUTABLE, NOT_FOUND, Failure
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -78,15 +79,6 @@ def open_ports(job: LaunchJob, wanted: Wanted) -> Opened:
         raise Failure(line_of(error))
 
 
-def call_us(name: str) -> None:
-    """Have the broker name the program that will have the port, and not what it was before."""
-    try:
-        with open("/proc/self/comm", "wb", 0) as file:
-            file.write(os.fsencode(name))
-    except OSError:  # it names us
-        pass
-
-
 def _out_of(taken: set[int], fd: int) -> int:
     """Return the descriptor, moved to a number that no port will need."""
     import fcntl
@@ -120,6 +112,10 @@ def exec_program(job: LaunchJob, opened: Opened) -> None:
                 raise
             # A script without a first line: what execvp(3) and the shells do.
             os.execve("/bin/sh", ["/bin/sh", job.program, *job.argv[1:]], job.env)
+    except FileNotFoundError as error:
+        what = error.strerror
+        if os.path.exists(job.program):
+            what = f"the interpreter of its first line, or its loader: {what}"
+        raise Failure(f"{job.argv[0]}: {what}", NOT_FOUND)
     except OSError as error:
-        status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-        raise Failure(f"{job.argv[0]}: {error.strerror}", status)
+        raise Failure(f"{job.argv[0]}: {error.strerror}", NOT_EXECUTABLE)

@@ -309,7 +309,7 @@ def line_of(error: OSError) -> str:
         if error.errno == errno.ETIMEDOUT:
             own = own.replace("wait for it", "wait longer")
         line = line.removesuffix(advice) + own
-    if error.errno != errno.EACCES:
+    if error.errno != errno.EACCES or getattr(error, "meant", False):
         return line
     from ttybroker.login import too_old
 
@@ -320,6 +320,10 @@ def _own(holder: Holder | None) -> str:
     """Return what to do when the user's own program has the port, "" where another's has it."""
     if holder is None or holder.how != "lease" or holder.uid != os.getuid():
         return ""
+    from ttybroker.holding import has_ended
+
+    if has_ended(holder):  # a process that it started has the port, and lends nothing
+        return "it is yours: wait for it (--wait SECONDS), or take it back (ttybroker revoke)"
     lend = "have it lend the port next time (ttybroker run --yield, ttybroker term)"
     return f"it is yours: wait for it (--wait SECONDS), take it back (ttybroker revoke), or {lend}"
 

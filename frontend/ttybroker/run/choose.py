@@ -15,7 +15,7 @@ import os
 from ttybroker.run import notify  # before the fork: both processes need it
 from ttybroker.run.aside import CannotWork
 from ttybroker.run.daemonised import Daemonised
-from ttybroker.run.job import Failure
+from ttybroker.run.job import DEFAULT_PATH, Failure, is_program
 from ttybroker.run.kernel import (
     PR_GET_DUMPABLE,
     PR_SET_DUMPABLE,
@@ -39,6 +39,11 @@ _TRACERS = frozenset(
     ("strace", "ltrace", "gdb", "gdb-multiarch", "gdbserver", "lldb", "lldb-server", "dlv", "rr")
     + ("uftrace", "proot", "wine", "wine64")
 )
+# Programs that become another one, which their arguments name after options and values.
+_BECOMES_ANOTHER = frozenset(
+    ("env", "nice", "nohup", "setsid", "timeout", "time", "stdbuf", "ionice", "taskset", "chrt")
+    + ("setarch", "xvfb-run")
+)
 
 
 def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None) -> int:
@@ -57,8 +62,7 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
     scope = yama() if ptrace_scope is None else ptrace_scope
     if scope > 1:
         return _without_filter(job, via, f"Yama's ptrace_scope is {scope}")
-    # Also as the program of another one: `env strace ...`.
-    trace = via == "auto" and _TRACERS.isdisjoint(os.path.basename(word) for word in job.argv)
+    trace = via == "auto" and not traces_by_itself(job.argv, job.env.get("PATH", DEFAULT_PATH))
     supervisor = Daemonised(job, trace=trace, scope=scope) if trace or scope == 0 else None
     why_not = obstacle(job.program)
     if why_not:
@@ -117,6 +121,21 @@ def _show_memory() -> None:
         prctl(PR_SET_DUMPABLE, 1)
 
 
+def traces_by_itself(argv: list[str], path: str) -> bool:
+    """Return whether these words start a tracer, perhaps by another program: `env -i strace ...`.
+
+    An argument that only has a tracer's name, as in `make gdb`, is none: such a program needs what
+    only our tracer can do. path: where programs are looked for.
+    """
+    for at, word in enumerate(argv):
+        name = os.path.basename(word)
+        if name in _TRACERS and (at == 0 or is_program(word, path)):
+            return True
+        if name not in _BECOMES_ANOTHER and (at == 0 or is_program(word, path)):
+            return False
+    return False
+
+
 # ---- may it work? ----
 
 
@@ -166,6 +185,8 @@ def _elf_of(program: str, depth: int) -> tuple[int, int] | None:
     try:
         with open(program, "rb", buffering=0) as file:
             head = file.read(256)
+    except FileNotFoundError:
+        return None  # the exec will say so
     except OSError:
         return (0, 0)
     if head.startswith(b"\x7fELF") and len(head) >= 20:

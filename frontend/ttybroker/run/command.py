@@ -13,7 +13,7 @@ import gc
 import os
 
 from ttybroker.asking import MAX_WAIT, valid_label
-from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, find_program
+from ttybroker.run.job import DEFAULT_PATH, REFUSED, Failure, LaunchJob, is_program
 from ttybroker.say import printable, say, speak_as
 from ttybroker.wire import MAX_LABEL, valid_name
 
@@ -31,6 +31,9 @@ USAGE = (
 BAD_USAGE = 2
 _WITH_VALUE = ("--via", "--wait", "--for", "--fd", "--stdio")
 _OPTIONS = (*_WITH_VALUE, "--hold", "--yield", "--quiet", "--help", "--version")
+
+
+NOBODY_ASKS = "no daemon listens, and no other program can ask the broker of this run"
 
 
 class Usage(Exception):
@@ -128,6 +131,9 @@ def main(
             return _print(f"{command.partition(' ')[0]} {VERSION}\n")
         request = parse(argv)
         label = request.label
+        if request.yields and connect is None and _nobody_can_ask():
+            say(f"--yield lends nothing here: {NOBODY_ASKS}")
+            request.yields = False
         if not os.path.exists("/proc/self/fd"):
             what = "/proc is not mounted here; have it mounted (mount -t proc proc /proc)"
             raise Failure(f"nothing was started: {what}")
@@ -195,6 +201,16 @@ def _check_yield(request: Request) -> None:
         raise Usage("--yield needs a pty: leave --via notify out")
 
 
+def _nobody_can_ask() -> bool:
+    """Return whether the broker is this run's own."""
+    from ttybroker import lean
+
+    lean.without_pyserial = True
+    from ttybroker.client import has_backend
+
+    return has_backend()
+
+
 def _wants_help(argv: list[str]) -> bool:
     ours = argv[: argv.index("--")] if "--" in argv else argv
     return "--help" in ours or ours[:1] == ["-h"]
@@ -220,18 +236,13 @@ def _no_dashes(argv: list[str]) -> Usage:
     path = os.environ.get("PATH", DEFAULT_PATH)
     for at, word in enumerate(argv):
         is_value = at > 0 and argv[at - 1] in _WITH_VALUE
-        if not word.startswith("-") and not is_value and _is_program(word, path):
+        if word.startswith(("-", "/dev/")) or is_value:
+            continue
+        if is_program(word, path):
             return Usage(
                 "no -- before the program", instead=" ".join([*argv[:at], "--", *argv[at:]])
             )
     return Usage("no -- before the program", hint=False)
-
-
-def _is_program(word: str, path: str) -> bool:
-    try:
-        return not word.startswith("/dev/") and bool(find_program(word, path))
-    except Failure:
-        return False
 
 
 def _option(request: Request, word: str, words: list[str]) -> None:

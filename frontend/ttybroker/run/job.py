@@ -95,3 +95,11 @@ def find_program(name: str, path: str) -> str:
     what = "is a directory" if os.path.isdir(found) else "may not be executed; see its mode"
     where = name if found == name else f"{name}: {found}"
     raise Failure(f"{where}: {what}", NOT_EXECUTABLE)
+
+
+def is_program(word: str, path: str) -> bool:
+    """Return whether a shell would run something for this word."""
+    try:
+        return bool(find_program(word, path))
+    except Failure:
+        return False

@@ -23,8 +23,9 @@ import tty
 from fcntl import ioctl
 from functools import partial
 
+from ttybroker.called import call_us
 from ttybroker.run.aside import Talk, leave_terminal, start_aside
-from ttybroker.run.become import call_us, exec_program, open_ports
+from ttybroker.run.become import exec_program, open_ports
 from ttybroker.run.names import could_be_alias, is_serial_name
 from ttybroker.say import say
 
@@ -51,6 +52,7 @@ _DRAIN = 2.0  # seconds for the program's last bytes to leave, when it has ended
 
 # asm-generic/ioctls.h and termbits.h. Python's termios cannot name a free speed (BOTHER).
 _TCGETS2, _TCSETS2 = 0x802C542A, 0x402C542B
+_TIOCGPTPEER = 0x5441  # 4.13
 _TERMIOS2 = struct.Struct("=IIII20sII")  # iflag, oflag, cflag, lflag, line and cc, speeds
 _SPEED_BITS = 0o010017 | 0o010017 << 16  # CBAUD, CIBAUD of cflag
 
@@ -239,18 +241,31 @@ class Line:
         self._loan = Loan(connection, new, name, flags("user"), self._lend, self._take, say)
 
     def _lend(self, _holder: Holder) -> None:
+        """Let go of the port. What the program wrote before leaves now, if the port takes it."""
+        self._copy_to_port()
         os.close(self.port)
         self.port, self.to_port = -1, b""
+        self.port_open = True  # it comes back, even if it was hung up because we were late
 
     def _take(self, port: int) -> None:
         """Take the port back, with the speed that the program has by now."""
-        from ttybroker.loan import hung_up
-
-        if hung_up(port):  # the next news says why
+        try:
+            _make_raw(port)
+        except OSError:  # it has just gone again: the next news says why
             os.close(port)
             return
-        _make_raw(port)
+        self._forget_written()
         self.port, self._wanted = port, (0, 0, 0)
+
+    def _forget_written(self) -> None:
+        """Throw away what the program has written and we have not read.
+
+        First the bytes that are on their way through the pty, then those that have come.
+        """
+        end = ioctl(self.master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+        termios.tcflush(end, termios.TCOFLUSH)
+        os.close(end)
+        termios.tcflush(self.master, termios.TCIFLUSH)
 
     def _hear(self) -> None:
         """Handle the broker's messages about the loan. A port that does not come back is closed."""
@@ -293,13 +308,16 @@ class Line:
         if self.port_open and self.program_open and len(self.to_program) < _CHUNK:
             self.port_open, data = _read(self.port)
             self.to_program += data
+        self._copy_to_port()
+        if self.to_program and self.program_open:
+            self.program_open, self.to_program = _write(self.master, self.to_program)
+
+    def _copy_to_port(self) -> None:
         if self.program_open and len(self.to_port) < _CHUNK:
             self.program_open, data = _read(self.master)
             self.to_port += data
         if self.follow_speed() and self.to_port and self.port_open:
             self.port_open, self.to_port = _write(self.port, self.to_port)
-        if self.to_program and self.program_open:
-            self.program_open, self.to_program = _write(self.master, self.to_program)
 
     def done(self) -> bool:
         """Return whether nothing is left to copy.
@@ -323,8 +341,14 @@ class Line:
 
 
 def _make_raw(fd: int) -> None:
-    """Let bytes pass as they are. Bytes that already wait are kept."""
-    tty.setraw(fd, termios.TCSANOW)
+    """Let bytes pass as they are. Bytes that already wait are kept.
+
+    Raises OSError if the terminal was hung up.
+    """
+    try:
+        tty.setraw(fd, termios.TCSANOW)
+    except termios.error as error:
+        raise OSError(error.args[0], "the port was hung up") from None
     os.set_blocking(fd, False)
 
 

@@ -246,9 +246,14 @@ class Tracer:
         self._go_on(pid)
 
     def _put_back(self, pid: int) -> None:
+        """Take the mark from the register, if it is still there.
+
+        It is not if another thread called execve(2) meanwhile. That thread has the number of the
+        process's first thread from then on, and nothing tells us of that one's end: ptrace(2).
+        """
         register, before = self._marked.pop(pid, (0, -1))
-        if before >= 0:
-            registers = _Registers(pid)
+        registers = _Registers(pid)
+        if before >= 0 and registers.get(register) >> 32 == notify.MARK:
             registers.set(register, before)
             registers.write()
 

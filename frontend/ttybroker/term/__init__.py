@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from ttybroker.called import call_us
 from ttybroker.say import say
 from ttybroker.wire import valid_name
 
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     name = ""
     try:
         _catch_signals()
+        call_us("term")
         from ttybroker.term import options
 
         try:
@@ -127,6 +129,11 @@ def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -
     try:
         if sender is not None and sender.send(port.fileno()) != 0:
             return REFUSED
+        if options.alike and not options.quiet:
+            from ttybroker.term.profile import in_vain
+
+            if line := in_vain(options.alike, name):
+                say(line)
         terminal = Terminal(port, console, options, lines, log)
         terminal.has(broker, yields=sender is None)
         if log is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import select
+import signal
 import sys
 import termios
 
@@ -39,8 +40,13 @@ class Console(miniterm.Console):
         termios.tcsetattr(_IN, termios.TCSANOW, mode)
 
     def cleanup(self) -> None:
-        """Put the terminal back as it was found, if it is still there."""
+        """Put the terminal back as it was found, if it is still there.
+
+        A process in the background would be stopped by that, and could not end: SIGTTOU in
+        termios(3).
+        """
         if self._found is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
             try:
                 termios.tcsetattr(_IN, termios.TCSAFLUSH, self._found)
             except termios.error:

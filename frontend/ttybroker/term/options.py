@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ttybroker.asking import valid_label
+from ttybroker.asking import MAX_WAIT, valid_label
 from ttybroker.wire import MAX_LABEL
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -40,7 +40,7 @@ class Options:
     """The user's wishes; see the table below.
 
     port: None if none was named. log: "" if the name is to be made up. reconnect: None if the user
-    did not say.
+    did not say. alike: tables of the profile that may be meant for the port, which has none.
     """
 
     def __init__(self) -> None:
@@ -60,6 +60,7 @@ class Options:
         self.linger = 1.0
         self.send: str | None = None
         self.profile: str | None = None
+        self.alike: list[str] = []
         self.log: str | None = None
         self.timestamps = "none"
         self.hex = False
@@ -114,9 +115,14 @@ class Option:
 
 
 def _baud(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) < 1 << 31):
+    if not 0 < (speed := _whole(text)) < 1 << 31:
         raise ValueError("must be a number of bits a second, such as 115200")
-    return int(text)
+    return speed
+
+
+def _whole(text: str) -> int:
+    """Return the number that these digits are; -1 if there are others, or more than ten."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
 
 
 def _parity(text: str) -> str:
@@ -154,7 +160,7 @@ def codec(text: str) -> str:
 
 
 def _character(text: str) -> int:
-    number = int(text[:9]) if text.isascii() and text.isdigit() else -1
+    number = _whole(text)
     if not 0 <= number < 0x110000 or 0xD800 <= number < 0xE000:  # those are halves of characters
         raise ValueError("must be the number of a character")
     return number
@@ -166,6 +172,12 @@ def _label(text: str) -> str:
     return text
 
 
+def _file(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must be the name of a file")
+    return text
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -174,6 +186,11 @@ def _seconds(text: str) -> float:
     if not value >= 0:
         raise ValueError("must be a number of seconds")
     return value
+
+
+def _wait(text: str) -> float:
+    """Return the seconds, or as many as the broker can count."""
+    return min(_seconds(text), MAX_WAIT)
 
 
 GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
@@ -188,7 +205,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("dtr", "DTR at the start", "0|1", _number_of(0, 1)),
     )),
     ("the port", (
-        Option("wait", "queue for a busy port", "SECONDS", _seconds),
+        Option("wait", "queue for a busy port", "SECONDS", _wait),
         Option("yield", "lend the port to your other programs, to everybody's, or not (user)",
                "user|all|no", _one_of("user", "all", "no")),
         Option("take", "borrow the port of a program that yields it"),
@@ -201,7 +218,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     )),
     ("what is shown", (
         Option("log", "append what is received to FILE; make up a name if none is given",
-               "[FILE]", str),
+               "[FILE]", _file),
         Option("timestamps", "begin lines with the time, or the time since the last (none)",
                "iso|delta|none", _one_of("iso", "delta", "none")),
         Option("hex", "show bytes as hexadecimal numbers"),
@@ -251,7 +268,7 @@ def parse(arguments: list[str]) -> Options | None:
     options = Options()
     if _read(options, arguments):
         return None
-    found = profile.settings(options.port, options.profile)
+    found, alike = profile.settings(options.port, options.profile)
     if found:
         port = options.port
         options = Options()
@@ -260,6 +277,7 @@ def parse(arguments: list[str]) -> Options | None:
         if port is not None:
             options.port = port
         _read(options, arguments)
+    options.alike = alike
     if options.menu_char == options.exit_char:
         raise Usage("--exit-char and --menu-char must differ")
     return options

@@ -17,46 +17,104 @@ def path() -> str:
     return os.path.join(home, "ttybroker", "term.toml")
 
 
-def settings(port: str | None, name: str | None) -> list[Setting]:
+def settings(port: str | None, name: str | None) -> tuple[list[Setting], list[str]]:
     """Return the settings for this port, and then those of profile `name`.
 
-    If no port is given, that of the profile counts. Raises Usage; OSError.
+    If no port is given, that of the profile counts. If the port has no table, the second list has
+    the tables whose names are so like its own that one may be meant for it.
+
+    Raises Usage, also for a name anywhere in the file that means nothing, because what stands there
+    would be ignored; OSError.
     """
     from ttybroker.term.options import Usage
 
     where = path()
     if not os.path.lexists(where):
         if name is None:
-            return []
+            return [], []
         raise Usage(f"--profile {name}: there is no {where}")
+    ports, profiles = _read(where)
+    found: list[Setting] = []
+    if name is not None:
+        if name not in profiles:
+            from ttybroker.names import did_you_mean
+
+            near = did_you_mean(name, profiles)
+            raise Usage(f"{where}: there is no table [profile.{name}]{near}")
+        found = profiles[name]
+        named = next((value for _, key, value in found if key == "port"), None)
+        port = port if port is not None or named is None else str(named)
+    if port is None or port in ports:
+        return ports.get(port or "", []) + found, []
+    return found, [table for table in ports if _alike(table, port)]
+
+
+def in_vain(tables: list[str], port: str) -> str:
+    """Return the line to show for the first of the tables that is no port's, "" if there is none.
+
+    Raises BrokerError.
+    """
+    from ttybroker.client import connect
+
+    with connect() as broker:
+        known = {info.name for info in broker.ports()}
+    wrong = next((table for table in tables if table not in known), None)
+    return f"{path()}: [{wrong}]: no port that you may use; did you mean {port}?" if wrong else ""
+
+
+def _alike(table: str, port: str) -> bool:
+    """Whether one may be the other with a mistake: not if only their numbers differ."""
+    from ttybroker.names import did_you_mean
+
+    one, two = (text.rstrip("0123456789").lower() for text in (table, port))
+    return one != two and did_you_mean(table, [port]) != ""
+
+
+def _read(where: str) -> tuple[dict[str, list[Setting]], dict[str, list[Setting]]]:
+    """Return the settings of each port, and those of each profile. Raises Usage; OSError."""
     import tomllib  # here, for most people have no profile
+
+    from ttybroker.term.options import Usage
+    from ttybroker.wire import valid_name
 
     try:
         with open(where, "rb") as file:
             tables = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise Usage(f"{where}: {error}") from None
-    found: list[Setting] = []
-    if name is not None:
-        profiles = tables.get("profile")
-        if not isinstance(profiles, dict) or name not in profiles:
-            raise Usage(f"{where}: there is no table [profile.{name}]")
-        found = list(_of(profiles[name], f"{where}: [profile.{name}]"))
-        named = next((value for _, key, value in found if key == "port"), None)
-        port = port if port is not None or named is None else str(named)
-    if port is not None and port != "profile" and port in tables:
-        mine = list(_of(tables[port], f"{where}: [{port}]", a_port=True))
-        found = mine + found
-    return found
+    ports: dict[str, list[Setting]] = {}
+    profiles: dict[str, list[Setting]] = {}
+    for table, value in tables.items():
+        if not isinstance(value, dict):
+            what = "must stand below a table, such as [ttyS0] or [profile.NAME]"
+            raise Usage(f"{where}: {table}: {what}")
+        if table == "profile":
+            profiles = {key: list(_of(one, f"{where}: [profile.{key}]", a_port=False))
+                        for key, one in value.items()}  # fmt: skip
+        elif valid_name(table):
+            ports[table] = list(_of(value, f"{where}: [{table}]", a_port=True))
+        else:
+            from ttybroker.names import not_a_name
+
+            raise Usage(f"{where}: the table {not_a_name(table)}")
+    return ports, profiles
 
 
-def _of(table: object, where: str, a_port: bool = False) -> Iterator[Setting]:
+def _of(table: object, where: str, *, a_port: bool) -> Iterator[Setting]:
     from ttybroker.term.options import KEYS, Usage
+    from ttybroker.wire import valid_name
 
     if not isinstance(table, dict):
         raise Usage(f"{where}: must be a table")
     known = KEYS if a_port else KEYS | {"port"}
     for key, value in table.items():
         if key not in known:
-            raise Usage(f"{where}: {key}: unknown key; known are {', '.join(sorted(known))}")
+            from ttybroker.names import did_you_mean
+
+            near = did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}"
+            raise Usage(f"{where}: {key}: unknown key{near}")
+        if key == "port" and not valid_name(str(value)):
+            from ttybroker.names import not_a_name
+
+            raise Usage(f"{where}: port: {not_a_name(str(value))}")
         yield where, key, value

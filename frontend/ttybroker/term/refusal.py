@@ -5,33 +5,26 @@ from __future__ import annotations
 import errno
 import os
 
-from ttybroker import client
 from ttybroker.errors import BrokerError
 from ttybroker.holding import holding
 from ttybroker.login import too_old
-from ttybroker.names import similar
 
 
 def refusal(error: BrokerError, name: str, waited: float | None = None) -> str:
     """Return the line for the broker's refusal, after so many seconds in the queue.
 
-    For an unknown name it suggests a similar one. For a busy port it has its own advice, because
-    the broker's advice is also for other programs.
+    For a busy port it has its own advice, because the broker's advice is also for other programs.
     """
     try:
-        if error.errno in (errno.ENOENT, errno.EACCES):
-            with client.connect() as broker:
-                hint = similar(broker, name)
-            return f"{error}{hint or (too_old() if error.errno == errno.EACCES else '')}"
+        if error.errno == errno.EACCES and not error.meant:
+            return f"{error}{too_old()}"
         holder = error.holder
         if error.errno not in (errno.EBUSY, errno.ETIMEDOUT) or holder is None:
             return str(error)
         state = "busy" if error.errno == errno.EBUSY else "timed out"
         if holder.how != "lease":  # the broker's advice names the lock file
             return f"{name}: {state}: {holding(holder)}; {error.advice}".removesuffix("; ")
-        with client.connect() as broker:
-            device = next((port.device for port in broker.ports((name,))), "")
-            pid, _ = broker.status()
+        who_has = error.left_behind or holding(holder)
     except BrokerError:
         return str(error)
     wait = f"wait for it: ttybroker term --wait 60 {name}"
@@ -42,4 +35,4 @@ def refusal(error: BrokerError, name: str, waited: float | None = None) -> str:
         wait += f", borrow it: ttybroker term --take {name}"
     who = "take it back" if own else "have its holder or an admin take it back"
     taken = f"{who}: ttybroker revoke {name}"
-    return f"{name}: {state}: {holding(holder, device, pid)}; {wait}, or {taken}"
+    return f"{name}: {state}: {who_has}; {wait}, or {taken}"

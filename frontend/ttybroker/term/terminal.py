@@ -55,6 +55,7 @@ _KEYBOARD = 0
 _PAUSE = 1.0  # seconds until it asks again for a port that somebody took back to use it
 _LONGEST_PAUSE = 8.0  # seconds; it doubles after each refusal, because each is logged
 _A_DAY = 86400.0  # seconds; a wait in the queue, which then begins again
+_LONGEST_WAIT = 1e6  # seconds; poll(2) counts its milliseconds in an int
 _MOST_TYPED = 1 << 20  # bytes that may wait while the port takes none
 
 
@@ -100,6 +101,7 @@ class Terminal(miniterm.Miniterm):
         self._input_ended = False
         self._yields = wanted.yields
         self._loan: loan.Loan | None = None
+        self._borrower: Holder | None = None  # of the lent port, as it was told
         self._last = time.monotonic()  # when something came or went
         self._unsent = bytearray()
 
@@ -186,11 +188,15 @@ class Terminal(miniterm.Miniterm):
         broker, due = ([], None) if self._loan is None else self._loan.wait_for()
         for descriptor in broker:
             poll.register(descriptor, select.POLLIN)
-        times = [seconds for seconds in (timeout, due) if seconds is not None]
-        ready = dict(poll.poll(min(times) * 1000 + 1 if times else None))
+        follow = loan.LOOK if self._borrower is not None else None
+        times = [seconds for seconds in (timeout, due, follow) if seconds is not None]
+        ready = dict(poll.poll(min([*times, _LONGEST_WAIT]) * 1000 + 1 if times else None))
+        if port < 0 and _KEYBOARD in ready:
+            return True  # first: what was typed while the port was lent is not for it
         if due is not None or any(descriptor in ready for descriptor in broker):
             self._look()  # the other events can wait, and this may change them
             return False
+        self._follow()
         events = ready.get(port, 0)
         if events & ~select.POLLOUT:
             self._receive(events)
@@ -339,14 +345,27 @@ class Terminal(miniterm.Miniterm):
         if self.console.is_terminal:
             self._unsent.clear()
         self.serial.close()
+        self._tell_borrower(holder)
+
+    def _tell_borrower(self, holder: Holder) -> None:
+        self._borrower = holder
         key = miniterm.key_description(self.exit_character)
         ends = f"; {key} ends the terminal" if self.console.is_terminal else ""
         self._notice(f"{self.serial.port}: lent, and comes back by itself: {holding(holder)}{ends}")
+
+    def _follow(self) -> None:
+        """Say it when the next program has the lent port."""
+        if self._borrower is None or self._loan is None:
+            return
+        now = self._loan.borrower()
+        if now is not None and (now.uid, now.pid) != (self._borrower.uid, self._borrower.pid):
+            self._tell_borrower(now)
 
     def _take(self, descriptor: int) -> None:
         if loan.hung_up(descriptor):  # the next news says why
             os.close(descriptor)
             return
+        self._borrower = None
         self.serial.adopt(descriptor)
         self._last = time.monotonic()
         self._notice(f"{self.serial.port}: back, at {self.serial.baudrate}")
@@ -359,7 +378,7 @@ class Terminal(miniterm.Miniterm):
     def _forget_port(self) -> None:
         if self._loan is not None:
             self._loan.close()
-            self._loan = None
+            self._loan = self._borrower = None
         self._unsent.clear()
         self._menu_active = False
         self.serial.close()

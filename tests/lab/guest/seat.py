@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from service import run, until
 
+MANAGER = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+
 
 def session(uid: int) -> str:
     """Return the user's session with a seat, "" if there is none.
@@ -15,8 +17,7 @@ def session(uid: int) -> str:
     It comes from logind itself. loginctl prints it as JSON with --output=json in systemd 252, and
     with --json=short in 257.
     """
-    logind = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
-    answer = json.loads(run("busctl", "--json=short", "call", *logind, "ListSessions"))
+    answer = json.loads(run("busctl", "--json=short", "call", *MANAGER, "ListSessions"))
     sessions = answer["data"][0]  # each a name, uid, user, seat and path
     return next((name for name, whose, _, seat, _ in sessions if whose == uid and seat), "")
 
@@ -47,6 +48,14 @@ def activate(name: str) -> None:
     """Bring a session to the front, as Ctrl-Alt-F2 does."""
     run("loginctl", "activate", name)
     until("the switch", lambda: of(name, "Active") == "yes")
+
+
+def lock(name: str) -> None:
+    """Say that its screen is locked, as a desktop does: org.freedesktop.login1(5)."""
+    path = json.loads(run("busctl", "--json=short", "call", *MANAGER, "GetSession", "s", name))
+    session = ("org.freedesktop.login1", path["data"][0], "org.freedesktop.login1.Session")
+    run("busctl", "call", *session, "SetLockedHint", "b", "true")
+    until("the lock", lambda: of(name, "LockedHint") == "yes")
 
 
 def of(name: str, what: str) -> str:

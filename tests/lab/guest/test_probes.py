@@ -108,7 +108,7 @@ def started() -> str:
 def test_modemmanager_writes_not_a_byte_into_a_held_port(
     broker: Service, adapters: Adapters, rules: None
 ) -> None:
-    """With the rules; without them it does, and list --details says that it may."""
+    """With the rules; without them it does, and list says that it may."""
     broker.policy(POLICY)
     reload()
     name = adapters.plug(0, "BOARD1")  # wired to ttyS3
@@ -142,7 +142,7 @@ def readable(descriptor: int, seconds: float) -> bool:
 
 
 def told() -> str:
-    done = subprocess.run(["ttybroker", "list", "--details"], capture_output=True, text=True,
+    done = subprocess.run(["ttybroker", "list"], capture_output=True, text=True,
                           timeout=PATIENT, check=True)  # fmt: skip
     return done.stderr
 
