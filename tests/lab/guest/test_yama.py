@@ -41,7 +41,7 @@ CONFINED_ROOT = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrac
 PROGRAM = """
 import os, signal, sys, tty
 path = sys.argv[1]
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until it is waited for
 
 def send(word, flags=os.O_RDWR):
     port = os.open(path, flags | os.O_NOCTTY)
@@ -81,8 +81,8 @@ daemon, done = os.pipe()
 apart(daemonise)
 os.read(daemon, 1)
 os.write(port, b"end")
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+sys.exit(7)
 """
 SAYS = b"first second !child daemon end"
 
@@ -116,16 +116,17 @@ def run(words: tuple[str, ...], *options: str, uid: int = BOB) -> Run:
     """Run the program, and end it when it has sent all its words."""
     end = far(OTHER_END)
     command = [*words, *options, PORT, "--", "/usr/bin/python3", "-c", PROGRAM, f"/dev/{PORT}"]
-    process = subprocess.Popen(command, user=uid, group=uid, extra_groups=[], text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-    try:
-        got = receive(end, SAYS.index(b"!"))
-        os.write(end, b"!")
-        got += receive(end, len(SAYS) - len(got))
-    finally:
-        os.close(end)
-        process.terminate()
-        output, messages = process.communicate(timeout=PATIENT)
+    with subprocess.Popen(command, user=uid, group=uid, extra_groups=[], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
+        try:
+            got = receive(end, SAYS.index(b"!"))
+            os.write(end, b"!")
+            got += receive(end, len(SAYS) - len(got))
+            process.terminate()
+            output, messages = process.communicate(timeout=PATIENT)
+        finally:
+            process.kill()
+            os.close(end)
     assert got == SAYS
     return Run(layout(process.pid, output), process.returncode, messages)
 
