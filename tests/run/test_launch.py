@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from run.conftest import LIMIT, Rig, wait_for_end
+from run.conftest import LIMIT, ROOTS, Rig, wait_for_end
 from ttybroker.run import choose, command, notify, ptyproxy
 from ttybroker.run.names import Names, is_serial_name
 from ttybroker.run.ptyproxy import replace
@@ -683,6 +683,24 @@ def test_yama_two_falls_back_and_notify_insists(rig: Rig) -> None:
     status, _, errors = sh(rig, ":", "--via", "notify", env=scope)
     assert (status, errors.count("\n")) == (1, 1)
     assert "ptrace_scope is 2; try --via pty" in errors
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("scope", range(4))
+def test_yama_binds_who_may_not_trace_all(tmp_path: Path, scope: int) -> None:
+    """Root, too, as in most containers. 3 binds everybody."""
+    setting = tmp_path / "ptrace_scope"
+    setting.write_text(f"{scope}\n")
+    code = f"from ttybroker.run import choose\nchoose.YAMA = {str(setting)!r}\nprint(choose.yama())"
+    bound = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    for prefix, found in (([], scope if scope == 3 else 0), (bound, scope)):
+        command = [*prefix, sys.executable, "-c", code]
+        assert subprocess.check_output(command, env={"PYTHONPATH": ROOTS}) == b"%d\n" % found
+
+
+def test_without_yama_nothing_binds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "YAMA", str(tmp_path / "none"))
+    assert choose.yama() == 0
 
 
 def test_inside_another_supervisor_a_pty_takes_over(rig: Rig) -> None:

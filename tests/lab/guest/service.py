@@ -59,6 +59,18 @@ class Service:
         """Make it serve."""
         raise NotImplementedError
 
+    def awake(self) -> None:
+        """Wait until it answers. Its start may take longer than a client waits for an answer."""
+        until("the daemon to answer", self._answers, told=self.log)
+
+    def _answers(self) -> bool:
+        try:
+            with client.connect() as connection:
+                connection.ports()
+        except client.BrokerUnavailable:
+            return False
+        return True
+
     def kill(self) -> None:
         """Kill it without a warning."""
         os.kill(self.pid, signal.SIGKILL)
@@ -100,8 +112,7 @@ class Service:
     def begin(self) -> None:
         """Note what exists now. The same must exist at the end, and no more."""
         if not self.pid:
-            with client.connect() as connection:
-                connection.ports()
+            self.awake()
         self._open = descriptors(self.pid)
 
     def end(self) -> None:
@@ -176,7 +187,7 @@ class BareService(Service):
             self._process = subprocess.Popen(
                 ["ttybrokerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        until("the daemon", self._answers, told=self.log)
+        self.awake()
 
     def kill(self) -> None:
         self._process.kill()

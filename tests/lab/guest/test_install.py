@@ -98,6 +98,7 @@ def test_the_person_at_a_new_machine_has_what_he_plugs_in(
     with login(BOB, 2) as bobs, login(ALICE, 3):
         activate(bobs)
         install()
+        broker.awake()
         name = adapters.plug(0)  # wired to ttyS3
         far = os.open("/dev/ttyS3", os.O_RDWR | os.O_NOCTTY)
         raw(far)
