@@ -160,6 +160,10 @@ FOUND: dict[str, dict[str, Act]] = {
         ),
         "setserial's": serial_flags(SPD_CUST, 24),
     },
+    "PL011": {
+        "usual": nothing,
+        "unusual": all_of(speed(14400), without_hupcl, serial_flags(LOW_LATENCY)),
+    },
     "FTDI": {
         "usual": nothing,
         "unusual": all_of(speed(250000), serial_flags(LOW_LATENCY)),
