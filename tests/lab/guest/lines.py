@@ -12,6 +12,10 @@ from pathlib import Path
 
 from service import PATIENT
 
+# What ../machine.py has: UARTs, two that are wired to each other, and one whose bytes go anywhere.
+UARTS = 8 if os.uname().machine == "x86_64" else 4
+PAIR = NEAR, FAR = ("ttyS4", "ttyS5") if UARTS == 8 else ("ttyS1", "ttyS2")
+LONE = "ttyS7" if UARTS == 8 else "ttyS3"
 QUIET = 300  # ms
 
 TIOCM_LOOP = 0x8000  # asm-generic/termios.h: outputs come back as inputs

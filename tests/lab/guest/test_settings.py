@@ -44,13 +44,13 @@ from devices import (
     without_hupcl,
 )
 from figures import note
-from lines import TIOCM_LOOP, far, raw, swallow
+from lines import LONE, TIOCM_LOOP, far, raw, swallow
 from service import ALICE, BOB, Service, run, until
 from support.children import Chat, Child
 from ttybroker import PortBusy, client, open_fd
 from usbip import SET_BREAK, Chip
 
-UART = "ttyS7"  # wired to nothing, or to a PL011: what is written goes
+UART = LONE
 PL011 = "ttyAMA0"
 BOARDS = ["PL011"] if os.uname().machine == "aarch64" else []
 ADAPTER = 2
@@ -285,7 +285,7 @@ def test_a_hang_up_is_heard_under_every_discipline(broker: Service, line: int, a
     if again:
         broker.kill()
         until("the next daemon", lambda: broker.held())
-        assert broker.log().count("adopt port=ttyS7") >= 1
+        assert broker.log().count(f"adopt port={UART}") >= 1
     hang_up(broker, child, UART)
     took = until("the lease to end", lambda: not broker.held(), timeout=10, told=broker.log)
     note("s from a hang-up under a discipline without poll to a free port", took)
