@@ -10,5 +10,5 @@ except ImportError:
 
 def number_of(name: str) -> int:
     """The number of a system call here; negative if there is none."""
-    number: int = bindings.resolve_syscall(bindings.system_arch(), name)
+    number: int = bindings.resolve_syscall(bindings.Arch.NATIVE, name)
     return number

@@ -6,7 +6,8 @@ sh /project/tests/lab/guest/install.sh || exit
 case " $*" in
 *" tests/"*)
 	cd /project
-	exec python3 -B -u -m pytest -p no:cacheprovider "$@"
+	export TEST_TIMEOUT=120
+	exec python3 -B -u -m pytest -p no:cacheprovider -o timeout=600 "$@"
 	;;
 esac
 cd /project/tests/lab/guest
