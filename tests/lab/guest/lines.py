@@ -57,6 +57,15 @@ def breaks(descriptor: int) -> int:
     return counters[9]
 
 
+def quicken(name: str) -> None:
+    """Make ttyS<n> interrupt once for 8 bytes, as it did at boot.
+
+    One that ever had less than 2400 baud does it for each byte from then on (8250_port.c,
+    UART_FCR_TRIGGER_1), which makes the emulation five times as slow.
+    """
+    Path(f"/sys/class/tty/{name}/rx_trig_bytes").write_text("8")
+
+
 def loop(descriptor: int) -> None:
     """Connect the chip's outputs to its inputs: RTS to CTS, DTR to DSR."""
     fcntl.ioctl(descriptor, termios.TIOCMBIS, struct.pack("I", TIOCM_LOOP))

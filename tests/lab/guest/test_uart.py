@@ -9,13 +9,12 @@ import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import serial
 
 from adapters import Adapters
-from lines import PAIR, breaks, count, lines, loop, unsent
+from lines import PAIR, breaks, count, lines, loop, quicken, unsent
 from service import BOB, Service
 from support.children import Chat
 from ttybroker import BrokeredSerial, open_tty
@@ -182,11 +181,8 @@ def test_a_break_is_sent_and_received(broker: Service, adapters: Adapters) -> No
 
 @pytest.mark.bare  # the bytes are the driver's, which is the same in both
 def test_256_kib_both_ways_at_once(broker: Service) -> None:
-    """A UART that ever had less than 2400 baud interrupts for each byte from then on (8250_port.c,
-    UART_FCR_TRIGGER_1), which makes the emulation five times as slow. Here it is as it was before.
-    """
     for name in PAIR:
-        Path(f"/sys/class/tty/{name}/rx_trig_bytes").write_text("8")
+        quicken(name)
 
     def transfer(_chat: Chat) -> list[tuple[int, str, str]]:
         with both(*PAIR) as (near, end):

@@ -17,7 +17,7 @@ import pytest
 
 from adapters import Adapters
 from figures import note
-from lines import NEAR, PAIR, far
+from lines import NEAR, PAIR, far, quicken
 from service import BOB, Service, until
 from support.waiting import TIMEOUT
 
@@ -130,7 +130,11 @@ PROGRAMS = {
 @pytest.fixture(params=["uart", "usb"])
 def wire(request: pytest.FixtureRequest, adapters: Adapters) -> tuple[str, str]:
     """Return a port, and the UART at its other end."""
-    return PAIR if request.param == "uart" else (adapters.plug(0), "ttyS3")
+    ends = PAIR if request.param == "uart" else (adapters.plug(0), "ttyS3")
+    for name in ends:
+        if name.startswith("ttyS"):
+            quicken(name)
+    return ends
 
 
 @pytest.fixture
