@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from figures import note
-from lines import FAR, NEAR, far, lines, raw, swallow, unsent
+from lines import FAR, LONE, NEAR, far, lines, raw, swallow, unsent
 from service import ALICE, BOB, PATIENT, Service, locks, until
 from support.children import Chat, Child
 from ttybroker import client, open_fd
@@ -294,7 +294,7 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
         times = []
         for _ in range(20):
             start = time.monotonic()
-            os.close(open_fd("ttyS1", wait=5))
+            os.close(open_fd(LONE, wait=5))
             times.append(1000 * (time.monotonic() - start))
         return times
 
