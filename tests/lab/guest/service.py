@@ -29,6 +29,10 @@ allow = ["bob", "alice"]
 [[rule]]
 port = "ttyUSB*"
 allow = ["bob", "alice"]
+
+[[rule]]
+port = "ttyAMA*"
+allow = ["bob", "alice"]
 """
 
 
