@@ -25,7 +25,9 @@ SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproje
 PEERS_NEEDS := dbus-daemon libsystemd-dev pkg-config sudo login
 
 # What builds and runs the guest of the lab.
-LAB_NEEDS := qemu-system-x86 mmdebstrap busybox-static cpio kmod e2fsprogs xz-utils zstd
+LAB_MACHINE ?= x86_64
+LAB_NEEDS := mmdebstrap cpio kmod e2fsprogs xz-utils zstd $(if $(filter aarch64,$(LAB_MACHINE)), \
+	qemu-system-arm qemu-user-static binfmt-support arch-test,qemu-system-x86)
 
 # What builds a root of another release.
 DISTRO_NEEDS := mmdebstrap git python3
@@ -46,8 +48,8 @@ test: $(VENV)/ready $(VENV)/test-needs
 	$(RUN) -m pytest -m alone
 
 # In a guest with real drivers; tests/lab/__main__.py says how to run a part of it.
-lab: $(VENV)/ready $(VENV)/lab-needs
-	@$(AS_ROOT) env PYTHONPATH=tests $(RUN) -m lab $(LAB_TESTS)
+lab: $(VENV)/ready $(VENV)/lab-needs-$(LAB_MACHINE)
+	@$(AS_ROOT) env PYTHONPATH=tests LAB_MACHINE=$(LAB_MACHINE) $(RUN) -m lab $(LAB_TESTS)
 
 lab-clean:
 	$(AS_ROOT) rm -rf .lab
@@ -91,21 +93,25 @@ bench: $(VENV)/ready $(VENV)/test-needs $(if $(filter peers,$(TOPICS)),$(VENV)/p
 install uninstall: $(VENV)/ready
 	$(MAKE) -C packaging/launcher $@ VENV=$(CURDIR)/$(VENV)
 
-# dist/*.deb, and what dpkg-buildpackage says in build/deb/log.
+# dist/*.deb, and what dpkg-buildpackage says in build/deb/log. FOR=arm64: those for another machine,
+# in dist/arm64, by a cross compiler.
+deb: BUILT := build/deb$(FOR:%=-%)
+deb: DIST := dist$(FOR:%=/%)
 deb:
-	@echo "[1/3] Debian packages: $(DEB_NEEDS)"
-	@packaging/apt-needs $(DEB_NEEDS)
-	@echo "[2/3] dpkg-buildpackage; what it says is in build/deb/log"
-	@rm -rf build/deb
-	@mkdir -p build/deb/ttybroker dist
-	@tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -m -C build/deb/ttybroker
-	@mv build/deb/ttybroker/packaging/debian build/deb/ttybroker
-	@cd build/deb/ttybroker && dpkg-buildpackage -us -uc >../log 2>&1 || { tail ../log; exit 1; }
+	@echo "[1/3] Debian packages: $(DEB_NEEDS) $(FOR:%=crossbuild-essential-%)"
+	@packaging/apt-needs $(DEB_NEEDS) $(FOR:%=crossbuild-essential-%)
+	@echo "[2/3] dpkg-buildpackage; what it says is in $(BUILT)/log"
+	@rm -rf $(BUILT)
+	@mkdir -p $(BUILT)/ttybroker $(DIST)
+	@tar -c --exclude=__pycache__ --exclude=build $(SOURCES) | tar -x -m -C $(BUILT)/ttybroker
+	@mv $(BUILT)/ttybroker/packaging/debian $(BUILT)/ttybroker
+	@cd $(BUILT)/ttybroker && dpkg-buildpackage -us -uc $(FOR:%=-a%) >../log 2>&1 || \
+	    { tail ../log; exit 1; }
 	@echo "[3/3] lintian"
-	@lintian --allow-root --fail-on error,warning build/deb/*.changes
-	@rm -f dist/*.deb
-	@mv build/deb/*ttybroker_*.deb dist
-	@ls dist/*.deb
+	@lintian --allow-root --fail-on error,warning $(BUILT)/*.changes
+	@rm -f $(DIST)/*.deb
+	@mv $(BUILT)/*ttybroker_*.deb $(DIST)
+	@ls $(DIST)/*.deb
 
 # Two builds of what a release publishes, which must be the same; the first is left in dist.
 reproducible: $(VENV)/ready
@@ -166,7 +172,7 @@ $(VENV)/peers-needs: Makefile | $(VENV)/ready
 	@$(RUN) -m pip install --quiet --disable-pip-version-check dbus-fast==5.2.0
 	@touch $@
 
-$(VENV)/lab-needs: Makefile | $(VENV)/ready
+$(VENV)/lab-needs-$(LAB_MACHINE): Makefile | $(VENV)/ready
 	@echo "Debian packages for the lab: $(LAB_NEEDS)"
 	@packaging/apt-needs $(LAB_NEEDS)
 	@touch $@

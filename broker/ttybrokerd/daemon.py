@@ -40,11 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         # These end by themselves. A process that serves loads nothing that they need.
         from ttybrokerd.prepare import usage
 
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # of entry.py
         return usage.main(options, others)
     try:
         _serve(options)
     except (CannotStart, confine.NotConfined, OSError) as error:
-        print(f"ttybrokerd: {error}", file=sys.stderr)
+        print(f"ttybrokerd: {start.in_words(error)}", file=sys.stderr)
         if "NOTIFY_SOCKET" in os.environ:
             time.sleep(PAUSE)
         return 1
@@ -101,7 +102,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
 
     asked = _hear_signals(server, reload)
     server.clients.listen(listener)
-    kept = server.store.take_back(stored)
+    kept = server.store.take_back(server.order.take_back(stored, log))
     confine.confine(bounds)
 
     def finish(status: int) -> NoReturn:

@@ -82,6 +82,13 @@ def _make(path: str, directory: str, keep: bool) -> Plan:
     return Plan(made)
 
 
+def in_words(error: BaseException) -> str:
+    """Return what an error says, without the number that Python puts before our own words."""
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        return error.strerror
+    return str(error)
+
+
 def _prepare(path: str, directory: str, keep: bool, writing: int) -> NoReturn:
     """Be the child: write the plan, or the mistakes."""
     gc.disable()  # a fifth of what the imports below take, in a process that ends
@@ -90,7 +97,7 @@ def _prepare(path: str, directory: str, keep: bool, writing: int) -> NoReturn:
 
         made = prepared(path, directory, keep)
     except BaseException as error:
-        made = str(error).encode("utf-8", "replace") or type(error).__name__.encode()
+        made = in_words(error).encode("utf-8", "replace") or type(error).__name__.encode()
     try:
         while made:
             made = made[os.write(writing, made) :]

@@ -149,6 +149,7 @@ def _list(options: argparse.Namespace) -> int:
         if missing:
             known = [port.name for port in broker.ports()]
         pid = broker.status()[0] if options.copies else 0
+        pids = broker.shares_pids()
         if options.watch and not missing:
             from ttybroker.watching import watch
 
@@ -156,7 +157,10 @@ def _list(options: argparse.Namespace) -> int:
     if options.copies:
         _show_copies(ports, pid, options.json)
     elif ports or not missing:
-        (listing.show_json if options.json else listing.show)(ports, lines)
+        if options.json:
+            listing.show_json(ports, lines)
+        else:
+            listing.show(ports, lines, pids=pids)
     if not options.json:
         _warn_of_probes(ports)
     for name in missing:

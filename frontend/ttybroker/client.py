@@ -359,6 +359,14 @@ class Client:
 
         return self._until_answered(ask)
 
+    def shares_pids(self) -> bool:
+        """Return whether the broker's pids mean something here: unix(7), SO_PEERCRED.
+
+        In a pid namespace of our own, such as a container's, the broker has none.
+        """
+        peer = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return any(peer[:4])
+
     def status(self) -> tuple[int, wire.Running]:
         """Return the broker's pid, and what it says about itself.
 

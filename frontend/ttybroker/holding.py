@@ -10,6 +10,8 @@ from ttybroker.users import name_of, named
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ttybroker.wire import Holder
 
 _BY = {
@@ -38,6 +40,12 @@ def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
     pid = f" (pid {holder.pid})" if holder.pid else ""
     how = "" if holder.how == "lease" else f", {_BY.get(holder.how, f'by {holder.how}')}"
     return f"{user} has it{program}{pid}{label}{since(holder)}{how}"
+
+
+def ended(holders: Iterable[Holder | None]) -> frozenset[int]:
+    """Return the pids among those of these leases' holders which no process has any more."""
+    gone = (one for one in holders if one is not None and has_ended(one))
+    return frozenset(one.pid for one in gone if one.pid is not None)
 
 
 def left_behind(holder: Holder, name: str, path: str | None) -> str:
@@ -103,10 +111,8 @@ def _user(holder: Holder) -> str:
     return named(holder).user or ("somebody" if holder.uid is None else f"uid {holder.uid}")
 
 
-def _lives(pid: int | None) -> bool:
+def _lives(pid: int) -> bool:
     """Return whether there is such a process; /proc may hide those of others: proc(5), hidepid."""
-    if pid is None:
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

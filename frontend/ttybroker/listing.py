@@ -29,18 +29,26 @@ _GAP = 2
 _CONSOLES = "/sys/class/tty/console/active"
 
 
-def show(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
+def show(
+    ports: list[PortInfo], lines: dict[str, Line] | None = None, *, pids: bool = False
+) -> None:
     """Print the table to standard output; on a terminal in colour, and cut at its edge.
 
-    lines: the line of each port by its name, to be printed below it.
+    lines: the line of each port by its name, to be printed below it. pids: whether the pids are of
+    this process's namespace. Then those of processes that have ended are marked.
     """
     if not ports:
         from ttybroker.login import too_old
 
         print(f"no ports: the policy allows you none, or none is there{too_old()}")
         return
-    below = {port.name: _below(port, lines) for port in ports}
-    rows = [_row(port) for port in ports]
+    gone = frozenset[int]()
+    if pids:
+        from ttybroker.holding import ended
+
+        gone = ended(one for port in ports for one in (port.holder, port.lent, *port.copies))
+    below = {port.name: _below(port, lines, gone) for port in ports}
+    rows = [_row(port, gone) for port in ports]
     table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
 
 
@@ -107,7 +115,7 @@ def write(line: str) -> None:
     print(line.encode(encoding, "replace").decode(encoding))
 
 
-def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
+def _below(port: PortInfo, lines: dict[str, Line] | None, gone: frozenset[int]) -> list[str]:
     """Return the lines below a port.
 
     They say until when it is kept from the caller, the state of its line, what it is, and who keeps
@@ -121,18 +129,18 @@ def _below(port: PortInfo, lines: dict[str, Line] | None) -> list[str]:
         told += ["" if known is None else known.words()]
         told += suggest.lines(suggest.words(port.device))
     for copy in port.copies[:_COPIES_SHOWN]:
-        told += _masked(f"still open after its lease ended: {_holder(copy)}")
+        told += _masked(f"still open after its lease ended: {_holder(copy, gone)}")
     if len(port.copies) > _COPIES_SHOWN:
         told.append(f"and {len(port.copies) - _COPIES_SHOWN} more still open")
     return [text for text in told if text]
 
 
-def _row(port: PortInfo) -> tuple[str, ...]:
+def _row(port: PortInfo, gone: frozenset[int]) -> tuple[str, ...]:
     waiting = f", {port.waiting} waiting" if port.waiting else ""
     return _masked(
         port.name,
         port.state + waiting,
-        _holder(port.holder) if port.lent is None else _lent(port.holder, port.lent),
+        _holder(port.holder, gone) if port.lent is None else _lent(port.holder, port.lent, gone),
         _ago(port.holder),
         port.device,
         describe(port),
@@ -211,20 +219,22 @@ def _why_not(device: str) -> str:
     return "the active console" if name in consoles else ""
 
 
-def _lent(holder: Holder | None, lender: Holder) -> str:
+def _lent(holder: Holder | None, lender: Holder, gone: frozenset[int]) -> str:
     """Return a cell like "lent to alice sz (42), back to alice with term"."""
     user = named(lender).user or ("?" if lender.uid is None else f"uid {lender.uid}")
     program = f" with {lender.program}" if lender.program else ""
-    return f"lent to {_holder(holder) or '?'}, back to {user}{program}"
+    return f"lent to {_holder(holder, gone) or '?'}, back to {user}{program}"
 
 
-def _holder(holder: Holder | None) -> str:
+def _holder(holder: Holder | None, gone: frozenset[int]) -> str:
+    """Return a cell like "alice picocom (42)"; of the pids in `gone` it says so."""
     if holder is None:
         return ""
     if holder.how == "exclusive":  # the kernel does not tell who
         return "unknown: the last open found it exclusive"
     who = named(holder).user or ("?" if holder.uid is None else f"uid {holder.uid}")
-    what = " ".join(filter(None, (holder.program, f"({holder.pid})" if holder.pid else "")))
+    pid = f"({holder.pid}{', has ended' if holder.pid in gone else ''})" if holder.pid else ""
+    what = " ".join(filter(None, (holder.program, pid)))
     how = "" if holder.how == "lease" else f"[{holder.how}]"
     label = f"for {holder.label!r}" if holder.label else ""
     return " ".join(filter(None, (who, what, how, label)))

@@ -51,6 +51,6 @@ def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: boo
             print(json.dumps([listing.record(port, known) for port in ports]))
         else:
             print(end=_AFRESH if on_screen else between)
-            listing.show(ports, known)
+            listing.show(ports, known, pids=broker.shares_pids())
             between = "\n"
         sys.stdout.flush()

@@ -154,7 +154,7 @@ class Episode:
         requests = Requests(judge, devices, others, self.leases, answers, hands,
                             self.inotify)  # fmt: skip
         self.clients = Clients(self.loop, answers, requests.serve, requests.lost,
-                                judge.has_place)  # fmt: skip
+                                judge.has_place, lambda: True)  # fmt: skip
         self.looked: list[int] = []  # at which connections, in order, since the model was told
         self.watch_looks()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)

@@ -33,9 +33,12 @@ class Mutant(NamedTuple):
 
 PATHS = "tests/attack/test_paths.py"
 TABLE = "tests/unit/test_table.py"
+ORDER = "tests/real/test_restart_order.py"
+AT_A_PACE = "test_nothing_is_kept_while_nobody_waits_and_little_while_many_come_and_go"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
 COPIES = "tests/unit/test_dead_copies.py"
+WORKERS = "tests/unit/test_workers.py"
 COPIES_BACK = "tests/real/test_restart_copies.py"
 LEND = "tests/real/test_lend.py"
 PLAN = "tests/unit/test_plan.py"
@@ -1945,10 +1948,83 @@ MUTANTS: tuple[Mutant, ...] = (
         "is stuck",
     ),
     Mutant(
-        "end-an-unwatched-lease",
-        "a lease of which the end would not be heard is over at once",
+        "failed-end-is-logged",
+        "a hang-up that fails at the end of a lease is in the log",
         NEVER,
-        (f"{FAULTS}::{ON_THE_WAY}",),
+        (
+            "tests/real/test_daemon.py"
+            "::test_a_port_that_cannot_be_hung_up_is_in_the_log_and_one_that_is_gone_is_not",
+        ),
+    ),
+    Mutant(
+        "news-of-others-without-memory",
+        "what finds no memory keeps no news from others",
+        NEVER,
+        (
+            "tests/unit/test_loop.py::test_a_handler_without_memory_keeps_no_news_from_the_others_and_is_called_again",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-client-without-memory",
+        "without memory no connection is accepted",
+        NEVER,
+        (
+            f"{CLIENTS}::test_without_memory_no_connection_is_accepted_and_each_request_is_refused",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-request-without-memory",
+        "without memory a request is refused",
+        ALWAYS,
+        (
+            f"{CLIENTS}::test_without_memory_no_connection_is_accepted_and_each_request_is_refused",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "no-memory-ends-one-client",
+        "a request that finds no memory ends its connection alone",
+        NEVER,
+        (
+            f"{CLIENTS}::test_a_request_that_finds_no_memory_is_the_end_of_its_connection_alone",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "job-without-memory",
+        "a job that finds no memory is run again",
+        NEVER,
+        (
+            f"{WORKERS}::test_a_job_that_finds_no_memory_is_run_again_until_there_is_some[submit]",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "job-of-the-loop-without-memory",
+        "a job of the loop that finds no memory is run again",
+        NEVER,
+        (
+            f"{WORKERS}::test_a_job_that_finds_no_memory_is_run_again_until_there_is_some[soon]",
+        ),
+        FAILS + "|MemoryError|nobody woke",
+    ),
+    Mutant(
+        "sighup-waits",
+        "a SIGHUP while the daemon starts is not its end",
+        REMOVE,
+        ("tests/real/test_daemon.py::test_sighup_at_any_moment_of_the_start_is_not_its_end",),
+    ),
+    Mutant(
+        "refuse-an-unwatched-lease",
+        "a lease of which the end would not be heard is not granted",
+        NEVER,
+        (
+            f"{FAULTS}::{ON_THE_WAY}",
+            "tests/real/test_daemon.py"
+            "::test_without_inotify_watches_a_port_is_refused_with_the_next_step",
+        ),
         BROKEN,
     ),
     Mutant(
@@ -2093,6 +2169,57 @@ MUTANTS: tuple[Mutant, ...] = (
         NEVER,
         (f"{FAULTS}::{AT_THE_END}",),
         BROKEN,
+    ),
+    Mutant(
+        "place-of-its-process",
+        "a place in the queue is its process's",
+        "one.expected and ask.patient",
+        (
+            f"{TABLE}::test_nobody_else_has_his_place[another user]",
+            f"{TABLE}::test_nobody_else_has_his_place[another process]",
+            f"{TABLE}::test_nobody_else_has_his_place[one with the same pid]",
+        ),
+    ),
+    Mutant(
+        "a-place-asks-nobody-to-yield",
+        "who has not come back after a restart asks nobody to yield",
+        "asks = bool(first)",
+        (f"{TABLE}::test_a_place_asks_nobody_to_yield_and_who_has_it_does",),
+    ),
+    Mutant(
+        "kept-for-who-comes-back",
+        "after a restart nobody behind a place has the port while its client may come back",
+        NEVER,
+        (
+            f"{TABLE}::test_a_port_that_is_given_back_is_kept_for_the_first_place",
+            f"{ORDER}::test_a_newcomer_overtakes_nobody",
+        ),
+        f"{FAILS}|does not become so",
+    ),
+    Mutant(
+        "order-at-a-pace",
+        "the order of those who wait goes into systemd's store at a pace",
+        ALWAYS,
+        (f"{ORDER}::{AT_A_PACE}",),
+    ),
+    Mutant(
+        "forget-the-old-order",
+        "systemd keeps one order, and none when nobody waits",
+        REMOVE,
+        (f"{ORDER}::{AT_A_PACE}",),
+    ),
+    Mutant(
+        "keep-the-order-at-the-end",
+        "a daemon that is asked to end has the order kept as it is then",
+        REMOVE,
+        (f"{ORDER}::test_they_keep_it_when_the_daemon_is_asked_to_end_at_once",),
+    ),
+    Mutant(
+        "kept-order-is-sealed",
+        "a kept order is sealed",
+        NEVER,
+        (f"{ORDER}::test_what_is_no_order_is_dropped_and_the_log_says_so[not sealed]",),
+        f"{FAILS}|waited|no log record",
     ),
     Mutant(
         "first-come-first-served",

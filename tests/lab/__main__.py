@@ -4,17 +4,20 @@
     make lab LAB_TESTS=tests/lab/guest/test_uart.py       one file (or several, or FILE::TEST)
     make lab LAB_TESTS="-k revoke" LAB_FLAVOURS=bare      pytest's options; one flavour
     make lab LAB_SUITE=trixie                             a guest of another release of Debian
+    make lab LAB_MACHINE=aarch64                          a guest of another machine
+    make lab LAB_FLAVOURS=bare LAB_TESTS=tests/run        other tests, which then run in the guest
 
 In the flavour `bare`, process 1 is a shell script, and the kernel makes the nodes. The flavour
 `systemd` has systemd, udev, logind and dbus. Each guest has one processor, and they run one after
 the other. The guest's tests are ordinary pytest files, in guest/.
 
 The guest is of this machine's release, and our packages are built here. For another release they
-are built in its root (`make distro`). So are those of 0.1.0, from which the guest upgrades.
+are built in its root (`make distro`). So are those of 0.1.0, from which the guest upgrades. For
+another machine they are cross-built, without those of 0.1.0, and the guest is built by qemu-user.
 
 Everything that is kept in .lab comes from the package registries: the guest, and its booted state
-in either flavour, from which a run starts in some seconds. Its name has the release and a digest of
-the recipe, so a change of the recipe builds it again. So does `make lab-clean`.
+in either flavour, from which a run starts in some seconds. Its name has the release, the machine
+and a digest of the recipe, so a change of the recipe builds it again. So does `make lab-clean`.
 """
 
 from __future__ import annotations
@@ -31,16 +34,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lab.machine import FLAVOURS
+from lab.machine import ARCH, FLAVOURS, MACHINE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".lab"
 THIS_SUITE = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 SUITE = os.environ.get("LAB_SUITE") or THIS_SUITE
+NATIVE = MACHINE == "x86_64"
+GUEST = SUITE if NATIVE else f"{MACHINE}-{SUITE}"
 CLONE = ROOT if SUITE == THIS_SUITE else ROOT / f".distro/{SUITE}/root/ttybroker"
-PACKAGES = CLONE / "dist"
-OLD_PACKAGES = CLONE / "build/old"  # of 0.1.0
+PACKAGES = CLONE / "dist" if NATIVE else CLONE / "dist" / ARCH
+OLD_PACKAGES = CLONE / "build/old" if NATIVE else CLONE / "build/old" / ARCH  # of 0.1.0
 SAID = CACHE / "packages.log"  # by what builds the packages
 NO_HISTORY = 3  # of old-packages.sh; then the guest's test of it is skipped, and says so
 RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
@@ -77,6 +82,7 @@ def _build_packages() -> subprocess.Popen[bytes]:
     """Build ttybroker as people install it, while the guest is built."""
     _say("building its packages (half a minute)")
     words = ["deb"] if SUITE == THIS_SUITE else ["distro", f"D={SUITE}", "STEPS=deb"]
+    words += [] if NATIVE else [f"FOR={ARCH}"]
     SAID.parent.mkdir(exist_ok=True)
     with SAID.open("wb") as said:
         return subprocess.Popen(["make", "-s", *words], cwd=ROOT, stdout=said)
@@ -87,7 +93,7 @@ def _build_old_packages() -> None:
 
     In the root of another release, packages.sh leaves them behind.
     """
-    if SUITE == THIS_SUITE and not any(OLD_PACKAGES.glob("*.deb")):
+    if SUITE == THIS_SUITE and NATIVE and not any(OLD_PACKAGES.glob("*.deb")):
         _say("building the packages of 0.1.0 (half a minute)")
         words = [ROOT / "tests/distro/old-packages.sh", OLD_PACKAGES]
         if subprocess.run(words, cwd=ROOT).returncode not in (0, NO_HISTORY):
@@ -100,14 +106,14 @@ def _image() -> Path:
     for path in files:
         if path.is_file():
             digest.update(f"{path.relative_to(HERE)}\n".encode() + path.read_bytes())
-    image = CACHE / f"{SUITE}-{digest.hexdigest()[:16]}"
+    image = CACHE / f"{GUEST}-{digest.hexdigest()[:16]}"
     if image.exists():
         return image
     _say("building the guest (a minute)")
-    part = CACHE / f"{SUITE}-part"
-    for old in CACHE.glob(f"{SUITE}-*"):
+    part = CACHE / f"{GUEST}-part"
+    for old in CACHE.glob(f"{GUEST}-*"):
         shutil.rmtree(old)
-    subprocess.run([HERE / "image.sh", part, SUITE], check=True)
+    subprocess.run([HERE / "image.sh", part, SUITE, ARCH], check=True)
     return part.rename(image)
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# image.sh OUT SUITE: build the guest in the directory OUT, as root, from that release's packages
-# alone:
+# image.sh OUT SUITE ARCH: build the guest in the directory OUT, as root, from that release's packages
+# for amd64 or arm64 alone:
 #
 #   vmlinux     Debian's kernel, uncompressed, which software emulation boots 10 s faster
 #   initramfs   loads the drivers for the root disk, and mounts it
@@ -12,6 +12,7 @@ set -eu
 here=$(dirname "$(realpath "$0")")
 out=$1
 suite=$2
+arch=$3
 
 # What ttybroker depends on is here, for in the guest there is no network.
 PACKAGES=systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,strace
@@ -27,7 +28,8 @@ MODULES="9p 9pnet_virtio virtio_console xhci-pci ftdi_sio"
 # USB devices that a test itself answers for: guest/usbip.py.
 MODULES="$MODULES vhci-hcd"
 # Line disciplines that any holder of a port may attach.
-MODULES="$MODULES ppp_async n_hdlc pps-ldisc"
+MODULES="$MODULES ppp_async pps-ldisc"
+N_HDLC=n_hdlc # not on arm64
 
 say() { echo "lab:   $*"; }
 
@@ -39,14 +41,20 @@ modules() {
 
 # The kernel's packages, by the release's apt; up to Debian 13 it is one, then one for each of its
 # parts. A mirror may be a copy of an earlier day: this machine's apt knows.
+# So does the busybox of the initramfs, for it may be for another machine than this one.
 make_files() {
-	say "Debian $suite with Python, pytest and terminal programs"
-	mmdebstrap --quiet --variant=minbase --include="$PACKAGES" \
+	say "Debian $suite for $arch with Python, pytest and terminal programs"
+	# The packages' own scripts then run by qemu-user. Where nothing mounted binfmt_misc at boot,
+	# nothing was told of it.
+	[ "$arch" = "$(dpkg --print-architecture)" ] || arch-test -n "$arch" >/dev/null ||
+		update-binfmts --enable
+	mmdebstrap --quiet --variant=minbase --architectures="$arch" --include="$PACKAGES" \
 		--aptopt='APT::Install-Recommends false' \
 		--aptopt="$(apt-config dump Acquire::Check-Valid-Until)" \
 		--customize-hook='export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG
-			apt-get download -q $(apt-cache depends --recurse --important linux-image-amd64 |
-				grep -xE "linux-(image|binary|modules|base)-[0-9].*-amd64")' \
+			apt-get download -q busybox-static $(
+				apt-cache depends --recurse --important linux-image-'"$arch"' |
+				grep -xE "linux-(image|binary|modules|base)-[0-9].*-'"$arch"'")' \
 		"$suite" root >log 2>&1 || { cat log >&2; exit 1; }
 }
 
@@ -58,12 +66,16 @@ unpack_kernel() {
 	depmod -b kernel "$version"
 	image=kernel/boot/vmlinuz-$version
 	[ -e "$image" ] || image=kernel/lib/modules/$version/vmlinuz
-	python3 "$here/vmlinux.py" "$image" >vmlinux
+	if [ "$arch" = amd64 ]; then
+		python3 "$here/vmlinux.py" "$image" >vmlinux
+	else
+		cp "$image" vmlinux # Debian 12 does not compress it: Documentation/arm64/booting.rst
+	fi
 }
 
 make_root() {
 	rm -rf root/dev/* root/var/cache/apt/* root/usr/share/doc root/usr/share/locale
-	for module in $(modules $MODULES); do
+	for module in $(modules $MODULES; modules -q $N_HDLC); do
 		install -D -m 644 "$module" "root/lib/modules/${module#*/lib/modules/}"
 	done
 	cp "kernel/lib/modules/$version"/modules.order "kernel/lib/modules/$version"/modules.builtin* \
@@ -88,7 +100,7 @@ make_disk() {
 	size=$(($(du -sm root | cut -f1) * 5 / 4 + 32))
 	mke2fs -q -t ext4 -O ^has_journal -d root root.ext4 "${size}M"
 	mkdir -p ird/bin ird/modules ird/proc ird/dev ird/lower ird/upper ird/root
-	cp /bin/busybox ird/bin/
+	dpkg-deb --fsys-tarfile busybox-static_*.deb | tar -x --strip-components=2 -C ird/bin ./bin/busybox
 	for module in $(modules $ROOT_MODULES; modules -q $CRC32C); do
 		name=$(basename "$module" .xz) # busybox loads none that is compressed
 		case $module in

@@ -11,6 +11,9 @@
 One more is emulated in the guest: guest/usbip.py.
 The last four UARTs are on a PCI board. An adapter must not be wired directly to a UART: it writes
 to its back end until all bytes are taken, and QEMU stops entirely while nobody reads the UART.
+
+On aarch64 Debian's kernel has room for four UARTs of this kind: the first four are on the board,
+and in the place of ttyS6 there is the machine's own PL011, ttyAMA0.
 """
 
 from __future__ import annotations
@@ -29,6 +32,13 @@ from pathlib import Path
 from lab.qmp import Qmp
 from lab.relay import Relay
 
+# What the guest is: Debian's name, and QEMU's words.
+MACHINES = {
+    "x86_64": ("amd64", ["qemu-system-x86_64", "-M", "pc,usb=off", "-cpu", "max"]),
+    "aarch64": ("arm64", ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a57"]),
+}
+MACHINE = os.environ.get("LAB_MACHINE") or "x86_64"
+ARCH, _QEMU = MACHINES[MACHINE]
 FLAVOURS = ("bare", "systemd")
 ADAPTERS = 4
 WIRED = {"s3.sock": "usb0.sock", "s6.sock": "usb1.sock"}
@@ -46,9 +56,9 @@ def command(
     image: Path, flavour: str, project: Path, incoming: Path | None, initramfs: Path, count: bool
 ) -> list[str]:
     """Return QEMU's command line. Paths that are not absolute are in the run's own directory."""
-    words = ["qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]
+    words = [*_QEMU, "-nodefaults", "-no-reboot", "-display", "none"]
     threads = "single" if count else "multi"
-    words += ["-M", "pc,usb=off", "-accel", f"tcg,thread={threads},tb-size=512", "-cpu", "max"]
+    words += ["-accel", f"tcg,thread={threads},tb-size=512"]
     words += ["-icount", "shift=3,sleep=off"] if count else []  # 8 ns each
     words += ["-smp", "1", "-m", "1024"]
     words += ["-kernel", f"{image}/vmlinux", "-initrd", str(initramfs)]
@@ -78,14 +88,21 @@ def _null(name: str) -> list[str]:
 
 
 def _uarts() -> list[str]:
-    words = ["-serial", "file:console"]
+    words = ["-chardev", "file,id=s0,path=console"]
     words += _listen("s1", "wire1.sock") + _connect("s2", "wire1.sock")
-    words += _listen("s4", "wire4.sock") + _connect("s5", "wire4.sock")
-    words += _listen("s3", "s3.sock") + _listen("s6", "s6.sock") + _null("s7")
-    for number in (1, 2, 3):
+    words += _listen("s3", "s3.sock") + _listen("s6", "s6.sock")
+    if MACHINE == "aarch64":
+        return words + ["-serial", "chardev:s6"] + _board(0)
+    words += _listen("s4", "wire4.sock") + _connect("s5", "wire4.sock") + _null("s7")
+    for number in range(4):
         words += ["-device", f"isa-serial,index={number},chardev=s{number}"]
-    board = ",".join(f"chardev{slot}=s{slot + 3}" for slot in (1, 2, 3, 4))
-    return [*words, "-device", f"pci-serial-4x,{board}"]
+    return words + _board(4)
+
+
+def _board(first: int) -> list[str]:
+    """Return the words for a PCI board with ttyS<first> and the next three."""
+    slots = ",".join(f"chardev{slot}=s{first + slot - 1}" for slot in (1, 2, 3, 4))
+    return ["-device", f"pci-serial-4x,{slots}"]
 
 
 def _channels() -> list[str]:

@@ -553,6 +553,31 @@ def test_whose_lease_left_a_copy_is_told_while_it_is_open(rig: Rig, daemon: Daem
     assert row["copies"] == []
 
 
+def test_a_list_says_of_which_pids_the_process_has_ended(rig: Rig, daemon: Daemon) -> None:
+    """A child keeps a copy, of a live lease and then of one that was taken back."""
+
+    def leave_a_copy(_: Chat) -> int:
+        open_fd("ttyS0", broker=str(rig.socket))
+        kept = os.fork()
+        while kept == 0:
+            signal.pause()
+        return kept
+
+    child = rig.child(ALICE, leave_a_copy)
+    kept = Orphan(child.result())
+    try:
+        ended = rf"uid {ALICE} \S+ \({child.pid}, has ended\)"
+        (_, row) = command(rig, "list", "ttyS0").stdout.splitlines()
+        assert re.match(rf"ttyS0 +busy +{ended} ", row)
+        command(rig, "revoke", "ttyS0")
+        (_, row, copy) = command(rig, "list", "ttyS0").stdout.splitlines()
+        assert re.match("ttyS0 +free ", row)
+        assert re.fullmatch(rf"  still open after its lease ended: {ended}", copy)
+    finally:
+        os.kill(kept.pid, signal.SIGKILL)
+        kept.wait()
+
+
 def test_root_is_told_who_has_a_port_open_also_a_dead_copy(rig: Rig, daemon: Daemon) -> None:
     ghost = rig.holder(ALICE)
     command(rig, "revoke", "ttyS0")

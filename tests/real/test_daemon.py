@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from support.children import Chat, Child, as_user
-from support.daemon import Daemon
+from support.daemon import RUN_DAEMON, Daemon
 from support.processes import python_path
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
-from ttybroker import BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
+from ttybroker import BrokerError, BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
 from ttybroker.version import VERSION
 from ttybrokerd.daemon import PAUSE, main
 
@@ -287,6 +289,43 @@ def test_sighup_as_soon_as_it_listens_is_a_reload_and_not_its_end(rig: Rig) -> N
     as_user(BOB, (), lambda: take(rig))
 
 
+# As installed. It says when signals are blocked, and whether anything was loaded before that.
+AS_INSTALLED = """
+import os, sys, _signal
+sys.path[:0] = {paths!r}
+from ttybrokerd.entry import main
+block = _signal.pthread_sigmask
+def mark(*them):
+    old = block(*them)
+    os.write(1, b"late" if "ttybrokerd.daemon" in sys.modules else b"early")
+    return old
+_signal.pthread_sigmask = mark
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("after", [0, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
+def test_sighup_at_any_moment_of_the_start_is_not_its_end(rig: Rig, after: float) -> None:
+    rig.write_policy()
+    code = AS_INSTALLED.format(paths=python_path()["PYTHONPATH"].split(":"))
+    address = str(rig.base / "systemd")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, subprocess.Popen(
+        [sys.executable, "-IB", "-c", code, *rig.arguments],
+        env={**os.environ, "NOTIFY_SOCKET": address}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        systemd.bind(address)
+        systemd.settimeout(15)
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 5) == b"early"
+        time.sleep(after)
+        process.send_signal(signal.SIGHUP)
+        assert systemd.recv(4096).startswith(b"READY=1")
+        process.terminate()
+        assert process.wait(15) == 0
+    os.unlink(address)
+
+
 SLOW_RELOAD = """
 import time
 from ttybrokerd import start
@@ -503,6 +542,65 @@ def test_without_root_it_says_so(rig: Rig) -> None:
         return status
 
     assert as_user(NOBODY, (), run) == 1
+
+
+# Root in a user namespace, where the kernel lets it hang up nothing.
+LESS_THAN_ROOT = """
+import ctypes, pathlib
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER, linux/sched.h
+for file, text in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
+    pathlib.Path("/proc/self", file).write_text(text)
+"""
+NO_WATCHES = f"""{LESS_THAN_ROOT}
+pathlib.Path("/proc/sys/user/max_inotify_watches").write_text("0")
+"""
+
+
+def test_without_inotify_watches_a_port_is_refused_with_the_next_step(rig: Rig) -> None:
+    """Nobody would hear of the end of a lease. So there is none, and nothing stays locked."""
+    rig.port("ttyS0")
+    rig.write_policy()
+    assert rig.prepare().returncode == 0
+    daemon = rig.daemon(*rig.arguments, hook=NO_WATCHES)
+    for wait in (None, 5.0):
+        with pytest.raises(BrokerError, match=r"raise fs\.inotify\.max_user_watches") as refusal:
+            open_fd("ttyS0", broker=str(rig.socket), wait=wait)
+        assert refusal.value.errno == errno.ENOSPC
+        assert "fs.inotify.max_user_watches" in daemon.record("watch-failed").fields["reason"]
+        daemon.record("release", port="ttyS0")
+    assert daemon.stop() == 0
+    assert "grant " not in daemon.output()
+
+
+def test_without_inotify_watches_and_without_a_plan_one_line_says_what_to_do(rig: Rig) -> None:
+    rig.write_policy()
+    hook = f"--hook={NO_WATCHES}"
+    for action in ([], ["--prepare"]):
+        done = subprocess.run(
+            [sys.executable, RUN_DAEMON, hook, "--", *rig.arguments, *action],
+            env={**os.environ, **python_path()}, capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "raise fs.inotify.max_user_watches" in done.stderr
+        assert not re.search("Errno|Error", done.stderr), done.stderr
+
+
+def test_a_port_that_cannot_be_hung_up_is_in_the_log_and_one_that_is_gone_is_not(rig: Rig) -> None:
+    for name in ("ttyS0", "ttyS1"):
+        rig.port(name)
+    rig.write_policy()
+    assert rig.prepare().returncode == 0
+    daemon = rig.daemon(*rig.arguments, hook=LESS_THAN_ROOT)
+    gone = open_fd("ttyS1", broker=str(rig.socket))
+    rig.ports["ttyS1"].close()
+    daemon.record("release", port="ttyS1")
+    os.close(gone)
+    take(rig)
+    reason = daemon.record("release-failed", port="ttyS0").fields["reason"]
+    assert reason.endswith("(TIOCVHANGUP): Operation not permitted")
+    assert daemon.output().count("release-failed") == 1
+    assert daemon.stop() == 0
 
 
 def test_stale_locks_of_a_killed_daemon_go_with_the_next_lease(rig: Rig, daemon: Daemon) -> None:

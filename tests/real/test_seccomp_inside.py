@@ -18,10 +18,10 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyseccomp
 import pytest
 
 from support.children import Chat
+from support.numbers import number_of
 from support.processes import python_path
 from support.rig import Rig
 from ttybrokerd.prepare import filter, syscalls
@@ -53,12 +53,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def call(number: int, *arguments: int) -> None:
     """syscall(2) with whole registers."""
     _libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
-
-
-def number_of(name: str) -> int:
-    """The number of a system call here; negative if there is none."""
-    number: int = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)
-    return number
 
 
 def endings(rig: Rig, acts: dict[str, Act]) -> dict[str, int]:

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 import serial
 
+from support.waiting import TIMEOUT
+
 HERE = Path(__file__).parent
 ROOTS = f"{HERE.parents[1] / 'frontend'}:{HERE.parents[1] / 'broker'}"
-LIMIT = 20.0  # seconds for anything that has to happen
+LIMIT = max(20.0, TIMEOUT)  # seconds for anything that has to happen
 
 
 class Device:

@@ -106,7 +106,7 @@ except OSError as error: print(error.errno)"""
 def test_a_thousand_threads_open_at_once(rig: Rig, env: dict[str, str]) -> None:
     code = """
 import threading
-threading.stack_size(65536)
+threading.stack_size(131072)
 resource = __import__("resource")
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))

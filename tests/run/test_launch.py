@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from run.conftest import LIMIT, Rig, wait_for_end
+from run.conftest import LIMIT, ROOTS, Rig, wait_for_end
 from ttybroker.run import choose, command, notify, ptyproxy
 from ttybroker.run.names import Names, is_serial_name
 from ttybroker.run.ptyproxy import replace
@@ -167,19 +167,24 @@ def test_every_way_to_the_port_leads_to_the_broker(rig: Rig, statement: str) -> 
     assert line.split()[1] in asked
 
 
-@pytest.mark.parametrize("call", ["creat", "openat2", "open", "openat"])
-def test_every_kind_of_open_is_answered(rig: Rig, call: str) -> None:
+# asm/unistd_64.h, and asm-generic/unistd.h for all others
+CALLS = {"openat2": "437, -100, path, how, 24"} | (
+    {"creat": "85, path, 0", "open": "2, path, 2", "openat": "257, -100, path, 2"}
+    if os.uname().machine == "x86_64"
+    else {"openat": "56, -100, path, 2"}
+)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("call", CALLS)
+def test_every_kind_of_open_is_answered(rig: Rig, call: str, env: dict[str, str]) -> None:
     code = f"""
 import ctypes, struct
 syscall = ctypes.CDLL(None, use_errno=True).syscall
 path, how = b"/dev/ttyS7", struct.pack("=QQQ", os.O_RDWR | os.O_NOCTTY, 0, 0)
-number = {{"creat": (85, path, 0), "openat2": (437, -100, path, how, 24),
-          "open": (2, path, 2), "openat": (257, -100, path, 2)}}["{call}"]
-fd = syscall(*number)
+fd = syscall({CALLS[call]})
 print(os.ttyname(fd) if fd >= 0 else ctypes.get_errno())"""
-    if os.uname().machine != "x86_64":
-        pytest.skip("numbers of x86-64")
-    assert rig.python(code)[1] == f"{rig.device.node}\n"
+    assert rig.python(code, env=env)[1] == f"{rig.device.node}\n"
 
 
 C_PROGRAM = r"""
@@ -683,6 +688,24 @@ def test_yama_two_falls_back_and_notify_insists(rig: Rig) -> None:
     status, _, errors = sh(rig, ":", "--via", "notify", env=scope)
     assert (status, errors.count("\n")) == (1, 1)
     assert "ptrace_scope is 2; try --via pty" in errors
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("scope", range(4))
+def test_yama_binds_who_may_not_trace_all(tmp_path: Path, scope: int) -> None:
+    """Root, too, as in most containers. 3 binds everybody."""
+    setting = tmp_path / "ptrace_scope"
+    setting.write_text(f"{scope}\n")
+    code = f"from ttybroker.run import choose\nchoose.YAMA = {str(setting)!r}\nprint(choose.yama())"
+    bound = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    for prefix, found in (([], scope if scope == 3 else 0), (bound, scope)):
+        command = [*prefix, sys.executable, "-c", code]
+        assert subprocess.check_output(command, env={"PYTHONPATH": ROOTS}) == b"%d\n" % found
+
+
+def test_without_yama_nothing_binds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "YAMA", str(tmp_path / "none"))
+    assert choose.yama() == 0
 
 
 def test_inside_another_supervisor_a_pty_takes_over(rig: Rig) -> None:

@@ -32,11 +32,12 @@ class Door:
         self.loop = Loop()
         self.served: list[Any] = []
         self.said: list[str] = []
+        self.room = True
         self.path = str(path)
         log: Any = lambda event, *_, **__: self.said.append(event)  # noqa: E731
         answers = Answers(log)
         self.clients = Clients(self.loop, answers, lambda client, _: self.served.append(client),
-                               lambda _: None, lambda _: True)  # fmt: skip
+                               lambda _: None, lambda _: True, lambda: self.room)  # fmt: skip
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         self.listener = socket.socket(socket.AF_UNIX, kind)
         self.listener.bind(self.path)
@@ -92,6 +93,46 @@ def test_a_turn_accepts_many_connections_and_not_all(
     assert len(door.clients) == limits.ACCEPTS
     door.turn()
     assert len(door.clients) == 2 * limits.ACCEPTS
+
+
+def test_without_memory_no_connection_is_accepted_and_each_request_is_refused(door: Door) -> None:
+    sock = door.connect()
+    door.turn()
+    door.room = False
+    late = door.connect()
+    sock.send(STATUS)
+    for _ in range(3):
+        door.turn()
+    assert (len(door.clients), door.served) == (1, [])
+    assert sorted(door.said) == ["accept-failed", "refuse"]
+    assert b"no memory is left" in sock.recv(4096)
+    door.room = True
+    late.send(STATUS)
+    sock.send(STATUS)
+    time.sleep(limits.PAUSE)
+    for _ in range(3):
+        door.turn()
+    assert len(door.served) == 2
+
+
+def test_a_request_that_finds_no_memory_is_the_end_of_its_connection_alone(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door.clients, "_serve", fails)
+        sock = door.connect()
+        sock.send(STATUS)
+        door.turn()
+        door.turn()
+    assert b"no memory is left" in sock.recv(4096)
+    assert (len(door.clients), door.said) == (0, ["cut-off"])
+    door.connect().send(STATUS)
+    door.turn()
+    door.turn()
+    assert len(door.served) == 1
 
 
 def test_a_turn_serves_a_bounded_number_of_requests(

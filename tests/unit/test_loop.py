@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.loop import NOTHING, ONCE, READ, Loop
 
 
 @pytest.fixture
@@ -129,3 +129,25 @@ def test_a_number_that_comes_again_during_a_turn_gets_no_stale_news(
     os.write(fresh[1], b"x")
     loop.turn(None)
     assert calls == ["old", "new"]
+
+
+def test_a_handler_without_memory_keeps_no_news_from_the_others_and_is_called_again(
+    loop: Loop, pipes: Pipes
+) -> None:
+    """News that is told once would be lost."""
+    called: list[str] = []
+
+    def fails() -> None:
+        called.append("fails")
+        raise MemoryError
+
+    for handler in (lambda: called.append("before"), fails, lambda: called.append("behind")):
+        read, write = pipes()
+        loop.add(read, READ | (0 if handler is fails else ONCE), handler)
+        os.write(write, b"x")
+    with pytest.raises(MemoryError):
+        loop.turn(0)
+    assert sorted(called) == ["before", "behind", "fails"]
+    with pytest.raises(MemoryError):
+        loop.turn(0)
+    assert called[3:] == ["fails"]

@@ -1054,6 +1054,170 @@ def test_who_comes_back_when_the_asker_has_left_is_not_asked() -> None:
     assert table.renew(TTY, was, again, 0.25) == []
 
 
+# places of those who waited, after a restart
+
+
+def place(uid: int, pid: int, asked: float = -1, keep: bool = False) -> Ask:
+    """Where a process stood in the queue of the broker before."""
+    made = ask(uid, now=asked, keep=keep)
+    made.process = pid, 0.5
+    return made
+
+
+def again(uid: int, pid: int, *, wait: float = 9, began: float = 0.5, now: float = 0) -> Ask:
+    """What a process asks, from which the broker before has gone away."""
+    made = ask(uid, wait=wait, now=now)
+    made.process = pid, began
+    return made
+
+
+def test_who_asks_again_has_his_place_whoever_comes_first() -> None:
+    table, was = adopted()
+    table.expect(TTY, [place(2, 20), place(3, 30), place(4, 40)], 2)
+    ann, bob, new, eve = again(2, 20), again(3, 30), ask(5, wait=9), again(4, 40)
+    for one in (new, eve, bob, ann):
+        assert table.ask(TTY, one) == []
+    assert table.ports[TTY].queue == [ann, bob, eve, new]
+    assert table.end(TTY, "closed") == [End(TTY, was, "closed")]
+    for one in (ann, bob, eve, new):
+        assert table.closed(TTY, 1) == [Start(TTY, one)]
+        table.opened(TTY, 1)
+        table.end(TTY, "closed")
+    assert table.closed(TTY, 1) == [] and table.ports == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [again(3, 20), again(2, 21), again(2, 20, began=0.75), again(2, 20, wait=0)],
+    ids=["another user", "another process", "one with the same pid", "one that does not wait"],
+)
+def test_nobody_else_has_his_place(other: Ask) -> None:
+    table, _ = adopted(yields=YIELD_ALL)
+    mine = place(2, 20)
+    table.expect(TTY, [mine], 2)
+    table.ask(TTY, other)
+    assert table.ports[TTY].queue[0] is mine
+
+
+def test_a_free_port_is_kept_for_the_first_place_and_no_longer() -> None:
+    table = Table()
+    table.expect(TTY, [place(2, 20), place(3, 30)], 2)
+    bob, new, hasty = again(3, 30), ask(5, wait=9), ask(6)
+    assert table.ask(TTY, new) == table.ask(TTY, bob) == []
+    told = refused(table.ask(TTY, hasty), hasty)
+    assert (told.number, told.holder) == (errno.EBUSY, None)
+    assert told.cause == "busy: kept for who waited for it before the broker was restarted"
+    assert table.tick(0) == [] and table.ports[TTY].holder() is None
+    assert table.next_alarm() == 2
+    late, start = table.tick(2)
+    assert isinstance(late, Refuse) and late.ask.process == (20, 0.5)
+    assert start == Start(TTY, bob)
+    assert table.opened(TTY, 2) == [] and table.ports[TTY].queue == [new]
+
+
+def test_a_free_port_goes_to_the_first_as_soon_as_he_is_back() -> None:
+    table = Table()
+    table.expect(TTY, [place(2, 20)], 2)
+    ann = again(2, 20, now=1)
+    assert table.ask(TTY, ann) == [] and table.next_alarm() == 1
+    assert table.tick(1) == [Start(TTY, ann)]
+    assert table.failed(TTY, OUTSIDER, 1) == [] and table.ports[TTY].holder() is OUTSIDER.holder
+
+
+def test_a_port_for_which_nobody_comes_back_is_forgotten() -> None:
+    table = Table()
+    table.expect(TTY, [place(2, 20), place(3, 30)], 2)
+    assert all(isinstance(effect, Refuse) for effect in table.tick(2))
+    assert table.ports == {} and table.next_alarm() is None and not table._waiting._counts
+
+
+def test_a_port_that_is_given_back_is_kept_for_the_first_place() -> None:
+    table, _ = adopted()
+    table.expect(TTY, [place(2, 20)], 2)
+    new = ask(5, wait=9)
+    table.ask(TTY, new)
+    assert give_back(table) == []
+    assert state(table) is State.OUTSIDE
+    assert table.tick(1.99) == []
+    assert Start(TTY, new) in table.tick(2)
+
+
+def test_a_place_counts_for_no_limit_and_who_has_it_is_within_his() -> None:
+    table = Table()
+    table.expect(TTY, [place(1, pid) for pid in range(1, WAITS_PER_UID + 1)], 2)
+    waits = [ask(1, wait=9) for _ in range(WAITS_PER_UID)]
+    for key, one in enumerate(waits, 2 * TTY):
+        table.ask(key, one)
+    late = again(1, 1)
+    assert refused(table.ask(TTY, late), late).number == errno.EDQUOT
+    table.failed(2 * TTY, BROKEN, 0)
+    assert table.ask(TTY, late) == [] and table.ports[TTY].queue[0] is late
+
+
+def test_a_place_asks_nobody_to_yield_and_who_has_it_does() -> None:
+    table, was = adopted(yields=YIELD_ALL)
+    table.expect(TTY, [place(2, 20), place(3, 30, keep=True), place(4, 40)], 2)
+    assert table.ask(TTY, keeps := ask(5, wait=9, keep=True)) == []
+    eve = again(4, 40)
+    assert table.ask(TTY, eve) == [Lend(TTY, was, eve, GRACE)]
+    line = table.ports[TTY].queue
+    assert [one.process[0] for one in line[:4]] == [20, 40, 0, 30]
+    assert line[2] is was and line[4] is keeps
+    ann = again(2, 20)
+    assert table.ask(TTY, ann) == [] and table.ports[TTY].queue[0] is ann
+
+
+def test_places_stand_before_and_behind_claims_as_they_did() -> None:
+    one, two = ask(1), ask(1)
+    table, _ = adopted(one, two)
+    ann, bob, eve = place(2, 20), place(3, 30), place(4, 40)
+    table.expect(TTY, [ann, None, bob, eve], 2)
+    assert table.ports[TTY].queue == [ann, one, bob, eve, two]
+    table.expect(OTHER, [None, kim := place(5, 50)], 2)  # a claim that nobody knows of
+    assert table.ports[OTHER].queue == [kim]
+
+
+def test_who_asks_again_keeps_the_moment_at_which_he_asked() -> None:
+    """When the time of all that was lent is over, requests stand in that order."""
+    old = ask(1)
+    table, was = adopted(old, expires=1)
+    ann, bob = again(2, 20), again(3, 30)
+    table.expect(TTY, [place(2, 20, asked=-1), None, place(3, 30, asked=-2)], 2)
+    for one in (ann, bob):
+        table.ask(TTY, one)
+    assert table.ports[TTY].queue == [ann, old, bob]
+    assert table.tick(1) == [End(TTY, was, "time limit")]
+    assert table.ports[TTY].queue == [bob, ann, old]
+
+
+def test_who_waits_for_an_absent_device_has_his_place_too() -> None:
+    table = Table()
+    table.expect(NOWHERE, [place(2, 20), place(3, 30)], 2)
+    assert table.missing() == []
+    new, bob, ann = ask(5, wait=9), again(3, 30), again(2, 20)
+    for one in (new, bob, ann):
+        assert table.miss(one) == []
+    assert table.missing() == [ann, bob, new]
+
+
+def test_the_places_are_who_waits_and_claims_in_the_order_of_each_queue() -> None:
+    table = held_by(monitor := ask(1, yields=YIELD_USER), OTHER)
+    ann, hasty, bob, eve = ask(2, wait=9), ask(1), ask(3, wait=9), ask(4, wait=9)
+    kim = ask(5, wait=9)
+    assert table.places() == []
+    table.ask(OTHER, hasty)
+    assert table.places() == []  # a claim alone, and one that does not wait
+    for one in (ann, bob):
+        table.ask(OTHER, one)
+    table.ask(TTY, eve)
+    table.ask(TTY, kim)
+    assert table.places() == [(OTHER, monitor), (TTY, eve), (OTHER, ann), (TTY, kim), (OTHER, bob)]
+    table.withdraw(TTY, eve)
+    assert [one for key, one in table.places() if key == TTY] == [kim]
+    table.expect(0x442, [lee := place(6, 60)], 2)
+    assert (0x442, lee) in table.places()  # until its time is over
+
+
 # every order of everything
 
 
@@ -1084,6 +1248,7 @@ class Tables(RuleBasedStateMachine):
         self.claims: set[Ask] = set()
         self.graces: dict[int, float] = {}  # until when who was asked has to let go
         self.over: set[int] = set()  # ports with a chain whose time is over
+        self.places: set[Ask] = set()  # of those who have not come back after a restart
 
     def teardown(self) -> None:
         """However it went, all comes to an end."""
@@ -1145,7 +1310,8 @@ class Tables(RuleBasedStateMachine):
         self.line_up(key)
 
     def count_waiting(self, uid: int) -> int:
-        live = [one for _, one in self.asked if one.uid == uid and one not in self.claims]
+        live = [one for _, one in self.asked
+                if one.uid == uid and one not in self.claims | self.places]  # fmt: skip
         stuck = [one for one in self.opening.values() if one.uid == uid and one not in live
                  and one not in self.claims]  # fmt: skip
         return len(live) + len(stuck)
@@ -1195,7 +1361,11 @@ class Tables(RuleBasedStateMachine):
         self.claims.add(who)
         self.put(key, [*first, who, *(one for one in line if one not in first)])
         self.line_up(key)
-        assert effect.asker is self.waiting(key)[0]
+        assert effect.asker is self.asker(key)
+
+    def asker(self, key: int) -> Ask:
+        """The first who is there."""
+        return next(one for one in self.waiting(key) if one not in self.places)
 
     def to_the_back(self, key: int) -> None:
         line = self.waiting(key)
@@ -1234,13 +1404,26 @@ class Tables(RuleBasedStateMachine):
     @initialize(
         before=st.dictionaries(
             keys, st.tuples(users, st.sampled_from([None, -1.0, 2.0, 20.0])), max_size=3
-        )
+        ),
+        places=st.lists(st.tuples(keys, users, st.booleans(), st.integers(-9, -1)), max_size=6),
     )
-    def adopt(self, before: dict[int, tuple[int, float | None]]) -> None:
+    def adopt(
+        self,
+        before: dict[int, tuple[int, float | None]],
+        places: list[tuple[int, int, bool, int]],
+    ) -> None:
         for key, (uid, expires) in before.items():
             who = ask(uid)
             self.table.adopt(key, who, expires)
             self.held[key] = who, expires
+        for pid, (key, uid, keep, asked) in enumerate(places, 1):
+            place = ask(uid, now=asked, keep=keep)
+            place.process = pid, 0.5
+            self.asked.append((key, place))
+            self.places.add(place)
+        for key in {key for key, *_ in places}:
+            self.table.expect(key, self.waiting(key), 2.0)
+            self.line_up(key)
 
     @rule(
         key=keys,
@@ -1285,9 +1468,29 @@ class Tables(RuleBasedStateMachine):
             assert refused(effects, who).number == errno.EBUSY
         elif asks and key in self.held:
             assert has is not None
-            assert effects == [Lend(key, has, self.waiting(key)[0], GRACE)]
+            assert effects == [Lend(key, has, self.asker(key), GRACE)]
         else:
             assert effects == []
+
+    @precondition(lambda self: any(one in self.places for _, one in self.asked))
+    @rule(data=st.data(), wait=st.sampled_from([0.5, 50.0]), ghosts=st.sampled_from([0, 0, 3]))
+    def ask_again(self, data: st.DataObject, wait: float, ghosts: int) -> None:
+        """Who waited before the restart has his place, within the limits."""
+        there = [(key, one) for key, one in self.asked if one in self.places]
+        key, place = data.draw(st.sampled_from(there))
+        who = ask(place.uid, wait=wait, now=self.now, keep=place.keep)
+        who.process = place.process
+        has = self.held.get(key, (None,))[0]
+        asks = has is not None and key not in self.graces and self.lends(has, who)
+        waits = self.count_waiting(who.uid)
+        effects = self.table.ask(key, who, ghosts)
+        if waits >= self.WAITS or self.count_leases(who.uid) + waits + ghosts >= self.LEASES:
+            assert refused(effects, who).number == errno.EDQUOT
+            return
+        self.put(key, [who if one is place else one for one in self.waiting(key)])
+        self.do(effects)
+        assert who.asked == place.asked
+        assert effects == ([Lend(key, has, self.asker(key), GRACE)] if has and asks else [])
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data())
@@ -1306,7 +1509,7 @@ class Tables(RuleBasedStateMachine):
         else:
             self.answered(who)
             line = self.waiting(key)
-            asks = [one for one in line if self.lends(who, one)]
+            asks = [one for one in line if self.lends(who, one) and one not in self.places]
             assert len(effects) == (1 if asks else 0)
             assert all(isinstance(effect, Lend) for effect in effects)
         self.do(effects)
@@ -1347,10 +1550,11 @@ class Tables(RuleBasedStateMachine):
     def closed(self, data: st.DataObject) -> None:
         self.finish(data.draw(st.sampled_from(sorted(self.closing))))
 
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: any(one not in self.places for _, one in self.asked))
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
-        key, who = self.asked[data.draw(st.integers(0, len(self.asked) - 1))]
+        there = [(key, one) for key, one in self.asked if one not in self.places]
+        key, who = data.draw(st.sampled_from(there))
         self.asked.remove((key, who))
         if who is not self.opening.get(key):
             self.claims.discard(who)
@@ -1381,7 +1585,8 @@ class Tables(RuleBasedStateMachine):
         self.held[key] = again, expires
         until = self.graces.pop(key, NEVER)
         effects = self.table.renew(key, who, again, self.now)
-        asks = any(self.lends(again, one) for one in self.waiting(key))
+        there = [one for one in self.waiting(key) if one not in self.places]
+        asks = any(self.lends(again, one) for one in there)
         self.do(effects)
         assert len(effects) == asks
         if asks:
@@ -1420,8 +1625,8 @@ class Tables(RuleBasedStateMachine):
                 assert port.holder() is None
             elif key in self.opening:
                 assert port.holder() is self.opening[key].holder
-            else:
-                assert port.holder() is OUTSIDER.holder
+            else:  # or it is kept for somebody
+                assert port.holder() is OUTSIDER.holder or (self.places and not port.holder())
 
     @invariant()
     def no_user_is_over_the_limits(self) -> None:

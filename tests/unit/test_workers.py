@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -210,6 +211,63 @@ def test_where_there_is_no_thread_at_all_the_loop_is_to_try_again_and_the_job_ru
     assert workers.retry is None
     until(workers, lambda: len(done) == 2)
     assert done == [1, 2]
+
+
+def test_a_thread_that_never_begins_is_none_and_the_job_waits_for_another(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is where there is no memory for its first call: nothing tells of that."""
+    done: list[int] = []
+    gate = threading.Event()
+    workers.submit(partial(gate.wait, LONG), lambda _: done.append(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "BIRTH", 0.01)
+        patch.setattr("_thread.start_new_thread", lambda *_: None)
+        workers.submit(lambda: 1, done.append)
+        assert workers.retry is not None  # though a thread is there, which is busy
+        time.sleep(2 * limits.BIRTH)
+    workers.submit(lambda: 2, done.append)
+    until(workers, lambda: len(done) == 2)
+    assert done == [1, 2]
+    gate.set()
+    until(workers, lambda: len(done) == 3)
+
+
+def without_memory(tries: list[int]) -> int:
+    """Fail three times, as where there is no memory, and then not."""
+    tries.append(len(tries))
+    if len(tries) <= 3:
+        raise MemoryError
+    return len(tries)
+
+
+@pytest.mark.parametrize("way", ["submit", "soon"])
+def test_a_job_that_finds_no_memory_is_run_again_until_there_is_some(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(limits, "SHORT", 0.01)
+    monkeypatch.setattr(limits.signal, "setitimer", lambda *_: None)  # nobody stands by here
+    done: list[int] = []
+    getattr(workers, way)(partial(without_memory, []), done.append)
+    workers.run_soon()
+    until(workers, lambda: done != [])
+    assert done == [4]
+
+
+def test_what_is_left_to_do_is_done_though_one_of_it_finds_no_memory(workers: Workers) -> None:
+    done: list[int] = []
+    gate = threading.Event()
+
+    def fails(_: object) -> None:
+        raise MemoryError
+
+    workers.submit(lambda: 1, fails)
+    workers.submit(lambda: gate.wait(LONG), lambda _: done.append(2))
+    gate.set()
+    while workers.busy:
+        with contextlib.suppress(MemoryError):
+            until(workers, lambda: not workers.busy)
+    assert done == [2]
 
 
 def no_thread(*_: object) -> None:

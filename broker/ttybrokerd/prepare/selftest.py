@@ -101,7 +101,8 @@ def _child(parent: socket.socket, number: int, code: bytes) -> None:
             _port(tty, far)
         parent.send(b"done")
     except BaseException as error:
-        parent.send(f"{type(error).__name__}: {error}".encode()[:256])
+        told = error.strerror if isinstance(error, OSError) else None
+        parent.send((told or f"{type(error).__name__}: {error}").encode()[:256])
     finally:
         os._exit(0)
 

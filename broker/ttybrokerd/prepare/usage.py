@@ -7,6 +7,7 @@ import sys
 
 from ttybroker.version import VERSION
 from ttybroker.wire import SOCKET
+from ttybrokerd import start
 from ttybrokerd.prepare import command
 from ttybrokerd.root import fresh, locks
 
@@ -60,7 +61,7 @@ def main(options: dict[str, str], words: list[str]) -> int:
                 print(HELP)
         return 0
     except OSError as error:
-        print(f"ttybrokerd: {error}", file=sys.stderr)
+        print(f"ttybrokerd: {start.in_words(error)}", file=sys.stderr)
         return 1
 
 

@@ -30,12 +30,14 @@ class Ask:
     turn comes, its claim is void. `active`: its lease lasts only while its user sits at the
     machine. `listens`: while it has the port, it is told when its time is nearly over. `left`: the
     settings that its session left on the port, until the port is opened. `mode`: how to open the
-    port, as in open(2).
+    port, as in open(2). `process`: pid and start of its client's process, which has its place again
+    after a restart of the broker; pid 0 if it is not known. `expected`: it is only such a place,
+    whose client has not come back yet.
     """
 
-    __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "holder", "hung", "keep",
-                 "left", "listens", "max_lease", "mode", "opens_by", "patient", "session", "tell",
-                 "uid", "withdrawn", "yields")  # fmt: skip
+    __slots__ = ("absent", "active", "asked", "claim", "deadline", "ends", "expected", "holder",
+                 "hung", "keep", "left", "listens", "max_lease", "mode", "opens_by", "patient",
+                 "process", "session", "tell", "uid", "withdrawn", "yields")  # fmt: skip
 
     def __init__(self, uid: int, holder: Holder, *, now: float, wait: float) -> None:
         self.uid = uid
@@ -58,6 +60,8 @@ class Ask:
         self.listens = False
         self.left: Settings | None = None
         self.mode = os.O_RDWR
+        self.process = 0, 0.0
+        self.expected = False
 
     def yields_to(self, other: Ask) -> bool:
         """Return whether it lends its port to this request."""

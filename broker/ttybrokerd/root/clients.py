@@ -44,7 +44,7 @@ class Clients:
     """All connections.
 
     `serve` gets each request, `lost` each client that is gone. `placed` says whether the policy has
-    a place for a user.
+    a place for a user, `room` whether there is memory for anything new.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class Clients:
         serve: Callable[[Connection, wire.Request], None],
         lost: Callable[[Connection], None],
         placed: Callable[[Identity], bool],
+        room: Callable[[], bool],
     ) -> None:
         self._placed = placed
+        self._room = room
         self._turns = Turns()
         self._strangers = 0
         self._pausing: dict[socket.socket, float] = {}  # listeners, until when
@@ -93,8 +95,11 @@ class Clients:
             client = self._turns.next()
             if client is None:
                 return
-            if not client.gone:
-                self._on_turn(client)
+            try:
+                if not client.gone:
+                    self._on_turn(client)
+            except MemoryError:  # guard: no-memory-ends-one-client
+                self._end(client, "no memory is left")
             if not client.gone:
                 client.listen_on()
             before, now = now, time.monotonic()
@@ -120,6 +125,8 @@ class Clients:
     def _accept(self, listener: socket.socket) -> bool:
         """Serve the next client; return whether there may be another."""
         try:
+            if not self._room():  # guard: no-client-without-memory
+                raise OSError(errno.ENOMEM, "no memory is left")
             sock = linux.accept(listener)
         except OSError as error:
             if error.errno == errno.EAGAIN:
@@ -147,8 +154,8 @@ class Clients:
                 self._welcome(sock, identity, forked=False).stranger = stranger
                 self._strangers += stranger
                 return
-        except OSError as error:  # guard: failed-setup-ends-one-client
-            why = f"cannot be served: {error.strerror}"
+        except (OSError, MemoryError) as error:  # guard: failed-setup-ends-one-client
+            why = f"cannot be served: {Refusal.out_of_means(error).cause}"
             self._fold("cut-off", WARNING, None, reason=why)
             sock.close()
             return
@@ -236,7 +243,11 @@ class Clients:
         else:
             if request is not None:
                 client.busy = True
-                self._take(client, request)
+                if self._room():  # guard: no-request-without-memory
+                    self._take(client, request)
+                else:
+                    no = Refusal.out_of_means(MemoryError())
+                    self._answers.refuse(client, getattr(request, "name", ""), no)
 
     def _take(self, client: Connection, request: wire.Request) -> None:
         """Deal with a request about the connection itself; give any other to `serve`."""

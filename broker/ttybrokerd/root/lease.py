@@ -39,16 +39,16 @@ class Lease:
 
     `revokers`: who waits for its end. `withdrawn`: how many requests of its user went with it.
     `kept`: its name in systemd's descriptor store. `not_put_back`: what could not be set as it was
-    found, each with its cause. `session`: who may open it again, None for a client of protocol
-    version 1. `left`: the settings that its session left, None until it closed the port. `joining`:
-    how many opens of its session are under way. `lent_by`: user and session of each that has a
-    claim on the port, the next one first.
+    found, each with its cause. `not_ended`: the same of the calls that end it. `session`: who may
+    open it again, None for a client of protocol version 1. `left`: the settings that its session
+    left, None until it closed the port. `joining`: how many opens of its session are under way.
+    `lent_by`: user and session of each that has a claim on the port, the next one first.
     """
 
-    __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left",
-                 "lent_by", "lock_left", "lock_name", "lock_pid", "not_put_back", "own_fd", "pid",
-                 "replaced", "revokers", "rule", "session", "settings", "target", "uid", "watch",
-                 "watcher", "withdrawn")  # fmt: skip
+    __slots__ = ("_locks", "ask", "exit_fd", "holder", "joining", "kept", "key", "left", "lent_by",
+                 "lock_left", "lock_name", "lock_pid", "not_ended", "not_put_back", "own_fd",
+                 "pid", "replaced", "revokers", "rule", "session", "settings", "target", "uid",
+                 "watch", "watcher", "withdrawn")  # fmt: skip
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Lease:
         self.watcher: select.epoll | None = None
         self.settings = NONE
         self.not_put_back: list[str] = []
+        self.not_ended: list[str] = []
         self.left: Settings | None = None
         self.revokers: list[Connection] = []
         self.withdrawn = self.joining = 0

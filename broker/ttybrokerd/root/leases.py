@@ -10,7 +10,7 @@ What ends a lease:
 * `revoke`
 * the table's time limit
 * `end_inactive`: its user sits at the machine no more
-* `_hear`: nobody would hear of its end
+* `_adopt`: nobody would hear of the end of an earlier broker's lease
 
 Each calls `Table.end`, which leads to `_end`. When the device is in order, `_closed` follows.
 """
@@ -38,6 +38,7 @@ from ttybrokerd.root.lease import Lease
 from ttybrokerd.root.log import ERROR, INFO, NOTICE
 from ttybrokerd.root.loop import Loop
 from ttybrokerd.root.opening import Opener
+from ttybrokerd.root.order import Order
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.refusal import Absent, Refusal
 from ttybrokerd.root.report import Listed
@@ -84,6 +85,7 @@ class Leases:
         self._opener = Opener(judge, devices, others)
         self._ends = Ends(loop, inotify, self._over, self._sign)
         self.keeper = Keeper(store)
+        self.order = Order(store, self.table)
         self.copies = DeadCopies(self.keeper)
         self.sessions = Sessions()
         self.holds = Holds()
@@ -183,6 +185,8 @@ class Leases:
         for ask in self.table.ports[lease.key].queue:
             if ask.uid != lease.uid and not (ask.claim and by_admin):  # guard: claims-of-others
                 continue
+            if ask.expected:  # no request yet
+                continue
             mine = ask.session in (None, lease.session)
             if all_of_them or ask.claim or mine or (ask.session and not ask.session.leases):
                 found.append(ask)
@@ -202,7 +206,7 @@ class Leases:
             known = None if key is None else self.table.ports.get(key)
             if known is not None:
                 row.state, row.holder, row.lent = known.state, known.holder(), known.lender()
-                row.waiting = sum(not ask.claim for ask in known.queue)
+                row.waiting = sum(not (ask.claim or ask.expected) for ask in known.queue)
 
     def say_kept(self, rows: list[Listed], uid: int) -> None:
         """Put into the rows of a list until when a port is kept from this user."""
@@ -272,10 +276,14 @@ class Leases:
         """Return whether anybody has a port."""
         return bool(self._all)
 
-    def in_order(self) -> bool:
-        """Return whether no port is being opened or put in order: each is free, or held."""
+    def look_after_all(self) -> None:
+        """Look which leases are over, although nobody has told of a close."""
         for lease in list(self._all.values()):
             self._ends.look_after(lease)
+
+    def in_order(self) -> bool:
+        """Return whether no port is being opened or put in order: each is free, or held."""
+        self.look_after_all()
         settled = (State.HELD, State.OUTSIDE, State.ABSENT)
         return all(row.state in settled for row in self.table.ports.values())
 
@@ -284,7 +292,7 @@ class Leases:
         now = time.monotonic()
         look = self._ends.tick(now)
         self._do(self.table.tick(now))
-        due = (look, self.table.next_alarm(), self.keeper.tick(now))
+        due = (look, self.table.next_alarm(), self.keeper.tick(now), self.order.tick(now))
         alarms = [when for when in due if when is not None]
         return max(0.0, min(alarms) - time.monotonic()) if alarms else None
 
@@ -344,8 +352,12 @@ class Leases:
             self._do(self.table.failed(key, result, time.monotonic()))
             return
         lease, descriptor = result
-        if request.judged != self._judge.version and not request.withdrawn:
-            refusal = self._judge.judge_opened(request, lease)
+        if not request.withdrawn:
+            refusal = None
+            if request.judged != self._judge.version:
+                refusal = self._judge.judge_opened(request, lease)
+            # Before the grant, so that the next broker knows of the lease or nobody gets the port.
+            refusal = refusal or self._hear(lease, descriptor, lease.live_pid())
             if refusal is not None:
                 request.withdrawn = True
                 self._answers.refuse(request.client, request.name, refusal)
@@ -356,24 +368,22 @@ class Leases:
         self._say_what_is_not_put_back(lease)
         effects = self.table.opened(key, time.monotonic())
         if self._held(key):
-            effects = self._grant(lease, request, descriptor) + effects
+            self._grant(lease, request, descriptor)
         os.close(descriptor)
         self._do(effects)
 
-    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> list[Effect]:
-        """Hear of the lease's end, have systemd keep it, and answer: in this order.
+    def _grant(self, lease: Lease, request: OpenRequest, descriptor: int) -> None:
+        """Have systemd keep the lease, whose end is heard by now, and answer: in this order.
 
         So when the broker is killed at any point, the next one knows of the lease, or nobody got
         the port. It knows by the store, or by the lock file alone while `keeper` lets the lease
         wait.
         """
         client = request.client
-        effects = self._hear(lease, descriptor, lease.live_pid())
-        if self._held(lease.key):
-            row = self.table.ports[lease.key]
-            lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
-                             if ask.claim and ask.session and ask is not request]  # fmt: skip
-            self.keeper.take(lease, row.expires)
+        row = self.table.ports[lease.key]
+        lease.lent_by = [(ask.uid, ask.session.number) for ask in row.queue
+                         if ask.claim and ask.session and ask is not request]  # fmt: skip
+        self.keeper.take(lease, row.expires)
         self._locks.confirm(lease.lock_name)
         if lease.replaced:
             reason = f"{self._locks.path}/LCK..{lease.lock_name} {lease.replaced}"
@@ -382,7 +392,6 @@ class Leases:
             self._record("grant", lease, INFO, device=lease.target.path, rule=lease.rule)
         if not request.yields:
             _answered(request)
-        return effects
 
     def _joined(self, lease: Lease, request: OpenRequest, result: int | Refusal) -> None:
         """Answer a request for a port that its session has: it was opened once more, or not."""
@@ -437,6 +446,8 @@ class Leases:
         self._record("release", lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
         self._say_what_is_not_put_back(lease)
+        for what in lease.not_ended:
+            self._record("release-failed", lease, ERROR, device=lease.target.path, reason=what)
         if lease.lock_left is not None:
             self._record("lock-failed", lease, ERROR, reason=lease.lock_left.reason)
         for client in lease.revokers:
@@ -467,7 +478,8 @@ class Leases:
         self._record("adopt", lease, INFO, device=lease.target.path, rule=lease.rule)
         if kept.record.locked:
             self._lock(lease, lease.lock_again)
-        self._do(self._hear(lease, lease.own_fd))
+        if self._hear(lease, lease.own_fd) is not None:
+            self._over(lease, "cannot be watched")
         self._ends.look_after(lease)
 
     def _adopt_claim(self, uid: int, number: bytes) -> Ask:
@@ -477,17 +489,18 @@ class Leases:
 
     # what the kernel says
 
-    def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> list[Effect]:
+    def _hear(self, lease: Lease, descriptor: int, pid: int = 0) -> Refusal | None:
         """Hear from now on of the end of the lease.
 
-        If that is not possible, the lease is over at once: nobody would notice its end.
+        Returns None, or why that is not possible. Then there must be no such lease, because nobody
+        would notice its end.
         """
         try:
             self._ends.hear(lease, descriptor, pid)
-        except OSError as error:  # guard: end-an-unwatched-lease
+        except OSError as error:  # guard: refuse-an-unwatched-lease
             self._record("watch-failed", lease, ERROR, reason=error.strerror)
-            return self.table.end(lease.key, "cannot be watched")
-        return []
+            return Refusal.out_of_means(error)
+        return None
 
     def _over(self, lease: Lease, reason: str) -> None:
         self._do(self.table.end(lease.key, reason))

@@ -79,6 +79,9 @@ SECCOMP_FILTER_FLAG_LOG = 2
 # major numbers of Unix98 pty slaves: Documentation/admin-guide/devices.txt
 PTY_SLAVES = range(136, 144)
 
+# what ENOSPC of inotify_add_watch(2) means, and what to do; its own text tells of a full disk
+NO_WATCH = "root has no inotify watch left; raise fs.inotify.max_user_watches (sysctl)"
+
 _UCRED = struct.Struct("iII")
 _INT = struct.Struct("i")
 _INOTIFY = struct.Struct("iIII")
@@ -211,6 +214,8 @@ def watch_arrivals(inotify_fd: int, directory: str) -> int:
 
 def _watch(inotify_fd: int, path: str, mask: int) -> int:
     watch = _libc.inotify_add_watch(inotify_fd, path.encode(), mask)
+    if watch < 0 and ctypes.get_errno() == errno.ENOSPC:
+        raise OSError(errno.ENOSPC, NO_WATCH)
     return _check(watch, "inotify_add_watch")
 
 
@@ -250,7 +255,7 @@ def accept(listener: socket.socket) -> socket.socket:
     try:
         kind = (listener.family, listener.type, listener.proto)  # else it asks the kernel for them
         return socket.socket(*kind, fileno=descriptor)
-    except OSError:
+    except (OSError, MemoryError):
         os.close(descriptor)
         raise
 

@@ -101,8 +101,8 @@ class Log:
         known = {key: value for key, value in fields.items() if value is not None}
         if self._dropped:
             known["dropped_before"] = self._dropped
-        text = line(event, known)
         try:
+            text = line(event, known)
             if self._journal is not None:
                 self._journal.send(self._native(text, event, level, known))
             elif self._syslog is not None:
@@ -110,7 +110,7 @@ class Log:
             elif self._stderr >= 0:
                 self._write(f"{self._identifier}: {text}\n".encode())
             self._dropped = 0
-        except OSError:  # full, or its reader is gone
+        except (OSError, MemoryError):  # full, or its reader is gone
             self._dropped += 1
 
     def _write(self, data: bytes) -> None:

@@ -61,11 +61,21 @@ class Loop:
                 pass
 
     def turn(self, timeout: float | None) -> None:
-        """Wait for news for at most `timeout` seconds (None: for ever) and call the handlers."""
+        """Wait for news for at most `timeout` seconds (None: for ever) and call the handlers.
+
+        Raises MemoryError if one has raised it, after all have been called. That one is called
+        again in the next turn, unless its news has gone.
+        """
+        failed: MemoryError | None = None
         self._removed.clear()
         if timeout is not None:
             timeout = min(timeout, LONGEST)  # guard: longest-wait
         for descriptor, _events in self._epoll.poll(timeout):
             handler = self._handlers.get(descriptor)
             if handler is not None and descriptor not in self._removed:
-                handler()
+                try:
+                    handler()
+                except MemoryError as error:  # guard: news-of-others-without-memory
+                    failed = error
+        if failed is not None:
+            raise failed

@@ -44,7 +44,7 @@ class Opener:
                 seen = ruling.look(request.target, request.rule)
         except Refusal as refusal:
             return refusal
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             return Refusal.out_of_means(error)
         if (no := _why_not(key, request, seen)) is not None:
             seen.close()

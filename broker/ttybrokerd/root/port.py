@@ -32,6 +32,11 @@ DESCRIPTIONS = 64  # of one lease: they cost the kernel memory that no limit of 
 PTY_SETTLE = 0.01  # seconds in which a pty's far end gets the last bytes: nothing tells of that
 LOOK = 0.001  # seconds after which to look whether somebody has changed the settings again
 LOOKS = 5
+# what it means if it fails
+AT_THE_END = {
+    linux.TIOCNXCL: "exclusive use does not end (TIOCNXCL)",
+    linux.TIOCVHANGUP: "it is not hung up, so who kept a copy can use it (TIOCVHANGUP)",
+}
 GOES_WITHIN = 0.1  # seconds from a hang-up until an unplugged device's node is gone
 
 
@@ -83,7 +88,7 @@ def acquire(
         # guard: make-the-port-exclusive
         fcntl.ioctl(holder, linux.TIOCEXCL)  # last, because it stays set if we are killed
         return lease, holder
-    except (Refusal, OSError) as error:
+    except (Refusal, OSError, MemoryError) as error:
         if holder >= 0:
             os.close(holder)
         lease.close()
@@ -135,8 +140,12 @@ def release(
         # Without HUPCL the lines fall once, at the end, and not at the hang-up and at the end.
         # guard: lines-fall-once, no-wait-for-a-writer
         _takes(settings.keep_lines, own_fd, lease.settings)
-    settled &= _takes(fcntl.ioctl, own_fd, linux.TIOCNXCL)  # guard: end-exclusive-use
-    _takes(fcntl.ioctl, own_fd, linux.TIOCVHANGUP)  # guard: hang-up-at-the-end
+    failed: list[str] = []
+    settled &= _tells(own_fd, linux.TIOCNXCL, failed)  # guard: end-exclusive-use
+    _tells(own_fd, linux.TIOCVHANGUP, failed)  # guard: hang-up-at-the-end
+    # guard: failed-end-is-logged
+    if failed and alive and devices.there(lease.target, own_fd):
+        lease.not_ended = failed
     devices.debts.forget(lease.key)
     if not settled:
         # guard: put-back-afresh
@@ -169,7 +178,7 @@ def join(lease: Lease, devices: Devices, seen: Seen, mode: int) -> int | Refusal
         watcher.register(holder, 0)  # guard: watch-each-description
         _share(holder)
         return holder
-    except (Refusal, OSError, ValueError) as error:
+    except (Refusal, OSError, ValueError, MemoryError) as error:
         if holder >= 0:
             os.close(holder)
         if isinstance(error, ValueError):  # a worker has closed it meanwhile
@@ -331,6 +340,19 @@ def _takes(step: Callable[..., object], *arguments: object) -> bool:
     return True
 
 
+def _tells(own_fd: int, number: int, failed: list[str]) -> bool:
+    """Make this call at the end of a lease, whatever became of others. Return whether it worked.
+
+    If it did not, `failed` gets what that means, with its cause.
+    """
+    try:
+        fcntl.ioctl(own_fd, number)
+    except OSError as error:
+        failed.append(f"{AT_THE_END[number]}: {error.strerror}")
+        return False
+    return True
+
+
 def _drain(own_fd: int, limit: float) -> None:
     """Wait until all is sent, the chip's own queue too: a hang-up would throw it away.
 
@@ -352,7 +374,9 @@ def ended() -> Refusal:
     return Refusal(errno.EIO, what, advice="ask again")
 
 
-def _broken(error: OSError) -> Refusal:
+def _broken(error: OSError | MemoryError) -> Refusal:
+    if isinstance(error, MemoryError):
+        return Refusal.out_of_means(error)
     number = error.errno or errno.EIO
     what = f"cannot be set up: {os.strerror(number)}"
     return Refusal(of_device(number), what, advice="is it plugged in?")

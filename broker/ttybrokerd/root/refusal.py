@@ -44,8 +44,10 @@ class Refusal(Exception):
         return self.answer().message()
 
     @classmethod
-    def out_of_means(cls, error: OSError) -> Refusal:
+    def out_of_means(cls, error: OSError | MemoryError) -> Refusal:
         """Return the refusal of a broker that is out of descriptors, memory or the like."""
+        if isinstance(error, MemoryError):
+            error = OSError(errno.ENOMEM, "no memory is left")
         what = f"the broker is short of a resource: {error.strerror}"
         return cls(of_device(error.errno), what, advice="try later")
 

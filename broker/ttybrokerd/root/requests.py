@@ -109,6 +109,9 @@ class Requests:
         asked.yields = request.flags & (wire.YIELD_USER | wire.YIELD_ALL)
         asked.listens = asked.yields != 0 and request.flags & wire.PROGRESS != 0
         asked.keep = request.flags & wire.KEEP != 0
+        if asked.patient:
+            pid = client.identity.pid
+            asked.process = pid, processes.began(pid) or 0.0
         if client.version > 1:
             asked.session = self._session(client, request.session)
         try:
@@ -261,8 +264,8 @@ def _within_means(job: Callable[[], T]) -> T | Refusal:
     """
     try:
         return job()
-    except MemoryError:  # guard: no-memory-ends-a-list-alone
-        return Refusal.out_of_means(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    except MemoryError as error:  # guard: no-memory-ends-a-list-alone
+        return Refusal.out_of_means(error)
     except OSError as error:  # guard: failed-list-is-a-refusal
         return Refusal.out_of_means(error)
 

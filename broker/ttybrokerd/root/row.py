@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 from ttybrokerd.root import TYPE_CHECKING
 from ttybrokerd.root.ask import NEVER, Ask
+from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
     from ttybroker.wire import Holder
-    from ttybrokerd.root.refusal import Refusal
 
 WARNING = 5.0  # seconds before its time is over at which a session that listens is told
 
@@ -53,6 +55,32 @@ class Row:
         """Return where a request stands in the queue: before the first claim that yields to it."""
         places = (at for at, one in enumerate(self.queue) if one.claim and one.yields_to(ask))
         return next(places, len(self.queue))
+
+    def line(self) -> list[Ask]:
+        """Return who waits or has a claim, in order, with the request that it is opened for."""
+        first = self.state is State.OPENING and not self.current.withdrawn
+        return [self.current, *self.queue] if first else self.queue
+
+    def take_place(self, ask: Ask) -> bool:
+        """Put a request where its process stood before the broker was restarted.
+
+        Returns whether it stood anywhere. It has asked since then, and no other request.
+        """
+        for at, one in enumerate(self.queue):
+            # guard: place-of-its-process
+            if one.expected and (one.uid, one.process) == (ask.uid, ask.process) and ask.patient:
+                self.queue[at] = ask
+                if self.retry is not None:
+                    self.retry = ask.asked  # it may be the first
+                ask.asked = one.asked
+                return True
+        return False
+
+    def keep(self) -> None:
+        """Have the port free for the first place, as long as its client may come back."""
+        what = "busy: kept for who waited for it before the broker was restarted"
+        self.outsider = Refusal(errno.EBUSY, what, advice="ask again in 2 s")
+        self.state, self.retry = State.OUTSIDE, self.queue[0].deadline
 
     def comes_free(self, ask: Ask) -> bool:
         """Return whether this request has the port next, in a moment."""

@@ -18,6 +18,7 @@ from ttybrokerd.root.leases import Leases
 from ttybrokerd.root.locks import LockFiles
 from ttybrokerd.root.log import ERROR, NOTICE, WARNING, Log
 from ttybrokerd.root.loop import READ, Loop
+from ttybrokerd.root.memory import Memory
 from ttybrokerd.root.others import Others
 from ttybrokerd.root.plan import Mended, Plan
 from ttybrokerd.root.requests import Requests
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FAILED = 70  # EX_SOFTWARE, sysexits.h
 AGAIN = 75  # EX_TEMPFAIL: the unit lists it, so that systemd then starts us again
+PAUSE = 0.01  # seconds after a turn that had no memory
 LAST_WORDS = 2.0  # seconds for ports that are being put in order when all is over
 
 
@@ -46,6 +48,8 @@ class Server:
         """
         self.loop = Loop()
         self._log = log
+        self._memory = Memory()
+        self._short_of_memory = False
         self._inotify = Inotify(self.loop)
         self._workers = Workers(self._short_of_threads)
         self._devices = Devices()
@@ -65,6 +69,7 @@ class Server:
             self._judge,
             answers,
         )
+        self.order = self._leases.order
         requests = Requests(
             self._judge,
             self._devices,
@@ -78,7 +83,12 @@ class Server:
         self._progress = requests.progress
         self._arrivals = Arrivals(self.loop, self._devices, self._judge, self._leases, answers)
         self.clients = Clients(
-            self.loop, answers, requests.serve, requests.lost, self._judge.has_place
+            self.loop,
+            answers,
+            requests.serve,
+            requests.lost,
+            self._judge.has_place,
+            self._memory.room,
         )
         self.loop.add(self._workers.fileno(), READ, self._workers.finish)
         if plan.seats:
@@ -103,7 +113,7 @@ class Server:
         return Places(self._locks.path, self._devices.nodes(self._judge.plan.aliases))
 
     def adopt_leases(self, kept: list[Kept | KeptCopy], then: Callable[[], None]) -> None:
-        """Go on with these leases and copies from systemd's store, and then call `then`.
+        """Go on with the leases, copies and order from systemd's store, and then call `then`.
 
         Both happen in the first turn, because a lease that is over already needs a worker. That is
         before anybody is served.
@@ -111,6 +121,7 @@ class Server:
 
         def adopt(_: None) -> None:
             self._leases.adopt(kept)
+            self.order.expect_back()
             then()
 
         self._workers.soon(lambda: None, adopt)
@@ -165,6 +176,9 @@ class Server:
             except Mended:
                 self._log("stop", NOTICE, reason="the policy has changed")
                 finish(AGAIN)
+            except MemoryError:
+                self._out_of_memory()
+                time.sleep(PAUSE)
             except Exception as error:  # ours: no client can raise one here
                 reason = f"{type(error).__name__} at {_place(error.__traceback__)}: {error}"
                 self._log("failed", ERROR, reason=reason)
@@ -186,14 +200,26 @@ class Server:
         self._leases.copies.forget_closed()
         while True:
             self._leases.keeper.keep_all()  # guard: keep-young-leases-at-the-end
+            self.order.keep()  # guard: keep-the-order-at-the-end
             if (over() and self.store.settled) or (left := end - time.monotonic()) <= 0:
                 break
             self._turn(left)
         self._fold.end()  # guard: last-count-of-refusals
         self._locks.drop_unconfirmed()
 
+    def _out_of_memory(self) -> None:
+        if not self._short_of_memory:
+            self._short_of_memory = True
+            what = "no memory is left (MemoryMax=, RLIMIT_AS), so what is new is refused"
+            self._fold("memory-failed", ERROR, None, reason=what)
+
     def _turn(self, timeout: float | None) -> None:
         """Do what is due, wait for news, for `timeout` seconds at most, and deal with it."""
+        if not self._memory.room():
+            self._out_of_memory()
+        elif self._short_of_memory:
+            self._short_of_memory = False
+            self._leases.look_after_all()  # an end may have been missed
         self._workers.run_soon()
         due = (self._arrivals.tick(), self._leases.tick(), self._watches.tick(),
                self._facts.tick(), self._progress.tick(), self.clients.tick(),

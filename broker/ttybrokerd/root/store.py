@@ -102,9 +102,22 @@ class Store:
         name = f"{_stem(lease)}.{time.monotonic_ns():x}"
         try:
             data = _encoded(lease)
-            memory = linux.sealed_memory("ttybroker-lease", data, SEALS)
-        except (OSError, record.NoRecord) as error:
+        except record.NoRecord as error:
             self._log("store-failed", WARNING, port=lease.name, reason=str(error))
+            return ""
+        return self.keep_data(name, data, descriptors)
+
+    def keep_data(self, name: str, data: bytes, descriptors: tuple[int, ...] = ()) -> str:
+        """Have these bytes kept in a sealed memfd, beside descriptors, under a name.
+
+        Returns the name; "" if they are not kept.
+        """
+        if self._socket is None:
+            return ""
+        try:
+            memory = linux.sealed_memory("ttybroker", data, SEALS)
+        except OSError as error:
+            self._log("store-failed", WARNING, name=name, reason=str(error))
             return ""
         try:
             text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"

@@ -7,6 +7,7 @@ in the table at all.
     HELD      `current` has it
     CLOSING   its lease is over and a worker puts the device in order
     OUTSIDE   a program that is no client of ours has it; the head of the queue tries again
+              Or, after a restart, it is free, and kept for the head of the queue (see below)
     ABSENT    one row, with the key NOWHERE, has all who wait for a device that is not there
 
       ask            opened            end            closed
@@ -22,6 +23,10 @@ A session may yield its port to some others. When one of them asks, the session 
 has GRACE to let go. From then on it stands in the queue with a claim: right behind those to whom it
 yields, before all others. A claim asks nobody to yield. What a session lends has the time limit of
 its own lease.
+
+After a restart of the broker the places of those who waited stand in the queues for a moment
+(`expect`). Who asks again has his place. Nobody behind it is granted the port meanwhile. A place
+counts for nothing else: it asks nobody to yield, and it is no request.
 
 Everything that changes a state is in this file. Each method returns what has to be done about it,
 as effects in order. `leases` does that and reports back by another method. Requests, ports with the
@@ -82,9 +87,11 @@ class Table:
         self._waiting.up(ask.uid)
         port = self.ports.get(key)
         if port is not None:
-            port.queue.insert(port.place(ask), ask)  # guard: first-come-first-served
+            now = ask.asked
+            if not port.take_place(ask):
+                port.queue.insert(port.place(ask), ask)  # guard: first-come-first-served
             port.line_up()
-            effects = self._lend(key, port, ask.asked)
+            effects = self._lend(key, port, now)
             self._settle(key)
             return effects
         self.ports[key] = Row(ask)
@@ -111,7 +118,7 @@ class Table:
     def missing(self) -> list[Ask]:
         """Return who waits for a device that is not there, in the order in which they came."""
         row = self.ports.get(NOWHERE)
-        return [] if row is None else list(row.queue)
+        return [] if row is None else [one for one in row.queue if not one.expected]
 
     def opened(self, key: int, now: float) -> list[Effect]:
         """Note that the port is open for `current`, who has it from now on."""
@@ -149,6 +156,37 @@ class Table:
             _claim(one)
         self._leases.up(ask.uid)
         self._settle(key)
+
+    def expect(self, key: int, places: Sequence[Ask | None], until: float) -> None:
+        """Keep the places of those who waited for the port, in this order, `until` then.
+
+        None stands for a claim. Call it after `adopt`, before anybody asks here.
+        """
+        mine = [one for one in places if one is not None]
+        for one in mine:
+            one.expected, one.patient, one.deadline = True, True, until
+        port = self.ports.get(key) or Row(mine[0], State.ABSENT)
+        claims = iter(port.queue)
+        line = [next(claims, None) if one is None else one for one in places]
+        port.queue = [one for one in (*line, *claims) if one is not None]
+        port.line_up()
+        if key not in self.ports and key != NOWHERE:
+            port.keep()
+        self.ports[key] = port
+        self._settle(key)
+
+    def places(self) -> list[tuple[int, Ask]]:
+        """Return who waits, with the key of the port, in the order of each queue.
+
+        The first of all queues come first, then the second ones. Claims are among them.
+        """
+        found: list[tuple[int, int, Ask]] = []
+        for key, port in self.ports.items():
+            line = [one for one in port.line() if one.patient]
+            if not all(one.claim for one in line):
+                found += [(at, key, one) for at, one in enumerate(line)]
+        found.sort(key=lambda one: one[0])
+        return [(key, ask) for _, key, ask in found]
 
     def renew(self, key: int, old: Ask, ask: Ask, now: float) -> list[Effect]:
         """Put `ask` in the place of `old`, an earlier request of its session.
@@ -281,16 +319,18 @@ class Table:
         """
         current = port.current
         first = [one for one in port.queue if current.yields_to(one)]
-        if not first or port.state is not State.HELD or port.grace is not None:
+        asks = any(not one.expected for one in first)  # guard: a-place-asks-nobody-to-yield
+        if not asks or port.state is not State.HELD or port.grace is not None:
             return []
         port.queue = [*first, current, *(one for one in port.queue if one not in first)]
         _claim(current)
         port.line_up()
         # From now on the first waits for no lease, but only until the port is in order.
-        port.queue[0].deadline = max(port.queue[0].deadline, now + OPEN_LIMIT)
+        asker = next(one for one in port.queue if not one.expected)
+        asker.deadline = max(asker.deadline, now + OPEN_LIMIT)
         grace = min(GRACE, max(0.0, until - now))
         port.grace = now + grace
-        return [Lend(key, current, port.queue[0], grace)]
+        return [Lend(key, current, asker, grace)]
 
     def _hang_up(self, key: int, port: Row) -> list[Effect]:
         """End the lease of a session that did not let go in time."""
@@ -387,6 +427,10 @@ class Table:
         if not port.queue:
             self._forget(key)
             return effects
+        if port.queue[0].expected:  # guard: kept-for-who-comes-back
+            port.keep()
+            self._settle(key)
+            return effects
         port.state = State.OPENING
         port.current = port.queue.pop(0)
         port.line_up()
@@ -412,7 +456,8 @@ class Table:
 
     def _miss(self, ask: Ask) -> None:
         row = self.ports.setdefault(NOWHERE, Row(ask, State.ABSENT))
-        row.queue.append(ask)
+        if not row.take_place(ask):
+            row.queue.append(ask)
         self.misses += 1
         self._settle(NOWHERE)
 
@@ -424,9 +469,9 @@ class Table:
     def _answered(self, ask: Ask) -> None:
         """Count a request as one that no longer waits.
 
-        A claim was not counted: its request was answered once.
+        A claim was not counted, because its request was answered once. Nor was a place.
         """
-        if not ask.claim:
+        if not ask.claim and not ask.expected:
             self._waiting.down(ask.uid)
 
     def _settle(self, key: int) -> None:

@@ -25,10 +25,10 @@ class Turns:
     def add(self, client: Connection) -> None:
         """Note that this connection has news. It is looked at once, however often that is said."""
         if not client.in_line:
-            client.in_line = True
             # guard: turns-by-user
             uid = client.identity.uid
             self._lines.setdefault(uid, []).append(client)
+            client.in_line = True
 
     def next(self) -> Connection | None:
         """Take the connection that is next; return None if none has news."""

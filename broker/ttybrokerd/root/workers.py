@@ -16,8 +16,9 @@ done once for all the jobs within its time.
 Either way there is one leader at a time. All state but the jobs' own is the leader's.
 
 The system may refuse a thread: pids_cgroup, RLIMIT_NPROC, memory. That is never the end. A job
-waits for a worker that is there. Where nobody stands by, `soon` gives its jobs to the workers, so
-that the loop cannot get stuck. Each turn tries again to start the missing thread.
+waits for a worker that is there, and one that finds no memory is run again. Where nobody stands by,
+`soon` gives its jobs to the workers, so that the loop cannot get stuck. Each turn tries again to
+start the missing thread.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ WAKES = 8  # tries to wake the loop
 IDLE = 16  # workers that stay though nothing is to be done
 MOST = 128  # workers
 STUCK = 64  # leaders left behind at once
-SHORT = 0.25  # seconds between two tries to have a thread that is missing
+SHORT = 0.25  # seconds between two tries to have a thread or memory that is missing
+BIRTH = 0.5  # seconds in which a thread begins, also on a busy machine
 STACK = 512 * 1024  # bytes; what is not touched costs nothing
 
 
@@ -59,6 +61,7 @@ class Workers:
     def __init__(self, short_of_threads: Callable[[], None] = lambda: None) -> None:
         self._short_of_threads = short_of_threads
         self._short = False
+        self._not_before = 0.0  # no thread is tried, because the last never began
         self._leading = False
         self._guarded = False  # somebody stands by
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: end
@@ -93,22 +96,33 @@ class Workers:
     def submit(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `job` in a worker, and `then` with its result in the leader.
 
-        A job returns what can be expected to go wrong. What it raises, the leader raises.
+        A job returns what can be expected to go wrong. What it raises, the leader raises. But if
+        there is no memory, it is run again.
         """
-        self.busy += 1
-        self._staff()
+        ran = False
+        result: T
+        raised: Exception | None = None
 
         def work() -> None:
-            try:
-                result = job()
-            except Exception as error:
-                raised = error  # `error` ends with this clause
-                self._finished.append(lambda: _raise(raised))
-            else:
-                self._finished.append(lambda: self._count_off(then, result))
-            self.wake()
+            nonlocal ran, result, raised
+            if not ran:  # and not only what follows failed
+                try:
+                    result = job()
+                except MemoryError:
+                    raise
+                except Exception as error:
+                    raised = error
+                ran = True
+            self._finished.append(finish)
+
+        def finish() -> None:
+            if raised is not None:
+                raise raised
+            self._count_off(then, result)
 
         self._jobs.put(work)
+        self.busy += 1
+        self._staff()
 
     def soon(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
         """Run `job` in the leader's thread before its next turn.
@@ -120,9 +134,21 @@ class Workers:
             self.submit(job, then)
             return
 
+        result: T
+
         def work() -> Callable[[], None]:
-            result = job()
-            return lambda: then(result)
+            nonlocal result
+            try:
+                result = job()
+            except MemoryError:  # guard: job-of-the-loop-without-memory
+                return again
+            return finish
+
+        def again() -> None:
+            self.submit(job, then)
+
+        def finish() -> None:
+            then(result)
 
         self._soon.append(work)
 
@@ -134,7 +160,8 @@ class Workers:
     @property
     def retry(self) -> float | None:
         """In how many seconds a turn should try again to start missing threads; None: never."""
-        missing = self.busy > 0 == self._threads or (self._leading and not self._guarded)
+        jobs_wait = self.busy > self._threads and (self._short or self._threads == 0)
+        missing = jobs_wait or (self._leading and not self._guarded)
         return SHORT if missing else None
 
     def finish(self) -> None:
@@ -143,8 +170,12 @@ class Workers:
             os.eventfd_read(self._event)
         except OSError:  # nothing to read; or if it cannot be read, we are called again
             pass
-        while self._finished:
-            self._finished.pop(0)()
+        try:
+            while self._finished:
+                self._finished.pop(0)()
+        finally:
+            if self._finished:  # that one has failed
+                self.wake()
 
     def run_soon(self) -> None:
         """Run the jobs of `soon`. Raises LeftBehind if one took too long."""
@@ -229,15 +260,41 @@ class Workers:
     def _start(self, body: Callable[[], None]) -> bool:
         """Start a thread; return whether that worked."""
         try:
-            _thread.stack_size(STACK)
-            _thread.start_new_thread(body, ())
+            began = self._begin(body)
         except (RuntimeError, MemoryError):  # guard: no-thread-is-no-end
-            if not self._short:
-                self._short = True
-                self._short_of_threads()
+            began = False
+        if not began and not self._short:
+            self._short_of_threads()
+        self._short = not began
+        return began
+
+    def _begin(self, body: Callable[[], None]) -> bool:
+        """Start a thread; return whether it has begun. Raises RuntimeError or MemoryError.
+
+        Without memory it ends before its first line, and nothing tells of that.
+        """
+        if time.monotonic() < self._not_before:
             return False
-        self._short = False
-        return True
+        begun = _thread.allocate_lock()
+        begun.acquire()
+        wanted = True
+
+        def run() -> None:
+            nonlocal wanted
+            with self._lock:
+                ours, wanted = wanted, False
+            if ours:
+                begun.release()
+                body()
+
+        _thread.stack_size(STACK)
+        _thread.start_new_thread(run, ())
+        begun.acquire(timeout=BIRTH)
+        with self._lock:
+            late, wanted = wanted, False  # then it leaves at once, if it ever begins
+        if late:
+            self._not_before = time.monotonic() + 2 * BIRTH  # the loop has waited for this one
+        return not late
 
     def _count_off(self, then: Callable[[T], None], result: T) -> None:
         self.busy -= 1
@@ -248,8 +305,15 @@ class Workers:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            while not _done(job):
+                time.sleep(SHORT)
+            self.wake()
 
 
-def _raise(error: Exception) -> None:
-    raise error
+def _done(job: Callable[[], None]) -> bool:
+    """Run a job; return False if there was no memory for it."""
+    try:
+        job()
+    except MemoryError:  # guard: job-without-memory
+        return False
+    return True

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ttybroker.run.job import LaunchJob
 
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"  # Documentation/admin-guide/LSM/Yama.rst
+_CAP_SYS_PTRACE = 19  # linux/capability.h
 _INTERPRETERS = 4  # BINPRM_MAX_RECURSION, linux/binfmts.h
 _FEW = 16  # descriptors; with fewer the supervisor does not get far
 # Programs that trace others: a process has one tracer at most, and here it is to be theirs.
@@ -140,17 +141,24 @@ def traces_by_itself(argv: list[str], path: str) -> bool:
 
 
 def yama() -> int:
-    """Return Yama's ptrace_scope.
+    """Return Yama's ptrace_scope, as far as it binds this process.
 
-    It is 0 without Yama, and for root, who is not bound by it.
+    It is 0 without Yama. Up to 2 it does not bind a process with CAP_SYS_PTRACE. Root has that,
+    but not in most containers. 3 binds everybody.
     """
-    if os.geteuid() == 0:
-        return 0
     try:
         with open(YAMA) as setting:
-            return int(setting.read())
+            scope = int(setting.read())
     except (FileNotFoundError, ValueError):
         return 0
+    return 0 if scope in (1, 2) and _may_trace_all() else scope
+
+
+def _may_trace_all() -> bool:
+    """Return whether this process has CAP_SYS_PTRACE: CapEff in proc_pid_status(5)."""
+    with open("/proc/self/status", "rb") as file:
+        effective = file.read().partition(b"\nCapEff:\t")[2].split(b"\n", 1)[0]
+    return bool(int(effective or b"0", 16) >> _CAP_SYS_PTRACE & 1)
 
 
 def obstacle(program: str) -> str:

@@ -37,30 +37,38 @@ def _unfiltered() -> bool:
 
 
 def _try_in_a_child() -> str:
-    """Put a filter on a child. Then both look into each other's memory, as they do later."""
-    reading, writing = os.pipe()
-    parent = os.getpid()
+    """Put a filter on a child, and look into its memory, as the supervisor does later.
+
+    This process looks, because Yama 1 lets only an ancestor.
+    """
+    answer, say = os.pipe()
+    until_closed, go = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writing, _trial(parent).encode() or b"+")
+            os.close(go)
+            os.write(say, _trial().encode() or b"+")
+            os.close(say)
+            os.read(until_closed, 1)
         finally:
             os._exit(0)
-    os.close(writing)
-    answer = os.read(reading, 4096)
-    os.close(reading)
+    os.close(say)
+    os.close(until_closed)
+    told = os.read(answer, 4096)
+    readable = target.may_read(child)
+    os.close(answer)
+    os.close(go)
     reap(child)
-    if answer != b"+":
-        return answer.decode() or "a process that tried it was killed"
-    return ""
+    if told != b"+":
+        return told.decode() or "a process that tried it was killed"
+    return "" if readable else _UNREADABLE
 
 
-def _trial(parent: int) -> str:
-    readable = target.may_read(parent)
+def _trial() -> str:
     try:
         notify.try_here()
     except OSError as error:
         if error.errno == errno.EBUSY:
             return "another supervisor is there already"
         return str(error)
-    return "" if readable else _UNREADABLE
+    return ""

@@ -68,9 +68,9 @@ class Adapters:
             assert time.monotonic() < end, f"adapters do not go: {names()}"
             time.sleep(0.005)
 
-    def send_break(self, uart: int) -> None:
+    def send_break(self, uart: str) -> None:
         """Let a break arrive at ttyS1 to ttyS6."""
-        self._qmp.command("chardev-send-break", id=f"s{uart}")
+        self._qmp.command("chardev-send-break", id=uart.removeprefix("tty").lower())
 
 
 def names() -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 import figures
 from adapters import Adapters
-from lines import far
+from lines import PAIR, far
 from service import BareService, Service, SystemdService, flavour
 from support.processes import PR_SET_CHILD_SUBREAPER, prctl
 from usbip import Chip
@@ -66,7 +66,7 @@ def chip() -> Iterator[Chip]:
 @pytest.fixture(params=["16550A", "FTDI"])
 def wire(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[str, str, int]]:
     """Return the kind of wire, the port, and the other end of its wire."""
-    near, other = ("ttyS4", "ttyS5") if request.param == "16550A" else (adapters.plug(0), "ttyS3")
+    near, other = PAIR if request.param == "16550A" else (adapters.plug(0), "ttyS3")
     end = far(other)
     try:
         yield request.param, near, end

@@ -21,6 +21,8 @@ BOTHER, CBAUD = 0o010000, 0o010017
 LOW_LATENCY, SPEED_FLAGS, SPD_CUST = 0x2000, 0x1030, 0x30  # linux/tty_flags.h
 N_PPP, N_HDLC, N_PPS, N_NULL = 3, 13, 18, 27
 
+HDLC = os.uname().machine == "x86_64"  # Debian has n_hdlc for amd64 alone
+
 Act = Callable[[int], None]
 
 
@@ -147,7 +149,7 @@ ACTS: dict[str, Act] = {
 UART_ACTS: dict[str, Act] = {
     "another speed": all_of(speed(28800), serial_flags(LOW_LATENCY, 7)),
     "N_PPP": all_of(odd, discipline(N_PPP)),
-    "N_HDLC": all_of(odd, discipline(N_HDLC)),
+    **({"N_HDLC": all_of(odd, discipline(N_HDLC))} if HDLC else {}),
     "N_PPS": all_of(odd, discipline(N_PPS)),
     "c_line N_PPP": all_of(odd, armed(N_PPP)),
 }
@@ -159,6 +161,10 @@ FOUND: dict[str, dict[str, Act]] = {
             speed(14400), without_hupcl, serial_flags(LOW_LATENCY), output(TIOCM_OUT1)
         ),
         "setserial's": serial_flags(SPD_CUST, 24),
+    },
+    "PL011": {
+        "usual": nothing,
+        "unusual": all_of(speed(14400), without_hupcl, serial_flags(LOW_LATENCY)),
     },
     "FTDI": {
         "usual": nothing,

@@ -29,6 +29,10 @@ allow = ["bob", "alice"]
 [[rule]]
 port = "ttyUSB*"
 allow = ["bob", "alice"]
+
+[[rule]]
+port = "ttyAMA*"
+allow = ["bob", "alice"]
 """
 
 
@@ -58,6 +62,18 @@ class Service:
     def start(self) -> None:
         """Make it serve."""
         raise NotImplementedError
+
+    def awake(self) -> None:
+        """Wait until it answers. Its start may take longer than a client waits for an answer."""
+        until("the daemon to answer", self._answers, told=self.log)
+
+    def _answers(self) -> bool:
+        try:
+            with client.connect() as connection:
+                connection.ports()
+        except client.BrokerUnavailable:
+            return False
+        return True
 
     def kill(self) -> None:
         """Kill it without a warning."""
@@ -100,8 +116,7 @@ class Service:
     def begin(self) -> None:
         """Note what exists now. The same must exist at the end, and no more."""
         if not self.pid:
-            with client.connect() as connection:
-                connection.ports()
+            self.awake()
         self._open = descriptors(self.pid)
 
     def end(self) -> None:
@@ -176,7 +191,7 @@ class BareService(Service):
             self._process = subprocess.Popen(
                 ["ttybrokerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        until("the daemon", self._answers, told=self.log)
+        self.awake()
 
     def kill(self) -> None:
         self._process.kill()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lines import LONE
 from service import BOB, Service, until
 from support.children import Chat
 from ttybroker import NotPermitted, PortBusy, open_fd
@@ -29,8 +30,8 @@ def test_the_console_is_refused(broker: Service) -> None:
 
 @pytest.fixture
 def getty() -> Iterator[subprocess.Popen[bytes]]:
-    """A login prompt on ttyS7, as init starts it."""
-    process = subprocess.Popen(["agetty", "ttyS7", "115200"], start_new_session=True)
+    """A login prompt on a UART, as init starts it."""
+    process = subprocess.Popen(["agetty", LONE, "115200"], start_new_session=True)
     try:
         yield process
     finally:
@@ -41,14 +42,14 @@ def getty() -> Iterator[subprocess.Popen[bytes]]:
 def test_a_getty_is_the_holder_of_its_port(broker: Service, getty: subprocess.Popen[bytes]) -> None:
     def attempt(_chat: Chat) -> Holder | None:
         with pytest.raises(PortBusy) as caught:
-            open_fd("ttyS7")
+            open_fd(LONE)
         assert "agetty" in str(caught.value)
         return caught.value.holder
 
-    until("the getty to be known", lambda: broker.port("ttyS7").state == "busy")
+    until("the getty to be known", lambda: broker.port(LONE).state == "busy")
     holder = broker.child(BOB, attempt).result()
     assert holder is not None
     assert (holder.pid, holder.uid, holder.program) == (getty.pid, 0, "agetty")
-    seen = broker.port("ttyS7").holder
+    seen = broker.port(LONE).holder
     assert seen is not None and named(seen) == holder
     assert getty.poll() is None

@@ -20,7 +20,7 @@ import pytest
 
 from adapters import BY_ID, Adapters
 from figures import note
-from lines import far, raw, receive
+from lines import FAR, NEAR, far, raw, receive
 from service import BOB, PATIENT, Service, flavour, until
 from support.children import Chat, Child
 from test_zmodem import HOME, become_bob
@@ -147,16 +147,16 @@ def test_who_does_not_let_go_is_hung_up_in_time_though_its_output_is_stuck(broke
     """It is suspended with a thousand bytes behind XOFF, of which nobody gets any."""
     times = []
     for _ in range(3):
-        end = far("ttyS5")
+        end = far(FAR)
         suspended = broker.child(BOB, stuck_monitor)
         assert suspended.hear(PATIENT) == "has it"
         os.write(end, XOFF + b"!")
         assert suspended.hear(PATIENT) == "written"
         suspended.kill(signal.SIGSTOP)
-        flasher = broker.child(BOB, lambda chat: flash(chat, "ttyS4"))
+        flasher = broker.child(BOB, lambda chat: flash(chat, NEAR))
         took = flasher.hear(PATIENT)
         times.append(note("ms until a port is the asker's that nobody lets go of", took))
-        assert broker.port("ttyS4").lent is not None
+        assert broker.port(NEAR).lent is not None
         flasher.say(b"go!")
         os.write(end, b"go!")
         assert flasher.hear(PATIENT) == b"go!"
@@ -166,7 +166,7 @@ def test_who_does_not_let_go_is_hung_up_in_time_though_its_output_is_stuck(broke
         flasher.wait(PATIENT)
         suspended.kill(signal.SIGCONT)
         assert suspended.hear(PATIENT) == ("lent", flasher.pid)
-        assert suspended.hear(PATIENT)[:3] == ("back", "/dev/ttyS4", (SPEED, FRAME))
+        assert suspended.hear(PATIENT)[:3] == ("back", f"/dev/{NEAR}", (SPEED, FRAME))
         os.write(end, b"line\n")
         assert suspended.hear(PATIENT) == ("line", b"line\n")
         suspended.kill()
@@ -175,7 +175,7 @@ def test_who_does_not_let_go_is_hung_up_in_time_though_its_output_is_stuck(broke
 
 
 def stuck_monitor(chat: Chat) -> None:
-    monitor = Monitor(chat, "ttyS4", xonxoff=True, write_timeout=0)
+    monitor = Monitor(chat, NEAR, xonxoff=True, write_timeout=0)
     monitor.sends(b"x" * 1000)
     monitor.reads()
 

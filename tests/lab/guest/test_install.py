@@ -19,7 +19,7 @@ import pexpect
 import pytest
 
 from adapters import Adapters
-from lines import raw
+from lines import FAR, NEAR, PAIR, raw
 from seat import activate, login
 from service import ALICE, BOB, LAB_POLICY, PATIENT, POLICY, Service, run, until
 from support.children import Chat
@@ -98,6 +98,7 @@ def test_the_person_at_a_new_machine_has_what_he_plugs_in(
     with login(BOB, 2) as bobs, login(ALICE, 3):
         activate(bobs)
         install()
+        broker.awake()
         name = adapters.plug(0)  # wired to ttyS3
         far = os.open("/dev/ttyS3", os.O_RDWR | os.O_NOCTTY)
         raw(far)
@@ -138,7 +139,7 @@ def has(name: str) -> bool:
 @pytest.mark.timeout(2 * SLOW)
 def test_an_upgrade_keeps_what_people_hold(broker: Service) -> None:
     def carry(chat: Chat) -> None:
-        source, sink = open_fd("ttyS4"), open_fd("ttyS5")
+        source, sink = map(open_fd, PAIR)
         for descriptor in (source, sink):
             raw(descriptor)
             os.set_blocking(descriptor, True)
@@ -156,11 +157,11 @@ def test_an_upgrade_keeps_what_people_hold(broker: Service) -> None:
     holder.say()
     assert holder.hear() == b"before"
     holder.hear()
-    before, was = broker.port("ttyS4").holder, broker.pid
+    before, was = broker.port(NEAR).holder, broker.pid
     assert before is not None and before.pid == holder.pid
     install()
     until("another daemon", lambda: broker.pid not in (0, was), told=broker.log)
-    assert broker.port("ttyS4").holder == before
+    assert broker.port(NEAR).holder == before
     holder.say()
     assert holder.hear() == b"afterwards"
     holder.wait()
@@ -297,7 +298,7 @@ def gps() -> Iterator[None]:
 
 
 def test_a_service_of_a_dynamic_user_reads_its_receiver(broker: Service, gps: None) -> None:
-    rule = '[[rule]]\nport = "gps"\ndevice = "/dev/ttyS4"\nallow = ["@gps"]\n'
+    rule = f'[[rule]]\nport = "gps"\ndevice = "/dev/{NEAR}"\nallow = ["@gps"]\n'
     broker.write_policy(rule + LAB_POLICY)
     run("systemctl", "restart", "ttybroker.service")  # a running daemon looks up no new name
     broker.begin()
@@ -309,10 +310,10 @@ def test_a_service_of_a_dynamic_user_reads_its_receiver(broker: Service, gps: No
         status = Path(f"/proc/{holder.pid}/status").read_text().splitlines()
         fields = dict(line.partition(":\t")[::2] for line in status)
         assert int(fields["Uid"].split()[0]) == holder.uid and 61184 <= holder.uid <= 65519
-        assert os.stat("/dev/ttyS4").st_gid not in map(int, fields["Groups"].split())
+        assert os.stat(f"/dev/{NEAR}").st_gid not in map(int, fields["Groups"].split())
 
         def receiver(chat: Chat) -> None:
-            with open_tty("ttyS5", baudrate=4800) as port:
+            with open_tty(FAR, baudrate=4800) as port:
                 port.write(checked(POSITION) + checked(POSITION)[:-4] + b"00\r\n")
                 port.flush()
                 chat.say()

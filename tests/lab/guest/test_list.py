@@ -18,7 +18,7 @@ import pytest
 from adapters import BY_ID, Adapters
 from devices import direct
 from figures import note
-from lines import far, receive
+from lines import FAR, NEAR, far, receive
 from service import ALICE, BOB, PATIENT, Service, flavour, locks, run, until
 from support.children import Chat, Child
 from support.waiting import wait_readable
@@ -116,12 +116,12 @@ def breaks(name: str) -> int:
 
 @pytest.mark.bare  # the driver is the same in both
 def test_a_break_is_counted(broker: Service, adapters: Adapters) -> None:
-    holder = broker.child(BOB, lambda chat: hold(chat, "ttyS4"))
+    holder = broker.child(BOB, lambda chat: hold(chat, NEAR))
     holder.hear(PATIENT)
-    before = breaks("ttyS4")
-    adapters.send_break(4)
+    before = breaks(NEAR)
+    adapters.send_break(NEAR)
     told(holder, 1)
-    assert breaks("ttyS4") == before + 1
+    assert breaks(NEAR) == before + 1
 
 
 @pytest.mark.bare  # the driver is the same in both
@@ -209,20 +209,20 @@ def seen(following: Callable[[], list[Row]], holds: Callable[[dict[str, Row]], o
 def test_who_watches_sees_bytes_and_breaks_as_they_come(
     broker: Service, adapters: Adapters
 ) -> None:
-    end = far("ttyS5")
-    holder = broker.child(BOB, lambda chat: hold(chat, "ttyS4"))
+    end = far(FAR)
+    holder = broker.child(BOB, lambda chat: hold(chat, NEAR))
     holder.hear(PATIENT)
-    with watched("--details", "ttyS4") as following:
+    with watched("--details", NEAR) as following:
         while (before := following()[0]["line"]) is None:
             pass
         os.write(end, b"r" * 500)
         told(holder, 500)
-        adapters.send_break(4)
+        adapters.send_break(NEAR)
         told(holder, 1)
         rates = []
 
         def counted(rows: dict[str, Row]) -> object:
-            if (now := rows["ttyS4"]["line"]) is None:
+            if (now := rows[NEAR]["line"]) is None:
                 return False
             rates.append(now["received_per_second"] or 0)
             return now["received"] >= before["received"] + 500 and (

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from figures import note
-from lines import raw
+from lines import FAR, NEAR, PAIR, raw
 from service import ALICE, BOB, Service, SystemdService, flavour, heard, locks, run, until
 from support.children import Chat, Child
 from ttybroker import open_fd
@@ -20,14 +20,14 @@ RESTARTS = 3  # and a start limit of systemd's is five in ten seconds
 
 
 def transfer(broker: Service) -> Child:
-    """Hold ttyS4 and ttyS5, and send from one to the other for as long as it takes.
+    """Hold both ends of a wire, and send from one to the other for as long as it takes.
 
     It says when it has begun and, after a word, whether all has arrived. Another word makes it
     close.
     """
 
     def carry(chat: Chat) -> None:
-        source, sink = open_fd("ttyS4"), open_fd("ttyS5")
+        source, sink = map(open_fd, PAIR)
         for descriptor in (source, sink):
             raw(descriptor)
             os.set_blocking(descriptor, True)
@@ -72,12 +72,12 @@ def arrived(child: Child) -> None:
 def test_killed_in_the_middle_of_a_transfer(broker: Service) -> None:
     """It comes back, knows who has the ports, and frees them when they are closed."""
     child = transfer(broker)
-    old, since = broker.pid, broker.port("ttyS4").holder.since
+    old, since = broker.pid, broker.port(NEAR).holder.since
     broker.kill()
     start = time.monotonic()
     broker.start()
     until("another daemon", lambda: broker.pid not in (0, old), told=broker.log)
-    row = broker.port("ttyS4")
+    row = broker.port(NEAR)
     note("ms from kill -9 to the answer of the next daemon", 1000 * (time.monotonic() - start))
     assert (row.state, row.holder.uid, row.holder.pid) == ("busy", BOB, child.pid)
     if flavour() == "systemd":  # its descriptor store kept the lease
@@ -94,12 +94,12 @@ def test_killed_in_the_middle_of_a_transfer(broker: Service) -> None:
     if flavour() == "systemd":
         until("the locks to go", lambda: not locks())
     else:
-        broker.holder(ALICE, "ttyS5").kill()  # who asks for it next removes a dead one's lock
+        broker.holder(ALICE, FAR).kill()  # who asks for it next removes a dead one's lock
 
 
 def open_fd_as_alice(broker: Service) -> None:
     """Open the port, and close it."""
-    broker.child(ALICE, lambda _chat: os.close(open_fd("ttyS4"))).result()
+    broker.child(ALICE, lambda _chat: os.close(open_fd(NEAR))).result()
 
 
 @pytest.mark.systemd
@@ -115,14 +115,14 @@ def test_restarted_again_and_again_under_load(broker: SystemdService) -> None:
         return times
 
     carrier, opener = transfer(broker), broker.child(BOB, opens)
-    since = broker.port("ttyS4").holder.since
+    since = broker.port(NEAR).holder.since
     for _ in range(RESTARTS):
         old = broker.pid
         start = time.monotonic()
         run("systemctl", "restart", "ttybroker.service")
         note("ms for systemctl restart under load", 1000 * (time.monotonic() - start))
         assert broker.pid not in (0, old)
-        row = broker.port("ttyS4")
+        row = broker.port(NEAR)
         assert (row.holder.pid, row.holder.since) == (carrier.pid, since)
     opener.say(True)
     assert opener.result(60) > 0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from figures import note
-from lines import far, lines, raw, swallow, unsent
+from lines import FAR, LONE, NEAR, far, lines, raw, swallow, unsent
 from service import ALICE, BOB, PATIENT, Service, locks, until
 from support.children import Chat, Child
 from ttybroker import client, open_fd
@@ -278,7 +278,7 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
     """
 
     def close(chat: Chat) -> None:
-        descriptor = far("ttyS4")
+        descriptor = far(NEAR)
         stop(descriptor, chat)
         os.write(descriptor, b"x" * 1000)
         chat.say()
@@ -286,7 +286,7 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
 
     def wait(chat: Chat) -> None:
         client.tell_why = chat.say
-        descriptor = open_fd("ttyS4", wait=60)
+        descriptor = open_fd(NEAR, wait=60)
         chat.say("granted")
         os.close(descriptor)
 
@@ -294,7 +294,7 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
         times = []
         for _ in range(20):
             start = time.monotonic()
-            os.close(open_fd("ttyS1", wait=5))
+            os.close(open_fd(LONE, wait=5))
             times.append(1000 * (time.monotonic() - start))
         return times
 
@@ -302,15 +302,15 @@ def test_a_close_outside_the_broker_delays_no_other_port(broker: Service) -> Non
         return min(max(broker.child(BOB, others).result()) for _ in range(ROUNDS))
 
     usual = worst()
-    end = far("ttyS5")
+    end = far(FAR)
     outsider = broker.child(0, close)
     outsider.hear()
     os.write(end, XOFF + b"!")
     outsider.hear()
     waiting = broker.child(ALICE, wait)
     told = waiting.hear()
-    assert told.startswith("ttyS4: ") and "another program may be closing it" in told
-    assert broker.port("ttyS4").state == "opening"
+    assert told.startswith(f"{NEAR}: ") and "another program may be closing it" in told
+    assert broker.port(NEAR).state == "opening"
     now = worst()
     note("ms for an open, the worst of 20", usual)
     note("ms for an open while the close of another port is stuck, the worst of 20", now)

@@ -44,13 +44,15 @@ from devices import (
     without_hupcl,
 )
 from figures import note
-from lines import TIOCM_LOOP, far, raw, swallow
+from lines import LONE, TIOCM_LOOP, far, raw, swallow
 from service import ALICE, BOB, Service, run, until
 from support.children import Chat, Child
 from ttybroker import PortBusy, client, open_fd
 from usbip import SET_BREAK, Chip
 
-UART = "ttyS7"  # wired to nothing: what is written goes
+UART = LONE
+PL011 = "ttyAMA0"
+BOARDS = ["PL011"] if os.uname().machine == "aarch64" else []
 ADAPTER = 2
 RACES = 25  # of each kind; make attack's number was tried once
 LIMITED = """\
@@ -63,18 +65,24 @@ max_lease = 2
 port = "ttyUSB*"
 allow = ["bob"]
 max_lease = 2
+
+[[rule]]
+port = "ttyAMA*"
+allow = ["bob"]
+max_lease = 2
 """
 
 
-@pytest.fixture(params=["UART", "FTDI"])
+@pytest.fixture(params=["UART", "FTDI", *BOARDS])
 def port(request: pytest.FixtureRequest, adapters: Adapters) -> Iterator[tuple[str, str]]:
     """Return a port's kind and its name."""
-    if request.param == "UART":
-        before = state(UART)
-        yield "UART", UART
-        set_anew(UART, before, nothing)
-    else:
+    if request.param == "FTDI":
         yield "FTDI", adapters.plug(ADAPTER)
+    else:
+        name = {"UART": UART, "PL011": PL011}[request.param]
+        before = state(name)
+        yield request.param, name
+        set_anew(name, before, nothing)
 
 
 def holder(broker: Service, name: str, act: Act, uid: int = BOB) -> Child:
@@ -277,7 +285,7 @@ def test_a_hang_up_is_heard_under_every_discipline(broker: Service, line: int, a
     if again:
         broker.kill()
         until("the next daemon", lambda: broker.held())
-        assert broker.log().count("adopt port=ttyS7") >= 1
+        assert broker.log().count(f"adopt port={UART}") >= 1
     hang_up(broker, child, UART)
     took = until("the lease to end", lambda: not broker.held(), timeout=10, told=broker.log)
     note("s from a hang-up under a discipline without poll to a free port", took)
@@ -362,7 +370,7 @@ def movements() -> Iterator[Callable[[], list[int]]]:
     if not (TRACE / "kprobe_events").exists():
         run("mount", "-t", "tracefs", "tracefs", str(TRACE))
     (TRACE / "kprobe_events").write_text(
-        "p:lab serial8250_do_set_mctrl port=%di:x64 mctrl=%si:x32\n"
+        "p:lab serial8250_do_set_mctrl port=$arg1:x64 mctrl=$arg2:x32\n"
     )
     (TRACE / "events/kprobes/lab/enable").write_text("1")
     (TRACE / "trace").write_text("")

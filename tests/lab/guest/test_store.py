@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from adapters import Adapters
-from lines import far, raw, receive
+from lines import LONE, NEAR, PAIR, far, raw, receive
 from service import ALICE, BOB, PATIENT, Service, SystemdService, run, until
 from support.children import Chat, Child
 from ttybroker import client, open_fd
@@ -86,7 +86,7 @@ def crosses(child: Child, other: int) -> None:
 def test_a_lease_goes_on_and_its_end_is_seen(
     broker: SystemdService, adapters: Adapters, end: End, kind: str
 ) -> None:
-    name, other_name = ("ttyS4", "ttyS5") if kind == "uart" else (adapters.plug(0), "ttyS3")
+    name, other_name = PAIR if kind == "uart" else (adapters.plug(0), "ttyS3")
     other = far(other_name)
     try:
         child = holder(broker, name)
@@ -115,13 +115,13 @@ def test_a_lease_goes_on_and_its_end_is_seen(
 def test_what_is_closed_while_there_is_no_daemon_is_free_when_there_is_one(
     broker: SystemdService,
 ) -> None:
-    child = holder(broker, "ttyS4")
+    child = holder(broker, NEAR)
     run("systemctl", "kill", "-s", "KILL", "--kill-who=main", UNIT)
     child.say("close")
     child.hear()  # it lives on: only the store tells that it has the port no more
-    taken = broker.child(ALICE, lambda _chat: os.close(open_fd("ttyS4", wait=PATIENT)))
+    taken = broker.child(ALICE, lambda _chat: os.close(open_fd(NEAR, wait=PATIENT)))
     taken.result(PATIENT)
-    assert f"adopt port=ttyS4 device=/dev/ttyS4 uid={BOB}" in broker.log()
+    assert f"adopt port={NEAR} device=/dev/{NEAR} uid={BOB}" in broker.log()
 
 
 def test_an_adapter_pulled_while_there_is_no_daemon_is_let_go_of(
@@ -139,19 +139,19 @@ def test_an_adapter_pulled_while_there_is_no_daemon_is_let_go_of(
 
 
 def test_it_can_be_taken_back_after_a_restart(broker: SystemdService) -> None:
-    child = holder(broker, "ttyS4")
+    child = holder(broker, NEAR)
     kill(broker)
     with client.connect() as connection:
-        connection.revoke("ttyS4")
+        connection.revoke(NEAR)
     child.say(b"x")
     with pytest.raises(OSError):
         child.hear(PATIENT)
-    broker.child(ALICE, lambda _chat: os.close(open_fd("ttyS4", wait=5))).result()
+    broker.child(ALICE, lambda _chat: os.close(open_fd(NEAR, wait=5))).result()
 
 
 def test_its_time_limit_is_the_one_it_was_granted(broker: SystemdService) -> None:
-    broker.policy('[[rule]]\nport = "ttyS4"\nallow = ["bob"]\nmax_lease = 6\n')
-    child = holder(broker, "ttyS4")
+    broker.policy(f'[[rule]]\nport = "{NEAR}"\nallow = ["bob"]\nmax_lease = 6\n')
+    child = holder(broker, NEAR)
     start = time.monotonic()
     kill(broker)
     assert broker.held() or 'reason="time limit"' in broker.log()
@@ -195,7 +195,7 @@ def touch(chat: Chat) -> int:
     poll, times = select.poll(), 0
     poll.register(chat.sock, select.POLLIN)
     while not poll.poll(PACE):
-        os.close(open_fd("ttyS7"))
+        os.close(open_fd(LONE))
         times += 1
     chat.hear()
     return times
@@ -205,7 +205,7 @@ def touch(chat: Chat) -> int:
 @pytest.mark.timeout(240)
 def test_nobody_loses_anything_by_restarts_under_load(broker: SystemdService, end: End) -> None:
     refused = broker.log().count("refuse ")
-    pairs = [("ttyS1", "ttyS2"), ("ttyS4", "ttyS5")] * 2
+    pairs = [("ttyS1", "ttyS2"), PAIR] * 2
     workers = [broker.child(BOB, lambda chat, pair=pair: carry(chat, *pair)) for pair in pairs]
     workers.append(broker.child(ALICE, touch))
     for worker in workers:
@@ -220,12 +220,12 @@ def test_nobody_loses_anything_by_restarts_under_load(broker: SystemdService, en
 
 
 def all_used(broker: Service) -> None:
-    """Wait until each of the five ports was seen leased through the broker."""
+    """Wait until each of the ports was seen leased through the broker."""
     seen: set[str] = set()
 
     def look() -> bool:
         held = broker.held()
         seen.update(port.name for port in held if port.holder and port.holder.how == "lease")
-        return len(seen) == 5
+        return seen == {"ttyS1", "ttyS2", LONE, *PAIR}
 
     until("all ports to be used again", look, told=broker.log)

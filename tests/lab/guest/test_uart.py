@@ -14,20 +14,19 @@ import pytest
 import serial
 
 from adapters import Adapters
-from lines import breaks, count, lines, loop, unsent
+from lines import PAIR, breaks, count, lines, loop, quicken, unsent
 from service import BOB, Service
 from support.children import Chat
 from ttybroker import BrokeredSerial, open_tty
 
 RATES = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200)
-FAST = ("ttyS4", "ttyS5")
 SIZE, CHUNK, AHEAD = 256 * 1024, 4096, 16384  # bytes
 
 
 @pytest.fixture(autouse=True)
 def _nodes_are_roots_alone() -> Iterator[None]:
     """Give the nodes to root: udev, where it runs, gives them to dialout."""
-    paths = [f"/dev/{name}" for name in ("ttyS1", "ttyS2", *FAST)]
+    paths = [f"/dev/{name}" for name in ("ttyS1", "ttyS2", *PAIR)]
     before = [os.stat(path) for path in paths]
     for path in paths:
         os.chown(path, 0, 0)
@@ -175,21 +174,18 @@ def test_a_break_is_sent_and_received(broker: Service, adapters: Adapters) -> No
     before = count("ttyS1", "brk")
     child = broker.child(BOB, try_it)
     child.hear()
-    adapters.send_break(1)
+    adapters.send_break("ttyS1")
     assert child.result() == 1
     assert count("ttyS1", "brk") == before + 1
 
 
 @pytest.mark.bare  # the bytes are the driver's, which is the same in both
 def test_256_kib_both_ways_at_once(broker: Service) -> None:
-    """They go over another pair of UARTs.
-
-    A UART that ever had less than 2400 baud interrupts for each byte from then on (8250_port.c,
-    UART_FCR_TRIGGER_1), which makes the emulation five times as slow.
-    """
+    for name in PAIR:
+        quicken(name)
 
     def transfer(_chat: Chat) -> list[tuple[int, str, str]]:
-        with both(*FAST) as (near, end):
+        with both(*PAIR) as (near, end):
             for port in (near, end):
                 port.apply_settings({"baudrate": 115200, "timeout": 80, "write_timeout": 80})
             with ThreadPoolExecutor() as pool:
@@ -209,5 +205,5 @@ def test_256_kib_both_ways_at_once(broker: Service) -> None:
         return len(got), hashlib.sha256(data).hexdigest(), hashlib.sha256(got).hexdigest()
 
     ways = broker.child(BOB, transfer).result(100)
-    assert [length for length, _, _ in ways] == [SIZE, SIZE], [count(n, "oe") for n in FAST]
+    assert [length for length, _, _ in ways] == [SIZE, SIZE], [count(n, "oe") for n in PAIR]
     assert all(sent == got for _, sent, got in ways)

@@ -17,7 +17,7 @@ import pytest
 
 from adapters import Adapters
 from figures import note
-from lines import far
+from lines import NEAR, PAIR, far, quicken
 from service import BOB, Service, until
 from support.waiting import TIMEOUT
 
@@ -130,7 +130,11 @@ PROGRAMS = {
 @pytest.fixture(params=["uart", "usb"])
 def wire(request: pytest.FixtureRequest, adapters: Adapters) -> tuple[str, str]:
     """Return a port, and the UART at its other end."""
-    return ("ttyS4", "ttyS5") if request.param == "uart" else (adapters.plug(0), "ttyS3")
+    ends = PAIR if request.param == "uart" else (adapters.plug(0), "ttyS3")
+    for name in ends:
+        if name.startswith("ttyS"):
+            quicken(name)
+    return ends
 
 
 @pytest.fixture
@@ -152,7 +156,7 @@ def test_a_file_arrives(
     """Each program sends and receives on each kind of port, by one launcher or the other."""
     port, other = wire
     home, elsewhere = places
-    sends = (launcher == LAUNCHERS[0]) == (port == "ttyS4")
+    sends = (launcher == LAUNCHERS[0]) == (port == NEAR)
     source, sink = (home, elsewhere) if sends else (elsewhere, home)
     data = os.urandom(SIZE)
     (source / "file").write_bytes(data)
