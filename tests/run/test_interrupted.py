@@ -127,3 +127,38 @@ def until_it_reads(pid: int, program: str) -> None:
     while not all(field in Path(f"/proc/{pid}/status").read_text() for field in wanted):
         assert time.monotonic() < end, f"no {program} that sleeps"
         time.sleep(0.01)
+
+
+# The same loop for i386, without a library.
+TICKS_32 = r"""
+static long call(long nr, long a, long b, long c, long d) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d)
+                     : "memory");
+    return result;
+}
+static void tick(int number) { (void)number; }
+void _start(void) {
+    struct { void (*handler)(int); unsigned long flags, restorer, mask[2]; } action = { tick };
+    long every[4] = { 0, 200, 0, 200 };
+    int failed = 0;
+    call(174, 14, (long)&action, 0, 8);  /* rt_sigaction, SIGALRM */
+    call(104, 0, (long)every, 0, 0);  /* setitimer, ITIMER_REAL */
+    for (int i = 0; i < 3000; i++) {
+        long fd = call(5, (long)"/etc/hostname", FLAGS, 0, 0);
+        if (fd < 0) failed++; else call(6, fd, 0, 0, 0);
+    }
+    call(1, failed ? 1 : 0, 0, 0, 0);
+}
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the program is for x86")
+@pytest.mark.parametrize("flags", ["0", "02000000"])
+@pytest.mark.parametrize("more", [(), ("/dev/ttyS7",)], ids=["no port", "a port for itself"])
+def test_plain_reading_of_a_32_bit_program_is_not_interrupted(
+    rig: Rig, compiled: Callable[..., str], flags: str, more: tuple[str, ...]
+) -> None:
+    """A tracer cannot mark its calls. So nobody looks at them if no port is named."""
+    program = compiled(TICKS_32, "-m32", "-fno-pie", "-no-pie", f"-DFLAGS={flags}")
+    assert rig.run("--", program, *more) == (0, "", "")
