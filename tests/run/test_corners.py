@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -204,6 +205,36 @@ os.write(fd, b"x"); sys.stdin.read()"""
     assert _speed(rig.device.near) == (BOTHER, 250000)
     output, _ = process.communicate(b"", timeout=LIMIT)
     assert output == b"14400\n"
+
+
+def test_what_the_pty_cannot_do_fails_and_is_among_what_is_lost(rig: Rig) -> None:
+    code = """
+import fcntl, termios
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+for call in (termios.TIOCGICOUNT, termios.TIOCGSERIAL, termios.TIOCSSERIAL, 0x542E):
+    try: fcntl.ioctl(fd, call, bytearray(128))
+    except OSError as error: print(error.errno)"""
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}", "/dev/ttyS7"]
+    status, output, errors = rig.run("--via", "pty", *program)
+    assert (status, output.split()) == (0, [str(errno.ENOTTY)] * 4)
+    for lost in ("TIOCGICOUNT", "TIOCSSERIAL", "RS-485", "tcflush()"):
+        assert lost in errors
+
+
+def test_a_flush_leaves_what_the_proxy_has_read(rig: Rig) -> None:
+    """What is flushed reaches the port: so it is said."""
+    code = """
+import termios
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+os.write(fd, b"x" * 60000)
+termios.tcflush(fd, termios.TCOFLUSH)
+print("flushed"); sys.stdout.flush(); sys.stdin.read()"""
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}", "/dev/ttyS7"]
+    process = rig.start("--via", "pty", *program)
+    assert process.stdout is not None and process.stdout.readline() == b"flushed\n"
+    capacity = 30000  # more than a pty keeps by itself, and less than it lets pass of 60,000
+    assert rig.device.hear(capacity) == b"x" * capacity
+    process.communicate(timeout=LIMIT)
 
 
 @pytest.mark.root
