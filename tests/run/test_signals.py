@@ -209,6 +209,27 @@ def test_a_wait_shows_who_has_it_since_when(rig: Rig) -> None:
     os.close(screen)
 
 
+@pytest.mark.parametrize("how", [(), ("--hold",), ("--via", "pty"), ("--fd", "3")])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_service_s_wait_is_told_once(rig: Rig, how: tuple[str, ...], quiet: bool) -> None:
+    """Its standard error is no terminal."""
+    rig.write("ttyS7.holder", "1600000000 alice minicom 71")
+    gate = rig.gate("ttyS7")
+    options = ("-q", "--wait", "30") if quiet else ("--wait", "30")
+    process = rig.start(*options, *how, "ttyS7", "--", "sh", "-c", ": <$0", "/dev/ttyS7")
+    gate.wait_for(1)
+    assert process.stderr is not None
+    told = b"" if quiet else process.stderr.readline()
+    # Ten looks later it would be told again.
+    assert not select.select([process.stderr], [], [], 1.2)[0]
+    gate.open()
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0 and b"waiting" not in errors
+    if not quiet:
+        assert told.startswith(b"ttybroker: ttyS7: waiting, 29 s left: alice has it")
+        assert b" since 2020-09-13 " in told
+
+
 SHELL = """
 import os, signal, subprocess, sys
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
