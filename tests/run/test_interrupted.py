@@ -30,7 +30,7 @@ int main(int argc, char **argv) {
     (void)argc;
     sigaction(SIGALRM, &action, 0);
     setitimer(ITIMER_REAL, &every, 0);
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < atoi(argv[3]); i++) {
         int fd = open(argv[1], atoi(argv[2]), 0600);
         if (fd < 0) failed++; else close(fd);
     }
@@ -39,12 +39,18 @@ int main(int argc, char **argv) {
 }
 """
 LOOP = "trap : CHLD; i=0; while [ $i -lt 300 ]; do i=$((i+1)); true & : %s; done; wait; echo done"
+OPENS = "3000"
 NAMED = pytest.mark.parametrize("ports", [(), ("ttyS7",)], ids=["no port named", "port named"])
+REDIRECTIONS = pytest.mark.parametrize("what", ["< /etc/hostname", "> file", ">> new.$i"])
+FILES = pytest.mark.parametrize(
+    ("path", "flags"),
+    [("/etc/hostname", 0), ("/etc/hostname", 0o2000000), ("/dev/null", 2), ("file", 0o1101)],
+)
 
 
 @pytest.fixture(scope="module")
 def ticks(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Build a C program that opens a file 3,000 times while a timer interrupts it every 200 µs."""
+    """Build a C program: PATH FLAGS NUMBER opens that a timer interrupts every 200 µs."""
     here = tmp_path_factory.mktemp("ticks")
     (here / "ticks.c").write_text(TICKS)
     subprocess.run(["gcc", "-o", here / "ticks", here / "ticks.c"], check=True)
@@ -52,7 +58,7 @@ def ticks(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @NAMED
-@pytest.mark.parametrize("what", ["< /etc/hostname", "> file", ">> new.$i"])
+@REDIRECTIONS
 def test_a_shell_s_redirections_are_not_interrupted(
     rig: Rig, tmp_path: Path, ports: tuple[str, ...], what: str
 ) -> None:
@@ -62,19 +68,16 @@ def test_a_shell_s_redirections_are_not_interrupted(
 
 
 @NAMED
-@pytest.mark.parametrize(
-    ("path", "flags"),
-    [("/etc/hostname", 0), ("/etc/hostname", 0o2000000), ("/dev/null", 2), ("file", 0o1101)],
-)
+@FILES
 def test_opens_of_a_program_with_a_timer_are_not_interrupted(
     rig: Rig, tmp_path: Path, ticks: str, ports: tuple[str, ...], path: str, flags: int
 ) -> None:
-    status, output, errors = rig.run(*ports, "--", ticks, path, str(flags), cwd=tmp_path)
+    status, output, errors = rig.run(*ports, "--", ticks, path, str(flags), OPENS, cwd=tmp_path)
     assert (status, output, errors) == (0, "0\n", "")
 
 
 def test_with_the_listener_alone_plain_reading_is_not_interrupted(rig: Rig, ticks: str) -> None:
-    arguments = ("--via", "notify", "--", ticks, "/etc/hostname", "0")
+    arguments = ("--via", "notify", "--", ticks, "/etc/hostname", "0", OPENS)
     assert rig.run(*arguments)[1] == "0\n"
 
 
