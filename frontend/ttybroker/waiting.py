@@ -1,4 +1,8 @@
-"""One line on the terminal while a port is waited for: who has it, since when, how long to wait."""
+"""One line while a port is waited for: who has it, since when, how long to wait.
+
+On a terminal it is drawn again when it says something else. Elsewhere, as in a service's log, it is
+written once.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOOK = 1.0  # seconds between looks at the holder, where the broker does not tell who it is
+_AGAIN = 60.0  # seconds until a new wait of this process is told in the same words as the last one
 _ERASE = "\r\x1b[K"  # ECMA-48 EL: erase in line
 _screen = allocate_lock()  # of several waits one is shown
+_told: dict[str, tuple[str, float]] = {}  # port -> what was written last, and when it was true
 
 
 class WaitingLine:
     """That line. Only one thread may use it.
 
-    quiet: do not show it. It is not shown either if standard error is not a terminal, or while the
-    shell has `pid`, the process that waits (0: this one), in the background. wait: seconds, None:
-    without an end. `hear` is the `tell` of `Client.ask_open`.
+    quiet: do not show it. It is not shown either while the shell has `pid`, the process that waits
+    (0: this one), in the background. wait: seconds, None: without an end. `hear` is the `tell` of
+    `Client.ask_open`.
     """
 
     def __init__(self, name: str, quiet: bool, wait: float | None, pid: int = 0) -> None:
         self._name = name
         self._pid = pid
-        self._shown = not quiet and os.isatty(2) and os.environ.get("TERM") != "dumb"
+        self._shown = not quiet
+        self._drawable = os.isatty(2) and os.environ.get("TERM") != "dumb"
+        self._written = 0  # 1: that it waits; 2: for whom, too
         self._end = None if wait is None else time.monotonic() + wait
         self._news: wire.Waiting | None = None
         self._whose = ""  # who has it, in words
@@ -46,7 +54,8 @@ class WaitingLine:
         self._know(news.holder)
         if self._end is not None:
             self._end = time.monotonic() + news.left / 1000
-        self.draw()
+        if self._drawable:
+            self.draw()
 
     def draw(self, ports: Callable[[], list[wire.PortInfo]] | None = None) -> None:
         """Show what is known by now.
@@ -58,6 +67,9 @@ class WaitingLine:
             return
         if self._news is None and ports is not None and time.monotonic() >= self._look_at:
             self._look(ports)
+        if not self._drawable:
+            self._write()
+            return
         if not self._drawn and not _screen.acquire(blocking=False):
             return
         line = f"ttybroker: {self._name}: {self._text()}"
@@ -69,6 +81,21 @@ class WaitingLine:
         if line != self._drawn:
             show(f"{_ERASE}{line}")
         self._drawn = line
+
+    def _write(self) -> None:
+        """Write the line once, and once more if who has the port was not known before.
+
+        A signal may make a program wait anew many times in a second. That is not told again.
+        """
+        known = 2 if self._news or self._whose else 1
+        if known <= self._written:
+            return
+        self._written = known
+        told, now = (self._whom(), time.monotonic())
+        before, then = _told.get(self._name, ("", -_AGAIN))
+        _told[self._name] = told, now
+        if told != before or now - then >= _AGAIN:
+            say(f"{self._name}: {self._text()}")
 
     def erase(self) -> None:
         """Empty the line."""
@@ -101,12 +128,16 @@ class WaitingLine:
             text += f", {max(0, int(self._end - time.monotonic()))} s left"
         if news.place:
             text += f", {news.place} in front"
-        if news.reason == wire.ABSENT:
-            return f"{text}: for it to be plugged in"
+        return text + self._whom()
+
+    def _whom(self) -> str:
+        """Return the part of the text that says who or what is waited for, "" if not known."""
+        if self._news and self._news.reason == wire.ABSENT:
+            return ": for it to be plugged in"
         if not self._whose:
-            return f"{text}: it is being reset after its last lease" if self._news else text
+            return ": it is being reset after its last lease" if self._news else ""
         does = {wire.ASKED: ", and was asked to lend it", wire.LENT_OUT: ", borrowed"}
-        return f"{text}: {self._whose}{does.get(news.reason, '')}"
+        return f": {self._whose}{does.get(self._news.reason, '') if self._news else ''}"
 
 
 def _in_background(pid: int) -> bool:

@@ -507,7 +507,9 @@ def test_a_wait_ends_at_once_with_ctrl_c(rig: Rig, daemon: Daemon) -> None:
         screen.shows(b"ttybroker: ttyS0: interrupted")
 
 
-def test_a_wait_is_silent_where_that_is_asked_for_or_nobody_looks(rig: Rig, daemon: Daemon) -> None:
+def test_a_wait_is_silent_where_that_is_asked_for_and_told_once_in_a_pipe(
+    rig: Rig, daemon: Daemon
+) -> None:
     holder = rig.holder(ALICE, "ttyS0")
     with Screen(rig, "--wait", "1.5", "-q", "ttyS0") as screen:
         assert screen.ends() == 1
@@ -516,8 +518,11 @@ def test_a_wait_is_silent_where_that_is_asked_for_or_nobody_looks(rig: Rig, daem
     assert "; wait longer: ttybroker term --wait 60 ttyS0, or " in line
     with piped(rig, "--wait", "1.5", "ttyS0") as process:
         _, told = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 1 and told.count(b"\n") == 1 and b"\r" not in told
-    assert f"(pid {holder.pid})".encode() in told
+    assert process.returncode == 1 and b"\r" not in told
+    waits, timed_out = told.decode().splitlines()
+    assert waits.startswith("ttybroker: ttyS0: waiting, ")
+    assert timed_out.startswith("ttybroker: ttyS0: timed out: ")
+    assert all(f"(pid {holder.pid})" in line for line in (waits, timed_out))
 
 
 # what is shown and logged

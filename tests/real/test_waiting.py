@@ -126,7 +126,7 @@ def test_a_daemon_that_does_not_tell_is_asked_for_the_holder(
 
 @COMMANDS
 @pytest.mark.parametrize("quiet", [True, False], ids=["quiet", "no terminal"])
-def test_it_is_silent_where_that_is_asked_for_or_nobody_looks(
+def test_it_is_silent_where_that_is_asked_for_and_one_line_where_nothing_can_be_drawn(
     rig: Rig, daemon: Daemon, words: tuple[str, ...], quiet: bool
 ) -> None:
     holder = rig.holder(ALICE, "board")
@@ -139,8 +139,13 @@ def test_it_is_silent_where_that_is_asked_for_or_nobody_looks(
         told = command(rig, verb, "--wait", "1.5", *rest).stderr.encode()
         reap(rig)
     ours = [line for line in told.splitlines() if line.startswith(b"ttybroker: ")]
-    assert len(ours) == 1 and ours[0].startswith(b"ttybroker: board: timed out: ")
-    assert b"left" not in told and b"\x1b" not in told
+    assert ours.pop().startswith(b"ttybroker: board: timed out: ")
+    assert b"\x1b" not in told
+    if quiet:
+        assert not ours
+    else:
+        assert len(ours) == 1 and ours[0].startswith(b"ttybroker: board: waiting, ")
+        assert b" s left: uid " in ours[0] and b" has it with " in ours[0]
     holder.say()
     holder.result()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -134,11 +135,32 @@ def test_two_megabytes_of_arguments_arrive(rig: Rig, via: str) -> None:
     assert (status, output) == (0, "21 1900000\n")
 
 
-def test_too_many_arguments_are_one_line(rig: Rig) -> None:
-    """They are too many for the program, though not for us: an environment counts as well."""
-    status, _, errors = rig.run("--", "sh", "-c", 'exec "$0" -- true "$1"', "x", "y")
-    assert status in (126, 127)
-    assert "\n" in errors
+@pytest.mark.parametrize("via", ["auto", "notify"])
+def test_too_many_arguments_are_one_line(rig: Rig, tmp_path: Path, via: str) -> None:
+    """They are too many for the program, though not for us: its long path counts, too."""
+    deep = tmp_path.joinpath(*["d" * 200] * 15)
+    deep.mkdir(parents=True)
+    program = deep / "program"
+    program.symlink_to("/bin/true")
+    env = {**os.environ, "PYTHONPATH": rig.code, "PATH": f"{deep}:{os.environ['PATH']}"}
+    few = [*rig.command, str(rig.directory), "--via", via, "--", "program"]
+
+    def size(words: list[str]) -> int:
+        """Return what execve(2) counts: each text with its end, and a pointer to it."""
+        texts = [*words, *(f"{name}={value}" for name, value in env.items())]
+        return sum(len(os.fsencode(text)) + 1 + 8 for text in texts)
+
+    # The launcher's own words are less than the program's path.
+    room = min(os.sysconf("SC_ARG_MAX"), 6 << 20) - size(few) - len(str(program)) // 2
+    most = 100_000
+    words = ["x" * (most - 9)] * (room // most)
+    assert rig.run("--via", via, "--", "program", *words, env=env) == (0, "", "")
+    words.append("x" * (room % most))
+    assert rig.run("--via", via, "--", "program", *words, env=env) == (
+        126,
+        "",
+        "ttybroker: program: Argument list too long\n",
+    )
 
 
 def test_a_run_in_a_run_copies_through_a_pty_and_says_why(rig: Rig) -> None:
@@ -204,6 +226,36 @@ os.write(fd, b"x"); sys.stdin.read()"""
     assert _speed(rig.device.near) == (BOTHER, 250000)
     output, _ = process.communicate(b"", timeout=LIMIT)
     assert output == b"14400\n"
+
+
+def test_what_the_pty_cannot_do_fails_and_is_among_what_is_lost(rig: Rig) -> None:
+    code = """
+import fcntl, termios
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+for call in (termios.TIOCGICOUNT, termios.TIOCGSERIAL, termios.TIOCSSERIAL, 0x542E):
+    try: fcntl.ioctl(fd, call, bytearray(128))
+    except OSError as error: print(error.errno)"""
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}", "/dev/ttyS7"]
+    status, output, errors = rig.run("--via", "pty", *program)
+    assert (status, output.split()) == (0, [str(errno.ENOTTY)] * 4)
+    for lost in ("TIOCGICOUNT", "TIOCSSERIAL", "RS-485", "tcflush()"):
+        assert lost in errors
+
+
+def test_a_flush_leaves_what_the_proxy_has_read(rig: Rig) -> None:
+    """What is flushed reaches the port: so it is said."""
+    code = """
+import termios
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+os.write(fd, b"x" * 60000)
+termios.tcflush(fd, termios.TCOFLUSH)
+print("flushed"); sys.stdout.flush(); sys.stdin.read()"""
+    program = ["--", sys.executable, "-c", f"import os, sys\n{code}", "/dev/ttyS7"]
+    process = rig.start("--via", "pty", *program)
+    assert process.stdout is not None and process.stdout.readline() == b"flushed\n"
+    capacity = 30000  # more than a pty keeps by itself, and less than it lets pass of 60,000
+    assert rig.device.hear(capacity) == b"x" * capacity
+    process.communicate(timeout=LIMIT)
 
 
 @pytest.mark.root

@@ -30,7 +30,7 @@ int main(int argc, char **argv) {
     (void)argc;
     sigaction(SIGALRM, &action, 0);
     setitimer(ITIMER_REAL, &every, 0);
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < atoi(argv[3]); i++) {
         int fd = open(argv[1], atoi(argv[2]), 0600);
         if (fd < 0) failed++; else close(fd);
     }
@@ -39,12 +39,18 @@ int main(int argc, char **argv) {
 }
 """
 LOOP = "trap : CHLD; i=0; while [ $i -lt 300 ]; do i=$((i+1)); true & : %s; done; wait; echo done"
+OPENS = "3000"
 NAMED = pytest.mark.parametrize("ports", [(), ("ttyS7",)], ids=["no port named", "port named"])
+REDIRECTIONS = pytest.mark.parametrize("what", ["< /etc/hostname", "> file", ">> new.$i"])
+FILES = pytest.mark.parametrize(
+    ("path", "flags"),
+    [("/etc/hostname", 0), ("/etc/hostname", 0o2000000), ("/dev/null", 2), ("file", 0o1101)],
+)
 
 
 @pytest.fixture(scope="module")
 def ticks(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Build a C program that opens a file 3,000 times while a timer interrupts it every 200 µs."""
+    """Build a C program: PATH FLAGS NUMBER opens that a timer interrupts every 200 µs."""
     here = tmp_path_factory.mktemp("ticks")
     (here / "ticks.c").write_text(TICKS)
     subprocess.run(["gcc", "-o", here / "ticks", here / "ticks.c"], check=True)
@@ -52,7 +58,7 @@ def ticks(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @NAMED
-@pytest.mark.parametrize("what", ["< /etc/hostname", "> file", ">> new.$i"])
+@REDIRECTIONS
 def test_a_shell_s_redirections_are_not_interrupted(
     rig: Rig, tmp_path: Path, ports: tuple[str, ...], what: str
 ) -> None:
@@ -62,19 +68,16 @@ def test_a_shell_s_redirections_are_not_interrupted(
 
 
 @NAMED
-@pytest.mark.parametrize(
-    ("path", "flags"),
-    [("/etc/hostname", 0), ("/etc/hostname", 0o2000000), ("/dev/null", 2), ("file", 0o1101)],
-)
+@FILES
 def test_opens_of_a_program_with_a_timer_are_not_interrupted(
     rig: Rig, tmp_path: Path, ticks: str, ports: tuple[str, ...], path: str, flags: int
 ) -> None:
-    status, output, errors = rig.run(*ports, "--", ticks, path, str(flags), cwd=tmp_path)
+    status, output, errors = rig.run(*ports, "--", ticks, path, str(flags), OPENS, cwd=tmp_path)
     assert (status, output, errors) == (0, "0\n", "")
 
 
 def test_with_the_listener_alone_plain_reading_is_not_interrupted(rig: Rig, ticks: str) -> None:
-    arguments = ("--via", "notify", "--", ticks, "/etc/hostname", "0")
+    arguments = ("--via", "notify", "--", ticks, "/etc/hostname", "0", OPENS)
     assert rig.run(*arguments)[1] == "0\n"
 
 
@@ -127,3 +130,38 @@ def until_it_reads(pid: int, program: str) -> None:
     while not all(field in Path(f"/proc/{pid}/status").read_text() for field in wanted):
         assert time.monotonic() < end, f"no {program} that sleeps"
         time.sleep(0.01)
+
+
+# The same loop for i386, without a library.
+TICKS_32 = r"""
+static long call(long nr, long a, long b, long c, long d) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d)
+                     : "memory");
+    return result;
+}
+static void tick(int number) { (void)number; }
+void _start(void) {
+    struct { void (*handler)(int); unsigned long flags, restorer, mask[2]; } action = { tick };
+    long every[4] = { 0, 200, 0, 200 };
+    int failed = 0;
+    call(174, 14, (long)&action, 0, 8);  /* rt_sigaction, SIGALRM */
+    call(104, 0, (long)every, 0, 0);  /* setitimer, ITIMER_REAL */
+    for (int i = 0; i < 3000; i++) {
+        long fd = call(5, (long)"/etc/hostname", FLAGS, 0, 0);
+        if (fd < 0) failed++; else call(6, fd, 0, 0, 0);
+    }
+    call(1, failed ? 1 : 0, 0, 0, 0);
+}
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the program is for x86")
+@pytest.mark.parametrize("flags", ["0", "02000000"])
+@pytest.mark.parametrize("more", [(), ("/dev/ttyS7",)], ids=["no port", "a port for itself"])
+def test_plain_reading_of_a_32_bit_program_is_not_interrupted(
+    rig: Rig, compiled: Callable[..., str], flags: str, more: tuple[str, ...]
+) -> None:
+    """A tracer cannot mark its calls. So nobody looks at them if no port is named."""
+    program = compiled(TICKS_32, "-m32", "-fno-pie", "-no-pie", f"-DFLAGS={flags}")
+    assert rig.run("--", program, *more) == (0, "", "")

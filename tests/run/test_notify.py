@@ -55,7 +55,7 @@ def judge(code: bytes, arch: int, nr: int, *args: int) -> int:
         (0o1 | CLOEXEC, ASK),
         (NOCTTY | CLOEXEC, ASK),
         (NONBLOCK | CLOEXEC, ASK),
-        (0, ASK),  # `cat PORT`
+        (0, PASS),  # a signal could interrupt it
         (CLOEXEC, PASS),  # the loader
         (CLOEXEC | 0o100000, PASS),
     ],
@@ -124,15 +124,36 @@ def test_only_a_tracer_sees_tracing_watches_and_new_roots(abi: notify.Abi) -> No
             assert judge(build((abi,)), abi.audit, nr) == PASS
 
 
-@pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])
-@pytest.mark.parametrize("plain", [notify.PLAIN_NEVER, notify.PLAIN_ALWAYS])
-def test_plain_reading_is_asked_about_as_wanted(abi: notify.Abi, plain: int) -> None:
-    code = build((abi,), plain)
-    nr = number(abi, notify.OPENAT)
+PLAIN = [notify.PLAIN_INHERITED, notify.PLAIN_TRACED, notify.PLAIN_ALWAYS]
+
+
+@pytest.mark.parametrize(
+    ("abi", "build_it"),
+    [(abi, build) for abi in (X86_64, I386, AARCH64, RISCV64)]
+    + [(I386, lambda abis, plain: traced(*abis, plain))],
+)
+@pytest.mark.parametrize("plain", PLAIN)
+def test_only_with_a_port_named_does_the_listener_alone_see_plain_reading(
+    abi: notify.Abi, build_it: Callable[[tuple[notify.Abi, ...], int], bytes], plain: int
+) -> None:
+    """A signal can interrupt what it sees. No tracer can mark the calls of a 32-bit program."""
+    code = build_it((abi,), plain)
     verdict = ASK if plain == notify.PLAIN_ALWAYS else PASS
-    for flags in (0, CLOEXEC, 0o100000):
-        assert judge(code, abi.audit, nr, 5, 0x1000, flags) == verdict
-    assert judge(code, abi.audit, nr, 5, 0x1000, RDWR) == ASK
+    for nr, kind in abi.calls.items():
+        before = {notify.OPEN: (0x1000,), notify.OPENAT: (5, 0x1000)}.get(kind)
+        if before:
+            for flags in (0, CLOEXEC, 0o100000):
+                assert judge(code, abi.audit, nr, *before, flags) == verdict
+            assert judge(code, abi.audit, nr, *before, RDWR) == ASK
+
+
+@pytest.mark.parametrize("abi", [X86_64, AARCH64, RISCV64])
+@pytest.mark.parametrize("plain", PLAIN)
+def test_a_tracer_sees_plain_reading_as_wanted(abi: notify.Abi, plain: int) -> None:
+    code, trace = traced(abi, plain), notify.RET_TRACE | notify.OPENAT
+    for flags, least in ((0, notify.PLAIN_INHERITED), (CLOEXEC, notify.PLAIN_TRACED)):
+        verdict = trace if plain >= least else PASS
+        assert judge(code, abi.audit, number(abi, notify.OPENAT), 5, 0x1000, flags) == verdict
 
 
 @pytest.mark.parametrize("abi", [X86_64, I386, AARCH64, RISCV64])

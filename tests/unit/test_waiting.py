@@ -31,6 +31,7 @@ class Shown:
         self.text = ""
         self.clock = 100.0
         monkeypatch.setattr(waiting, "_screen", waiting.allocate_lock())
+        monkeypatch.setattr(waiting, "_told", {})
         monkeypatch.setattr(waiting, "show", self._show)
         monkeypatch.setattr(waiting, "say", self._show)
         monkeypatch.setattr(waiting.time, "monotonic", lambda: self.clock)
@@ -105,6 +106,63 @@ def test_behind_the_prompt_of_a_shell_nothing_is_drawn_or_erased(
     line.draw()
     line.erase()
     assert shown.text == before
+
+
+BUSY = wire.Waiting("", wire.BUSY, 0, 9_900, OUTSIDER)
+
+
+@pytest.fixture(params=["a file", "dumb"])
+def written(shown: Shown, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Shown:
+    """Where nothing can be drawn."""
+    if request.param == "dumb":
+        monkeypatch.setenv("TERM", "dumb")
+    else:
+        monkeypatch.setattr(os, "isatty", lambda _: False)
+    return shown
+
+
+def test_where_no_line_can_be_drawn_it_is_written_once(written: Shown) -> None:
+    line = WaitingLine("ttyS0", False, 10)
+    line.hear(BUSY)
+    assert written.text == ""  # it may be over at once
+    for _ in range(3):
+        line.draw()
+        written.clock += 100
+        line.hear(wire.Waiting("", wire.BUSY, 0, 500))  # somebody else is next, too
+    line.erase()
+    assert written.text == "ttyS0: waiting, 9 s left: al has it with gpsd (pid 1), by flock"
+
+
+def test_it_is_written_again_when_it_is_known_who_has_it(written: Shown) -> None:
+    line = WaitingLine("ttyS0", False, 10)
+    line.draw()
+    assert written.last() == "ttyS0: waiting, 10 s left"
+    line.hear(BUSY)
+    line.draw()
+    assert written.last() == "ttyS0: waiting, 9 s left: al has it with gpsd (pid 1), by flock"
+
+
+def test_a_wait_that_a_signal_made_begin_again_is_not_told_again(written: Shown) -> None:
+    for news, pause, told in (
+        (BUSY, 50, True),
+        (BUSY, 50, False),
+        (BUSY, 70, False),
+        (BUSY, 0, True),
+        (wire.Waiting("", wire.ABSENT), 0, True),
+    ):
+        line = WaitingLine("ttyS0", False, 10)
+        line.hear(news)
+        line.draw()
+        assert bool(written.last()) is told
+        line.erase()
+        written.clock += pause
+
+
+def test_quiet_waits_are_not_told(written: Shown) -> None:
+    line = WaitingLine("ttyS0", True, 10)
+    line.hear(BUSY)
+    line.draw()
+    assert written.text == ""
 
 
 def test_a_slow_device_is_said_in_a_line_of_its_own(shown: Shown) -> None:

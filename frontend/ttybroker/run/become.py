@@ -34,11 +34,10 @@ def become_program(job: LaunchJob, talk: Talk, opened: Opened, *, traced: bool) 
     """
     from ttybroker.run import notify
 
-    # Where only a listener looks, a signal could make such an open of any file fail.
-    if job.brokered or (traced and _mentions_device(job.argv)):
+    if job.brokered:
         plain = notify.PLAIN_ALWAYS
     else:
-        plain = notify.PLAIN_INHERITED if traced else notify.PLAIN_NEVER
+        plain = notify.PLAIN_TRACED if _mentions_device(job.argv) else notify.PLAIN_INHERITED
     try:
         listener = notify.install(plain=plain, traced=traced)
     except OSError as error:

@@ -26,6 +26,7 @@ from ttybroker.run.kernel import (
     set_signal,
     signal_action,
 )
+from ttybroker.say import say
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ _FEW = 16  # descriptors; with fewer the supervisor does not get far
 _TRACERS = frozenset(
     ("strace", "ltrace", "gdb", "gdb-multiarch", "gdbserver", "lldb", "lldb-server", "dlv", "rr")
     + ("uftrace", "proot", "wine", "wine64")
+)
+_TRACES = (
+    "traces by itself, so opens are answered as with --via notify: "
+    "a signal can make that of a file for writing fail with EINTR"
 )
 # Programs that become another one, which their arguments name after options and values.
 _BECOMES_ANOTHER = frozenset(
@@ -63,13 +68,16 @@ def launch(job: LaunchJob, *, via: str = "auto", ptrace_scope: int | None = None
     scope = yama() if ptrace_scope is None else ptrace_scope
     if scope > 1:
         return _without_filter(job, via, f"Yama's ptrace_scope is {scope}")
-    trace = via == "auto" and not traces_by_itself(job.argv, job.env.get("PATH", DEFAULT_PATH))
+    tracer = own_tracer(job.argv, job.env.get("PATH", DEFAULT_PATH)) if via == "auto" else ""
+    trace = via == "auto" and not tracer
     supervisor = Daemonised(job, trace=trace, scope=scope) if trace or scope == 0 else None
     why_not = obstacle(job.program)
     if why_not:
         if supervisor is not None:
             supervisor.abandon()
         return _without_filter(job, via, why_not)
+    if tracer:
+        say(f"{tracer} {_TRACES}")
     try:
         if supervisor is not None:
             supervisor.become_program()
@@ -122,8 +130,10 @@ def _show_memory() -> None:
         prctl(PR_SET_DUMPABLE, 1)
 
 
-def traces_by_itself(argv: list[str], path: str) -> bool:
-    """Return whether these words start a tracer, perhaps by another program: `env -i strace ...`.
+def own_tracer(argv: list[str], path: str) -> str:
+    """Return the tracer that these words start, perhaps by another program: `env -i strace ...`.
+
+    It is "" if they start none.
 
     An argument that only has a tracer's name, as in `make gdb`, is none: such a program needs what
     only our tracer can do. path: where programs are looked for.
@@ -131,10 +141,10 @@ def traces_by_itself(argv: list[str], path: str) -> bool:
     for at, word in enumerate(argv):
         name = os.path.basename(word)
         if name in _TRACERS and (at == 0 or is_program(word, path)):
-            return True
+            return name
         if name not in _BECOMES_ANOTHER and (at == 0 or is_program(word, path)):
-            return False
-    return False
+            return ""
+    return ""
 
 
 # ---- may it work? ----

@@ -55,7 +55,7 @@ usage: {command} {usage}
 Run a program that opens a port itself, as /dev/ttyS0 or by a link. It gets the broker's
 descriptor. Without a PORT this applies to all ports that the policy allows.
 
-  --wait SECONDS  wait for a port that is busy or absent; on a terminal one line shows who has it
+  --wait SECONDS  wait for a port that is busy or absent; one line shows who has it
   -q, --quiet     do not show that line
   --hold          keep the named ports from the start of the run to its end
   --yield         lend the port to your other programs when they ask, and take it again later;

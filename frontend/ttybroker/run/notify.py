@@ -61,10 +61,11 @@ OPEN, OPENAT, OPENAT2, CREAT, ACCESS, FACCESSAT, PTRACE, INOTIFY, IO_URING, VIEW
 
 # VIEW is chroot(), pivot_root(), unshare() and setns(): paths may lead elsewhere after it.
 
-# Which plain read-only opens are asked about: those without O_NOCTTY and O_NONBLOCK.
-PLAIN_NEVER = 0  # none: they cost nothing, and nothing interrupts them
-PLAIN_INHERITED = 1  # those without O_CLOEXEC: `cat PORT` and `< PORT`, but not the loader's
-PLAIN_ALWAYS = 2  # all: Python's open(PORT, "rb"), Go's os.Open, fopen(PORT, "re")
+# Which plain read-only opens are asked about: those without O_NOCTTY and O_NONBLOCK. The tracer's
+# are those that it can mark. Only the listener could look at others, and signals interrupt that.
+PLAIN_INHERITED = 0  # the tracer's without O_CLOEXEC: `cat PORT` and `< PORT`, not the loader's
+PLAIN_TRACED = 1  # all of the tracer's: Python's open(PORT, "rb"), Go's os.Open, fopen(PORT, "re")
+PLAIN_ALWAYS = 2  # all
 
 # In the unused upper half of an int argument: the tracer has found that this call means a port.
 MARK = 0x74747962
@@ -208,10 +209,10 @@ class Filter:
     """Write the filter for the given conventions, as an array of struct sock_filter.
 
     It asks about an open that may be one of a terminal: one that reads and writes, or has O_NOCTTY
-    or O_NONBLOCK. `plain` says which plain read-only opens it asks about (PLAIN_NEVER and so on).
-    It never asks about the open of a directory, with O_PATH, or of a file that must be new. It asks
-    about access() for reading or writing. It always asks about openat2() and creat(), because a
-    filter cannot see the flags of the one, and the other has none. It asks about flock() that
+    or O_NONBLOCK. `plain` says which plain read-only opens it asks about: PLAIN_INHERITED and so
+    on. It never asks about the open of a directory, with O_PATH, or of a file that must be new. It
+    asks about access() for reading or writing. It always asks about openat2() and creat(), because
+    a filter cannot see the flags of the one, and the other has none. It asks about flock() that
     locks, because a filter cannot see what the descriptor is, and the lease answers the lock of a
     leased port. It answers io_uring_setup() with ENOSYS, because a ring opens files unseen.
 
@@ -292,16 +293,16 @@ class Filter:
         self._add(_ANY, abi.o_directory | os.O_PATH, f"pass.{at}")
         self._add(_AND, _NEW_FILE)
         self._add(_EQUAL, _NEW_FILE, f"pass.{at}")
-        if self._traced and abi.markable(kind):
+        traced = self._traced and abi.markable(kind)
+        if traced:
             self._add(_LOAD, _ARGS + 8 * _LOOKS[kind])
             self._add(_AND, O_ACCMODE | os.O_NOCTTY | os.O_CREAT)
             self._add(_EQUAL, os.O_RDWR | os.O_NOCTTY, f"notify.{at}")
         self._add(_LOAD, _ARGS + 8 * _LOOKS[kind])
-        if self._plain != PLAIN_ALWAYS:
-            passes = os.O_CLOEXEC if self._plain == PLAIN_INHERITED else 0
+        if self._plain < (PLAIN_TRACED if traced else PLAIN_ALWAYS):
             self._add(_ANY, _WANTS_A_TERMINAL, f"ask{kind}.{at}")
-            if passes:
-                self._add(_ANY, passes, f"pass.{at}")
+            if traced and self._plain == PLAIN_INHERITED:
+                self._add(_ANY, os.O_CLOEXEC, f"pass.{at}")
             else:
                 self._add(_RETURN, RET_ALLOW)
 

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from ttybroker.wire import Holder, PortInfo
 
 LOST = (
-    "bytes and speeds pass; parity, 7-bit characters, stop bits, flow control, modem lines and "
-    "break do not work, and tcdrain() does not wait for the port"
+    "bytes and speeds pass; parity, 7-bit characters, stop bits, flow control, modem lines, "
+    "break, error counts (TIOCGICOUNT), low latency (TIOCSSERIAL) and RS-485 do not work; "
+    "tcdrain() does not wait for the port, and tcflush() leaves what is on its way"
 )
 
 DROPPED = "what the program writes while its port is lent is thrown away"
