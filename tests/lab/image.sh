@@ -46,7 +46,7 @@ make_files() {
 	say "Debian $suite for $arch with Python, pytest and terminal programs"
 	# The packages' own scripts then run by qemu-user. Where nothing mounted binfmt_misc at boot,
 	# nothing was told of it.
-	[ "$arch" = "$(dpkg --print-architecture)" ] || arch-test -n "$arch" >/dev/null ||
+	[ "$arch" = "$(dpkg --print-architecture)" ] || arch-test "$arch" >/dev/null ||
 		update-binfmts --enable
 	mmdebstrap --quiet --variant=minbase --architectures="$arch" --include="$PACKAGES" \
 		--aptopt='APT::Install-Recommends false' \
