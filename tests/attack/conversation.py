@@ -615,8 +615,7 @@ class Episode:
 
     def compare_descriptors(self) -> None:
         """As many of each kind as leases, connections and jobs explain, and no more."""
-        for _, uid, _, _ in self.leases.copies._all:
-            self.leases.copies.forget(uid)
+        self.leases.copies.forget_closed()
         self.model.forget_dead()
         ports = self.model.ports.values()
         leased = sum(port.stage in ("held", "closing") for port in ports)

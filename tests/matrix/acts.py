@@ -119,7 +119,7 @@ def send_file(act: Act, program: Program) -> None:
     """64 KiB to an rz at the far end."""
     content = os.urandom(65536)
     (act.stage.home / "file").write_bytes(content)
-    with FarEnd(act.stage, "rz", "-q", "-y") as far:
+    with FarEnd(act.stage.rig, act.stage.far.master, "rz", "-q", "-y") as far:
         done = act.stage.run(*act.command(program), stdin=subprocess.DEVNULL)
         assert (done.status, done.err.strip()) == (0, "")
         assert far.result("file") == content

@@ -24,7 +24,7 @@ from support.children import Orphan
 from support.command import TTYBROKER, environment
 from support.rig import Rig
 from support.screen import Screen
-from support.waiting import TIMEOUT
+from support.waiting import TIMEOUT, wait_spoken
 from ttybroker import client
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -101,21 +101,11 @@ def by_sz(rig: Rig, there: Path) -> None:
     (there / "firmware").write_bytes(content := os.urandom(SIZE))
     with started(rig, "--stdio", BOARD, "--", "sz", "-b", "-q", str(there / "firmware")) as process:
         until(rig, monitors=False)
-        until_it_speaks(rig.ports[BOARD].master)
+        wait_spoken(rig.ports[BOARD].master, "what sz sends")
         with FarEnd(rig, rig.ports[BOARD].master, "rz", "-b", "-q", "-y") as far:
             assert process.wait(TIMEOUT) == 0
             until(rig, monitors=True)
             assert far.result("firmware") == content
-
-
-def until_it_speaks(master: int) -> None:
-    """Wait for the first byte. A master that is hung up, as nobody has its port, is no sign."""
-    poll = select.poll()
-    poll.register(master, select.POLLIN)
-    end = time.monotonic() + TIMEOUT
-    while not any(events & select.POLLIN for _, events in poll.poll(100)):
-        assert time.monotonic() < end, "sz says nothing"
-        time.sleep(0.01)
 
 
 def by_avrdude(rig: Rig, there: Path) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import tty
 
-from support.waiting import TIMEOUT, wait_readable
+from support.waiting import TIMEOUT, wait_spoken
 
 TIOCNXCL = 0x540D  # asm-generic/ioctls.h
 
@@ -36,7 +36,7 @@ class Pty:
         """Return exactly `size` bytes of what was written to the port."""
         data = b""
         while len(data) < size:
-            wait_readable(self.master, f"{size} bytes, got {len(data)}", timeout)
+            wait_spoken(self.master, f"{size} bytes, got {len(data)}", timeout)
             data += os.read(self.master, size - len(data))
         return data
 

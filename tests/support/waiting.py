@@ -26,6 +26,20 @@ def wait_readable(descriptor: int, what: str, timeout: float = TIMEOUT) -> None:
         raise AssertionError(f"waited {timeout} s for {what}")
 
 
+def wait_spoken(master: int, what: str, timeout: float = TIMEOUT) -> None:
+    """Wait until a program has written to the pty behind this master.
+
+    The master is hung up while nobody has the pty open. That is no end, for somebody may open it.
+    """
+    poll = select.poll()
+    poll.register(master, select.POLLIN)
+    end = time.monotonic() + timeout
+    while not any(events & select.POLLIN for _, events in poll.poll(100)):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout} s for {what}")
+        time.sleep(0.001)
+
+
 def read_until(descriptor: int, text: bytes, timeout: float = TIMEOUT) -> bytes:
     """Read until the text has this in it, and return all. timeout: seconds for each part."""
     seen = b""
