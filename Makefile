@@ -16,7 +16,7 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 	zsh fish systemd bubblewrap
 # More of them, and those of PyPI and npm: for `make matrix` alone.
 MATRIX_NEEDS := avrdude stm32flash flashrom mbpoll libhamlib-utils gammu tcl expect \
-	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2
+	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2 nut-server
 SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests

@@ -70,6 +70,13 @@ MODEM = (
     (rb"([^\r]*)\r", b"\\1\r\r\nOK\r\n"),
 )
 
+# A UPS that speaks Megatec's protocol.
+MEGATEC = (
+    (rb"Q1\r", b"(226.0 195.0 226.0 014 49.0 27.5 30.0 00001000\r"),
+    (rb"F\r", b"#230.0 002 024.0 50.0\r"),
+    (rb"I\r", b"#ttybroker       matrix     1.0       \r"),
+)
+
 AIOSERIAL = """
 import aioserial, asyncio
 async def main():
@@ -216,6 +223,13 @@ EXTRAS = (
         "sh -c 'printf \"[gammu]\\nport=/dev/ttyS7\\nconnection=at115200\\n\" >gammu && "
         "exec gammu -c gammu identify'",
         act=acts.dialog, dialog=MODEM, shows="123456789012345", remarks="a modem answers",
+    ),
+    Program(
+        "NUT", "nut-server",
+        "env NUT_STATEPATH=. NUT_ALTPIDPATH=. /lib/nut/nutdrv_qx -s ups -d 1 -x port=/dev/ttyS7 "
+        "-x protocol=megatec",
+        lock="flock", act=acts.dialog, dialog=MEGATEC, shows="output.voltage: 226.0",
+        remarks="a UPS answers",
     ),
     Program("Perl Device::SerialPort", "libdevice-serialport-perl", f"perl -e '{PERL}'",
             act=acts.dialog, dialog=HELLO, shows="world"),
