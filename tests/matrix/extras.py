@@ -16,6 +16,8 @@ const port = new SerialPort({{path: "/dev/ttyS7", baudRate: 115200}}, error => {
     port.write("hello");
 }});
 port.on("data", data => {{ console.log("" + data); port.close(); }});'"""
+COMPILED = "{programs}/compiled"  # from compiled/
+JAVA = f"java -cp /usr/share/java/jssc.jar:{COMPILED}/java"
 HELLO = ((rb"hello", b"world"),)
 LINE = ((rb"hello[\r\n]*", b"world\n"),)
 
@@ -240,6 +242,17 @@ EXTRAS = (
     Program("PHP", "php-cli", f"php -r '{PHP}'", act=acts.dialog, dialog=LINE, shows="world"),
     Program("Erlang", "erlang-base", f"erl -noshell -eval '{ERLANG}'", act=acts.dialog,
             dialog=LINE, shows="world"),
+    # Without a port on the command line a launcher looks at no open for reading as Go's and Rust's.
+    Program("Go", "golang-go", f"{COMPILED}/port /dev/ttyS7", act=acts.dialog, dialog=LINE,
+            shows="world", remarks="a static program; opened twice"),
+    Program("Go's tarm/serial", "golang-github-tarm-serial-dev", f"{COMPILED}/tarm /dev/ttyS7",
+            act=acts.dialog, dialog=HELLO, shows="world"),
+    Program("Rust", "rustc", f"{COMPILED}/rust /dev/ttyS7", act=acts.dialog, dialog=LINE,
+            shows="world", remarks="opened twice"),
+    Program("Java", "default-jdk-headless", f"{JAVA} Streams /dev/ttyS7", act=acts.dialog,
+            dialog=LINE, shows="world", remarks="opened twice"),
+    Program("jSSC", "libjssc-java", f"{JAVA} Jssc /dev/ttyS7", lock="TIOCEXCL",
+            act=acts.dialog, dialog=HELLO, shows="world"),
     Program("chat", "ppp", "sh -c 'exec chat -V \"\" hello world </dev/ttyS7 >/dev/ttyS7'",
             act=acts.dialog, dialog=LINE, remarks="opened twice"),
     Program("expect", "expect", f"expect -c '{EXPECT}'", act=acts.dialog, dialog=HELLO,
