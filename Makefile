@@ -17,7 +17,8 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 # More of them, and those of PyPI and npm: for `make matrix` alone.
 MATRIX_NEEDS := avrdude stm32flash flashrom mbpoll libhamlib-utils gammu tcl expect \
 	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2 nut-server \
-	golang-go golang-github-tarm-serial-dev rustc default-jdk-headless libjssc-java
+	golang-go golang-github-tarm-serial-dev rustc default-jdk-headless libjssc-java \
+	putty xvfb xdotool
 SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests

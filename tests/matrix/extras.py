@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from matrix import acts
+from matrix import acts, windows
 from matrix.programs import Program
 
 PYTHON = "env PYTHONPATH={programs}/python /usr/bin/python3"
@@ -257,4 +257,6 @@ EXTRAS = (
             act=acts.dialog, dialog=LINE, remarks="opened twice"),
     Program("expect", "expect", f"expect -c '{EXPECT}'", act=acts.dialog, dialog=HELLO,
             shows="world seen", remarks="opened twice"),
+    Program("PuTTY", "putty", "putty -serial /dev/ttyS7 -sercfg 115200,8,n,1,N", ready="putty",
+            act=windows.converse, status=143, remarks="under Xvfb"),
 )  # fmt: skip
