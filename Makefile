@@ -16,7 +16,9 @@ TEST_NEEDS := lrzsz picocom minicom tio screen cu microcom socat putty-tools cke
 	zsh fish systemd bubblewrap
 # More of them, and those of PyPI and npm: for `make matrix` alone.
 MATRIX_NEEDS := avrdude stm32flash flashrom mbpoll libhamlib-utils gammu tcl expect \
-	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2
+	libdevice-serialport-perl ruby php-cli erlang-base ppp iproute2 nut-server \
+	golang-go golang-github-tarm-serial-dev rustc default-jdk-headless libjssc-java \
+	putty xvfb xdotool
 SERIALPORTS := 12.0.0 13.0.0
 DEB_NEEDS := build-essential debhelper dh-python python3 lintian
 SOURCES := .ci LICENSE Makefile README.md broker docs frontend packaging pyproject.toml tests
@@ -144,7 +146,8 @@ $(VENV)/test-needs: Makefile | $(VENV)/ready
 	@touch $@
 
 # pip's own versions are in the files; of npm's packages those that the named one asks for.
-$(VENV)/matrix/ready: Makefile tests/matrix/python.txt tests/matrix/labgrid.txt | $(VENV)/ready
+$(VENV)/matrix/ready: Makefile tests/matrix/python.txt tests/matrix/labgrid.txt \
+		$(wildcard tests/matrix/compiled/*) | $(VENV)/ready
 	@echo "Debian packages for the matrix: $(MATRIX_NEEDS)"
 	@packaging/apt-needs $(MATRIX_NEEDS)
 	@command -v npm >/dev/null || packaging/apt-needs nodejs npm
@@ -156,6 +159,7 @@ $(VENV)/matrix/ready: Makefile tests/matrix/python.txt tests/matrix/labgrid.txt 
 	    npm install --silent --no-audit --no-fund --prefix $(VENV)/matrix/node$${version%%.*} \
 	        serialport@$$version || exit 1; \
 	done
+	@$(MAKE) -s -C tests/matrix/compiled BUILD=$(CURDIR)/$(VENV)/matrix/compiled
 	@chmod -R go+rX $(VENV)/matrix
 	@touch $@
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from matrix import acts
+from matrix import acts, windows
 from matrix.programs import Program
 
 PYTHON = "env PYTHONPATH={programs}/python /usr/bin/python3"
@@ -16,6 +16,8 @@ const port = new SerialPort({{path: "/dev/ttyS7", baudRate: 115200}}, error => {
     port.write("hello");
 }});
 port.on("data", data => {{ console.log("" + data); port.close(); }});'"""
+COMPILED = "{programs}/compiled"  # from compiled/
+JAVA = f"java -cp /usr/share/java/jssc.jar:{COMPILED}/java"
 HELLO = ((rb"hello", b"world"),)
 LINE = ((rb"hello[\r\n]*", b"world\n"),)
 
@@ -68,6 +70,13 @@ MODEM = (
     (rb"(AT\+CSCS\?)\r", b'\\1\r\r\n+CSCS: "GSM"\r\n\r\nOK\r\n'),
     (rb"(AT\+CSCS=\?)\r", b'\\1\r\r\n+CSCS: ("GSM")\r\n\r\nOK\r\n'),
     (rb"([^\r]*)\r", b"\\1\r\r\nOK\r\n"),
+)
+
+# A UPS that speaks Megatec's protocol.
+MEGATEC = (
+    (rb"Q1\r", b"(226.0 195.0 226.0 014 49.0 27.5 30.0 00001000\r"),
+    (rb"F\r", b"#230.0 002 024.0 50.0\r"),
+    (rb"I\r", b"#ttybroker       matrix     1.0       \r"),
 )
 
 AIOSERIAL = """
@@ -217,6 +226,13 @@ EXTRAS = (
         "exec gammu -c gammu identify'",
         act=acts.dialog, dialog=MODEM, shows="123456789012345", remarks="a modem answers",
     ),
+    Program(
+        "NUT", "nut-server",
+        "env NUT_STATEPATH=. NUT_ALTPIDPATH=. /lib/nut/nutdrv_qx -s ups -d 1 -x port=/dev/ttyS7 "
+        "-x protocol=megatec",
+        lock="flock", act=acts.dialog, dialog=MEGATEC, shows="output.voltage: 226.0",
+        remarks="a UPS answers",
+    ),
     Program("Perl Device::SerialPort", "libdevice-serialport-perl", f"perl -e '{PERL}'",
             act=acts.dialog, dialog=HELLO, shows="world"),
     Program("Ruby", "ruby", f"ruby -e '{RUBY}'", act=acts.dialog, dialog=LINE, shows="world"),
@@ -226,8 +242,21 @@ EXTRAS = (
     Program("PHP", "php-cli", f"php -r '{PHP}'", act=acts.dialog, dialog=LINE, shows="world"),
     Program("Erlang", "erlang-base", f"erl -noshell -eval '{ERLANG}'", act=acts.dialog,
             dialog=LINE, shows="world"),
+    # Without a port on the command line a launcher looks at no open for reading as Go's and Rust's.
+    Program("Go", "golang-go", f"{COMPILED}/port /dev/ttyS7", act=acts.dialog, dialog=LINE,
+            shows="world", remarks="a static program; opened twice"),
+    Program("Go's tarm/serial", "golang-github-tarm-serial-dev", f"{COMPILED}/tarm /dev/ttyS7",
+            act=acts.dialog, dialog=HELLO, shows="world"),
+    Program("Rust", "rustc", f"{COMPILED}/rust /dev/ttyS7", act=acts.dialog, dialog=LINE,
+            shows="world", remarks="opened twice"),
+    Program("Java", "default-jdk-headless", f"{JAVA} Streams /dev/ttyS7", act=acts.dialog,
+            dialog=LINE, shows="world", remarks="opened twice"),
+    Program("jSSC", "libjssc-java", f"{JAVA} Jssc /dev/ttyS7", lock="TIOCEXCL",
+            act=acts.dialog, dialog=HELLO, shows="world"),
     Program("chat", "ppp", "sh -c 'exec chat -V \"\" hello world </dev/ttyS7 >/dev/ttyS7'",
             act=acts.dialog, dialog=LINE, remarks="opened twice"),
     Program("expect", "expect", f"expect -c '{EXPECT}'", act=acts.dialog, dialog=HELLO,
             shows="world seen", remarks="opened twice"),
+    Program("PuTTY", "putty", "putty -serial /dev/ttyS7 -sercfg 115200,8,n,1,N", ready="putty",
+            act=windows.converse, status=143, remarks="under Xvfb"),
 )  # fmt: skip
