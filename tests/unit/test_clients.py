@@ -135,6 +135,30 @@ def test_a_request_that_finds_no_memory_is_the_end_of_its_connection_alone(
     assert len(door.served) == 1
 
 
+def test_news_that_were_lost_without_memory_are_heard_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each news is told once, so nobody tells of these again."""
+
+    def fails(_: object) -> None:
+        raise MemoryError
+
+    asks, leaves = door.connect(), door.connect()
+    door.turn()
+    asks.send(STATUS)
+    leaves.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(door.clients._turns, "add", fails)
+        with pytest.raises(MemoryError):
+            door.loop.turn(0)
+    door.turn()
+    assert (len(door.clients), door.served) == (2, [])
+    door.clients.listen_again()
+    for _ in range(2):
+        door.turn()
+    assert (len(door.clients), len(door.served)) == (1, 1)
+
+
 def test_a_turn_serves_a_bounded_number_of_requests(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,12 @@ class Clients:
             if now - began >= TURN:  # guard: time-of-a-turn
                 return
 
+    def listen_again(self) -> None:
+        """Hear of all connections again: who had no memory has lost the news of some."""
+        for client in list(self._all.values()):
+            if not client.in_line:
+                client.listen_on()
+
     def tick(self) -> float | None:
         """Accept again where a pause is over; return the seconds until the next one is, if any."""
         now = time.monotonic()

@@ -220,6 +220,7 @@ class Server:
         elif self._short_of_memory:
             self._short_of_memory = False
             self._leases.look_after_all()  # an end may have been missed
+            self.clients.listen_again()
         self._workers.run_soon()
         due = (self._arrivals.tick(), self._leases.tick(), self._watches.tick(),
                self._facts.tick(), self._progress.tick(), self.clients.tick(),
