@@ -18,9 +18,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        # Without a shell's job control all workers are in one process group, which is an orphan. If a
-        # process of it is stopped by one test, and another test's ends whose parent is in another
-        # group, the kernel hangs up the whole group: kernel/exit.c, kill_orphaned_pgrp().
+        # Without a shell's job control all workers are in one orphaned process group. If one test
+        # has a stopped process in it while another test's ends whose parent is in another group,
+        # the kernel hangs up the whole group: kernel/exit.c, kill_orphaned_pgrp().
         os.setpgid(0, 0)
 
 
