@@ -32,6 +32,7 @@ SETTING = Path("/proc/sys/kernel/yama/ptrace_scope")
 PORT, OTHER_END = "ttyS4", "ttyS5"
 LAUNCHERS = (("ttybroker", "run"), ("ttyrun",))
 COPIES = f"copying through a pty (Yama's ptrace_scope is 2): {LOST}\n"
+BY_ITSELF = "ttybroker: strace traces by itself, so opens are answered as with --via notify"
 NO_STRACE = "strace, gdb and the like cannot trace inside"
 ROOT_RULE = f'[[rule]]\nport = "{PORT}"\nallow = ["root"]\n'
 # Root as in most containers.
@@ -214,13 +215,15 @@ def test_scope_2_leaves_no_way_but_the_pty(broker: Service) -> None:
 
 @pytest.mark.parametrize("words", LAUNCHERS, ids=" ".join)
 def test_strace_works_inside_as_the_manual_says(broker: Service, words: tuple[str, ...]) -> None:
-    """As the program itself, and under --via notify anywhere in it. Otherwise one line says so."""
+    """As the program itself, of which a line tells, and under --via notify anywhere in it.
+    Otherwise one line says why not."""
     SETTING.write_text("1\n")
     traced = ["strace", "-f", "-o", "/dev/null", "sh", "-c", f"tty <>/dev/{PORT}"]
     inside = ["sh", "-c", f"{shlex.join(traced)}; exit $?"]
     for options, program in (([], traced), (["--via", "notify"], inside)):
         done = as_bob(*words, *options, PORT, "--", *program)
-        assert (done.stdout, done.stderr, done.returncode) == (f"/dev/{PORT}\n", "", 0)
+        assert (done.stdout, done.returncode) == (f"/dev/{PORT}\n", 0)
+        assert done.stderr.count("\n") == done.stderr.count(BY_ITSELF) == (not options)
     refused = as_bob(*words, PORT, "--", *inside)
     assert refused.returncode == 1
     assert refused.stderr.count(NO_STRACE) == 1
