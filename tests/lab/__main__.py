@@ -6,6 +6,7 @@
     make lab LAB_SUITE=trixie                             a guest of another release of Debian
     make lab LAB_MACHINE=aarch64                          a guest of another machine
     make lab LAB_FLAVOURS=bare LAB_TESTS=tests/run        other tests, which then run in the guest
+    make lab LAB_TESTS=tests/lab/guest/test_labgrid.py LAB_FLAVOURS=systemd
 
 In the flavour `bare`, process 1 is a shell script, and the kernel makes the nodes. The flavour
 `systemd` has systemd, udev, logind and dbus. Each guest has one processor, and they run one after
@@ -14,6 +15,9 @@ the other. The guest's tests are ordinary pytest files, in guest/.
 The guest is of this machine's release, and our packages are built here. For another release they
 are built in its root (`make distro`). So are those of 0.1.0, from which the guest upgrades. For
 another machine they are cross-built, without those of 0.1.0, and the guest is built by qemu-user.
+
+labgrid is not in Debian, and to install it in the guest takes minutes. So its test runs only if it
+is named, and its wheels are fetched then. They are for this machine's Python.
 
 Everything that is kept in .lab comes from the package registries: the guest, and its booted state
 in either flavour, from which a run starts in some seconds. Its name has the release, the machine
@@ -48,6 +52,8 @@ PACKAGES = CLONE / "dist" if NATIVE else CLONE / "dist" / ARCH
 OLD_PACKAGES = CLONE / "build/old" if NATIVE else CLONE / "build/old" / ARCH  # of 0.1.0
 SAID = CACHE / "packages.log"  # by what builds the packages
 NO_HISTORY = 3  # of old-packages.sh; then the guest's test of it is skipped, and says so
+LABGRID = "test_labgrid.py"
+WHEELS = CACHE / "wheels"  # of labgrid
 RECIPE = ("image.sh", "vmlinux.py", "initramfs-init", "machine.py", "rootfs")
 
 
@@ -64,6 +70,8 @@ def main(arguments: list[str]) -> int:
             print(SAID.read_text())
             raise subprocess.CalledProcessError(packages.returncode, "make deb")
         _build_old_packages()
+        if any(LABGRID in word for word in arguments):
+            _fetch_wheels()
         counts = _test(image, flavours, arguments)
     except subprocess.CalledProcessError as error:
         print(f"lab: {error}", flush=True)
@@ -98,6 +106,15 @@ def _build_old_packages() -> None:
         words = [ROOT / "tests/distro/old-packages.sh", OLD_PACKAGES]
         if subprocess.run(words, cwd=ROOT).returncode not in (0, NO_HISTORY):
             raise subprocess.CalledProcessError(1, "old-packages.sh")
+
+
+def _fetch_wheels() -> None:
+    """Fetch labgrid and what it needs, which the guest sees as a part of the project."""
+    _say("fetching labgrid")
+    words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    words += ["--no-deps", "--only-binary=:all:"]
+    words += ["--requirement", ROOT / "tests/matrix/labgrid.txt"]
+    subprocess.run([*words, "--dest", WHEELS], check=True)
 
 
 def _image() -> Path:

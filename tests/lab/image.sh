@@ -19,6 +19,8 @@ PACKAGES=systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,strace
 PACKAGES=$PACKAGES,python3,python3-serial,python3-prctl,python3-seccomp
 PACKAGES=$PACKAGES,python3-pytest,python3-pytest-timeout,python3-pexpect
 PACKAGES=$PACKAGES,lrzsz,picocom,minicom,cu
+# Who serves a port on TCP; and what labgrid is installed with, from wheels (__main__.py).
+PACKAGES=$PACKAGES,ser2net,python3-venv
 # A root that writes to ports which it finds; a test starts it.
 PACKAGES=$PACKAGES,modemmanager
 # ext4 needs crc32c, which has had two names.
@@ -84,9 +86,12 @@ make_root() {
 	chroot root useradd --create-home --groups dialout alice
 	chroot root useradd --create-home bob
 	echo lab >root/etc/hostname
+	printf '127.0.0.1\tlocalhost\n127.0.1.1\tlab\n::1\tlocalhost\n' >root/etc/hosts
 	: >root/etc/fstab
 	echo 00000000000000000000000000001ab0 >root/etc/machine-id
 	cp -R "$here/rootfs/." root/
+	# Without a network it resolves no name, and then it does not end when it is told to.
+	rm -f root/etc/systemd/system/multi-user.target.wants/ser2net.service
 	# What would only keep an emulated processor busy.
 	for unit in serial-getty@ttyS0.service getty@tty1.service systemd-timesyncd.service \
 		apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \

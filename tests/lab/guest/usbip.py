@@ -25,6 +25,7 @@ VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 OVERRUN, PARITY, FRAME, BREAK = 0x02, 0x04, 0x08, 0x10  # FTDI_RS_OE, _PE, _FE, _BI
 DTR, RTS = 1, 2
 SET_BREAK = 1 << 14
+CTS, DSR, RI, DCD = 0x10, 0x20, 0x40, 0x80  # FTDI_RS0_CTS, _DSR, _RI, _RLSD
 
 Told = dict[str, tuple[int, int]]  # wValue and wIndex of the last request of each kind
 
@@ -49,7 +50,7 @@ _DESCRIPTORS = {0x100: _DEVICE, 0x200: _CONFIGURATION} | {
 }
 _KINDS = {1: "lines", 2: "flow", 3: "speed", 4: "data", 9: "latency"}
 _RESET, _LINES, _MODEM_STATUS, _GET_LATENCY = 0, 1, 5, 10
-_ON, _EMPTY = 0x31, 0x60  # CTS and DSR; the transmitter
+_ALWAYS, _EMPTY = 0x01, 0x60  # in the first byte; the transmitter
 _PAYLOAD = 62  # of a packet
 
 
@@ -58,6 +59,10 @@ class Chip:
 
     def __init__(self) -> None:
         run("modprobe", "vhci-hcd")
+        self.plug()
+
+    def plug(self) -> None:
+        """Plug it in, as new, and wait until it is there."""
         before = names()
         self._process = Child(lambda chat: _Device(chat).serve(), 0)
         until("the emulated adapter", lambda: names() - before)
@@ -84,6 +89,10 @@ class Chip:
     def transmit(self, yes: bool) -> None:
         """Whether what it has taken goes out; if not, its transmitter is not empty."""
         self._ask("transmit", yes)
+
+    def report(self, lines: int) -> None:
+        """Say that these of CTS, DSR, RI and DCD are up, and no other."""
+        self._ask("report", lines)
 
     def answer(self, yes: bool) -> None:
         """Whether it does; it is there in any case."""
@@ -124,7 +133,7 @@ class _Device:
         self._readers: dict[int, bytes] = {}  # the kernel's requests for a packet, by number
         self._writers: dict[int, bytes] = {}  # and what it has for the chip
         self._takes = True
-        self._status = _ON, _EMPTY
+        self._lines, self._transmitter = CTS | DSR, _EMPTY
 
     def serve(self) -> None:
         """For ever, or until the kernel lets go of it."""
@@ -147,13 +156,19 @@ class _Device:
         elif what == "take":
             (self._takes,) = words
         elif what == "transmit":
-            self._status = _ON, _EMPTY if words[0] else 0
+            self._transmitter = _EMPTY if words[0] else 0
+            self._packet()
+        elif what == "report":
+            (self._lines,) = words
             self._packet()
         self._chat.say({"written": self._written, "told": self._told}.get(what))
 
     def _packet(self, data: bytes = b"", errors: int = 0) -> None:
-        lines, state = self._status
-        self._packets.append(bytes([lines, state | errors]) + data)
+        lines, transmitter = self._status()
+        self._packets.append(bytes([lines, transmitter | errors]) + data)
+
+    def _status(self) -> bytes:
+        return bytes([self._lines | _ALWAYS, self._transmitter])
 
     def _hear_kernel(self) -> None:
         header = self._receive(_ASKED.size)
@@ -188,7 +203,7 @@ class _Device:
         if kind == _VENDOR:
             self._tell(request, value, index)
         elif kind == _VENDOR | _IN and request == _MODEM_STATUS:
-            data = bytes(self._status)
+            data = self._status()
         elif kind == _VENDOR | _IN and request == _GET_LATENCY:
             data = bytes([self._told["latency"][0]])
         elif kind == _IN and request == _GET_DESCRIPTOR:
