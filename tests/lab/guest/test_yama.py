@@ -32,7 +32,7 @@ SETTING = Path("/proc/sys/kernel/yama/ptrace_scope")
 PORT, OTHER_END = "ttyS4", "ttyS5"
 LAUNCHERS = (("ttybroker", "run"), ("ttyrun",))
 COPIES = f"copying through a pty (Yama's ptrace_scope is 2): {LOST}\n"
-BY_ITSELF = "ttybroker: strace traces by itself, so opens are answered as with --via notify"
+BY_ITSELF = ": strace traces by itself, so opens are answered as with --via notify"
 NO_STRACE = "strace, gdb and the like cannot trace inside"
 ROOT_RULE = f'[[rule]]\nport = "{PORT}"\nallow = ["root"]\n'
 # Root as in most containers.
