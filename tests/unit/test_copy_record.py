@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.damage import damaged
 from ttybrokerd.root import settings
 from ttybrokerd.root.copy_record import HEAD, KIND, MAGIC, CopyRecord, decode, encode
 from ttybrokerd.root.record import NoRecord
@@ -54,11 +55,8 @@ def test_any_bytes_are_a_record_or_none(magic: bytes, data: bytes) -> None:
 
 @given(RECORDS.map(encode), st.data())
 def test_a_damaged_record_is_another_or_none(whole: bytes, draw: st.DataObject) -> None:
-    data = bytearray(whole)
-    at = draw.draw(st.integers(0, len(data) - 1))
-    data[at] ^= draw.draw(st.integers(1, 255))
     try:
-        found = decode(bytes(data[: draw.draw(st.integers(0, len(data)))]))
+        found = decode(damaged(whole, draw))
     except NoRecord:
         return
     assert decode(encode(found)) == found
