@@ -24,7 +24,7 @@ from attack import uring
 from real.test_lease import AT_ONCE, TIOCNXCL, TIOCSCTTY, fetch
 from support.children import Chat, Child, as_user
 from support.daemon import Daemon
-from support.processes import prctl
+from support.processes import descriptors, prctl
 from support.rig import Rig
 from support.waiting import TIMEOUT, Watch
 from ttybroker import PortBusy, client
@@ -319,8 +319,7 @@ def test_the_nodes_owner_cannot_open_a_leased_port_around_the_broker(
 
     assert as_user(BOB, (), lambda: around(node)) == "EBUSY"
     assert as_user(ALICE, (), lambda: around(node)) == "EBUSY"
-    descriptor = next(n for n in os.listdir(f"/proc/{holder.pid}/fd")
-                      if os.readlink(f"/proc/{holder.pid}/fd/{n}") == node)  # fmt: skip
+    descriptor = next(n for n, what in descriptors(holder.pid).items() if what == node)
     again = f"/proc/{holder.pid}/fd/{descriptor}"
     assert as_user(ALICE, (), lambda: around(again)) in ("EBUSY", "EACCES")
     holder.say()

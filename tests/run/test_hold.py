@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from run.conftest import LIMIT, Rig, wait_for_end
+from support.processes import descriptors
 from support.waiting import read_until
 from ttybroker.run import command, hold
 
@@ -35,10 +36,8 @@ def holders(rig: Rig) -> set[int]:
 
 def _has(pid: int, node: str) -> bool:
     try:
-        return any(
-            os.readlink(f"/proc/{pid}/fd/{fd}") == node for fd in os.listdir(f"/proc/{pid}/fd")
-        )
-    except OSError:
+        return node in descriptors(pid).values()
+    except OSError:  # it has ended
         return False
 
 
