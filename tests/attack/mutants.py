@@ -1461,6 +1461,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "landlock-sockets",
+        "sockets with a path are given up where the kernel can",
+        "pass",
+        ("tests/unit/test_landlock_sockets.py::test_they_are_given_up_if_the_kernel_can",),
+    ),
+    Mutant(
         "landlock-tried",
         "that the file system is given up is tried",
         "return",
