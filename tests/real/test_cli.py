@@ -451,12 +451,13 @@ def test_run_says_that_the_program_in_the_way_is_ones_own(rig: Rig, daemon: Daem
     mine = command(rig, "run", "--stdio", "ttyS0", "--", "true")
     os.close(held)
     assert mine.returncode == 1 and "ttyS0: busy: held by root (uid 0) with " in mine.stderr
-    assert "; it is yours: wait for it (--wait SECONDS), take it back" in mine.stderr
+    back = "take it back (ttybroker revoke ttyS0)"
+    assert f"; it is yours: wait for it (--wait SECONDS), {back}, or have it lend" in mine.stderr
     assert "an admin" not in mine.stderr and mine.stderr.count("\n") == 1
     held = open_fd("ttyS0", broker=str(rig.socket))
     late = command(rig, "run", "--wait", "0.1", "--stdio", "ttyS0", "--", "true")
     os.close(held)
-    assert "; it is yours: wait longer (--wait SECONDS), take it back" in late.stderr
+    assert f"; it is yours: wait longer (--wait SECONDS), {back}" in late.stderr
     rig.holder(ALICE, "ttyS1")
     other = command(rig, "run", "--stdio", "ttyS1", "--", "true")
     assert "have its holder or an admin take it back" in other.stderr
