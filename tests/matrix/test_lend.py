@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import subprocess
 import time
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ MONITORS = {
 }
 SIZE = 20_000  # bytes for sz
 PAGES = 1024  # bytes for avrdude
+LOOK = 0.002  # seconds; a far end that is hung up cannot be waited for
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -109,19 +109,28 @@ def by_sz(rig: Rig, there: Path) -> None:
 
 
 def by_avrdude(rig: Rig, there: Path) -> None:
-    """It writes the board's memory, and reads it again to compare."""
+    """It writes the board's memory, and reads it again to compare.
+
+    Between a look and a read somebody may open the port, and then there is nothing to read. So the
+    far end's reads do not block.
+    """
     (there / "firmware").write_bytes(content := os.urandom(PAGES))
     words = ("-q", "-p", "m328p", "-c", "arduino", "-P", f"/dev/{BOARD}", "-b", "115200",
              "-U", f"flash:w:{there / 'firmware'}:r")  # fmt: skip
     master, board = rig.ports[BOARD].master, Bootloader()
     end = time.monotonic() + TIMEOUT
+    os.set_blocking(master, False)
     with started(rig, "--", "avrdude", *words) as process:
         while process.poll() is None:
             assert time.monotonic() < end, "avrdude does not end"
-            if select.select([master], [], [], 0.01)[0]:
-                with contextlib.suppress(OSError):  # EIO: just now nobody has the port
-                    os.write(master, board.hear(os.read(master, 4096)))
+            try:
+                heard = os.read(master, 4096)
+            except OSError:  # EAGAIN; EIO: just now nobody has the port
+                time.sleep(LOOK)
+            else:
+                os.write(master, board.hear(heard))
         out, err = process.communicate()
+    os.set_blocking(master, True)
     assert process.returncode == 0, out + err
     assert board.flash[:PAGES] == content
 
