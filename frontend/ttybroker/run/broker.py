@@ -305,10 +305,10 @@ def line_of(error: OSError) -> str:
     if type(error).__module__ == "builtins":
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         line = f"{where}{error.strerror}"
-    if (advice := getattr(error, "advice", "")) and (own := _own(error)):
+    if (advice := getattr(error, "advice", "")) and (step := _step(error)):
         if error.errno == errno.ETIMEDOUT:
-            own = own.replace("wait for it", "wait longer")
-        line = line.removesuffix(advice) + own
+            step = step.replace("wait for it", "wait longer")
+        line = line.removesuffix(advice) + step
     if error.errno != errno.EACCES or getattr(error, "meant", False):
         return line
     from ttybroker.login import too_old
@@ -316,14 +316,16 @@ def line_of(error: OSError) -> str:
     return line + too_old()
 
 
-def _own(error: OSError) -> str:
-    """Return what to do when the user's own program has the port, "" where another's has it."""
+def _step(error: OSError) -> str:
+    """Return what to do when the user may take the port back, "" where only others may."""
     holder: Holder | None = getattr(error, "holder", None)
-    if holder is None or holder.how != "lease" or holder.uid != os.getuid():
+    if holder is None or holder.how != "lease" or os.getuid() not in (0, holder.uid):
         return ""
     from ttybroker.holding import has_ended
 
     back = f"take it back (ttybroker revoke {getattr(error, '_port', '')})"
+    if holder.uid != os.getuid():
+        return f"wait for it (--wait SECONDS), or {back}"
     if has_ended(holder):  # a process that it started has the port, and lends nothing
         return f"it is yours: wait for it (--wait SECONDS), or {back}"
     lend = "have it lend the port next time (ttybroker run --yield, ttybroker term)"
