@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 
+import serial
+
 from ttybroker import client
 from ttybroker.errors import BrokerError
 from ttybroker.lending import YieldingSerial
@@ -83,6 +85,7 @@ class LoopSerial(YieldingSerial):
     _heard: client.Client | None = None
     _number = -1  # the descriptor of that
     _timer: asyncio.TimerHandle | None = None
+    _write_timeout: float | None  # pyserial's own, which its stubs leave out
 
     def __init__(self, *positional: Any, **settings: Any) -> None:
         self._held = bytearray()
@@ -164,7 +167,8 @@ class LoopSerial(YieldingSerial):
         Raises PortLent beyond MOST_HELD bytes.
         """
         if not self._is_lent() and not self._held:
-            return super().write(data)
+            at_once = self._write_timeout == 0 and self.is_open
+            return self._write_now(serial.to_bytes(data)) if at_once else super().write(data)
         if len(self._held) + len(data) > MOST_HELD:
             self._must_be_here()
             return 0  # it is on its way out: later
@@ -174,9 +178,19 @@ class LoopSerial(YieldingSerial):
     def _write_held(self) -> None:
         """Write the data that was kept, as fast as the port takes it."""
         if self._held and self.is_open and not self._is_lent():
-            del self._held[: super().write(bytes(self._held)) or 0]
+            del self._held[: self._write_now(bytes(self._held))]
             if self._held:
                 self._loop.call_later(_PAUSE, self._write_held)
+
+    def _write_now(self, data: bytes) -> int:
+        """Write what the port takes at once. If it is full, pyserial 3.5 tries without end."""
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._must_be_here()  # lent meanwhile
+            raise serial.SerialException(f"write failed: {error}") from None
 
     def flush(self) -> None:
         """Do as YieldingSerial.flush(), but nothing if the port does not come back.

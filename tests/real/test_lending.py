@@ -414,6 +414,13 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
+async def until_sent(port: serial.Serial, data: bytes) -> int:
+    """Write it when the port takes it; return how much it took."""
+    while not (sent := port.write(data)):
+        await asyncio.sleep(0.005)
+    return sent
+
+
 def test_a_transport_of_asyncio_stays_while_its_port_is_lent(rig: Rig, one_port: Daemon) -> None:
     async def program() -> None:
         loop = asyncio.get_running_loop()
@@ -438,6 +445,39 @@ def test_a_transport_of_asyncio_stays_while_its_port_is_lent(rig: Rig, one_port:
             await asyncio.to_thread(connection.revoke, "ttyS0")
         assert "taken back" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
         flasher.child.kill()
+
+    asyncio.run(program())
+
+
+@pytest.mark.parametrize("through_a_transport", [True, False])
+def test_the_loop_runs_while_the_port_takes_no_more_of_what_was_kept(
+    rig: Rig, one_port: Daemon, through_a_transport: bool
+) -> None:
+    """As on a slow line, or one that the other end has stopped."""
+    kept = os.urandom(40000)
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        port = await ttybroker.aio.open_tty(
+            "ttyS0", broker=str(rig.socket), yields="user", write_timeout=0
+        )
+        writer: Any = port
+        if through_a_transport:
+            writer, _ = await serial_asyncio_fast.connection_for_serial(loop, Lines, port)
+        flasher = Flasher(rig)
+        await until(lambda: port.lent is not None)
+        await asyncio.to_thread(flasher.started)
+        writer.write(kept)
+        await asyncio.to_thread(flasher.stop)
+        await until(lambda: port.lent is None)
+        await until(lambda: not select.select([], [port.fd], [], 0)[1])
+        await asyncio.sleep(0.05)  # it tries again, in vain
+        assert await asyncio.to_thread(rig.ports["ttyS0"].read, len(kept)) == kept
+        if not through_a_transport:  # what follows waits for the port no more than that did
+            sent = [await until_sent(port, kept), port.write(kept)]
+            assert 0 < sent[0] < len(kept) and sent[1] == 0
+            assert await asyncio.to_thread(rig.ports["ttyS0"].read, sent[0]) == kept[: sent[0]]
+        writer.close()
 
     asyncio.run(program())
 
