@@ -167,8 +167,9 @@ class LoopSerial(YieldingSerial):
         Raises PortLent beyond MOST_HELD bytes.
         """
         if not self._is_lent() and not self._held:
-            at_once = self._write_timeout == 0 and self.is_open
-            return self._write_now(serial.to_bytes(data)) if at_once else super().write(data)
+            if self._write_timeout == 0 and self.is_open:
+                return self._write_now(bytes(data))
+            return super().write(data)
         if len(self._held) + len(data) > MOST_HELD:
             self._must_be_here()
             return 0  # it is on its way out: later

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import itertools
 import os
+import resource
 import select
 import sys
 import termios
@@ -407,6 +409,63 @@ def have(lines: Lines, end: bytes) -> bool:
     return lines.got.endswith(end)
 
 
+class Full:
+    """Within it, this process has no descriptor left, or this many."""
+
+    def __init__(self, left: int = 0) -> None:
+        self._left = left
+
+    def __enter__(self) -> None:
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._taken = [os.open("/dev/null", os.O_RDONLY)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._taken[0] + 50, self._limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                self._taken.append(os.dup(self._taken[0]))
+        for _ in range(self._left):
+            os.close(self._taken.pop())
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+        for descriptor in self._taken:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_without_a_descriptor_for_the_port_the_program_is_told_that(
+    rig: Rig, one_port: Daemon, left: int
+) -> None:
+    """The one that is left is the connection's."""
+    with Full(left), pytest.raises(BrokerError, match="too many open files") as caught:
+        open_tty("ttyS0", broker=str(rig.socket))
+    assert caught.value.errno == errno.EMFILE
+    open_tty("ttyS0", broker=str(rig.socket)).close()
+
+
+def test_a_lent_port_comes_back_when_there_is_a_descriptor_for_it(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with monitor(rig, timeout=0.05) as port:
+        flasher = Flasher(rig)
+        while port.lent is None:
+            port.read(1)
+        flasher.started()
+        with Full():
+            flasher.child.say()
+            one_port.record("release", pid=flasher.child.pid)
+            one_port.record("grant", pid=os.getpid())
+            grants = one_port.output().count(": grant ")
+            port.timeout = 1.2  # it looks for one again and again, and asks the broker for nothing
+            assert port.read(1) == b""
+            assert port.lent is not None
+            assert one_port.output().count(": grant ") == grants
+        flasher.child.wait()
+        while port.lent is not None:
+            port.read(1)
+        port.write(b"y")
+        assert rig.ports["ttyS0"].read(1) == b"y"
+
+
 async def until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + TIMEOUT
     while not condition():
@@ -474,9 +533,9 @@ def test_the_loop_runs_while_the_port_takes_no_more_of_what_was_kept(
         await asyncio.sleep(0.05)  # it tries again, in vain
         assert await asyncio.to_thread(rig.ports["ttyS0"].read, len(kept)) == kept
         if not through_a_transport:  # what follows waits for the port no more than that did
-            sent = [await until_sent(port, kept), port.write(kept)]
-            assert 0 < sent[0] < len(kept) and sent[1] == 0
-            assert await asyncio.to_thread(rig.ports["ttyS0"].read, sent[0]) == kept[: sent[0]]
+            sent = await until_sent(port, kept)
+            assert 0 < sent < len(kept) and port.write(kept) == 0
+            assert await asyncio.to_thread(rig.ports["ttyS0"].read, sent) == kept[:sent]
         writer.close()
 
     asyncio.run(program())
