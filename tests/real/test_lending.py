@@ -304,6 +304,33 @@ def test_a_second_thread_that_writes_sees_the_same(rig: Rig, one_port: Daemon) -
         assert got == [b"done"]
 
 
+def test_all_threads_that_read_let_go_at_once_and_go_on(rig: Rig, one_port: Daemon) -> None:
+    with monitor(rig, timeout=TIMEOUT) as port:
+        got: list[object] = []
+
+        def read() -> None:
+            try:
+                got.append(port.read(1))
+            except Exception as error:
+                got.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(5)]
+        for reader in readers:
+            reader.start()
+        for _ in range(5):
+            began = time.monotonic()
+            flasher = Flasher(rig)
+            assert flasher.started()
+            assert time.monotonic() - began < 0.9  # it was not hung up by force
+            flasher.stop()
+            while port.lent is not None:
+                time.sleep(0.001)
+        rig.ports["ttyS0"].write(b"xxxxx")
+        for reader in readers:
+            reader.join()
+        assert got == [b"x"] * 5
+
+
 def test_a_port_that_was_taken_back_meanwhile_says_so(rig: Rig, one_port: Daemon) -> None:
     with monitor(rig, timeout=TIMEOUT) as port:
         flasher = Flasher(rig)
