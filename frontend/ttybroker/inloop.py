@@ -92,7 +92,10 @@ class LoopSerial(YieldingSerial):
         super().__init__(*positional, **settings)
 
     async def lease(self, name: str) -> None:
-        """Do as open(), without blocking the loop."""
+        """Do as open(), without blocking it. Raises NotImplementedError if it has no selector."""
+        self._loop = asyncio.get_running_loop()
+        if not hasattr(self._loop, "_selector"):
+            raise NotImplementedError("yields: needs one of asyncio's own loops")
         self.port = name
         connection = client.connect(self.broker, label=self.label)
         try:
@@ -100,19 +103,12 @@ class LoopSerial(YieldingSerial):
         except BaseException:
             connection.close()
             raise
-        self.listen()
+        self._listen()
+        self._is_lent()
 
     def lent_now(self) -> bool:
         """Return whether the port is lent. Raises BrokerError if it does not come back."""
         return self._is_lent()
-
-    def listen(self) -> None:
-        """Hear the next news. Raises NotImplementedError in a loop without a selector."""
-        self._loop = asyncio.get_running_loop()
-        if not hasattr(self._loop, "_selector"):
-            self.close()
-            raise NotImplementedError("yields: needs one of asyncio's own loops")
-        self._listen()
 
     def _listen(self) -> None:
         loan = self._loan

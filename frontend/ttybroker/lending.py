@@ -101,11 +101,14 @@ class YieldingSerial(BrokeredSerial):
 
     def has(self, descriptor: int, connection: client.Client, name: str) -> None:
         """Continue with the port, which came through this connection."""
-        self.adopt(descriptor)
-        self._wakes = []
-        self._idle = [self._new_wake()]
+        self._wakes, self._idle, self._calls = [], [], []
         self._loan = Loan(connection, lambda: client.connect(self.broker, label=self.label), name,
                           self._flags, self._lend, self._take, self._warn)  # fmt: skip
+        try:
+            self.adopt(descriptor)  # if it is lent already, that is heard first
+        except BaseException:
+            self.close()
+            raise
         self._process = os.getpid()
         _OPEN.add(self)
 
@@ -243,7 +246,9 @@ class YieldingSerial(BrokeredSerial):
                     more = loan.look()
                 finally:
                     self._looking = False
-                calls, self._calls = self._calls, []
+                calls: list[Callable[[YieldingSerial], object] | None] = []
+                if self.is_open:  # what is heard before that is told afterwards
+                    calls, self._calls = self._calls, calls
             for call in calls:
                 self._tell(call)
             if not more:

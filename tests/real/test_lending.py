@@ -10,6 +10,7 @@ import itertools
 import os
 import resource
 import select
+import signal
 import sys
 import termios
 import threading
@@ -30,7 +31,7 @@ from support.rig import Rig
 from support.systemd import Systemd, manager
 from support.users import ALICE
 from support.waiting import TIMEOUT
-from ttybroker import BrokerError, PortLent, client, open_fd, open_tty
+from ttybroker import BrokerError, DeviceGone, PortLent, client, open_fd, open_tty
 from ttybroker.inloop import LoopSerial
 from ttybroker.lending import YieldingSerial
 
@@ -434,6 +435,90 @@ class Lines(asyncio.Protocol):
 
 def have(lines: Lines, end: bytes) -> bool:
     return lines.got.endswith(end)
+
+
+class Late:
+    """A program of the same user that was stopped in the queue, and has had the port since."""
+
+    def __init__(self, rig: Rig, daemon: Daemon, use: Callable[[Chat], object]) -> None:
+        holder = rig.holder(0)
+        self.child = rig.child(0, use)
+        with client.connect(str(rig.socket)) as connection:
+            while not connection.ports()[0].waiting:
+                time.sleep(0.01)
+        os.kill(self.child.pid, signal.SIGSTOP)
+        holder.say()
+        daemon.record("release", pid=holder.pid)
+        daemon.record("grant", pid=self.child.pid)
+
+    def go_on(self) -> None:
+        os.kill(self.child.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_port_that_is_lent_before_the_program_can_use_it_comes_back(
+    rig: Rig, one_port: Daemon, in_a_loop: bool, is_back: bool
+) -> None:
+    def use(chat: Chat) -> tuple[list[str], int]:
+        heard: list[str] = []
+
+        def lent(port: YieldingSerial) -> None:
+            heard.append(f"lent {port.is_open}")
+            chat.say()
+
+        wanted: dict[str, Any] = {
+            "baudrate": 57600, "broker": str(rig.socket), "wait": 60, "yields": "user",
+            "on_lent": lent,
+            "on_back": lambda port: heard.append(f"back {port.is_open}"),
+        }  # fmt: skip
+
+        async def in_loop() -> None:
+            with await ttybroker.aio.open_tty("ttyS0", **wanted) as port:
+                await until(lambda: len(heard) == 2)
+                wanted["speed"] = termios.tcgetattr(port.fileno())[5]
+
+        if in_a_loop:
+            asyncio.run(in_loop())
+        else:
+            with open_tty("ttyS0", timeout=0.05, **wanted) as port:
+                while len(heard) < 2:
+                    port.read(1)
+                wanted["speed"] = termios.tcgetattr(port.fileno())[5]
+        return heard, wanted["speed"]
+
+    late = Late(rig, one_port, use)
+    flasher = Flasher(rig)
+    assert flasher.started() != termios.B57600
+    if is_back:
+        flasher.child.say()
+        one_port.record("release", pid=flasher.child.pid)
+        one_port.record("grant", pid=late.child.pid)
+    late.go_on()
+    late.child.hear()
+    if not is_back:
+        flasher.child.say()
+    assert late.child.result() == (["lent True", "back True"], termios.B57600)
+    flasher.child.wait()
+    one_port.settled()
+
+
+@pytest.mark.parametrize("yields", ["", "user"])
+def test_a_port_that_is_taken_back_before_the_program_can_use_it_is_an_error_with_its_name(
+    rig: Rig, one_port: Daemon, yields: str
+) -> None:
+    def use(_: Chat) -> tuple[int | None, str, int]:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(DeviceGone) as caught:
+            open_tty("ttyS0", broker=str(rig.socket), wait=60, yields=yields)
+        return caught.value.errno, str(caught.value), len(os.listdir("/proc/self/fd")) - before
+
+    late = Late(rig, one_port, use)
+    with client.connect(str(rig.socket)) as connection:
+        connection.revoke("ttyS0")
+    line = "ttyS0: taken back, or hung up, before it could be used; try again"
+    late.go_on()
+    assert late.child.result() == (errno.EIO, line, 0)
 
 
 class Full:
