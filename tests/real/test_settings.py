@@ -98,31 +98,43 @@ def test_an_outsiders_exclusive_use_beside_a_dead_copy_is_believed(
     os.close(open_fd("ttyS0", wait=5, broker=str(rig.socket)))
 
 
-def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
-    def set_for_ever(fd: int) -> None:
-        mine = termios.tcgetattr(fd)
-        mine[0], mine[3] = termios.IXANY, 0
-        mine[6][termios.VSTART] = b"q"
-        try:
-            while True:
-                termios.tcsetattr(fd, termios.TCSANOW, mine)
-                termios.tcflow(fd, termios.TCOOFF)
-        except (OSError, termios.error):
-            pass
+def set_for_ever(fd: int) -> None:
+    """Change settings and stop the output, until the descriptor is dead."""
+    mine = termios.tcgetattr(fd)
+    mine[0], mine[3] = termios.IXANY, 0
+    mine[6][termios.VSTART] = b"q"
+    try:
+        while True:
+            termios.tcsetattr(fd, termios.TCSANOW, mine)
+            termios.tcflow(fd, termios.TCOOFF)
+    except (OSError, termios.error):
+        pass
 
+
+def found(rig: Rig) -> list[object]:
+    """A pty's settings after a hang-up: from here on its own settings are found."""
     with outsider(rig) as fd:
-        fcntl.ioctl(fd, linux.TIOCVHANGUP)  # from here on a pty's own settings are found
+        fcntl.ioctl(fd, linux.TIOCVHANGUP)
     with outsider(rig) as fd:
-        before = termios.tcgetattr(fd)
+        return termios.tcgetattr(fd)
+
+
+def race(rig: Rig, daemon: Daemon, act: Callable[[int], object], before: list[object]) -> None:
+    """Revoke a port whose holder goes on setting it: it is as before, and the next one sends."""
+    child = holder(rig, act)
+    time.sleep(0.01)
+    revoke(rig)
+    with outsider(rig) as fd:
+        assert termios.tcgetattr(fd) == before
+    next_one_sends(rig)
+    child.kill()
+    daemon.settled()
+
+
+def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
+    before = found(rig)
     for _ in range(RACES):
-        child = holder(rig, set_for_ever)
-        time.sleep(0.01)
-        revoke(rig)
-        with outsider(rig) as fd:
-            assert termios.tcgetattr(fd) == before
-        next_one_sends(rig)
-        child.kill()
-        daemon.settled()
+        race(rig, daemon, set_for_ever, before)
 
 
 @pytest.mark.parametrize("again", [True, False])
