@@ -125,7 +125,7 @@ def test_a_flood_keeps_nobody_else_waiting(
     for child in flooding:
         child.say()
     done = sum(child.result(60) for child in flooding)
-    count("floods, below with the p99 of others' opens, calm and then", 1)
+    count("floods, each with the p99 of others' opens, calm and in it", 1)
     count("requests in floods", done)
     limit = max(3 * p99(calm), FAST)
     measured(f"{kind} by {users}: {p99(calm) * 1000:.1f} and {p99(times) * 1000:.1f} ms")

@@ -99,8 +99,11 @@ def shows(what: str) -> float:
 
 
 def test_systemd_answers_during_a_loop_of_leases(broker: SystemdService) -> None:
-    """Each lease in the descriptor store is work for process 1."""
-    shows("while nobody leases")
+    """Each lease in the descriptor store is work for process 1.
+
+    What it takes when nobody leases is the machine's, and does not count.
+    """
+    calm = shows("while nobody leases")
     children = [
         broker.child(uid, lambda chat, name=name: lease(chat, name))
         for uid, name in ((BOB, "ttyS1"), (ALICE, "ttyS2"))
@@ -111,7 +114,7 @@ def test_systemd_answers_during_a_loop_of_leases(broker: SystemdService) -> None
     for child in children:
         child.say()
     note("leases meanwhile", sum(child.result(PATIENT) for child in children))
-    assert worst < SOON
+    assert worst < calm + SOON
 
 
 def test_who_waits_for_a_getty_to_stop_is_not_hung_up_with_it(broker: SystemdService) -> None:
