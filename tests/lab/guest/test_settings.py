@@ -274,6 +274,7 @@ def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(
         child.kill()
         in_order(broker, UART)
     note("races of a holder that goes on setting against the revoke", races)
+    note("of them have left a thing behind", len(left))
     assert not left, f"{len(left)} of {races}: {left[0]}, and not {before}"
     set_anew(UART, booted, nothing)
 
