@@ -88,33 +88,33 @@ def lease(chat: Chat, name: str) -> int:
 
 
 def shows(what: str) -> float:
-    """Ask systemd many times; return the worst, in seconds."""
+    """Ask systemd many times; return how long it takes, in seconds.
+
+    The host may stop the guest for a while, so the middle counts.
+    """
     took = []
     for _ in range(SHOWS):
         before = time.monotonic()
         run("systemctl", "show", "ttybroker.service")
         took.append(time.monotonic() - before)
         note(f"ms for systemctl show {what}", 1000 * took[-1])
-    return max(took)
+    return sorted(took)[SHOWS // 2]
 
 
 def test_systemd_answers_during_a_loop_of_leases(broker: SystemdService) -> None:
-    """Each lease in the descriptor store is work for process 1.
-
-    What it takes when nobody leases is the machine's, and does not count.
-    """
-    calm = shows("while nobody leases")
+    """Each lease in the descriptor store is work for process 1."""
+    shows("while nobody leases")
     children = [
         broker.child(uid, lambda chat, name=name: lease(chat, name))
         for uid, name in ((BOB, "ttyS1"), (ALICE, "ttyS2"))
     ]
     for child in children:
         child.hear()
-    worst = shows("during two loops of leases")
+    took = shows("during two loops of leases")
     for child in children:
         child.say()
     note("leases meanwhile", sum(child.result(PATIENT) for child in children))
-    assert worst < calm + SOON
+    assert took < SOON
 
 
 def test_who_waits_for_a_getty_to_stop_is_not_hung_up_with_it(broker: SystemdService) -> None:
