@@ -1461,6 +1461,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "landlock-sockets",
+        "sockets with a path are given up where the kernel can",
+        "pass",
+        ("tests/unit/test_landlock_sockets.py::test_they_are_given_up_if_the_kernel_can",),
+    ),
+    Mutant(
         "landlock-tried",
         "that the file system is given up is tried",
         "return",
@@ -2449,6 +2455,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no-usb-behind-ttys",
         "a rule about a UART that is a USB adapter, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "path-that-can-match",
+        "a rule by a path that no device has, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "driver-that-can-match",
+        "a rule by a name that no driver has, which would deny nobody, is a mistake",
         NEVER,
         ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
     ),
