@@ -22,7 +22,7 @@ GETTY = "serial-getty@ttyS1.service"
 STOPS = 4
 STARTS = 8  # systemd's own limit is five in ten seconds
 SHOWS = 30
-SOON = 1.0  # seconds
+SOON = 1.0  # seconds; or three times calm, on a host that is busy
 
 
 def restarted(broker: Service) -> None:
@@ -103,7 +103,7 @@ def shows(what: str) -> float:
 
 def test_systemd_answers_during_a_loop_of_leases(broker: SystemdService) -> None:
     """Each lease in the descriptor store is work for process 1."""
-    shows("while nobody leases")
+    calm = shows("while nobody leases")
     children = [
         broker.child(uid, lambda chat, name=name: lease(chat, name))
         for uid, name in ((BOB, "ttyS1"), (ALICE, "ttyS2"))
@@ -114,7 +114,7 @@ def test_systemd_answers_during_a_loop_of_leases(broker: SystemdService) -> None
     for child in children:
         child.say()
     note("leases meanwhile", sum(child.result(PATIENT) for child in children))
-    assert took < SOON
+    assert took < max(SOON, 3 * calm)
 
 
 def test_who_waits_for_a_getty_to_stop_is_not_hung_up_with_it(broker: SystemdService) -> None:
