@@ -160,6 +160,15 @@ def test_hostile_start_is_no_obstacle(port: Port) -> None:
         assert process.wait(DEADLINE) == 7
 
 
+def test_its_end_hangs_up_no_stopped_process_beside_it(port: Port) -> None:
+    """As of `ttybroker run`: what it makes is in sessions of its own."""
+    script = f"""sh -c 'kill -STOP $$' <&- >&- 2>&- &
+until grep -q State:.T /proc/$!/status; do sleep 0.01; done
+{port.launcher.program} demo -- sh -c 'exit 3'; echo $?; kill -KILL $!"""
+    done = port.launcher.run("-c", script, program=Path("/bin/sh"), start_new_session=True)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done
+
+
 def test_it_says_its_version(port: Port) -> None:
     done = port.launcher.run("--version")
     assert (done.returncode, done.stdout) == (0, f"ttyrun {VERSION}\n")
