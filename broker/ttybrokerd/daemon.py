@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
 import sys
@@ -122,6 +123,8 @@ def _serve(options: dict[str, str]) -> NoReturn:
         server.report_plan("start")
 
     server.adopt_leases(kept, ready)
+    gc.freeze()  # no collection goes through what stays for ever
+    gc.enable()  # entry.py had put it off
     server.run(lambda: bool(asked), finish)
 
 

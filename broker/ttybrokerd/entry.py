@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ def main() -> int:
     """Run the daemon; return its exit status, 1 after a line where a package is missing."""
     # Until there is a handler, which takes a tenth of a second, SIGHUP would be our end.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # guard: sighup-waits
+    gc.disable()  # until it serves: to look through what is loaded again and again takes 1 ms
     try:
         from ttybrokerd.daemon import main as daemon
     except ModuleNotFoundError as error:

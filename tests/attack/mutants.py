@@ -2453,6 +2453,18 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
     ),
     Mutant(
+        "path-that-can-match",
+        "a rule by a path that no device has, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
+        "driver-that-can-match",
+        "a rule by a name that no driver has, which would deny nobody, is a mistake",
+        NEVER,
+        ("tests/unit/test_policy.py::test_a_bad_policy_is_refused_with_line_and_key",),
+    ),
+    Mutant(
         "seats-are-for-allow",
         "a deny or admins by who sits there is a mistake",
         NEVER,

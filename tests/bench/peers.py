@@ -23,6 +23,7 @@ from bench.rig import USER, Rig, Talk, end, rigs, wait_until
 STARTS = 25
 OPENS = 200
 TURNS = 20
+BOOTS = 10
 PORTS = 8
 DAEMON = Path("/run/ttybroker/socket")
 MILLISECONDS = 1e3
@@ -47,7 +48,7 @@ def rows(bench: Bench) -> list[Row]:
         rig = each["new"]
         services = _Services(bench, rig.build, rig, stack)
         return [*_starts(each), *_opens(rig), *_services(rig, services), *_hand_over(rig),
-                *_memory(rig, services)]  # fmt: skip
+                *_memory(rig, services), *_first_grants(rig, services)]  # fmt: skip
 
 
 def _talk(
@@ -76,16 +77,31 @@ class _Services:
         address = f"unix:path={path}"
         devices = [device for _, device in rig.ptys]
 
-        def python(*words: str) -> Talk:
-            script = [sys.executable, "-I", str(HERE / "bus.py"), *words]
-            return _talk(build, stack, *script, ready=True)
-
-        service = (str(program), address, "0", *devices)
-        self.c = _talk(build, stack, *service, ready=True)
-        self.python = python("service", address, "0", *devices)
+        python = (sys.executable, "-I", str(HERE / "bus.py"))
+        arguments = (address, "0", *devices)
+        self._build = build
+        self._running: dict[str, Talk] = {}
+        self._words = {"C": (str(program), *arguments), "Python": (*python, "service", *arguments)}
+        for name in self._words:
+            self.start(name)
+            stack.callback(self.stop, name)
         self.clients = {
-            name: python("client", address, name) for name in ("bench.C", "bench.Python")
+            name: _talk(build, stack, *python, "client", address, f"bench.{name}", ready=True)
+            for name in self._words
         }
+
+    def start(self, name: str) -> None:
+        """Start a service and wait until it is ready."""
+        talk = self._running[name] = Talk(self._build, *self._words[name])
+        talk.expect_ready()
+
+    def stop(self, name: str) -> None:
+        """End a service."""
+        self._running.pop(name).close()
+
+    def pid(self, name: str) -> int:
+        """Return the process of a service."""
+        return self._running[name].process.pid
 
 
 def _starts(each: dict[str, Rig]) -> list[Row]:
@@ -191,8 +207,8 @@ def _services(rig: Rig, services: _Services) -> list[Row]:
         ours = _opener(rig, stack, "open_fd")
         jobs: dict[str, Callable[[], float]] = {
             "ours": lambda: _open_and_close(rig, ours, "p3"),
-            "C": lambda: float(services.clients["bench.C"].answer(4)),
-            "Python": lambda: float(services.clients["bench.Python"].answer(5)),
+            "C": lambda: float(services.clients["C"].answer(4)),
+            "Python": lambda: float(services.clients["Python"].answer(5)),
         }
         figures.interleave(3, jobs)
         spent = figures.interleave(OPENS, jobs)
@@ -248,7 +264,44 @@ def _revoke(rig: Rig, name: str) -> float:
 
 def _memory(rig: Rig, services: _Services) -> list[Row]:
     """Private to each process that goes on."""
-    pids = {"the broker": rig.pid, "the D-Bus service in Python": services.python.process.pid,
-            "the D-Bus service in C": services.c.process.pid}  # fmt: skip
+    pids = {"the broker": rig.pid, "the D-Bus service in Python": services.pid("Python"),
+            "the D-Bus service in C": services.pid("C")}  # fmt: skip
     return [Row(f"memory, private: {name}", private(pid) / 1024, unit="MB")
             for name, pid in pids.items()]  # fmt: skip
+
+
+def _first_grants(rig: Rig, services: _Services) -> list[Row]:
+    """From the start of a service until it has given a port, as it is after a boot."""
+    client = rig.client()
+
+    def ours() -> float:
+        rig.kill()
+        for plan in DAEMON.parent.glob("plan.*"):  # /run is empty after a boot
+            plan.unlink()
+        began = time.perf_counter()
+        rig.start()
+        client.ask("first", "p7")
+        spent = time.perf_counter() - began
+        client.ask("let_go")
+        rig.settled()
+        return spent
+
+    def bus(name: str) -> Callable[[], float]:
+        def start() -> float:
+            services.stop(name)
+            began = time.perf_counter()
+            services.start(name)
+            services.clients[name].answer(7)
+            return time.perf_counter() - began
+
+        return start
+
+    jobs = {"the broker": ours} | {
+        f"the D-Bus service in {name}": bus(name) for name in services.clients
+    }
+    spent = figures.interleave(BOOTS, jobs)
+    return [
+        figures.middle(f"the first start until a port is given: {name}",
+                       [seconds * MILLISECONDS for seconds in times], None, unit="ms")
+        for name, times in spent.items()
+    ]  # fmt: skip

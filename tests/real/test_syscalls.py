@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import platform
 import re
 import signal
 import struct
@@ -19,7 +18,7 @@ import pytest
 from real.test_devices import Slow, ask_for
 from real.test_restart import kept
 from support.children import Orphan, as_user
-from support.numbers import number_of
+from support.numbers import made_here, number_of
 from support.processes import children, python_path
 from support.rig import Rig
 from support.systemd import Systemd
@@ -101,19 +100,6 @@ def fits(call: Call, seen: Seen) -> bool:
         and arguments[need.argument] & need.mask == need.value  # type: ignore[operator]
         for need in call.needs
     )
-
-
-def made_here(call: Call) -> bool:
-    """Whether this Python and this C library are of the versions that make it."""
-    here = {"": (0,), "Python": sys.version_info[:2], "glibc": version(platform.libc_ver()[1])}
-    program, _, since = call.since.partition(" ")
-    other, _, until = call.until.partition(" ")
-    return version(since) <= here[program] and (not other or here[other] < version(until))
-
-
-def version(text: str) -> tuple[int, ...]:
-    """2.36 as (2, 36)."""
-    return tuple(map(int, text.split("."))) if text else (0,)
 
 
 def take(rig: Rig, name: str = "ttyS0") -> None:

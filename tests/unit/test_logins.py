@@ -154,3 +154,13 @@ def test_what_another_thread_reads_meanwhile_ends_no_look(monkeypatch: pytest.Mo
 
     seen._by_terminal = Read({7: [os.getpid()]})
     assert seen.holder("x", 7) is None
+
+
+def test_for_a_pty_no_process_is_looked_at(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Logins("/nonexistent")
+    monkeypatch.undo()
+    assert seen.holder_now("pts0", login.rdev) is None
+    monkeypatch.setattr(logins, "AMBIGUOUS", ())
+    assert seen.holder("pts0", login.rdev) is None  # as of the last look: there was none
+    found = seen.holder_now("pts0", login.rdev)
+    assert found is not None and found.pid == login.pid

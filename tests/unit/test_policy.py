@@ -61,6 +61,7 @@ NO_WORD = 'unknown; there are "%active" and "%seat:NAME", such as "%seat:seat0"'
 FOR_ALLOW = "is only for allow: it matches nobody while nobody sits there"
 KERNEL_NAMES = "only for kernel names of real ports"
 A_LIST = 'must be a list, such as ["@dialout", "alice", 1000]'
+BELOW = "is a place below /sys/devices"
 PRINTABLE = "must be printable ASCII; write ? for a space"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
 NO_NAME = (
@@ -140,6 +141,12 @@ BAD: list[tuple[str, str]] = [
     (WORDS + 'serial = "A 1"\n', f"p:4: serial: {PRINTABLE}"),
     (WORDS + 'path = "a\\n"\n', f"p:4: path: {PRINTABLE}"),
     (WORDS + 'driver = "\u00e9"\n', f"p:4: driver: {PRINTABLE}"),
+    # no place and no driver is called so, and a rule that denies would deny nobody
+    (WORDS + 'path = "/sys/devices/pci*/1-4/*"\n', f"p:4: path: {BELOW}; write pci*/1-4/*"),
+    (WORDS + 'path = "/pci*"\n', f"p:4: path: {BELOW}; write pci*"),
+    (WORDS + 'path = "sys/devices/pci*/"\n', f"p:4: path: {BELOW}; write pci*"),
+    (WORDS + 'path = "//"\n', f"p:4: path: {BELOW}; write *"),
+    (WORDS + 'driver = "drivers/a"\n', "p:4: driver: must be a driver's name, such as ftdi_sio"),
     (WORDS + 'interface = "0"\n', "p:4: interface: must be a number from 0 to 255"),
     (WORDS + "interface = 256\n", "p:4: interface: must be a number from 0 to 255"),
     (WORDS + "interface = true\n", "p:4: interface: must be a number from 0 to 255"),
@@ -637,7 +644,7 @@ def test_check_has_nothing_to_say_of_the_shipped_policy_and_the_desk(
         assert command.check(str(tmp_path / "policy.toml")) == 0
         told = capsys.readouterr()
         assert "3 rules" in told.out and "warning" not in told.err
-        (tmp_path / "seats").mkdir(exist_ok=True)
+        (tmp_path / "seats/seat0").mkdir(parents=True, exist_ok=True)
 
 
 def test_check_says_where_nobody_tells_who_sits_at_the_machine(
@@ -653,7 +660,10 @@ def test_check_says_where_nobody_tells_who_sits_at_the_machine(
     assert f"{told}does not run; have it run, or name users or a group\n" in warned
     assert warned.count("name nobody here") == 2  # by the rule that is also for root it is for root
     assert f"{draft}:10: rule: " in warned
-    (tmp_path / "seats").mkdir()
+    (tmp_path / "seats").mkdir()  # as our daemon makes it
+    assert command.check(str(draft)) == 0
+    assert told in capsys.readouterr().err
+    (tmp_path / "seats/seat0").touch()
     assert command.check(str(draft)) == 0
     assert told not in capsys.readouterr().err
 

@@ -1254,7 +1254,7 @@ class Tables(RuleBasedStateMachine):
         """However it went, all comes to an end."""
         for _ in range(100):
             self.now += 10
-            self.do(self.table.tick(self.now))
+            self.tick()
             for key in list(self.opening):
                 self.fail_with(key, BROKEN)
             for key in list(self.held):
@@ -1382,6 +1382,22 @@ class Tables(RuleBasedStateMachine):
             if any(one.ends <= self.now for one in port.queue
                    if one in self.claims or one.deadline > self.now)
         }  # fmt: skip
+
+    def kept(self, *keys: int) -> None:
+        """The table looked for the next of these ports. It looks at the time of a chain first, also
+        where it then keeps the port for who may come back."""
+        for key in self.over.intersection(keys) - self.opening.keys():
+            self.to_the_back(key)
+        self.over = set()
+
+    def tick(self) -> list[Effect]:
+        self.look_at_chains()
+        due = [key for key, port in self.table.ports.items()
+               if port.retry is not None and port.retry <= self.now]  # fmt: skip
+        effects = self.table.tick(self.now)
+        self.do(effects)
+        self.kept(*due)
+        return effects
 
     def start(self, key: int, who: Ask) -> None:
         assert key not in {**self.opening, **self.held, **self.closing}, "two at a time"
@@ -1521,12 +1537,15 @@ class Tables(RuleBasedStateMachine):
             self.claims.discard(who)
         self.look_at_chains()
         effects = self.table.failed(key, refusal, self.now)
-        if not there or (refusal is OUTSIDER and who.patient):
+        waits = there and refusal is OUTSIDER and who.patient
+        if not there or waits:
             assert not any(isinstance(e, Refuse) for e in effects)
             self.line_up(key)
         else:
             assert effects[0] == Refuse(who, refusal)
         self.do(effects)
+        if not waits:
+            self.kept(key)
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data(), refusal=st.sampled_from([OUTSIDER, OUTSIDER, BROKEN]))
@@ -1544,6 +1563,7 @@ class Tables(RuleBasedStateMachine):
         del self.closing[key]
         self.look_at_chains()
         self.do(self.table.closed(key, self.now))
+        self.kept(key)
 
     @precondition(lambda self: self.closing)
     @rule(data=st.data())
@@ -1596,9 +1616,7 @@ class Tables(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         alarm = self.table.next_alarm()
-        self.look_at_chains()
-        effects = self.table.tick(self.now)
-        self.do(effects)
+        effects = self.tick()
         if alarm is None or alarm > self.now:
             assert effects == []
         for key, who in self.asked:

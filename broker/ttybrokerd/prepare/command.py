@@ -64,12 +64,20 @@ def _seatless(policy: Policy) -> list[str]:
 
     A rule that also names others, as those for a desk do, is for these.
     """
-    if os.path.isdir(f"{seats.TOP}/seats"):
+    if _has_logind():
         return []
     what = "%active, %seat and while name nobody here: systemd-logind does not run"
     step = "have it run, or name users or a group"
     vain = (one for one in policy.rules if one.active or one.subjects.seats_alone())
     return [f"{one.where}: rule: {what}; {step}" for one in vain]
+
+
+def _has_logind() -> bool:
+    """Return whether logind says who sits at which seat. A daemon of ours makes an empty folder."""
+    try:
+        return os.listdir(f"{seats.TOP}/seats") != []
+    except OSError:
+        return False
 
 
 def prepare(named: str | None, directory: str) -> int:

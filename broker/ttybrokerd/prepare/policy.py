@@ -382,6 +382,10 @@ class _Parser:
                 raise self.error(key, number, 'must be vendor and product, such as "0403:6001"')
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise self.error(key, number, "must be printable ASCII; write ? for a space")
+        if key == "path" and text != (below := _below(text)):  # guard: path-that-can-match
+            raise self.error(key, number, f"is a place below /sys/devices; write {below}")
+        if key == "driver" and "/" in text:  # guard: driver-that-can-match
+            raise self.error(key, number, "must be a driver's name, such as ftdi_sio")
         return text
 
     def check_words(self, port: str, wanted: str, number: int) -> None:
@@ -483,6 +487,11 @@ def may_be_kernels(glob: str) -> bool:
 def is_kernels(name: str) -> bool:
     """Return whether the kernel may use this name for a port. It never makes one like board1."""
     return portname.split(name) is not None and name.startswith(FAMILIES)
+
+
+def _below(path: str) -> str:
+    """Return what may be meant, in the form that `ttybroker.sysfs` gives places."""
+    return path.strip("/").removeprefix("sys/devices").strip("/") or "*"
 
 
 def _is_glob(text: str) -> bool:

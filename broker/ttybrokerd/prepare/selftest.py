@@ -15,10 +15,13 @@ import ctypes
 import fcntl
 import mmap
 import os
+import resource
 import select
 import struct
 import termios
 import time
+
+import prctl
 
 from ttybrokerd.root import linux, settings
 from ttybrokerd.root.linux import signal, socket
@@ -60,32 +63,51 @@ def _asking(code: bytes) -> bytes:
 
 def _watch(child: socket.socket) -> int | None:
     child.settimeout(PATIENCE)
-    word, ancillary, _, _ = child.recvmsg(256, socket.CMSG_SPACE(4))
+    try:
+        word, ancillary, _, _ = child.recvmsg(256, socket.CMSG_SPACE(4))
+    except TimeoutError:  # the call by which the child would pass on its listener
+        raise OSError("the filter cannot be tried: no word comes by sendmsg") from None
     if not ancillary:
         what = word.decode("utf-8", "replace") or "the process that tries it has ended"
         raise OSError(f"the filter cannot be tried: {what}")
     listener = array.array("i", ancillary[0][2])[0]
     try:
-        poll = select.poll()
-        poll.register(child, select.POLLIN)
-        poll.register(listener, select.POLLIN)
-        # The listener is hung up, too, when the child has ended.
-        ready = {fd for fd, event in poll.poll(PATIENCE * 1000) if event & select.POLLIN}
-        if listener in ready:
-            notification = fcntl.ioctl(listener, NOTIF_RECV, bytes(80))
-            return int(struct.unpack_from("=i", notification, NR_AT)[0])
-        if not ready or (word := child.recv(256)) != b"done":
-            what = word.decode("utf-8", "replace") if ready else "it does not end"
-            raise OSError(f"the filter cannot be tried: {what}")
-        return None
+        if (number := _call(listener, child)) is not None:
+            return number
+        if (said := _word(child)) != "done":
+            raise OSError(f"the filter cannot be tried: {said}")
+        return _call(listener)  # the end of the process is a call too
     finally:
         os.close(listener)
+
+
+def _word(child: socket.socket) -> str:
+    """Return what the child says."""
+    try:
+        return child.recv(256).decode("utf-8", "replace") or "the process that tries it has ended"
+    except TimeoutError:
+        return "it does not end"
+
+
+def _call(listener: int, child: socket.socket | None = None) -> int | None:
+    """Return the number of the next call that the filter does not permit.
+
+    Return None if the process has ended, or has said something to `child`, or if PATIENCE is over.
+    """
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)  # hung up when the process has ended
+    if child is not None:
+        poll.register(child, select.POLLIN)
+    if (listener, select.POLLIN) not in poll.poll(PATIENCE * 1000):
+        return None
+    notification = fcntl.ioctl(listener, NOTIF_RECV, bytes(80))
+    return int(struct.unpack_from("=i", notification, NR_AT)[0])
 
 
 def _child(parent: socket.socket, number: int, code: bytes) -> None:
     """Load the filter, do all of it, and say so. Does not return."""
     try:
-        file, inotify = os.memfd_create("file"), linux.inotify()
+        file, inotify, listening = os.memfd_create("file"), linux.inotify(), _listening()
         try:
             far, tty = os.openpty()
         except OSError:  # no /dev/ptmx here: then the calls of a port are not tried
@@ -93,9 +115,11 @@ def _child(parent: socket.socket, number: int, code: bytes) -> None:
         listener = _load(number, code)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))]
         parent.sendmsg([b"filter"], rights)
-        for act in (_threads, _sockets, _time, _memory):
+        for act in (_threads, _sockets, _time, _memory, _itself):
             act()
+        linux.accept(listening).close()
         _files(file)
+        _lock(file)
         _waiting(inotify, file)
         if tty >= 0:
             _port(tty, far)
@@ -123,11 +147,22 @@ def _load(number: int, code: bytes) -> int:
 
 def _threads() -> None:
     ended = _thread.allocate_lock()
-    for _ in range(2):
+    for size in (64 << 20, 0):  # bytes of stack; for the first the C library has none left over
+        _thread.stack_size(size)
         ended.acquire()
         _thread.start_new_thread(ended.release, ())
         ended.acquire()
         ended.release()
+
+
+def _listening() -> socket.socket:
+    """Return a socket at which a client waits."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind("")  # a name that the kernel chooses: unix(7), Autobind feature
+    listening.listen(1)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.connect(listening.getsockname())
+    return listening
 
 
 def _sockets() -> None:
@@ -137,6 +172,7 @@ def _sockets() -> None:
     linux.peer_credentials(one)
     linux.refuse_descriptors(other)
     one.sendmsg([b"x"])
+    one.send(b"x")
     other.recvmsg(16, linux.CREDENTIALS_SPACE)
     one.close()
     other.close()
@@ -146,11 +182,13 @@ def _time() -> None:
     time.time()
     time.monotonic()
     time.sleep(0.0001)
-    previous = signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)  # again, if one came before the pause
+    signal.pause()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    signal.sigtimedwait([signal.SIGUSR1], 0)
 
 
 def _memory() -> None:
@@ -184,6 +222,25 @@ def _files(file: int) -> None:
     os.close(linux.sealed_memory("ttybroker", b"x", 0))
 
 
+def _lock(file: int) -> None:
+    """Make the calls of a lock file. A file is no directory, so each fails; none is refused."""
+    with contextlib.suppress(NotADirectoryError):
+        os.link("a", "b", src_dir_fd=file, dst_dir_fd=file, follow_symlinks=False)
+    with contextlib.suppress(NotADirectoryError):
+        os.rename("a", "b", src_dir_fd=file, dst_dir_fd=file)
+    with contextlib.suppress(NotADirectoryError):
+        os.unlink("a", dir_fd=file)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink("")
+
+
+def _itself() -> None:
+    os.kill(os.getpid(), 0)
+    os.geteuid()
+    prctl.get_dumpable()
+    resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
 def _port(tty: int, far: int) -> None:
     os.write(far, b"x")
     settings.put_back(tty, settings.read(tty))
@@ -193,3 +250,8 @@ def _port(tty: int, far: int) -> None:
     fcntl.ioctl(tty, linux.TIOCEXCL)
     fcntl.ioctl(tty, linux.TIOCNXCL)
     fcntl.flock(tty, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fcntl.fcntl(tty, fcntl.F_DUPFD_CLOEXEC, 3))
+    fcntl.ioctl(tty, termios.TIOCSETD, struct.pack("i", settings.N_TTY))
+    for number in (linux.TIOCGICOUNT, linux.TIOCSERGETLSR, linux.TIOCVHANGUP):
+        with contextlib.suppress(OSError):  # a pty has no counts and no chip
+            fcntl.ioctl(tty, number, bytes(80))

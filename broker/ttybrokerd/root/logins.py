@@ -41,6 +41,13 @@ class Logins(Paced):
         self._by_terminal: dict[int, list[int]] = {}
         self._last: dict[int, tuple[float, Holder]] = {}
 
+    def holder_now(self, device: str, rdev: int) -> Holder | None:
+        """Return the same as `holder`, as of a moment ago."""
+        if os.major(rdev) in AMBIGUOUS:  # no reading would tell
+            return None
+        self.refresh()
+        return self.holder(device, rdev)
+
     def holder(self, device: str, rdev: int) -> Holder | None:
         """Return who has a login on the port with this kernel name and device number, if anybody.
 

@@ -144,8 +144,7 @@ class Others:
 
         That is as of a moment ago.
         """
-        self._logins.refresh()
-        return self._logins.holder(device, rdev)
+        return self._logins.holder_now(device, rdev)
 
     def takers(self, seen: Seen, *, fresh: bool = True) -> tuple[Taker, ...] | None:
         """Return who took the flocks on the port, as `Flocks.takers`.
