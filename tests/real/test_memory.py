@@ -94,10 +94,8 @@ CASES = [
     ("list", 0.5, THREAD, 4),
     ("open", 0, MEMORY, 50),
     ("open", 0.5, THREAD, 50),
-    ("open", 2, THREAD, 50),
     ("watch", 0, MEMORY, 10),
     ("watch", 0.5, THREAD, 50),
-    ("watch", 2, THREAD, 50),
 ]
 
 
