@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,15 +12,16 @@ else:
 
 
 def main() -> int:
-    """Run the daemon; return its exit status, 1 after a line where a package is missing."""
+    """Run the daemon. Exit status: as of daemon.py; 1 if a package is missing or broken."""
     # Until there is a handler, which takes a tenth of a second, SIGHUP would be our end.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # guard: sighup-waits
     gc.disable()  # until it serves: to look through what is loaded again and again takes 1 ms
     try:
         from ttybrokerd.daemon import main as daemon
-    except ModuleNotFoundError as error:
-        what = "only the user side is installed here"
-        step = "install the Debian package ttybroker, or in a clone: pip install '.[broker]'"
-        print(f"ttybrokerd: {what} ({error.name} is missing); {step}", file=sys.stderr)
+    except ImportError as error:
+        from ttybroker.say import not_loaded, say, speak_as
+
+        speak_as("ttybrokerd")
+        say(f"the root side does not start: {not_loaded(error)}")
         return 1
     return daemon()

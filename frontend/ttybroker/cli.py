@@ -428,10 +428,10 @@ def _demo(_options: argparse.Namespace) -> int:
     # Not in a new interpreter, which would not find what `make install` copies.
     try:
         from ttybrokerd.demo import main as demo
-    except ModuleNotFoundError as error:  # pip's user side has the code, not what it needs
-        what = f"the demo needs the root side too ({error.name} is missing)"
-        step = "install the Debian package ttybroker, or in a clone: pip install '.[broker]'"
-        _say(f"{what}; {step}")
+    except ImportError as error:
+        from ttybroker.say import not_loaded
+
+        _say(f"the demo needs the root side too: {not_loaded(error)}")
         return REFUSED
     return demo()
 

@@ -21,6 +21,7 @@ _BY = {
     "login": "by a login",
 }
 _A_DAY = 86400
+_ROUNDED = 0.1  # seconds by which two ways to tell a process's beginning may differ
 
 
 def holding(holder: Holder, device: str = "", broker: int = 0) -> str:
@@ -90,10 +91,22 @@ def _copies(holder: Holder, device: str, broker: int) -> str:
     found = [copy for copy in seen if copy.pid != broker and copy.uid == holder.uid]
     if not found:
         return "a copy of it is still open in a process that cannot be seen from here"
-    first = found[0]
+    # A process that began before the lease may have a dead copy, of an earlier one.
+    first = next((copy for copy in found if not _before(copy.pid, holder.since)), found[0])
     user = name_of(first.uid) or f"uid {first.uid}"
     others = f", and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{user}'s {first.program} (pid {first.pid}) has a copy{others}"
+
+
+def _before(pid: int, since: float | None) -> bool:
+    """Return whether this process began before that moment: proc_pid_stat(5), starttime."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return False
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return since is not None and time.time() - age < since - _ROUNDED
 
 
 def with_what(holder: Holder) -> str:

@@ -26,11 +26,13 @@ MAKE_REG = 1 << 8
 REFER = 1 << 13  # ABI 2, Linux 5.19; without it link and rename stay in one directory
 TRUNCATE = 1 << 14  # ABI 3, Linux 6.2
 IOCTL_DEV = 1 << 15  # ABI 5, Linux 6.10
+RESOLVE_UNIX = 1 << 16  # ABI 9, Linux 7.1: connect and send to sockets by their paths
 _ACCESS = {1: (1 << 13) - 1, 2: REFER, 3: TRUNCATE, 5: IOCTL_DEV}  # what each ABI brought
-_ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+_ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV | RESOLVE_UNIX
 _NETWORK = 3  # bind and connect of TCP: ABI 4, Linux 6.7
 _SCOPES = 3  # abstract sockets, and signals to who is not confined with us: ABI 6, Linux 6.12
-KNOWN = 6  # the newest ABI that is asked for here
+KNOWN = 6  # the newest ABI that is asked for here in any case
+_SOCKETS = 9  # the ABI that RESOLVE_UNIX came with
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 
@@ -78,26 +80,31 @@ class Ruleset:
         self.descriptor = descriptor
 
 
-def ruleset(allowed: Mapping[str, int]) -> Ruleset:
+def ruleset(allowed: Mapping[str, int], *, sockets: bool = False) -> Ruleset:
     """Make rules for giving up the file system except `allowed`.
 
     `allowed` maps a path to the accesses to everything beneath it. TCP, abstract sockets, and
-    signals to processes that are not confined with this one are given up too. Paths that do not
-    exist are passed over. Raises OSError.
+    signals to processes that are not confined with this one are given up too. `sockets`:
+    also sockets with a path, except those of RESOLVE_UNIX. Paths that do not exist are passed over.
+    Raises OSError.
     """
-    level = min(abi(), KNOWN)
+    kernel = abi()
+    level = min(kernel, KNOWN)
     if level == 0:
         return Ruleset(0, -1)
     handled = 0
     for since, access in _ACCESS.items():
         handled |= access if since <= level else 0
+    if sockets and kernel >= _SOCKETS:
+        handled |= RESOLVE_UNIX  # guard: landlock-sockets
     # guard: landlock-scopes
     wanted = _Ruleset(handled, _NETWORK if level >= 4 else 0, _SCOPES if level >= 6 else 0)
     size = 8 if level < 4 else 16 if level < 6 else 24  # what the kernel of that time knew
     made = _call(_CREATE_RULESET, ctypes.byref(wanted), size, 0)
     try:
         for path, access in allowed.items():
-            _allow(made, path, access & handled)
+            if access & handled:  # the kernel refuses a rule that allows nothing: ENOMSG
+                _allow(made, path, access & handled)
     except BaseException:
         os.close(made)
         raise

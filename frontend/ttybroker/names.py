@@ -23,6 +23,8 @@ def not_a_name(text: str) -> str:
     opened.
     """
     shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+    if text.startswith("/dev/serial/") and not _is_there(text):
+        return f"{shown}: not a port's name, and no device has this link; see: ttybroker list"
     meant = _meant(text) if text.startswith("/dev/") else ""
     if meant:
         return f"{shown}: not a port's name; write {meant}"
@@ -36,9 +38,16 @@ def _meant(path: str) -> str:
         target = path
     for candidate in (target, path):
         name = os.path.basename(candidate)
-        if candidate.startswith("/dev/") and valid_name(name):
+        if candidate == f"/dev/{name}" and valid_name(name):
             return name
     return ""
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except ValueError:  # such as a zero byte, before Python 3.14
+        return False
 
 
 def did_you_mean(name: str, known: Iterable[str], before: str = "") -> str:

@@ -30,3 +30,12 @@ def speak_as(command: str) -> None:
     """Begin lines with this name from now on, in this process and its children."""
     global _command
     _command = command
+
+
+def not_loaded(error: ImportError) -> str:
+    """Return what the root side lacks here, and what to do."""
+    if isinstance(error, ModuleNotFoundError):  # pip's user side has the code, not what it needs
+        why = f"{error.name} is missing"
+    else:
+        why = f"{error.name or 'a module'} cannot be loaded: {error}"
+    return f"{why}; install the Debian package ttybroker, or in a clone: pip install '.[broker]'"

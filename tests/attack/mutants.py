@@ -1353,6 +1353,15 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
+        "own-socket-only",
+        "a daemon that ends leaves another's socket",
+        ALWAYS,
+        (
+            "tests/real/test_daemon.py::test_a_daemon_ends_well_and_leaves_the_socket_of_another_in_its_place",
+        ),
+        FAILS + "|Error",
+    ),
+    Mutant(
         "foreign-file",
         "what is no socket is left alone",
         NEVER,
@@ -1459,6 +1468,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "tests/unit/test_landlock.py::test_no_signal_reaches_a_process_outside",
             "tests/unit/test_landlock.py::test_no_abstract_socket_outside_can_be_reached",
         ),
+    ),
+    Mutant(
+        "landlock-sockets",
+        "sockets with a path are given up where the kernel can",
+        "pass",
+        ("tests/unit/test_landlock_sockets.py::test_they_are_given_up_if_the_kernel_can",),
     ),
     Mutant(
         "landlock-tried",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import os
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,24 @@ def test_the_user_side_is_whole_without_the_root_side(installed: Path) -> None:
     if daemon.exists():
         done = run(daemon, "--check")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("ttybrokerd: only the user side is installed here (")
+        assert done.stderr.startswith("ttybrokerd: the root side does not start: ")
+        assert " is missing; install the Debian package " in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_package_that_is_there_and_broken_is_named_with_its_fault(tmp_path: Path) -> None:
+    """As python-prctl is where its libcap is gone."""
+    (tmp_path / "prctl.py").write_text("raise ImportError('libcap.so.2: not there', name='_prctl')")
+    path = os.pathsep.join(map(str, (tmp_path, TOP / "broker", TOP / "frontend")))
+    for module, why in (
+        ("ttybrokerd.entry", "ttybrokerd: the root side does not start: _prctl "),
+        ("ttybroker.cli", "ttybroker: the demo needs the root side too: _prctl "),
+    ):
+        code = f"import sys; from {module} import main; sys.argv[1:] = ['demo']; sys.exit(main())"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                              check=False, env={"PYTHONPATH": path})  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"{why}cannot be loaded: libcap.so.2: not there; install ")
         assert done.stderr.count("\n") == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 from matrix.namespace import NAMED, PORT
 from matrix.stage import NAMELESS, NODE, Installation, Stage
 from ttybroker import client
+from ttybroker.run.become import NO_PATHS
 
 pytestmark = pytest.mark.root
 
@@ -88,6 +89,25 @@ def test_a_port_that_was_handed_over_can_be_opened_by_its_path(
     stage.hear(b"hello")
     program.kill()
     assert program.communicate(timeout=10)[1] == b""
+    stage.demand_free(2)
+
+
+OWN_PATHS = """
+import os
+for path in "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0":
+    try: os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+    except OSError as error: os.write(2, error.strerror.encode() + b"\\n")
+"""
+
+
+@VIA
+def test_the_path_of_its_descriptor_opens_it_or_one_line_says_why_not(
+    stage: Stage, bare: list[str], launcher: str, via: str
+) -> None:
+    """The descriptor is the port itself, and the user has no right to its node."""
+    done = stage.run(*bare, "--via", via, "--stdio", PORT, "--", "python3", "-c", OWN_PATHS)
+    line = f"{launcher.split()[0]}: opens are not answered (--via pty): {NO_PATHS}\n"
+    assert done.err == (line + "Permission denied\n" * 3 if via == "pty" else "")
     stage.demand_free(2)
 
 

@@ -31,6 +31,7 @@ from support.users import ALICE, BOB, NOBODY
 from support.waiting import TIMEOUT
 from ttybroker import cli, client, open_fd, open_tty, wire
 from ttybroker.errors import BrokerError, PortBusy
+from ttybroker.run.broker import line_of
 from ttybroker.version import VERSION
 
 PR_SET_DUMPABLE = 4  # sys/prctl.h
@@ -446,21 +447,29 @@ def test_python_too_is_told_which_port_is_meant(rig: Rig, call: Callable[..., ob
 
 
 def test_run_says_that_the_program_in_the_way_is_ones_own(rig: Rig, daemon: Daemon) -> None:
-    """Whoever wants to flash is not sent to an administrator for his own terminal."""
+    """Whoever wants to flash is not sent to an administrator for his own terminal, nor is root."""
     held = open_fd("ttyS0", broker=str(rig.socket))
     mine = command(rig, "run", "--stdio", "ttyS0", "--", "true")
     os.close(held)
     assert mine.returncode == 1 and "ttyS0: busy: held by root (uid 0) with " in mine.stderr
-    assert "; it is yours: wait for it (--wait SECONDS), take it back" in mine.stderr
+    back = "take it back (ttybroker revoke ttyS0)"
+    assert f"; it is yours: wait for it (--wait SECONDS), {back}, or have it lend" in mine.stderr
     assert "an admin" not in mine.stderr and mine.stderr.count("\n") == 1
     held = open_fd("ttyS0", broker=str(rig.socket))
     late = command(rig, "run", "--wait", "0.1", "--stdio", "ttyS0", "--", "true")
     os.close(held)
-    assert "; it is yours: wait longer (--wait SECONDS), take it back" in late.stderr
+    assert f"; it is yours: wait longer (--wait SECONDS), {back}" in late.stderr
     rig.holder(ALICE, "ttyS1")
     other = command(rig, "run", "--stdio", "ttyS1", "--", "true")
-    assert "have its holder or an admin take it back" in other.stderr
-    assert "it is yours" not in other.stderr
+    back = "take it back (ttybroker revoke ttyS1)"
+    assert f"; wait for it (--wait SECONDS), or {back}\n" in other.stderr
+
+    def said() -> str:
+        with pytest.raises(PortBusy) as caught:
+            open_fd("ttyS1", broker=str(rig.socket))
+        return line_of(caught.value)
+
+    assert as_user(BOB, (), said).endswith("or an admin take it back (ttybroker revoke)")
     for pid in rig.orphans():  # what was beside the runs
         Orphan(pid).wait()
 

@@ -21,6 +21,7 @@ from support.children import Chat, Orphan
 from support.command import TTYBROKER, environment
 from support.daemon import Daemon
 from support.processes import name_of
+from support.ptys import Pty
 from support.rig import Rig
 from support.screen import Screen
 from support.systemd import manager
@@ -315,6 +316,63 @@ def test_a_daemon_that_is_started_again_meanwhile_is_asked_by_the_terminal(rig: 
                 flasher.say()
                 screen.times(b"ttyS0: back, at 115200", number)
             assert screen.leave() == 0
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("command", "words", "listens", "back"),
+    [
+        ("term", ["board"], b"Quit: Ctrl+]", b"board: back, at 115200"),
+        ("run", ["--yield", "--", "cat", "/dev/board"], b"is thrown away", b""),
+    ],
+)
+def test_a_board_that_is_plugged_in_anew_while_it_is_lent_is_shown_again(
+    rig: Rig, command: str, words: list[str], listens: bytes, back: bytes
+) -> None:
+    """As one does whose USB end is in its firmware: the alias leads to its new number."""
+    link = rig.base / "board"
+    old = rig.port("old")
+    rig.rules = [f'[[rule]]\nport = "board"\ndevice = "{link}"\nclass = "pty"\nallow = ["*"]']
+    link.symlink_to(old.path)
+    daemon = rig.daemon()
+    with Screen(rig, *words, command=command) as screen:
+        screen.shows(listens)
+        flasher = rig.holder(0, "board")
+        new = Pty(far=True)
+        rig.ports["new"] = new
+        link.unlink()
+        old.close()
+        daemon.record("release", port="board", pid=flasher.pid)
+        link.symlink_to(new.path)
+        screen.shows(back)
+        until_held_by_another(rig, flasher.pid)
+        new.write(b"the board is up\n")
+        screen.shows(b"the board is up")
+        flasher.kill()
+    for pid in rig.orphans():
+        Orphan(pid).wait()
+    link.unlink()
+    daemon.settled()
+
+
+def test_a_daemon_that_is_started_again_meanwhile_is_asked_for_a_program_with_a_pty(
+    rig: Rig,
+) -> None:
+    port = rig.port("board")
+    with manager(rig) as systemd:
+        systemd.start()
+        words = ("--yield", "--", "cat", "/dev/board")
+        with Screen(rig, *words, command="run") as screen:
+            screen.shows(b"is thrown away")
+            flasher = rig.holder(0, "board", wait=TIMEOUT)
+            flasher.hear()
+            systemd.restart()
+            flasher.say()
+            until_held_by_another(rig, flasher.pid)
+            port.write(b"the board is up\n")
+            screen.shows(b"the board is up")
+        for pid in rig.orphans():
+            Orphan(pid).wait()
 
 
 def test_picocom_does_not_notice_that_its_port_was_lent(rig: Rig) -> None:

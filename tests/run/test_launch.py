@@ -18,7 +18,7 @@ import pytest
 
 from run.conftest import LIMIT, ROOTS, Rig, wait_for_end
 from support.processes import accounts
-from ttybroker.run import choose, command, notify, ptyproxy
+from ttybroker.run import become, choose, command, notify, ptyproxy
 from ttybroker.run.names import Names, is_serial_name
 from ttybroker.run.ptyproxy import replace
 from ttybroker.wire import PortInfo
@@ -624,6 +624,14 @@ sys.exit(6)"""
     assert errors == f"ttybroker: copying through a pty: {ptyproxy.LOST}\n".encode()
 
 
+def test_the_pty_proxy_says_what_is_lost_of_a_port_beside_it(rig: Rig) -> None:
+    rig.port("gps")
+    words = ("--via", "pty", "--fd", "3", "ttyS7", "gps", "--", "sh", "-c", "echo >&3", "/dev/gps")
+    status, _, errors = rig.run(*words)
+    lost = f"{ptyproxy.LOST}; {become.NO_PATHS}"
+    assert (status, errors) == (0, f"ttybroker: copying through a pty: {lost}\n")
+
+
 def test_the_pty_proxy_hands_the_speed_on(rig: Rig) -> None:
     process = rig.start(
         "--via", "pty", "--", "sh", "-c", "stty 9600 <$0; echo > $0; read x", "/dev/ttyS7"
@@ -706,6 +714,13 @@ def test_yama_binds_who_may_not_trace_all(tmp_path: Path, scope: int) -> None:
 def test_without_yama_nothing_binds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "YAMA", str(tmp_path / "none"))
     assert choose.yama() == 0
+
+
+def test_a_port_that_is_open_when_the_program_begins_needs_no_filter(rig: Rig) -> None:
+    status, _, errors = sh(rig, "echo >&3", "--fd", "3", "ttyS7", env={"TEST_PTRACE_SCOPE": "2"})
+    why = "opens are not answered (Yama's ptrace_scope is 2)"
+    assert (status, errors) == (0, f"ttybroker: {why}: {become.NO_PATHS}\n")
+    assert rig.device.hear(1) == b"\n"
 
 
 def test_inside_another_supervisor_a_pty_takes_over(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -51,6 +52,13 @@ def test_a_port_of_the_run_is_locked_beside_a_dead_copy(
 def test_two_opens_of_one_run_are_locked_at_once(rig: Rig, env: dict[str, str]) -> None:
     code = "ports = port(), port(); print(*(lock(fd, fcntl.LOCK_EX | NB) for fd in ports))"
     assert rig.python(TRY + code, env=env)[1:] == ("0 0\n", "")
+
+
+def test_a_pty_is_locked_by_the_kernel_as_the_manual_says(rig: Rig) -> None:
+    code = "ports = [os.open(sys.argv[1], os.O_RDWR) for _ in '12']\n"
+    code += "print(*(lock(fd, fcntl.LOCK_EX | NB) for fd in ports))"
+    words = ("--via", "pty", "--", sys.executable, "-c", f"import os{TRY}{code}", "/dev/ttyS7")
+    assert rig.run(*words)[1] == f"0 {errno.EWOULDBLOCK}\n"
 
 
 @pytest.mark.usefixtures("dead_copy")

@@ -57,6 +57,16 @@ def test_of_an_ended_process_who_keeps_a_copy_is_told() -> None:
         assert told.startswith("me has it: its process has ended, ")
         assert told.endswith(f"'s sleep (pid {other.pid}) has a copy")
         assert "cannot be seen from here" in holding.holding(holder, device, broker=ME)
+        between = 0.2  # seconds
+        with subprocess.Popen(["sleep", "98"], stdin=slave) as earlier:
+            time.sleep(between)
+            holder = Holder(uid, "me", ENDED, since=time.time())
+            time.sleep(between)
+            with subprocess.Popen(["cat"], stdin=slave) as later:
+                told = holding.holding(holder, device, broker=ME)
+                later.kill()
+            earlier.kill()
+        assert told.endswith(f"'s cat (pid {later.pid}) has a copy, and 1 more")
     finally:
         os.close(master)
         os.close(slave)

@@ -14,12 +14,22 @@ from ttybroker.names import did_you_mean, not_a_name
 def test_a_path_leads_to_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     links = {"/dev/serial/by-id/usb-FTDI_A6-if00-port0": "/dev/ttyUSB0", "/dev/x": "/tmp/x"}
     monkeypatch.setattr(os.path, "realpath", lambda path: links.get(path, path))
+    monkeypatch.setattr(os.path, "exists", links.__contains__)
     assert not_a_name("/dev/ttyS0") == "'/dev/ttyS0': not a port's name; write ttyS0"
     assert not_a_name("/dev/serial/by-id/usb-FTDI_A6-if00-port0").endswith("; write ttyUSB0")
     assert not_a_name("/dev/x").endswith("; write x")
 
 
-@pytest.mark.parametrize("text", ["../etc", "/etc/passwd", "/dev/pts/3", "/dev/", "/dev/\0", "5"])
+@pytest.mark.parametrize("link", ["/dev/serial/by-id/gps", "/dev/serial/by-path/x\0"])
+def test_a_link_that_no_device_has_is_told_as_that(link: str) -> None:
+    """Its last word is nobody's name: whoever writes it is refused again."""
+    what = "not a port's name, and no device has this link; see: ttybroker list"
+    assert not_a_name(link) == f"{link!r}: {what}"
+
+
+@pytest.mark.parametrize(
+    "text", ["../etc", "/etc/passwd", "/dev/pts/3", "/dev/input/mice", "/dev/", "/dev/\0", "5"]
+)
 def test_other_words_are_told_what_a_name_is(text: str) -> None:
     what = "not a port's name: a letter, then up to 63 letters, digits, - or _"
     assert not_a_name(text) == f"{text!r}: {what}"

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     Wanted = tuple[tuple[tuple[int, ...], str], ...]
 
 
+# What a descriptor of the port itself cannot do where nothing answers opens: the kernel would open
+# the node anew, and the user has no right to that. Said when there is such a descriptor.
+NO_PATHS = (
+    "the port does not open by the path of the program's descriptor (/dev/stdin, /dev/fd/N, "
+    "/proc/self/fd/N)"
+)
+
+
 class Opened(list[tuple[int, tuple[int, ...]]]):
     """A list of (our descriptor, the numbers that the program wants), and the session.
 

@@ -305,10 +305,10 @@ def line_of(error: OSError) -> str:
     if type(error).__module__ == "builtins":
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         line = f"{where}{error.strerror}"
-    if (advice := getattr(error, "advice", "")) and (own := _own(getattr(error, "holder", None))):
+    if (advice := getattr(error, "advice", "")) and (step := _step(error)):
         if error.errno == errno.ETIMEDOUT:
-            own = own.replace("wait for it", "wait longer")
-        line = line.removesuffix(advice) + own
+            step = step.replace("wait for it", "wait longer")
+        line = line.removesuffix(advice) + step
     if error.errno != errno.EACCES or getattr(error, "meant", False):
         return line
     from ttybroker.login import too_old
@@ -316,16 +316,20 @@ def line_of(error: OSError) -> str:
     return line + too_old()
 
 
-def _own(holder: Holder | None) -> str:
-    """Return what to do when the user's own program has the port, "" where another's has it."""
-    if holder is None or holder.how != "lease" or holder.uid != os.getuid():
+def _step(error: OSError) -> str:
+    """Return what to do when the user may take the port back, "" where only others may."""
+    holder: Holder | None = getattr(error, "holder", None)
+    if holder is None or holder.how != "lease" or os.getuid() not in (0, holder.uid):
         return ""
     from ttybroker.holding import has_ended
 
+    back = f"take it back (ttybroker revoke {getattr(error, '_port', '')})"
+    if holder.uid != os.getuid():
+        return f"wait for it (--wait SECONDS), or {back}"
     if has_ended(holder):  # a process that it started has the port, and lends nothing
-        return "it is yours: wait for it (--wait SECONDS), or take it back (ttybroker revoke)"
+        return f"it is yours: wait for it (--wait SECONDS), or {back}"
     lend = "have it lend the port next time (ttybroker run --yield, ttybroker term)"
-    return f"it is yours: wait for it (--wait SECONDS), take it back (ttybroker revoke), or {lend}"
+    return f"it is yours: wait for it (--wait SECONDS), {back}, or {lend}"
 
 
 def line_for(job: LaunchJob, name: str, pid: int = 0) -> WaitingLine | None:

@@ -95,13 +95,14 @@ def _without_filter(job: LaunchJob, via: str, why_not: str) -> int:
     If all of its ports are open when it starts, it needs nothing more. Other programs get a pty.
     """
     if job.direct and not job.ports:
-        from ttybroker.run.become import exec_program, open_ports
+        from ttybroker.run.become import NO_PATHS, exec_program, open_ports
 
         opened = open_ports(job, job.direct)
         if job.held:
             from ttybroker.run.hold import hold_beside
 
             hold_beside([fd for fd, _ in opened])
+        say(f"opens are not answered ({why_not or '--via pty'}): {NO_PATHS}")
         exec_program(job, opened)
     if via == "notify":
         raise Failure(f"{job.argv[0]}: no seccomp notification: {why_not}; try --via pty")

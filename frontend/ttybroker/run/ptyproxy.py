@@ -25,7 +25,7 @@ from functools import partial
 
 from ttybroker.called import call_us
 from ttybroker.run.aside import Talk, leave_terminal, start_aside
-from ttybroker.run.become import exec_program, open_ports
+from ttybroker.run.become import NO_PATHS, exec_program, open_ports
 from ttybroker.run.names import could_be_alias, is_serial_name
 from ttybroker.say import say
 
@@ -75,7 +75,8 @@ def launch_with_ptys(job: LaunchJob, why: str) -> NoReturn:
         hold_beside([fd for fd, _ in opened])
     for at, word in zip(replaced[::2], replaced[1::2], strict=True):
         job.argv[int(at)] = os.fsdecode(word)
-    lost = f"{LOST}; {DROPPED}" if job.yields else LOST
+    also = [DROPPED] * job.yields + [NO_PATHS] * bool(opened)
+    lost = "; ".join([LOST, *also])
     say(f"copying through a pty{f' ({why})' if why else ''}: {lost}")
     talk.close()
     exec_program(job, opened)

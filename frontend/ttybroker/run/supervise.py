@@ -255,8 +255,8 @@ class Supervisor:
             self._held.keep(name, fd)
         except OSError as error:
             self.complaints.say("", _NOT_HELD, f"{error.strerror} from this open on")
+        self.complaints.forget(name)  # before the program goes on, and may be refused the next
         self._put(call, fd, flags)
-        self.complaints.forget(name)
 
     def _put(self, call: notify.Notification, fd: int, flags: int) -> None:
         try:

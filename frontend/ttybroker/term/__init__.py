@@ -140,7 +140,7 @@ def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -
             log.begin()
             if not options.log and not options.quiet:
                 say(f"logging to {log.path}")
-        terminal.restrict()
+        terminal.restrict(broker.path)
         return terminal.run()
     except BrokenPipeError:
         raise

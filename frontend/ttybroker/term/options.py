@@ -205,7 +205,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option("dtr", "DTR at the start", "0|1", _number_of(0, 1)),
     )),
     ("the port", (
-        Option("wait", "queue for a busy port", "SECONDS", _wait),
+        Option("wait", "queue for a port that is busy or absent", "SECONDS", _wait),
         Option("yield", "lend the port to your other programs, to everybody's, or not (user)",
                "user|all|no", _one_of("user", "all", "no")),
         Option("take", "borrow the port of a program that yields it"),

@@ -2,8 +2,7 @@
 
 Whoever is at the other end of the line feeds this process bytes. So it gives up the file system by
 `restrict` when it has all that it needs: landlock(7). To ask for the port again it connects to the
-broker's socket by its path. Landlock does not restrict that before ABI 9, and then only on request
-(ttybroker.landlock.KNOWN is older).
+broker's socket by its path. From Landlock's ABI 9 on, other sockets with a path are given up, too.
 """
 
 from __future__ import annotations
@@ -51,6 +50,8 @@ _LEFT = {
     "/etc/passwd": landlock.READ_FILE,
     "/etc/nsswitch.conf": landlock.READ_FILE,
 }
+# Who answers for users that are not in /etc/passwd: nscd(8), nss-systemd(8), sssd(8).
+_NAME_SERVICES = ("/run/nscd", "/run/systemd/userdb", "/var/lib/sss/pipes")
 _KEYBOARD = 0
 _PAUSE = 1.0  # seconds until it asks again for a port that somebody took back to use it
 _LONGEST_PAUSE = 8.0  # seconds; it doubles after each refusal, because each is logged
@@ -110,9 +111,17 @@ class Terminal(miniterm.Miniterm):
         super().set_rx_encoding(options.codec(encoding), errors)
 
     @staticmethod
-    def restrict() -> None:
-        """Give up the file system. Raises OSError if the kernel has Landlock and refuses it."""
-        landlock.enforce(landlock.ruleset(_LEFT))
+    def restrict(broker: str | None) -> None:
+        """Give up the file system. Raises OSError if the kernel has Landlock and refuses it.
+
+        `broker` is the path of its socket. Sockets beside it stay, because a broker that was
+        started again may have made another one.
+        """
+        sockets = [path for path in _NAME_SERVICES if os.access(path, os.X_OK)]
+        if broker is not None:
+            sockets.append(os.path.dirname(os.path.realpath(broker)))
+        rules = {**_LEFT, **dict.fromkeys(sockets, landlock.RESOLVE_UNIX)}
+        landlock.enforce(landlock.ruleset(rules, sockets=True))
 
     def run(self) -> int:
         """Copy until the user leaves, and return the exit status. Raises OSError."""
