@@ -21,7 +21,7 @@ import pytest
 
 from support.children import Chat, Child, as_user
 from support.daemon import RUN_DAEMON, Daemon
-from support.processes import python_path
+from support.processes import accounts, python_path
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerError, BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
@@ -69,6 +69,18 @@ def test_a_dead_daemons_socket_is_replaced(rig: Rig) -> None:
 def test_a_live_daemons_socket_is_refused_and_it_lives_on(rig: Rig, daemon: Daemon) -> None:
     refused(rig, "already")
     as_user(NOBODY, (), lambda: take(rig))
+
+
+def test_a_daemon_ends_well_and_leaves_the_socket_of_another_in_its_place(
+    rig: Rig, daemon: Daemon
+) -> None:
+    rig.socket.unlink()
+    second = rig.daemon()
+    assert daemon.stop() == 0
+    as_user(NOBODY, (), lambda: take(rig))
+    rig.socket.unlink()
+    assert second.stop(settled=False) == 0
+    assert not rig.socket.exists()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
@@ -137,9 +149,7 @@ def test_it_says_ready_and_stopping_to_systemd(rig: Rig) -> None:
 
 def test_what_is_left_of_root_when_it_serves(rig: Rig, daemon: Daemon) -> None:
     as_user(NOBODY, (), lambda: take(rig))
-    for task in os.listdir(f"/proc/{daemon.pid}/task"):
-        text = Path(f"/proc/{daemon.pid}/task/{task}/status").read_text()
-        fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    for fields in accounts(daemon.pid):
         for name in ("CapPrm", "CapEff", "CapBnd"):
             assert int(fields[name], 16) == 1 << 21 | 1 << 1, name
         assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
