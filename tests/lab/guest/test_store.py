@@ -233,3 +233,13 @@ def all_used(broker: Service) -> None:
         return seen == {"ttyS1", "ttyS2", LONE, *PAIR}
 
     until("all ports to be used again", look, told=broker.log)
+
+
+def test_a_dead_copy_counts_for_nothing_after_a_restart(broker: SystemdService) -> None:
+    """Its flock stays as long as it is open."""
+    holder(broker, NEAR)
+    with client.connect() as connection:
+        connection.revoke(NEAR)
+    until("the copy to be kept", lambda: stored() == COPY, told=broker.log)
+    restart(broker)
+    broker.child(ALICE, lambda _chat: os.close(open_fd(NEAR, wait=5))).result()
