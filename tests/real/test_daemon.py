@@ -71,6 +71,18 @@ def test_a_live_daemons_socket_is_refused_and_it_lives_on(rig: Rig, daemon: Daem
     as_user(NOBODY, (), lambda: take(rig))
 
 
+def test_a_daemon_ends_well_and_leaves_the_socket_of_another_in_its_place(
+    rig: Rig, daemon: Daemon
+) -> None:
+    rig.socket.unlink()
+    second = rig.daemon()
+    assert daemon.stop() == 0
+    as_user(NOBODY, (), lambda: take(rig))
+    rig.socket.unlink()
+    assert second.stop(settled=False) == 0
+    assert not rig.socket.exists()
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_another_programs_live_socket_is_left_alone(rig: Rig, kind: socket.SocketKind) -> None:
     rig.write_policy()
