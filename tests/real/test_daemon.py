@@ -514,7 +514,8 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
 
 def test_prepare_needs_root_and_says_so(rig: Rig) -> None:
     def prepare() -> tuple[int, str]:
-        with contextlib.redirect_stderr(io.StringIO()) as told:
+        out, told = io.StringIO(), io.StringIO()  # a child of a test has neither
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
             return main(["--prepare", *rig.arguments[:4]]), told.getvalue()
 
     rig.write_policy()
