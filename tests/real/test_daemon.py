@@ -21,7 +21,7 @@ import pytest
 
 from support.children import Chat, Child, as_user
 from support.daemon import RUN_DAEMON, Daemon
-from support.processes import python_path
+from support.processes import accounts, python_path
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerError, BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
@@ -149,9 +149,7 @@ def test_it_says_ready_and_stopping_to_systemd(rig: Rig) -> None:
 
 def test_what_is_left_of_root_when_it_serves(rig: Rig, daemon: Daemon) -> None:
     as_user(NOBODY, (), lambda: take(rig))
-    for task in os.listdir(f"/proc/{daemon.pid}/task"):
-        text = Path(f"/proc/{daemon.pid}/task/{task}/status").read_text()
-        fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    for fields in accounts(daemon.pid):
         for name in ("CapPrm", "CapEff", "CapBnd"):
             assert int(fields[name], 16) == 1 << 21 | 1 << 1, name
         assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
