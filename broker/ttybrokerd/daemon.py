@@ -69,7 +69,11 @@ def _options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         elif option == "--lock-dir":
             options[option] = argument
         else:  # absolute, for we go to / before these are used again
-            options[option] = os.path.abspath(argument)
+            try:
+                options[option] = os.path.abspath(argument)
+            except OSError as error:
+                why = f"the working directory: {error.strerror}; write a path that begins with /"
+                raise SystemExit(f"ttybrokerd: {option} {argument}: {why}") from None
     return options, others
 
 

@@ -512,7 +512,8 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
 
 def test_prepare_needs_root_and_says_so(rig: Rig) -> None:
     def prepare() -> tuple[int, str]:
-        with contextlib.redirect_stderr(io.StringIO()) as told:
+        out, told = io.StringIO(), io.StringIO()  # a child of a test has neither
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
             return main(["--prepare", *rig.arguments[:4]]), told.getvalue()
 
     rig.write_policy()
@@ -540,6 +541,52 @@ def test_exit_codes() -> None:
     assert command("--check", "lab.toml").stderr.startswith(told)
     assert command("--help").returncode == 0
     assert command("--version").stdout == f"ttybrokerd {VERSION}\n"
+
+
+@pytest.mark.parametrize("buffer", ["", "1"])
+@pytest.mark.parametrize("word", ["--help", "--version", "--check", "--udev-rules"])
+def test_a_reader_that_has_seen_enough_is_no_error(word: str, buffer: str, rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "ttybrokerd.daemon", word, *rig.arguments[:2]]
+    env = {**os.environ, **python_path(), "PYTHONUNBUFFERED": buffer}
+    done = subprocess.run(words, env=env, stdout=writer, stderr=subprocess.PIPE, timeout=20)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_output_that_cannot_be_written_is_one_line_and_no_output_is_none() -> None:
+    daemon = f"{sys.executable} -m ttybrokerd.daemon"
+    for redirect, status, told in (
+        (">/dev/full", 1, "ttybrokerd: No space left on device\n"),
+        (">&-", 0, ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{daemon} --help {redirect}"],
+            env={**os.environ, **python_path(), "PYTHONUNBUFFERED": ""},
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert (done.returncode, done.stderr) == (status, told)
+
+
+@pytest.mark.parametrize("words", ["--check --policy p", "--policy=p", "--socket s --help"])
+def test_a_removed_working_directory_is_said(words: str, rig: Rig) -> None:
+    script = f'cd "$0" && rmdir "$0" && exec {sys.executable} -m ttybrokerd.daemon {words}'
+    (rig.base / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", script, str(rig.base / "gone")],
+        env={**os.environ, **python_path()},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    option, file = ("--socket", "s") if "--socket" in words else ("--policy", "p")
+    what = "the working directory: No such file or directory; write a path that begins with /"
+    assert (done.returncode, done.stderr) == (1, f"ttybrokerd: {option} {file}: {what}\n")
 
 
 def test_without_root_it_says_so(rig: Rig) -> None:
