@@ -83,10 +83,13 @@ def test_the_end_of_a_run_hangs_up_no_stopped_process_beside_it(
     wait_for_end(beside)
 
 
-def started(process: subprocess.Popen[bytes]) -> int:
-    """Return the pid that the program of a job has printed."""
+def stopped(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Wait until the program of a job, which prints its pid, has stopped; return it and its run."""
     assert process.stdout is not None
-    return int(process.stdout.readline())
+    program = int(process.stdout.readline())
+    (launcher,) = children(process.pid)
+    wait_stopped(launcher)
+    return program, launcher
 
 
 @LAYOUTS
@@ -94,9 +97,7 @@ def test_a_stopped_program_that_is_killed_ends_its_run_and_nothing_else(
     rig: Rig, how: tuple[str, ...], env: dict[str, str]
 ) -> None:
     process = job(rig, """"$@" sh -c 'echo $$; kill -STOP $$' /dev/ttyS7; echo $?""", how, env)
-    program = started(process)
-    (launcher,) = children(process.pid)
-    wait_stopped(launcher)
+    program, _ = stopped(process)
     os.kill(program, signal.SIGKILL)
     output, errors = process.communicate(timeout=LIMIT)
     assert (process.returncode, output) == (0, b"137\n"), errors
@@ -110,9 +111,7 @@ def test_what_continues_a_program_continues_its_run(
     script = """"$@" sh -c 'trap "exit 5" USR1; echo $$; kill -STOP $$
 while :; do read x; done' /dev/ttyS7; echo $?"""
     process = job(rig, script, how, env)
-    program = started(process)
-    (launcher,) = children(process.pid)
-    wait_stopped(launcher)
+    program, launcher = stopped(process)
     os.kill(program, signal.SIGCONT)
     os.kill(launcher, signal.SIGUSR1)
     output, errors = process.communicate(timeout=LIMIT)
