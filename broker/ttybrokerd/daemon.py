@@ -69,7 +69,11 @@ def _options(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         elif option == "--lock-dir":
             options[option] = argument
         else:  # absolute, for we go to / before these are used again
-            options[option] = os.path.abspath(argument)
+            try:
+                options[option] = os.path.abspath(argument)
+            except OSError as error:
+                why = f"the working directory: {error.strerror}; write a path that begins with /"
+                raise SystemExit(f"ttybrokerd: {option} {argument}: {why}") from None
     return options, others
 
 
@@ -90,6 +94,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
     lock_dir = options.get("--lock-dir", locks.DIRECTORY)
     server = Server(plan, lock_dir, log, systemd)  # may fail: no socket yet
     listener, own_path = _listener(path, sockets)
+    made = _inode(own_path) if own_path is not None else None
     _own_session()
     kept_plan = fresh.kept_at(directory, plan.policy)
     places = server.places().replace(plan=kept_plan, socket=own_path)
@@ -112,7 +117,7 @@ def _serve(options: dict[str, str]) -> NoReturn:
             server.loop.remove(listener.fileno())
             listener.close()
             if own_path is not None:
-                _remove(own_path)
+                _remove(own_path, made)
         server.last_words(leases=False)
         if status == 0:
             log("stop", NOTICE, reason="asked to")
@@ -212,10 +217,21 @@ def _bind(path: str) -> socket.socket:
     return listener
 
 
-def _remove(path: str) -> None:
+def _inode(path: str) -> tuple[int, int] | None:
+    """Return which file is at this path, None if none is there."""
     try:
-        os.unlink(path)
-    except PermissionError:  # in a directory that is everybody's: `confine` does not leave us that
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _remove(path: str, made: tuple[int, int] | None) -> None:
+    """Remove the socket that we made. Another daemon may have made one in its place."""
+    try:
+        if _inode(path) == made:  # guard: own-socket-only
+            os.unlink(path)
+    except OSError:  # gone, or in a directory that is everybody's: `confine` does not leave us that
         pass
 
 

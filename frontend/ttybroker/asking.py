@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_WAIT = 0xFFFFFFFE / 1000  # seconds
+_MAX_PID = 0x7FFFFFFF  # pid_t is an int, and kill(2) takes no more
 
 
 def valid_label(label: str) -> bool:
@@ -137,6 +138,8 @@ def _decode_holder(body: wire.Reader, version: int) -> wire.Holder | None:
     _, uid, pid, since = wire.HOLDER_FORM.unpack(body.take(wire.HOLDER_FORM.size))
     if not 0 <= since < wire.LAST_MOMENT:
         raise wire.Malformed("a moment out of range")
+    if pid > _MAX_PID:
+        raise wire.Malformed("a pid out of range")
     user = body.text() if version == 1 else ""
     program, how = body.text(), body.text()
     label = "" if version == 1 else body.text()
@@ -146,15 +149,22 @@ def _decode_holder(body: wire.Reader, version: int) -> wire.Holder | None:
 
 def _decode_port(body: wire.Reader, version: int) -> wire.PortInfo:
     name, device, state, rule = body.text(), body.text(), body.text(), body.text()
+    if not state[:1].isalpha():
+        raise wire.Malformed("a port without a state")
     waiting, holder = body.number(2), _decode_holder(body, version)
     if version == 1:
         return wire.PortInfo(name, device, state, rule, waiting, holder)
     lent = _decode_holder(body, version)
     copies = tuple(_decode_copy(body) for _ in range(body.number(1)))
-    facts = tuple(
-        wire.FACT_FORM.unpack(body.take(wire.FACT_FORM.size)) for _ in range(body.number(1))
-    )
+    facts = tuple(_decode_fact(body) for _ in range(body.number(1)))
     return wire.PortInfo(name, device, state, rule, waiting, holder, lent, copies, facts)
+
+
+def _decode_fact(body: wire.Reader) -> tuple[int, int]:
+    fact, value = wire.FACT_FORM.unpack(body.take(wire.FACT_FORM.size))
+    if fact == wire.KEPT and value >= wire.LAST_MOMENT:
+        raise wire.Malformed("a moment out of range")
+    return fact, value
 
 
 def _decode_copy(body: wire.Reader) -> wire.Holder:

@@ -27,11 +27,12 @@ def main(argv: list[str] | None = None) -> int:
         status = _run(arguments)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader of our output has seen enough
-        _forget_output()
     except OSError as error:  # a BrokerError is one
-        _say(_line(error))
-        _forget_output()
+        from ttybroker.ending import forget_output
+
+        if not isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
+            _say(_line(error))
+        forget_output()
     except KeyboardInterrupt:
         from ttybroker.ending import end_by
 
@@ -156,11 +157,10 @@ def _list(options: argparse.Namespace) -> int:
             watch(broker, tuple(options.port), details=options.details, as_json=options.json)
     if options.copies:
         _show_copies(ports, pid, options.json)
+    elif options.json:
+        listing.show_json(ports, lines)
     elif ports or not missing:
-        if options.json:
-            listing.show_json(ports, lines)
-        else:
-            listing.show(ports, lines, pids=pids)
+        listing.show(ports, lines, pids=pids)
     if not options.json:
         _warn_of_probes(ports)
     for name in missing:
@@ -412,13 +412,21 @@ def _check_broker(json: bool) -> int:
 
 
 def _user(name: str) -> tuple[int, tuple[int, ...]]:
-    """Return uid and groups of a user, by name or number. Exits with 2 if there is none."""
+    """Return uid and groups of a user, by name or number. Exits with 2 if there is none.
+
+    A number needs no account: a policy may name it, as that of a container's user.
+    """
     import os
     import pwd
 
+    from ttybroker.wire import NOBODY
+
+    uid = int(name) if name.isdecimal() and name.isascii() and len(name) <= 10 else NOBODY
     try:
-        entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except (KeyError, OverflowError, ValueError):
+        entry = pwd.getpwuid(uid) if uid < NOBODY else pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        if uid < NOBODY:
+            return uid, ()
         _say(f"no such user: {name}")
         raise SystemExit(USAGE) from None
     return entry.pw_uid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
@@ -466,18 +474,6 @@ def _line(error: OSError) -> str:
     if error.filename is None:
         return str(error.strerror)
     return f"{error.filename or repr('')}: {error.strerror}"
-
-
-def _forget_output() -> None:
-    """Keep the interpreter from complaining at its end about output that it cannot write."""
-    import os
-
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # a terminal has given up the file system, and writes without a buffer
-        return
-    os.dup2(null, 1)
-    os.close(null)
 
 
 if TYPE_CHECKING:

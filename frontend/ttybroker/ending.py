@@ -1,4 +1,4 @@
-"""How a command ends by a signal: as the shell that started it expects."""
+"""How a command ends: by a signal, as the shell expects, or where its output is gone."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ def end_by(number: int) -> int:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number
+
+
+def forget_output() -> None:
+    """Keep the interpreter from complaining at its end about output that it cannot write."""
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # a terminal has given up the file system, and writes without a buffer
+        return
+    os.dup2(null, 1)
+    os.close(null)

@@ -10,6 +10,7 @@ import time
 from ttybroker import suggest
 from ttybroker.say import printable
 from ttybroker.users import name_of, named
+from ttybroker.width import columns, cut
 from ttybroker.wire import KEPT, Holder, PortInfo
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -98,7 +99,7 @@ def table(
     `styles` has the styles of the first cells of a row. `below` has, by a row's first cell, the
     lines that follow the row.
     """
-    widths = [max(map(len, column)) + _GAP for column in zip(titles, *rows, strict=True)]
+    widths = [max(map(columns, cells)) + _GAP for cells in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
     for row in (titles, *rows):
         drawn = (_BOLD,) * 2 if row is titles else styles(row)
@@ -156,13 +157,14 @@ def _line(
     row: tuple[str, ...], widths: list[int], room: int | None, styles: tuple[str, ...]
 ) -> str:
     """Return the cells side by side, with an ellipsis if the line is longer than `room`."""
-    text = "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    if room is not None and len(text) > room:
-        text = text[: room - 1] + "\u2026"
+    cells = [cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
+    text = "".join(cells).rstrip()
+    if room is not None and columns(text) > room:
+        text = cut(text, room - 1) + "\u2026"
     line, start = "", 0
-    for style, width in zip(styles, widths, strict=False):
-        line += f"\x1b[{style}m{text[start : start + width]}\x1b[0m"
-        start += width
+    for style, cell in zip(styles, cells, strict=False):
+        line += f"\x1b[{style}m{text[start : start + len(cell)]}\x1b[0m"
+        start += len(cell)
     return line + text[start:]
 
 

@@ -72,12 +72,13 @@ class WaitingLine:
             return
         if not self._drawn and not _screen.acquire(blocking=False):
             return
-        line = f"ttybroker: {self._name}: {self._text()}"
+        from ttybroker.width import cut  # here, for most ports are there at once
+
         try:
-            columns = os.get_terminal_size(2).columns or 80
+            room = os.get_terminal_size(2).columns or 80
         except OSError:
-            columns = 80
-        line = line[: columns - 1]
+            room = 80
+        line = cut(f"ttybroker: {self._name}: {self._text()}", room - 1)
         if line != self._drawn:
             show(f"{_ERASE}{line}")
         self._drawn = line

@@ -147,7 +147,7 @@ def any_holder(draw: Any) -> wire.Holder | None:
     if draw.ConsumeBool():
         return None
     uid = draw.PickValueInList([None, draw.ConsumeIntInRange(0, U32 - 1)])
-    pid = draw.PickValueInList([None, draw.ConsumeIntInRange(1, U32)])
+    pid = draw.PickValueInList([None, draw.ConsumeIntInRange(1, 2**31 - 1)])
     moment = draw.ConsumeFloat()
     since = moment if math.isfinite(moment) and 0 < moment < 2.0**37 else None
     return wire.Holder(uid, "", pid, any_text(draw), since, any_text(draw), any_text(draw))
@@ -155,10 +155,11 @@ def any_holder(draw: Any) -> wire.Holder | None:
 
 def any_row(draw: Any) -> wire.PortInfo:
     """A row with fields of their whole range."""
-    texts = [any_text(draw) for _ in range(4)]
+    texts = [any_text(draw), any_text(draw), f"s{any_text(draw)}", any_text(draw)]
     holders = [any_holder(draw) for _ in range(draw.ConsumeIntInRange(0, 3))]
     copies = tuple(holder for holder in holders if holder is not None)
-    fact = (draw.ConsumeIntInRange(0, 255), draw.ConsumeIntInRange(0, 2**63 - 1))
+    number = draw.ConsumeIntInRange(0, 255)
+    fact = number, draw.ConsumeIntInRange(0, 2**37 - 1 if number == wire.KEPT else 2**63 - 1)
     return wire.PortInfo(*texts, draw.ConsumeIntInRange(0, U16), any_holder(draw),
                          any_holder(draw), copies, (fact,))  # fmt: skip
 

@@ -1353,6 +1353,15 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
+        "own-socket-only",
+        "a daemon that ends leaves another's socket",
+        ALWAYS,
+        (
+            "tests/real/test_daemon.py::test_a_daemon_ends_well_and_leaves_the_socket_of_another_in_its_place",
+        ),
+        FAILS + "|Error",
+    ),
+    Mutant(
         "foreign-file",
         "what is no socket is left alone",
         NEVER,

@@ -1,6 +1,7 @@
 """The table of attacks in docs/attacks.md, made of what full runs did.
 
-A row is of one file and names the commit on which the file last ran at full scale.
+A row is of one file and names the commit on which the file last ran at full scale. A try that
+fails ends its test, so the tests that failed are the tries that failed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from support.page import Part
 
 HERE = Path(__file__).parent
 PAGE = Part("attacks.md", "attacks")
-_HEAD = ("attacks on", "tests", "in the last full run", "commit")
+_HEAD = ("attacks on", "tests", "failed", "tries in the last full run", "commit")
 GUARDS = "mutants.py"
 _GUARDS_TITLE = "the tests themselves: each guard taken out of the code, one at a time"
 
@@ -26,23 +27,26 @@ class Results:
 
     def __init__(self) -> None:
         self.commit = ""
-        self.passed: Counter[str] = Counter()
+        self.tests: defaultdict[str, dict[str, bool]] = defaultdict(dict)  # whether each passed
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.measured: defaultdict[str, list[str]] = defaultdict(list)
 
     def rows(self) -> Rows:
-        """A row for each file of which a test has passed."""
-        return {file: self._row(file) for file in files() if self.passed[file]}
+        """A row for each file of which a test has run."""
+        return {file: self._row(file) for file in files() if self.tests[file]}
 
     def _row(self, file: str) -> list[str]:
         counts = [f"{number:,} {what}" for what, number in self.counts[file].items()]
-        tests = f"{self.passed[file]} in `{file}`"
-        return [title(file), tests, "; ".join(counts), self.commit]
+        passed = list(self.tests[file].values())
+        tries = "; ".join([*counts, *self.measured[file]])
+        tests, failed = f"{len(passed)} in `{file}`", str(passed.count(False))
+        return [title(file), tests, failed, tries, self.commit]
 
 
 def of_guards(number: int, commit: str) -> Rows:
     """The row that says: so many guards were taken away, and the tests of each failed."""
     tests = f"{number} in `{GUARDS}`"
-    return {GUARDS: [_GUARDS_TITLE, tests, f"{number:,} guards, each noticed", commit]}
+    return {GUARDS: [_GUARDS_TITLE, tests, "0", f"{number:,} guards, each noticed", commit]}
 
 
 def files() -> list[str]:

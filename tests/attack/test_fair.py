@@ -1,4 +1,4 @@
-"""Attacks on the others' time: floods by one user and by sixteen, and how long others then wait.
+"""Attacks on the others' time: floods by one user, four and sixteen, and how long others then wait.
 
 Each kind of flood keeps 250 connections of a user busy, or silent, or opens them anew. Meanwhile
 another user opens and closes a port on fresh connections, and root lists, opens and revokes.
@@ -96,10 +96,15 @@ def revoked(connection: client.Connection) -> None:
         connection.revoke("ttyS0")
 
 
-@pytest.mark.parametrize("users", [1, 16])
-@pytest.mark.parametrize("kind", FLOODS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """By four users at full scale alone, so that `make test` ends in time."""
+    full = metafunc.config.getoption("--full", default=False)
+    metafunc.parametrize("users", [1, 4, 16] if full else [1, 16])
+    metafunc.parametrize("kind", FLOODS)
+
+
 def test_a_flood_keeps_nobody_else_waiting(
-    rig: Rig, kind: str, users: int, scale: Scale, count: Count, progress: Say
+    rig: Rig, kind: str, users: int, scale: Scale, count: Count, measured: Say, progress: Say
 ) -> None:
     seconds = scale(1, 8)
     for name in ("ttyS0", "ttyS1", "ttyS2"):
@@ -120,8 +125,10 @@ def test_a_flood_keeps_nobody_else_waiting(
     for child in flooding:
         child.say()
     done = sum(child.result(60) for child in flooding)
+    count("floods, each with the p99 of others' opens, calm and in it", 1)
     count("requests in floods", done)
     limit = max(3 * p99(calm), FAST)
+    measured(f"{kind} by {users}: {p99(calm) * 1000:.1f} and {p99(times) * 1000:.1f} ms")
     progress(f"{kind} by {users}: {done / seconds:.0f} a second; others' opens p99 "
              f"{p99(calm) * 1000:.1f} ms calm, {p99(times) * 1000:.1f} in the flood, "
              f"{len(calm)} and {len(times)} opens; the slowest of root's commands "

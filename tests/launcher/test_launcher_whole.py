@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.processes import descriptors
 from ttybroker.version import VERSION
 
 pytest.importorskip("prctl", reason="python-prctl is copied by the install: extra `broker`")
@@ -160,6 +161,15 @@ def test_hostile_start_is_no_obstacle(port: Port) -> None:
         assert process.wait(DEADLINE) == 7
 
 
+def test_its_end_hangs_up_no_stopped_process_beside_it(port: Port) -> None:
+    """As of `ttybroker run`: what it makes is in sessions of its own."""
+    script = f"""sh -c 'kill -STOP $$' <&- >&- 2>&- &
+until grep -q State:.T /proc/$!/status; do sleep 0.01; done
+{port.launcher.program} demo -- sh -c 'exit 3'; echo $?; kill -KILL $!"""
+    done = port.launcher.run("-c", script, program=Path("/bin/sh"), start_new_session=True)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done
+
+
 def test_it_says_its_version(port: Port) -> None:
     done = port.launcher.run("--version")
     assert (done.returncode, done.stdout) == (0, f"ttyrun {VERSION}\n")
@@ -239,9 +249,7 @@ def test_backend_is_out_of_the_callers_reach(port: Port) -> None:
         assert os.readlink(proc / "cwd") == "/"
         assert os.getsid(backend) == backend or os.getsid(backend) != os.getsid(0)
         assert [os.readlink(proc / f"fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
-        assert not [
-            path for path in map(os.readlink, proc.glob("fd/*")) if path.startswith("/memfd:")
-        ]
+        assert not [what for what in descriptors(backend).values() if what.startswith("/memfd:")]
         port.say(b"\n")
         assert process.wait(DEADLINE) == 7
 

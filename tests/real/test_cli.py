@@ -8,6 +8,7 @@ import grp
 import io
 import json
 import os
+import pwd
 import re
 import signal
 import socket
@@ -144,6 +145,19 @@ def test_only_root_and_admins_ask_about_others(rig: Rig) -> None:
     assert status == 1 and "only root and the policy's admins" in err
     unknown = command(rig, "check", "--user", "no-such-user", "ttyS0")
     assert (unknown.returncode, unknown.stderr) == (2, "ttybroker: no such user: no-such-user\n")
+
+
+def test_a_uid_needs_no_account_to_be_asked_about(rig: Rig) -> None:
+    rig.port("ttyS0", f"allow = [{ALICE}]")
+    rig.daemon()
+    for uid, status, told in (
+        (ALICE, 0, "allowed by rule ttyS0 (line 2)"),
+        (BOB, 1, f"not permitted: no rule of the policy allows {BOB} this port"),
+    ):
+        with pytest.raises(KeyError):
+            pwd.getpwuid(uid)
+        done = command(rig, "check", "--user", str(uid), "ttyS0")
+        assert (done.returncode, done.stdout, done.stderr) == (status, f"ttyS0: {told}\n", "")
 
 
 def test_revoke_takes_the_port_back_or_says_why_not(rig: Rig, daemon: Daemon) -> None:
@@ -401,6 +415,8 @@ def client_list(rig: Rig) -> list[wire.PortInfo]:
         (["revoke", "ttyS00"], 1, "; did you mean ttyS0?"),
         (["check", "ttyS9"], 1, ""),
         (["check", "--user", "²", "ttyS0"], 2, "no such user: ²"),
+        (["check", "--user", "4294967295", "ttyS0"], 2, "no such user: 4294967295"),
+        (["check", "--user", "9" * 5000, "ttyS0"], 2, "no such user: 999"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(
@@ -539,6 +555,14 @@ def test_one_port_is_listed_alone(rig: Rig, daemon: Daemon) -> None:
     assert [line.split()[0] for line in lines] == ["PORT", "ttyS1"]
     both = command(rig, "list", "ttyS1", "nope", "--json")
     assert [row["port"] for row in json.loads(both.stdout)] == ["ttyS1"]
+    for words in (
+        ["--json"],
+        ["--json", "--details"],
+        ["--json", "--copies"],
+        ["--json", "--watch"],
+    ):
+        done = command(rig, "list", "nope", *words)
+        assert (done.returncode, json.loads(done.stdout)) == (1, [])
     assert (both.returncode, both.stderr) == (
         1,
         "ttybroker: nope: no port that you may use; to see why: ttybroker check nope\n",

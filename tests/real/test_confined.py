@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from support.children import Chat, as_user
 from support.daemon import RUN_DAEMON
-from support.processes import python_path
+from support.processes import accounts, python_path
 from support.rig import Rig
 from support.users import ALICE, NOBODY
 from support.waiting import TIMEOUT
@@ -48,16 +47,6 @@ def root_side(request: pytest.FixtureRequest, rig: Rig) -> Iterator[int]:
     child.say()
     child.result()
     assert backend.wait() == 0
-
-
-def accounts(pid: int) -> list[dict[str, str]]:
-    """What the kernel says of each thread of a process."""
-    found = []
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        lines = Path(f"/proc/{pid}/task/{thread}/status").read_text().splitlines()
-        pairs = (line.partition(":") for line in lines)
-        found.append({key: value.strip() for key, _, value in pairs})
-    return found
 
 
 def test_every_thread_has_the_two_capabilities_of_the_job_and_gets_no_other(root_side: int) -> None:

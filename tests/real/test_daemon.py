@@ -21,7 +21,7 @@ import pytest
 
 from support.children import Chat, Child, as_user
 from support.daemon import RUN_DAEMON, Daemon
-from support.processes import python_path
+from support.processes import accounts, python_path
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, NOBODY
 from ttybroker import BrokerError, BrokerUnavailable, NotPermitted, PortBusy, client, open_fd
@@ -69,6 +69,18 @@ def test_a_dead_daemons_socket_is_replaced(rig: Rig) -> None:
 def test_a_live_daemons_socket_is_refused_and_it_lives_on(rig: Rig, daemon: Daemon) -> None:
     refused(rig, "already")
     as_user(NOBODY, (), lambda: take(rig))
+
+
+def test_a_daemon_ends_well_and_leaves_the_socket_of_another_in_its_place(
+    rig: Rig, daemon: Daemon
+) -> None:
+    rig.socket.unlink()
+    second = rig.daemon()
+    assert daemon.stop() == 0
+    as_user(NOBODY, (), lambda: take(rig))
+    rig.socket.unlink()
+    assert second.stop(settled=False) == 0
+    assert not rig.socket.exists()
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
@@ -137,9 +149,7 @@ def test_it_says_ready_and_stopping_to_systemd(rig: Rig) -> None:
 
 def test_what_is_left_of_root_when_it_serves(rig: Rig, daemon: Daemon) -> None:
     as_user(NOBODY, (), lambda: take(rig))
-    for task in os.listdir(f"/proc/{daemon.pid}/task"):
-        text = Path(f"/proc/{daemon.pid}/task/{task}/status").read_text()
-        fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    for fields in accounts(daemon.pid):
         for name in ("CapPrm", "CapEff", "CapBnd"):
             assert int(fields[name], 16) == 1 << 21 | 1 << 1, name
         assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
@@ -502,7 +512,8 @@ def test_check_and_prepare_point_at_line_and_key(rig: Rig, action: str) -> None:
 
 def test_prepare_needs_root_and_says_so(rig: Rig) -> None:
     def prepare() -> tuple[int, str]:
-        with contextlib.redirect_stderr(io.StringIO()) as told:
+        out, told = io.StringIO(), io.StringIO()  # a child of a test has neither
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
             return main(["--prepare", *rig.arguments[:4]]), told.getvalue()
 
     rig.write_policy()
@@ -530,6 +541,52 @@ def test_exit_codes() -> None:
     assert command("--check", "lab.toml").stderr.startswith(told)
     assert command("--help").returncode == 0
     assert command("--version").stdout == f"ttybrokerd {VERSION}\n"
+
+
+@pytest.mark.parametrize("buffer", ["", "1"])
+@pytest.mark.parametrize("word", ["--help", "--version", "--check", "--udev-rules"])
+def test_a_reader_that_has_seen_enough_is_no_error(word: str, buffer: str, rig: Rig) -> None:
+    rig.port("ttyS0")
+    rig.write_policy()
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "ttybrokerd.daemon", word, *rig.arguments[:2]]
+    env = {**os.environ, **python_path(), "PYTHONUNBUFFERED": buffer}
+    done = subprocess.run(words, env=env, stdout=writer, stderr=subprocess.PIPE, timeout=20)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_output_that_cannot_be_written_is_one_line_and_no_output_is_none() -> None:
+    daemon = f"{sys.executable} -m ttybrokerd.daemon"
+    for redirect, status, told in (
+        (">/dev/full", 1, "ttybrokerd: No space left on device\n"),
+        (">&-", 0, ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{daemon} --help {redirect}"],
+            env={**os.environ, **python_path(), "PYTHONUNBUFFERED": ""},
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert (done.returncode, done.stderr) == (status, told)
+
+
+@pytest.mark.parametrize("words", ["--check --policy p", "--policy=p", "--socket s --help"])
+def test_a_removed_working_directory_is_said(words: str, rig: Rig) -> None:
+    script = f'cd "$0" && rmdir "$0" && exec {sys.executable} -m ttybrokerd.daemon {words}'
+    (rig.base / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", script, str(rig.base / "gone")],
+        env={**os.environ, **python_path()},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    option, file = ("--socket", "s") if "--socket" in words else ("--policy", "p")
+    what = "the working directory: No such file or directory; write a path that begins with /"
+    assert (done.returncode, done.stderr) == (1, f"ttybrokerd: {option} {file}: {what}\n")
 
 
 def test_without_root_it_says_so(rig: Rig) -> None:

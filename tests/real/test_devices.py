@@ -20,6 +20,7 @@ import pytest
 
 from support.children import Chat, as_user
 from support.daemon import Daemon
+from support.processes import descriptors
 from support.rig import Rig
 from support.users import ALICE, BOB, NOBODY
 from support.waiting import wait_readable
@@ -142,7 +143,7 @@ def test_whatever_is_no_serial_port_is_refused_by_a_look_at_it(rig: Rig) -> None
     daemon.settled()
     assert not any(
         what.startswith("/dev/") and what != "/dev/null"
-        for what in (os.readlink(f"/proc/{daemon.pid}/fd/{n}") for n in daemon.baseline)
+        for what in descriptors(daemon.pid).values()
     )
     with client.connect(str(rig.socket)) as connection:
         states = {port.name: port.state for port in connection.ports()}

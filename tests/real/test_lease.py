@@ -196,6 +196,7 @@ def test_a_lease_is_locked_by_every_convention(rig: Rig, daemon: Daemon) -> None
     assert rig.lock_files() == ["LCK..ttyS0"]
 
 
+@pytest.mark.alone
 def test_a_closed_port_is_free_within_100_ms(rig: Rig, daemon: Daemon) -> None:
     for _ in range(5):
         holder = rig.holder(NOBODY)
@@ -205,6 +206,7 @@ def test_a_closed_port_is_free_within_100_ms(rig: Rig, daemon: Daemon) -> None:
             assert watch.gone("LCK..ttyS0") - closed < AT_ONCE
 
 
+@pytest.mark.alone
 def test_a_killed_holder_frees_its_port_within_100_ms(rig: Rig, daemon: Daemon) -> None:
     holder = rig.holder(NOBODY)
     with Watch(rig.locks) as watch:
@@ -535,6 +537,7 @@ def test_a_cancelled_open_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
 # taking back
 
 
+@pytest.mark.alone
 def test_a_revoked_holder_sees_a_hang_up_and_the_port_is_free_at_once(
     rig: Rig, daemon: Daemon
 ) -> None:

@@ -151,6 +151,7 @@ def one_port(rig: Rig) -> Daemon:
     return rig.daemon()
 
 
+@pytest.mark.alone
 def test_a_session_that_yields_lends_its_port_and_has_it_again_with_its_settings(
     rig: Rig, one_port: Daemon
 ) -> None:

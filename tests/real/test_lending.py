@@ -24,9 +24,9 @@ import serial
 import serial_asyncio_fast
 
 import ttybroker.aio
+from support.board import Board
 from support.children import Chat, as_user
 from support.daemon import Daemon
-from support.ptys import Pty
 from support.rig import Rig
 from support.systemd import Systemd, manager
 from support.users import ALICE
@@ -392,30 +392,23 @@ def test_a_program_that_ends_while_it_is_lent_claims_nothing(rig: Rig, one_port:
 def test_a_board_that_comes_back_as_another_device_after_it_was_flashed_is_had_again(
     rig: Rig,
 ) -> None:
-    """As one does whose USB end is in its firmware: the alias leads to its new number."""
-    link = rig.base / "board"
-    old = rig.port("old")
-    rig.rules = [f'[[rule]]\nport = "board"\ndevice = "{link}"\nclass = "pty"\nallow = ["*"]']
-    link.symlink_to(old.path)
+    board = Board(rig)
     daemon = rig.daemon()
     with open_tty("board", broker=str(rig.socket), yields="user", timeout=0.05) as port:
         flasher = rig.holder(0, "board")
         while port.lent is None:
             pass
-        new = Pty(far=True)
-        rig.ports["new"] = new
-        link.unlink()
-        old.close()
+        board.unplug()
         daemon.record("release", port="board", pid=flasher.pid)
         assert port.read(1) == b""
         assert port.lent is not None
-        link.symlink_to(new.path)
+        new = board.plug()
         while port.lent is not None:
             port.read(1)
         port.write(b"hello")
         assert new.read(5) == b"hello"
         flasher.kill()
-    link.unlink()
+    board.close()
     daemon.settled()
 
 

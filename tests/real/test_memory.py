@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import time
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from support.children import Chat
 from support.daemon import Daemon
 from support.rig import Rig
 from support.users import BOB, CAROL
+from support.waiting import wait_readable
 from ttybroker import client, open_fd
 
 pytestmark = pytest.mark.root
@@ -36,6 +36,49 @@ def limit(daemon: Daemon, most: int) -> None:
     resource.prlimit(daemon.pid, resource.RLIMIT_AS, (most, hard))
 
 
+# Writes a word to a pipe each time that there is no memory for anything, or for a further thread.
+TELL = """
+import os
+from ttybrokerd.root import memory, workers
+def tell(of, name, word):
+    ask = getattr(of, name)
+    def asked(*what):
+        had = ask(*what)
+        if not had:
+            try:
+                os.write({}, word)
+            except OSError:  # it is full, or nobody reads any more
+                pass
+        return had
+    setattr(of, name, asked)
+tell(memory.Memory, "room", b"M")
+tell(workers.Workers, "_start", b"T")
+"""
+MEMORY, THREAD = b"M", b"T"
+
+
+class Short:
+    """What a daemon with `hook` tells of what it lacks."""
+
+    def __init__(self) -> None:
+        self._read, self.write = os.pipe()
+        os.set_blocking(self.write, False)
+        self.hook = TELL.format(self.write)
+
+    def __enter__(self) -> Short:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._read)
+        os.close(self.write)
+
+    def wait(self, word: bytes, times: int) -> None:
+        """Wait until it has told this so many times more."""
+        while times > 0:
+            wait_readable(self._read, f"{word!r}, {times} times")
+            times -= os.read(self._read, 4096).count(word)
+
+
 # What each of some users does. Connections that do nothing take the most memory.
 FLOOD = {
     "all": ("all",),
@@ -43,25 +86,37 @@ FLOOD = {
     "open": ("open", *4 * ("silent",)),
     "watch": ("watch", *2 * ("silent",), "all"),
 }
+# (flood, MiB that the daemon may have beyond what it has, what it then lacks, how often it is to)
+CASES = [
+    ("all", 0, THREAD, 50),
+    ("all", 0.5, THREAD, 50),
+    ("list", 0, THREAD, 4),  # it tries again four times a second
+    ("list", 0.5, THREAD, 4),
+    ("open", 0, MEMORY, 50),
+    ("open", 0.5, THREAD, 50),
+    ("watch", 0, MEMORY, 10),
+    ("watch", 0.5, THREAD, 50),
+]
 
 
-@pytest.mark.parametrize("kind", FLOOD)
-@pytest.mark.parametrize("more", [0, 0.5, 2])
+@pytest.mark.parametrize(("kind", "more", "lacks", "often"), CASES)
 def test_a_flood_on_a_daemon_without_memory_ends_neither_it_nor_a_lease(
-    rig: Rig, more: float, kind: str
+    rig: Rig, kind: str, more: float, lacks: bytes, often: int
 ) -> None:
-    """`more`: how many MiB it may have beyond what it has."""
     for name in ("ttyS0", *HELD):
         rig.port(name)
-    daemon = rig.daemon()
-    keeps, closes = (rig.holder(uid, name) for uid, name in zip((BOB, CAROL), HELD, strict=True))
-    limit(daemon, size(daemon) + int(more * 2**20))
-    floods = [rig.child(FLOODERS + number, partial(quietly, FLOODS[flood], rig))
-              for number, flood in enumerate(FLOOD[kind])]  # fmt: skip
-    time.sleep(1)  # of it: there is nothing to wait for
-    closes.say()
-    closes.result()
-    time.sleep(0.5)
+    with Short() as short:
+        daemon = rig.daemon(hook=short.hook, pass_fds=(short.write,))
+        keeps, closes = (
+            rig.holder(uid, name) for uid, name in zip((BOB, CAROL), HELD, strict=True)
+        )
+        limit(daemon, size(daemon) + int(more * 2**20))
+        floods = [rig.child(FLOODERS + number, partial(quietly, FLOODS[flood], rig))
+                  for number, flood in enumerate(FLOOD[kind])]  # fmt: skip
+        short.wait(lacks, often)
+        closes.say()
+        closes.result()
+        short.wait(lacks, often)
     assert daemon.process.poll() is None, daemon.output()
     for flood in floods:
         flood.kill()
@@ -70,7 +125,7 @@ def test_a_flood_on_a_daemon_without_memory_ends_neither_it_nor_a_lease(
         os.close(open_fd(name, broker=str(rig.socket), wait=10))
     with client.connect(str(rig.socket)) as connection:
         rows = {row.name: row for row in connection.ports()}
-    assert rows["ttyS1"].state == "busy"
+    assert rows["ttyS1"].state == "busy", daemon.output()
     keeps.say()
     keeps.result()
     assert daemon.stop() == 0

@@ -69,8 +69,7 @@ def tried(rig: Rig, option: str, number: str) -> tuple[int, list[str]]:
     holder = rig.holder(0) if wait or "--hold" in option else None
     process = started(rig, *before, number, *after)
     try:
-        if option == "term --linger" and stays(rig, process):
-            hears_the_line(rig, process)
+        if option == "term --linger" and stays(rig, process) and hears_the_line(rig, process):
             process.send_signal(signal.SIGTERM)
         elif wait and holder is not None and waits(rig, process):
             holder.say()
@@ -129,12 +128,12 @@ def waits(rig: Rig, process: subprocess.Popen[bytes]) -> bool:
         return until(process, lambda: broker.ports(("ttyS0",))[0].waiting > 0)
 
 
-def hears_the_line(rig: Rig, process: subprocess.Popen[bytes]) -> None:
-    """Wait until it shows what the far end sends, unless it ends first, as with --linger 0."""
+def hears_the_line(rig: Rig, process: subprocess.Popen[bytes]) -> bool:
+    """Return whether it shows what the far end sends. With --linger 0 it ends first."""
     assert process.stdout is not None
     rig.ports["ttyS0"].write(b"x")
     wait_readable(process.stdout.fileno(), "a byte from the line")
-    process.stdout.read(1)
+    return process.stdout.read(1) == b"x"
 
 
 def until(process: subprocess.Popen[bytes], there: Callable[[], bool]) -> bool:

@@ -365,6 +365,7 @@ def test_it_can_be_taken_back_after_a_restart_by_its_own_user(rig: Rig, systemd:
         holder.hear()
 
 
+@pytest.mark.alone
 @sees_dead_takers
 @pytest.mark.parametrize("early", [True, False])
 def test_its_time_goes_on_while_there_is_no_daemon(rig: Rig, systemd: Systemd, early: bool) -> None:

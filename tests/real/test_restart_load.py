@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import tty
+from collections.abc import Callable
 
 import pytest
 
@@ -114,8 +115,17 @@ ALL_STORED = "from ttybrokerd.root import keeper; keeper.BURST = 10**9; keeper.P
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_open_fails_and_no_byte_is_lost(rig: Rig, number: signal.Signals) -> None:
-    """Three clients share two ports and wait for them; the fourth has one of its own, and does
-    not wait."""
+    restarted_under_load(rig, number, RESTARTS)
+
+
+def restarted_under_load(
+    rig: Rig,
+    number: signal.Signals,
+    restarts: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Four clients share two ports and wait for them; the fifth has one of its own, and does not
+    wait. Meanwhile a signal ends the daemon again and again."""
     names = ["ttyS0", "ttyS1", "ttyS2"]
     ports = [rig.port(name) for name in names]
     systemd, echo = Systemd(rig), Echo(ports)
@@ -135,7 +145,7 @@ def test_no_open_fails_and_no_byte_is_lost(rig: Rig, number: signal.Signals) -> 
         for worker in workers:
             assert worker.hear() == "starting"
         ear = Ear(systemd)
-        for _ in range(RESTARTS):
+        for done in range(restarts):
             for port in names:  # each was used since the last time
                 daemon.record("grant", port=port)
             daemon.process.send_signal(number)
@@ -144,12 +154,13 @@ def test_no_open_fails_and_no_byte_is_lost(rig: Rig, number: signal.Signals) -> 
                 for pty in ports:  # which a pty does not at its last close
                     pty.forget_exclusive()
             daemon = systemd.start(hook=ALL_STORED)
+            progress(done + 1)
         for worker in workers:
             worker.say("enough")
         counts = []
         for worker in workers:
             counts.append(worker.result())
-        assert min(counts) >= RESTARTS / 4, counts
+        assert min(counts) >= restarts / 4, counts
         while systemd.names() or rig.lock_files():
             with client.connect(str(rig.socket)) as connection:
                 assert connection.ports()

@@ -63,8 +63,10 @@ def outsider(rig: Rig) -> Iterator[int]:
         os.close(descriptor)
 
 
-def next_one_sends(rig: Rig) -> None:
+def next_one_sends(rig: Rig, finds: list[object] | None = None) -> None:
+    """Have the port and send; `finds`: what its settings must be."""
     descriptor = open_fd("ttyS0", wait=5, broker=str(rig.socket))
+    assert finds is None or termios.tcgetattr(descriptor) == finds
     os.write(descriptor, b"goes out")
     assert rig.ports["ttyS0"].read(8) == b"goes out"
     os.close(descriptor)
@@ -98,31 +100,45 @@ def test_an_outsiders_exclusive_use_beside_a_dead_copy_is_believed(
     os.close(open_fd("ttyS0", wait=5, broker=str(rig.socket)))
 
 
-def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
-    def set_for_ever(fd: int) -> None:
-        mine = termios.tcgetattr(fd)
-        mine[0], mine[3] = termios.IXANY, 0
-        mine[6][termios.VSTART] = b"q"
-        try:
-            while True:
-                termios.tcsetattr(fd, termios.TCSANOW, mine)
-                termios.tcflow(fd, termios.TCOOFF)
-        except (OSError, termios.error):
-            pass
+def set_for_ever(fd: int) -> None:
+    """Change settings and stop the output, until the descriptor is dead."""
+    mine = termios.tcgetattr(fd)
+    mine[0], mine[3] = termios.IXANY, 0
+    mine[6][termios.VSTART] = b"q"
+    try:
+        while True:
+            termios.tcsetattr(fd, termios.TCSANOW, mine)
+            termios.tcflow(fd, termios.TCOOFF)
+    except (OSError, termios.error):
+        pass
 
+
+def unusual(rig: Rig) -> list[object]:
+    """Settings that no driver makes by itself, as root sets them before a lease."""
     with outsider(rig) as fd:
-        fcntl.ioctl(fd, linux.TIOCVHANGUP)  # from here on a pty's own settings are found
-    with outsider(rig) as fd:
-        before = termios.tcgetattr(fd)
+        mine = termios.tcgetattr(fd)
+        mine[0], mine[3], mine[4] = termios.IGNBRK, termios.ECHO, termios.B300
+        mine[5] = termios.B300
+        mine[6][termios.VSTART] = b"z"
+        termios.tcsetattr(fd, termios.TCSANOW, mine)
+        return termios.tcgetattr(fd)
+
+
+def race(rig: Rig, daemon: Daemon, act: Callable[[int], object]) -> None:
+    """Revoke a port whose holder goes on setting it: who has it next finds it as it was before,
+    and sends. (That one's close makes a pty forget what was set: it resets at a hang-up.)"""
+    before = unusual(rig)
+    child = holder(rig, act)
+    time.sleep(0.01)
+    revoke(rig)
+    next_one_sends(rig, before)
+    child.kill()
+    daemon.settled()
+
+
+def test_who_goes_on_setting_while_it_is_revoked_leaves_nothing(rig: Rig, daemon: Daemon) -> None:
     for _ in range(RACES):
-        child = holder(rig, set_for_ever)
-        time.sleep(0.01)
-        revoke(rig)
-        with outsider(rig) as fd:
-            assert termios.tcgetattr(fd) == before
-        next_one_sends(rig)
-        child.kill()
-        daemon.settled()
+        race(rig, daemon, set_for_ever)
 
 
 @pytest.mark.parametrize("again", [True, False])

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from matrix.farend import relay
+from support.board import Board
 from support.children import Chat, Orphan
 from support.command import TTYBROKER, environment
 from support.daemon import Daemon
 from support.processes import name_of
-from support.ptys import Pty
 from support.rig import Rig
 from support.screen import Screen
 from support.systemd import manager
@@ -415,21 +415,14 @@ def test_a_daemon_that_is_started_again_meanwhile_is_asked_by_the_terminal(rig: 
 def test_a_board_that_is_plugged_in_anew_while_it_is_lent_is_shown_again(
     rig: Rig, command: str, words: list[str], listens: bytes, back: bytes
 ) -> None:
-    """As one does whose USB end is in its firmware: the alias leads to its new number."""
-    link = rig.base / "board"
-    old = rig.port("old")
-    rig.rules = [f'[[rule]]\nport = "board"\ndevice = "{link}"\nclass = "pty"\nallow = ["*"]']
-    link.symlink_to(old.path)
+    board = Board(rig)
     daemon = rig.daemon()
     with Screen(rig, *words, command=command) as screen:
         screen.shows(listens)
         flasher = rig.holder(0, "board")
-        new = Pty(far=True)
-        rig.ports["new"] = new
-        link.unlink()
-        old.close()
+        board.unplug()
         daemon.record("release", port="board", pid=flasher.pid)
-        link.symlink_to(new.path)
+        new = board.plug()
         screen.shows(back)
         until_held_by_another(rig, flasher.pid)
         new.write(b"the board is up\n")
@@ -437,7 +430,7 @@ def test_a_board_that_is_plugged_in_anew_while_it_is_lent_is_shown_again(
         flasher.kill()
     for pid in rig.orphans():
         Orphan(pid).wait()
-    link.unlink()
+    board.close()
     daemon.settled()
 
 

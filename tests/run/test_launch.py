@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from run.conftest import LIMIT, ROOTS, Rig, wait_for_end
+from support.processes import accounts
 from ttybroker.run import become, choose, command, notify, ptyproxy
 from ttybroker.run.names import Names, is_serial_name
 from ttybroker.run.ptyproxy import replace
@@ -503,8 +504,7 @@ for line in sys.stdin:
 def until_stopped(pid: int) -> None:
     """Wait until every thread of the process is stopped."""
     end = time.monotonic() + LIMIT
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    while not all("State:\tT" in (task / "status").read_text() for task in tasks):
+    while not all(account["State"].startswith("T") for account in accounts(pid)):
         assert time.monotonic() < end, "it is not stopped"
         time.sleep(0.01)
 

@@ -27,6 +27,17 @@ def descriptors(pid: int) -> dict[int, str]:
     return found
 
 
+def accounts(pid: int) -> list[dict[str, str]]:
+    """Return what the kernel says of each thread of a process: proc_pid_status(5)."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            pairs = (line.partition(":") for line in (thread / "status").read_text().splitlines())
+            found.append({key: value.strip() for key, _, value in pairs})
+    assert found, f"process {pid} has ended"
+    return found
+
+
 def watches(pid: int) -> int:
     """Return how many inotify watches a process has: proc_pid_fdinfo(5)."""
     found = 0

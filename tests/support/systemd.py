@@ -7,6 +7,7 @@ It listens, receives sd_notify(3), keeps descriptors, and passes both to the nex
 from __future__ import annotations
 
 import array
+import ctypes
 import os
 import socket
 import threading
@@ -29,6 +30,21 @@ for index, number in enumerate(passed):
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(passed)))
 os.environ.update(LISTEN_FDNAMES="{names}")
 """
+
+
+SYS_KCMP = {"x86_64": 312, "aarch64": 272}[os.uname().machine]  # asm/unistd.h
+KCMP_FILE = 0  # linux/kcmp.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def same_file(one: int, other: int) -> bool:
+    """Return whether both are of one open file description. systemd keeps each once: same_fd() in
+    service_add_fd_store(), core/service.c."""
+    me = os.getpid()
+    found = int(_libc.syscall(SYS_KCMP, me, me, KCMP_FILE, one, other))
+    if found < 0:
+        raise OSError(ctypes.get_errno(), "kcmp")
+    return found == 0
 
 
 class Systemd:
@@ -136,7 +152,8 @@ class Systemd:
         if "FDSTORE" in fields:
             assert fields["FDPOLL"] == "0"  # or it would drop what is hung up
             for descriptor in descriptors:
-                if len(self.stored) < self._most:
+                known = any(same_file(descriptor, kept) for _, kept in self.stored)
+                if len(self.stored) < self._most and not known:
                     self.put(name, [descriptor])
                 os.close(descriptor)
         else:

@@ -469,7 +469,7 @@ def test_nothing_that_a_broker_says_speaks_to_the_terminal(
     path: str, told: list[str], write: Callable[[wire.Reply], bytes]
 ) -> None:
     holder = wire.Holder(None, "", 7, EVIL, None, EVIL, EVIL)
-    row = wire.PortInfo(EVIL, EVIL, EVIL, EVIL, 0, holder, holder, (holder,))
+    row = wire.PortInfo(EVIL, EVIL, f"busy {EVIL}", EVIL, 0, holder, holder, (holder,))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, Client(ours) as asker:
         asker._version = write(wire.Done())[0]

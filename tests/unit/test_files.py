@@ -320,6 +320,31 @@ def test_check_names_what_lies_among_the_drop_ins_and_is_not_read(
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"\\u001b]0;x\\u0007" = 1',
+        ALIAS.format("gps", "/dev/\\u009b2J", 1) + ALIAS.format("gps", "/dev/\\u202e", 1),
+        RULE.format("ttyS0", '"\\u001b[2J"'),
+        RULE.format("ttyS0", 1),
+    ],
+)
+def test_neither_a_draft_nor_the_name_of_a_file_speaks_to_the_terminal(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "\x1b[2J\n\x9b"
+    (place / "draft.d").mkdir(parents=True)
+    (place / "draft.toml").write_text(text)
+    (place / "draft.d/\x07.bak").touch()
+    status = command.check(str(place / "draft.toml"))
+    told = capsys.readouterr()
+    lines = [*told.out.splitlines(), *told.err.splitlines()]
+    shown = f"{tmp_path}/?[2J??/draft"
+    begins = (shown, f"warning: {shown}", "note: ")
+    assert lines and all(line.isprintable() and line.startswith(begins) for line in lines)
+    assert (f"{shown}.toml: 1 rule, 0 aliases: good" in told.out) == (status == 0)
+
+
 def test_check_says_that_the_machine_s_policy_is_missing(
     machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:

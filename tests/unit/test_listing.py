@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from ttybroker import listing
+from ttybroker.width import columns, cut
 from ttybroker.wire import Holder, PortInfo
 
 DEVICE = "/dev/no-such-device"
@@ -148,6 +149,34 @@ def test_a_holder_cannot_speak_to_the_terminal(in_file: Callable[..., str]) -> N
     lines = in_file([rogue]).splitlines()
     assert len(lines) == 2
     assert "alice ?[2J???? (4711)" in lines[1]
+
+
+WIDE = [
+    ("漢字", 4, ["", "漢", "漢", "漢字"]),
+    ("a\uff42🔧c", 6, ["a", "a", "a\uff42", "a\uff42", "a\uff42🔧", "a\uff42🔧c"]),
+    ("e\u0301é", 2, ["e\u0301", "e\u0301é"]),
+    ("字\u302a", 2, ["", "字\u302a"]),  # a mark that is wide by UAX #11
+]
+
+
+@pytest.mark.parametrize(("text", "takes", "cuts"), WIDE)
+def test_a_wide_character_takes_two_columns_and_a_mark_none(
+    text: str, takes: int, cuts: list[str]
+) -> None:
+    assert columns(text) == takes
+    assert [cut(text, room) for room in range(1, takes + 1)] == cuts
+
+
+@pytest.mark.parametrize(("text", "takes", "cuts"), WIDE)
+def test_wide_characters_move_no_column_and_no_edge(
+    text: str, takes: int, cuts: list[str], on_screen: Callable[[list[PortInfo], int], list[str]]
+) -> None:
+    ports = [PORTS[0].replace(holder=holder(program)) for program in (text, "x" * takes)]
+    wide, plain = on_screen(ports, 200)[1:]
+    assert wide == plain.replace("x" * takes, text)
+    before = ESCAPE.sub("", wide).index(text)
+    for room, shown in enumerate(cuts, before + 2):
+        assert ESCAPE.sub("", on_screen(ports, room)[1])[before:] == f"{shown}…"
 
 
 def test_what_the_locale_cannot_say_is_no_error(in_file: Callable[..., str]) -> None:

@@ -719,6 +719,19 @@ def test_what_is_wrong_with_the_directory_is_said_at_whatever_step_it_shows(
     assert os.listdir(directory) == []
 
 
+def test_a_directory_that_was_removed_is_not_the_one_that_was_made_in_its_place(
+    files: LockFiles, directory: Path
+) -> None:
+    directory.rmdir()
+    directory.mkdir()
+    with pytest.raises(Refusal) as caught:
+        files.take("ttyS0", ASKER)
+    assert caught.value.reason == (
+        f"the lock directory {directory} was removed while the broker had it "
+        "open; restart the broker"
+    )
+
+
 def test_a_stale_lock_that_cannot_be_moved_is_the_administrators_to_mend(
     files: LockFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

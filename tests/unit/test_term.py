@@ -139,6 +139,37 @@ def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: P
 
 
 @pytest.mark.parametrize(
+    ("words", "port", "log"),
+    [
+        ("--profile logs", None, "ttyS9"),  # the log of a profile is no port
+        ("--profile logs ttyS1", "ttyS1", "ttyS9"),
+        ("--profile logs --log", None, ""),
+        ("--profile logs --log ttyS1", "ttyS1", ""),
+        ("--profile logs --log ttyS1 9600", "ttyS1", ""),
+        ("--profile gps", "gps", "ttyS9"),
+        ("--profile gps --log mine", "gps", "mine"),  # the profile has named the port
+        ("--log ttyS0", "ttyS0", ""),
+        ("--log ttyS0 9600", "ttyS0", ""),
+        ("ttyS0", "ttyS0", "ttyS9"),
+    ],
+)
+def test_a_word_behind_log_is_the_port_only_where_none_is_named(
+    words: str, port: str | None, log: str, profiles: Path
+) -> None:
+    profiles.write_text("""
+        [ttyS0]
+        log = "ttyS9"
+        [profile.logs]
+        log = "ttyS9"
+        [profile.gps]
+        port = "gps"
+        log = "ttyS9"
+    """)
+    options = typed(words)
+    assert (options.port, options.log) == (port, log)
+
+
+@pytest.mark.parametrize(
     ("text", "what"),
     [
         ("[ttyS0]\nbuad = 300", "[ttyS0]: buad: unknown key; did you mean baud?"),
@@ -147,6 +178,7 @@ def test_a_profile_stands_below_the_command_line_and_above_its_ports(profiles: P
         ("[profile.x]\nbuad = 300", "[profile.x]: buad: unknown key; did you mean baud?"),
         ('["/dev/ttyS0"]\nbaud = 1', "the table '/dev/ttyS0': not a port's name; write ttyS0"),
         ('[profile.x]\nport = "/dev/ttyS0"', "[profile.x]: port: '/dev/ttyS0': not a port's name"),
+        ("[profile.x]\nport = true", "[profile.x]: port: 'True': not a port's name"),
         ("[profiles.lab]\nbaud = 300", "[profiles]: lab: unknown key"),
         ("[profil.lab]", "[profil]: lab: unknown key"),
         ("[profile]\nbaud = 300", "[profile.baud]: must be a table"),

@@ -61,9 +61,9 @@ def test_what_means_something_else_to_udev_is_any_character() -> None:
 
 
 def test_no_path_begins_a_line() -> None:
-    """It would be a rule of whoever wrote the path."""
-    device = r"/dev/a\r\nKERNEL==\"*\", RUN+=\"x\"\u007f"
-    shown = '"a??KERNEL==?[*]?, RUN+=?x??"'
+    """It would be a rule of whoever wrote the path. Nor does a terminal obey any."""
+    device = r"/dev/a\r\nKERNEL==\"*\", RUN+=\"x\"\u007f\u009b\u202eé"
+    shown = '"a??KERNEL==?[*]?, RUN+=?x????é"'
     assert made(f'port = "gps"\ndevice = "{device}"')[1:] == [
         f'SUBSYSTEM=="tty", {key}=={shown}, {IGNORE}' for key in ("KERNEL", "SYMLINK")
     ]

@@ -95,6 +95,20 @@ def test_it_is_drawn_again_when_it_says_something_else_and_cut_at_the_edge(shown
     assert shown.text == ""  # another one is shown
 
 
+@pytest.mark.parametrize(
+    ("label", "shown_of_it"), [("漢" * 40, 28), ("e\u0301" * 80, 114)], ids=["wide", "marks"]
+)
+def test_no_wide_character_makes_it_wrap(shown: Shown, label: str, shown_of_it: int) -> None:
+    """What wraps is not erased."""
+    line = WaitingLine("ttyS0", False, None)
+    holder = Holder(1000, "al", how="flock", label=label)
+    line.hear(wire.Waiting("", wire.BUSY, 0, 0, holder))
+    start = "ttybroker: ttyS0: waiting: al has it for '"
+    assert len(start) == 42
+    assert shown.last() == f"{start}{label[:shown_of_it]}"
+    line.erase()
+
+
 def test_behind_the_prompt_of_a_shell_nothing_is_drawn_or_erased(
     shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,18 +48,21 @@ u16 = st.integers(0, 0xFFFF)
 u32 = st.integers(0, 0xFFFFFFFF)
 u64 = st.integers(0, 0xFFFFFFFFFFFFFFFF)
 uids = st.none() | st.integers(0, 0xFFFFFFFE)
-pids = st.none() | st.integers(1, 0xFFFFFFFF)
+pids = st.none() | st.integers(1, 0x7FFFFFFF)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 labels = st.text(st.characters(exclude_categories=["Cs"]), max_size=wire.MAX_LABEL)
 sessions = st.binary(min_size=16, max_size=16)
 names = st.from_regex(GRAMMAR, fullmatch=True)
 any_names = names | st.binary(max_size=80).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 moments = st.none() | st.floats(0, 2.0**37, exclude_min=True, exclude_max=True)
-facts = st.lists(st.tuples(u8, u64), max_size=3).map(tuple)
+moment = st.integers(0, 2**37 - 1)
+fact = st.tuples(st.just(wire.KEPT), moment) | st.tuples(u8.filter(lambda n: n != wire.KEPT), u64)
+facts = st.lists(fact, max_size=3).map(tuple)
+states = st.from_regex(r"[a-z][a-z ]{0,20}", fullmatch=True)
 
 # what version 1 has
 HOLDERS_1 = st.builds(Holder, uids, text, pids, text, moments, text)
-PORTS_1 = st.builds(PortInfo, text, text, text, text, u16, st.none() | HOLDERS_1)
+PORTS_1 = st.builds(PortInfo, text, text, states, text, u16, st.none() | HOLDERS_1)
 CHECKS = st.builds(Check, any_names, uids, st.lists(u32, max_size=wire.MAX_GROUPS).map(tuple))
 NAMED_1 = st.builds(Open, any_names, u32, u32) | st.builds(Revoke, any_names)
 REQUESTS_1 = st.one_of(NAMED_1, CHECKS, st.builds(List, u32), st.just(Connect()), st.just(Status()))
@@ -77,7 +80,7 @@ REPLIES_1 = st.one_of(
 # what version 2 has
 HOLDERS = st.builds(Holder, uids, st.just(""), pids, text, moments, text, labels)
 SOMEBODY = st.none() | HOLDERS
-PORTS = st.builds(PortInfo, text, text, text, text, u16, SOMEBODY, SOMEBODY,
+PORTS = st.builds(PortInfo, text, text, states, text, u16, SOMEBODY, SOMEBODY,
                   st.lists(HOLDERS, max_size=2).map(tuple), facts)  # fmt: skip
 NAMED = st.one_of(
     st.builds(Open, any_names, u32, u32, u32, u8, sessions, labels),
@@ -405,6 +408,10 @@ def test_a_bad_request_is_named_for_what_is_wrong_with_it(data: bytes, why: str)
     assert str(caught.value) == why
 
 
+# PORTS of version 2, with one row as far as its holder
+ROW = b"\2\x84\0\0\0\1\0" + bytes(4) + b"\4\0free" + bytes(4)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -416,7 +423,11 @@ def test_a_bad_request_is_named_for_what_is_wrong_with_it(data: bytes, why: str)
         (b"\1\x89\0\0" + bytes(6), "unknown kind of reply: 137"),
         (b"\2\x8a\0\0", "unknown kind of reply: 138"),
         (b"\2\x81\0\0\0" + bytes(15), "message too short"),
-        (b"\2\x84\0\0\0\1\0" + bytes(10) + b"\0\0\1\0\0", "a copy that nobody keeps"),
+        (ROW + b"\0\0\1\0\0", "a copy that nobody keeps"),
+        (ROW + b"\0\0\0\1" + struct.pack("<BQ", wire.KEPT, 2**37), "a moment out of range"),
+        (ROW + b"\1" + struct.pack("<IId", 1000, 0x80000000, 0) + bytes(9), "a pid out of range"),
+        (b"\2\x84\0\0\0\1\0" + bytes(14), "a port without a state"),
+        (b"\1\x84\0\0\0\1\0" + bytes(4) + b"\2\0, " + bytes(5), "a port without a state"),
         (b"\1\x85\0\0\2\0\0\0\0\0", "a flag is 0 or 1"),
         (b"\1\x84\0\0\2\0\0", "a flag is 0 or 1"),
         (b"\1\x86\0\0\6\2", "a flag is 0 or 1"),

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -252,6 +254,34 @@ def test_a_job_that_finds_no_memory_is_run_again_until_there_is_some(
     workers.run_soon()
     until(workers, lambda: done != [])
     assert done == [4]
+
+
+@pytest.mark.parametrize("where", ["get", "wake"])
+def test_a_worker_that_finds_no_memory_between_two_jobs_goes_on(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(limits, "SHORT", 0.01)
+    jobs, tries = workers._jobs, list[int]()
+
+    def fail_first(call: Callable[[], Any]) -> Callable[[], Any]:
+        def fails() -> Any:
+            without_memory(tries)
+            return call()
+
+        return fails
+
+    if where == "get":
+        monkeypatch.setattr(
+            workers, "_jobs", SimpleNamespace(put=jobs.put, get=fail_first(jobs.get))
+        )
+    else:
+        monkeypatch.setattr(workers, "wake", fail_first(workers.wake))
+    done: list[int] = []
+    workers.submit(lambda: 1, done.append)
+    until(workers, lambda: done != [])
+    workers.submit(lambda: 2, done.append)
+    until(workers, lambda: len(done) > 1)
+    assert done == [1, 2] and len(tries) > 3
 
 
 def test_what_is_left_to_do_is_done_though_one_of_it_finds_no_memory(workers: Workers) -> None:

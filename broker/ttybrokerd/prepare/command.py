@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sized
 
+from ttybroker.say import printable
 from ttybrokerd.prepare import udev
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.encode import read_names
@@ -32,9 +33,9 @@ def check(named: str | None) -> int:
         return _say_mistakes(mistakes)
     _say_warnings((*policy.warnings, *hidden(policy), *_seatless(policy), *_not_read(path)))
     if draft and (why := why_untrusted(path)):
-        print(f"note: {why}", file=sys.stderr)
+        _tell(f"note: {why}")
     rules, aliases = _count(policy.rules, "rule"), _count(policy.aliases, "alias", "aliases")
-    print(f"{path}: {rules}, {aliases}: good")
+    print(printable(f"{path}: {rules}, {aliases}: good"))
     return 0
 
 
@@ -146,10 +147,15 @@ def _count(things: Sized, one: str, more: str = "") -> str:
 
 def _say_mistakes(mistakes: tuple[str, ...]) -> int:
     for mistake in mistakes:
-        print(mistake, file=sys.stderr)
+        _tell(mistake)
     return 1
 
 
 def _say_warnings(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        _tell(f"warning: {warning}")
+
+
+def _tell(line: str) -> None:
+    """Write one line: a draft, and the names of drop-ins, may be a stranger's."""
+    print(printable(line), file=sys.stderr)

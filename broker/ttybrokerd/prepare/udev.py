@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 
+from ttybroker.say import printable
 from ttybrokerd.prepare.policy import Policy
 from ttybrokerd.root import words
 
@@ -21,7 +22,7 @@ HEAD = """\
 # Save it as /etc/udev/rules.d/99-ttybroker.rules, so that it comes after the rules that it needs.
 ACTION=="remove", GOTO="ttybroker_end"
 """
-UDEVS_OWN = r'["|\\\x00-\x1f\x7f]'
+UDEVS_OWN = r'["|\\]'
 END = 'LABEL="ttybroker_end"\n'
 IGNORE = 'ENV{ID_MM_DEVICE_IGNORE}="1", ENV{ID_MM_PORT_IGNORE}="1"'
 BRLTTY = 'SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", ENV{BRLTTY_BRAILLE_DRIVER}=="?*"'
@@ -82,6 +83,6 @@ def _is(key: str, glob: str) -> str:
     """Return a match for udev.
 
     Its globs are like ours, except that | means "or", and that a backslash is itself. A newline
-    would end the rule.
+    would end the rule, and a terminal obeys other control characters.
     """
-    return f'{key}=="{re.sub(UDEVS_OWN, "?", glob)}"'
+    return f'{key}=="{re.sub(UDEVS_OWN, "?", printable(glob))}"'

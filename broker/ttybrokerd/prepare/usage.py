@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ttybroker.ending import forget_output
 from ttybroker.version import VERSION
 from ttybroker.wire import SOCKET
 from ttybrokerd import start
@@ -46,23 +47,32 @@ def main(options: dict[str, str], words: list[str]) -> int:
                 wrong += f"; write --policy {word}"
             print(f"ttybrokerd: {word}: {wrong}\n{USAGE}", file=sys.stderr)
             return 2
-    policy, socket = options.get("--policy"), options.get("--socket", SOCKET)
     try:
-        match words[-1]:
-            case "--prepare":
-                return _prepare(policy, os.path.dirname(socket))
-            case "--check":
-                return command.check(policy)
-            case "--udev-rules":
-                return command.udev_rules(policy)
-            case "--version":
-                print(f"ttybrokerd {VERSION}")
-            case _:
-                print(HELP)
-        return 0
+        status = _do(words[-1], options)
+        print(end="", flush=True)
+        return status
     except OSError as error:
-        print(f"ttybrokerd: {start.in_words(error)}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):  # the reader of our output has seen enough
+            print(f"ttybrokerd: {start.in_words(error)}", file=sys.stderr)
+        forget_output()
         return 1
+
+
+def _do(action: str, options: dict[str, str]) -> int:
+    """Return the exit status. Raises OSError."""
+    policy = options.get("--policy")
+    match action:
+        case "--prepare":
+            return _prepare(policy, os.path.dirname(options.get("--socket", SOCKET)))
+        case "--check":
+            return command.check(policy)
+        case "--udev-rules":
+            return command.udev_rules(policy)
+        case "--version":
+            print(f"ttybrokerd {VERSION}")
+        case _:
+            print(HELP)
+    return 0
 
 
 def _prepare(policy: str | None, directory: str) -> int:

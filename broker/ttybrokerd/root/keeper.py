@@ -91,8 +91,11 @@ class Keeper:
         lease.kept = self._store.keep(lease.record(expires), lease.pieces())
 
     def _keep_copy(self, copy: DeadCopy) -> None:
-        """Keep it, and only then drop what was kept of it: a kill in between loses nothing."""
+        """Keep it in place of what was kept of it.
+
+        That is forgotten first: systemd keeps an open file once, and would drop the watcher with
+        the old name.
+        """
         del self._dead[copy]
-        if name := self._store.keep(copy.record(), (copy.watcher.fileno(),)):
-            self._store.forget(copy.kept)
-            copy.kept = name
+        self._store.forget(copy.kept)
+        copy.kept = self._store.keep(copy.record(), (copy.watcher.fileno(),))

@@ -431,9 +431,11 @@ class Leases:
     def _closed(self, lease: Lease, reason: str, copy: DeadCopy | None) -> None:
         """Note that the device is in order again. The port goes to the next in the queue."""
         del self._all[lease.key]
+        # Before the copy is kept: its watcher is the lease's, and systemd keeps an open file once.
+        self._store.forget(lease.kept)  # guard: forget-the-kept-lease
         owed = self._devices.debts.of(lease.key)
         self.copies.owe(lease.key, owed)
-        if copy is not None:  # kept before its lease is forgotten: a kill in between loses nothing
+        if copy is not None:
             copy.owed = owed
             self.copies.add(copy)
         if lease.session is not None:
@@ -442,7 +444,6 @@ class Leases:
                 self.sessions.tidy(lease.session)
             if lease.left is not None and lease.session.connections:
                 self._left[lease.key] = lease.session, lease.left
-        self._store.forget(lease.kept)  # guard: forget-the-kept-lease
         self._record("release", lease, INFO, device=lease.target.path, rule=lease.rule,
                      reason=reason)  # fmt: skip
         self._say_what_is_not_put_back(lease)

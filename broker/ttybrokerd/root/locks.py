@@ -306,6 +306,9 @@ class LockFiles:
         if error.errno == errno.EROFS:
             what = f"the lock directory {self.path} is read-only"
             return Refusal(errno.EROFS, what, advice="ask your administrator to make it writable")
+        if os.fstat(self._fd).st_nlink == 0:
+            what = f"the lock directory {self.path} was removed while the broker had it open"
+            return Refusal(errno.EIO, what, advice="restart the broker")
         what = f"the lock directory {self.path} cannot be used: {text}"
         return Refusal(errno.EIO, what, advice="ask your administrator")
 

@@ -304,16 +304,17 @@ class Workers:
         then(result)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            while not _done(job):
-                time.sleep(SHORT)
-            self.wake()
-
-
-def _done(job: Callable[[], None]) -> bool:
-    """Run a job; return False if there was no memory for it."""
-    try:
-        job()
-    except MemoryError:  # guard: job-without-memory
-        return False
-    return True
+        """Run jobs until one is None. Want of memory, wherever, ends no worker and loses no job."""
+        job: Callable[[], None] | None = None
+        wake, short = self.wake, False
+        while True:
+            try:
+                if short:
+                    time.sleep(SHORT)
+                    short = False
+                if job is None and (job := self._jobs.get()) is None:
+                    return
+                job()
+                job = None if job is wake else wake
+            except MemoryError:  # guard: job-without-memory
+                short = True

@@ -8,8 +8,12 @@ the program's parent. It is also a subreaper: the program's daemons become its c
 stays their ancestor.
 
 The program is in the launcher's process group, and gets what the terminal sends. To the shell, the
-launcher stands for the program. It forwards signals that others send to it, stops when the program
-stops, and ends as the program ended.
+launcher stands for the program. It forwards signals that others send to it, and ends as the program
+ended. The supervisor stops it when the program has stopped, and continues it with the program.
+
+The supervisor is in a session of its own. So the kernel asks the launcher's parent alone whether
+their group is orphaned, as it would without us. An orphaned group with a stopped process is hung up
+when the exit of a process made it so.
 
 If the supervisor is killed, the program goes on. The launcher waits for it, but cannot know how it
 ended. If the launcher is killed, the program is killed too, as if it were the launcher.
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
 
     from ttybroker.run.job import LaunchJob
 
-_STOPPED, _ENDED = b"S", b"E"  # then a wait status: what the supervisor tells the launcher
 _OURS = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
 _OURS |= {signal.SIGFPE, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP}  # not to be forwarded
 _SI_KERNEL = 0x80  # asm-generic/siginfo.h: from the terminal, and so to the whole group
@@ -54,14 +57,15 @@ def launch_in_tree(job: LaunchJob) -> int:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     mine, theirs = Talk.pair()
     launcher = os.getpid()
-    if os.fork() == 0:
+    supervisor = os.fork()
+    if supervisor == 0:
         mine.close()
         _supervisor(job, launcher, theirs, mask)
     theirs.close()
     drop_inherited()  # they are the program's, and it must be able to close them
     program = os.pidfd_open(int(mine.answer()))
     mine.send(b"known")  # before that it must not end: its number would be nobody's
-    status = _stand_for(program, mine, watched)
+    status = _stand_for(program, supervisor, mine, watched)
     os.close(program)
     mine.close()
     if os.WIFSIGNALED(status):
@@ -73,26 +77,18 @@ def launch_in_tree(job: LaunchJob) -> int:
 # ---- the launcher ----
 
 
-def _stand_for(program: int, talk: Talk, watched: Iterable[int]) -> int:
+def _stand_for(program: int, supervisor: int, talk: Talk, watched: Iterable[int]) -> int:
     """Stand for the program towards the shell until it ends. Return its wait status."""
-    while True:
-        info = signal.sigwaitinfo(watched)
-        if info.si_signo != signal.SIGCHLD:
-            _forward(program, info)
-            continue
-        while (word := _word(talk)) is not None:
-            if not word:
-                return _without_supervisor(program, watched)
-            if word[:1] == _ENDED:
-                return int(word[1:])
-            os.kill(os.getpid(), signal.SIGSTOP)  # the shell sees it; `fg` continues us both
-
-
-def _word(talk: Talk) -> bytes | None:
-    """Return the supervisor's next word, None if there is none yet, b"" if it is dead."""
     poll = select.poll()
     poll.register(talk.fileno(), select.POLLIN)
-    return (talk.receive() or b"") if poll.poll(0) else None
+    while True:
+        info = signal.sigwaitinfo(watched)
+        if info.si_signo == signal.SIGCHLD:
+            if poll.poll(0):
+                told = talk.receive()
+                return int(told) if told else _without_supervisor(program, watched)
+        elif info.si_pid != supervisor:
+            _forward(program, info)
 
 
 def _forward(program: int, info: signal.struct_siginfo) -> None:
@@ -138,7 +134,7 @@ def _supervisor(job: LaunchJob, launcher: int, talk: Talk, mask: set[int]) -> No
             ours.close()
             _program(job, its, mask)
         its.close()
-        os.setpgid(0, 0)  # a background group: what the terminal sends is not for us
+        os.setsid()  # no key of the terminal reaches it, and it is no parent that a group counts
         outlive_signals()
         run_aside(lambda _: _supervise(job, launcher, program, ours, talk, mask), talk)
     finally:
@@ -216,7 +212,7 @@ def _supervise(
 
 
 def _reap(children: int, program: int, talk: Talk, launcher: int) -> bool:
-    """Collect what ended, and tell the launcher about the program. Return whether that ended."""
+    """Collect what ended, and have the launcher do as the program. Return whether that ended."""
     try:
         os.read(children, 4096)
     except BlockingIOError:
@@ -224,14 +220,20 @@ def _reap(children: int, program: int, talk: Talk, launcher: int) -> bool:
     ended = False
     while True:
         try:
-            child, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            child, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         except ChildProcessError:
             return ended
         if child == 0:
             return ended
-        if child == program:
-            ended = not os.WIFSTOPPED(status)
-            _tell(talk, launcher, (_ENDED if ended else _STOPPED) + b"%d" % status)
+        if child != program:
+            continue
+        if os.WIFSTOPPED(status):
+            _signal(launcher, signal.SIGSTOP)  # the shell sees it; `fg` continues both
+        elif os.WIFCONTINUED(status):
+            _signal(launcher, signal.SIGCONT)
+        else:
+            ended = True
+            _tell(talk, launcher, b"%d" % status)
 
 
 def _tell(talk: Talk, launcher: int, word: bytes) -> None:
@@ -239,5 +241,10 @@ def _tell(talk: Talk, launcher: int, word: bytes) -> None:
         talk.send(word)
     except OSError:
         return  # the launcher is dead
+    _signal(launcher, signal.SIGCHLD)  # it waits for signals, not for words
+    _signal(launcher, signal.SIGCONT)  # it may have been stopped with the program
+
+
+def _signal(launcher: int, number: int) -> None:
     if os.getppid() == launcher:
-        os.kill(launcher, signal.SIGCHLD)  # it waits for signals, not for words
+        os.kill(launcher, number)

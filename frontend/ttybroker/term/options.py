@@ -317,6 +317,7 @@ def _read(options: Options, arguments: list[str]) -> bool:
     if any(word in ("-h", "--help") for word in arguments):
         return True
     options.filter = options.filter if not any("--filter" in word for word in arguments) else []
+    profiles_log, options.log = options.log, None
     while words:
         word = words.pop()
         if word == "--":
@@ -328,10 +329,11 @@ def _read(options: Options, arguments: list[str]) -> bool:
             _short(options, word[1:], words)
         else:
             plain.append(word)
-    no_port = plain[0].isdigit() if plain else options.port is None
-    if options.log and no_port and not set("/.") & set(options.log):
-        plain.insert(0, options.log)  # "--log ttyS0": the name of a port, not that of a file
+    if options.log and _is_port(options.log, plain, options.profile):
+        plain.insert(0, options.log)
         options.log = ""
+    elif options.log is None:
+        options.log = profiles_log
     if plain:
         options.port = plain.pop(0)
     if plain:
@@ -339,6 +341,17 @@ def _read(options: Options, arguments: list[str]) -> bool:
     if plain:
         raise Usage(f"too many words: {' '.join(plain)}")
     return False
+
+
+def _is_port(log: str, plain: list[str], name: str | None) -> bool:
+    """Whether the word behind --log is the port, as in "--log ttyS0", and not a file's name.
+
+    plain: the words that are no options. name: of the profile, which may name the port.
+    """
+    from ttybroker.term import profile
+
+    no_port = not plain or plain[0].isdigit()
+    return no_port and not set("/.") & set(log) and profile.port_of(name) is None
 
 
 def _long(options: Options, name: str, words: list[str]) -> None:

@@ -42,11 +42,15 @@ def settings(port: str | None, name: str | None) -> tuple[list[Setting], list[st
             near = did_you_mean(name, profiles)
             raise Usage(f"{where}: there is no table [profile.{name}]{near}")
         found = profiles[name]
-        named = next((value for _, key, value in found if key == "port"), None)
-        port = port if port is not None or named is None else str(named)
+        port = port if port is not None else _port_in(found)
     if port is None or port in ports:
         return ports.get(port or "", []) + found, []
     return found, [table for table in ports if _alike(table, port)]
+
+
+def port_of(name: str | None) -> str | None:
+    """Return the port that profile `name` names, None if there is none. Raises as `settings`."""
+    return None if name is None else _port_in(settings(None, name)[0])
 
 
 def in_vain(tables: list[str], port: str) -> str:
@@ -60,6 +64,10 @@ def in_vain(tables: list[str], port: str) -> str:
         known = {info.name for info in broker.ports()}
     wrong = next((table for table in tables if table not in known), None)
     return f"{path()}: [{wrong}]: no port that you may use; did you mean {port}?" if wrong else ""
+
+
+def _port_in(found: list[Setting]) -> str | None:
+    return next((str(value) for _, key, value in found if key == "port"), None)
 
 
 def _alike(table: str, port: str) -> bool:
@@ -113,7 +121,7 @@ def _of(table: object, where: str, *, a_port: bool) -> Iterator[Setting]:
 
             near = did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}"
             raise Usage(f"{where}: {key}: unknown key{near}")
-        if key == "port" and not valid_name(str(value)):
+        if key == "port" and not (isinstance(value, str) and valid_name(value)):
             from ttybroker.names import not_a_name
 
             raise Usage(f"{where}: port: {not_a_name(str(value))}")

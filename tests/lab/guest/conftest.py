@@ -17,6 +17,16 @@ from usbip import Chip
 collect_ignore = ["test_labgrid.py"]  # it runs if it is named: ../__main__.py
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--races", type=int, default=25, help="how many of each kind")
+
+
+@pytest.fixture
+def races(pytestconfig: pytest.Config) -> int:
+    """Return how often a holder goes on setting while it is revoked."""
+    return int(pytestconfig.getoption("--races"))
+
+
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
     """Return the running broker, with the lab's policy."""
