@@ -213,7 +213,7 @@ def _bind(path: str) -> socket.socket:
         os.chmod(path, 0o666)  # the kernel says who asks, and the policy decides
         listener.listen(BACKLOG)
     except OSError as error:
-        raise CannotStart(f"cannot listen at {path}: {error.strerror}") from None
+        raise CannotStart(f"cannot listen at {path}: {error.strerror or error}") from None
     return listener
 
 

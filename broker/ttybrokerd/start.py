@@ -68,6 +68,7 @@ def read_again(policy: str | None, directory: str, old: Plan) -> Plan:
 
 
 def _make(path: str, directory: str, keep: bool) -> Plan:
+    """Have a child make the plan. It comes through a pipe, whose other end nobody else has."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -79,7 +80,10 @@ def _make(path: str, directory: str, keep: bool) -> Plan:
     if not made.startswith(plans.MAGIC):
         why = made.decode("utf-8", "replace") or "the process that prepares has ended"
         raise OSError(errno.ENOSYS, f"no plan: {why}")
-    return Plan(made)
+    try:
+        return Plan(made)
+    except BadPlan as error:  # the process that prepares was killed while it wrote
+        raise OSError(errno.ENOSYS, f"no plan: {error}") from None
 
 
 def in_words(error: BaseException) -> str:

@@ -83,6 +83,13 @@ def test_a_daemon_ends_well_and_leaves_the_socket_of_another_in_its_place(
     assert not rig.socket.exists()
 
 
+def test_a_path_that_is_too_long_for_a_socket_is_said_as_that(rig: Rig) -> None:
+    rig.write_policy()
+    path = f"{rig.base}/{'x' * 100}"
+    arguments = [path if word == str(rig.socket) else word for word in rig.arguments]
+    refused(rig, f"cannot listen at {path}: AF_UNIX path too long", *arguments)
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
 def test_another_programs_live_socket_is_left_alone(rig: Rig, kind: socket.SocketKind) -> None:
     rig.write_policy()

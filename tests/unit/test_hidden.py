@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ttybrokerd.prepare.hidden import covers, hidden
+from ttybrokerd.prepare.globs import covers, may_be_kernels
+from ttybrokerd.prepare.hidden import hidden
 from ttybrokerd.prepare.policy import Text, parse
 from ttybrokerd.root.portname import matches
 
@@ -87,15 +88,33 @@ def test_a_rule_with_words_hides_only_one_with_the_same() -> None:
 
 @pytest.mark.parametrize("port", ["board?", "uart*", "USB*", "ttz?"])
 def test_a_glob_that_no_port_is_called_like_never_applies(port: str) -> None:
-    why = "no kernel name of a port begins like this, and a glob matches no alias"
-    assert warnings(f"{port} deny = [1000]") == [f"/etc/p:1: rule: {port} never applies: {why}"]
+    why = "no kernel name of a port is like this, and a glob matches no alias"
+    assert warnings(f"{port} allow = [1000]") == [f"/etc/p:1: rule: {port} never applies: {why}"]
 
 
 @pytest.mark.parametrize(
-    "port", ["ttyS*", "t*", "*", "?ty*", "[t]ty*", "rfcomm?", "noz*", "gsmtty*"]
+    "port", ["ttyS*", "t*", "*", "?ty*", "[t]ty*", "rfcomm?", "noz*", "gsmtty*", "tty*[0-9]", "*0"]
 )
 def test_a_glob_that_a_port_may_be_called_like_is_no_mistake(port: str) -> None:
     assert warnings(f"{port} deny = [1000]") == []
+
+
+@given(st.text("ty0S1*?[]!-", max_size=8))
+@settings(deadline=None)
+def test_a_glob_that_matches_some_port_is_told_from_one_that_matches_none(glob: str) -> None:
+    middles = ["", *"tyS", *(one + other for one in "tyS" for other in "tyS")]
+    names = [f"tty{middle}{number}" for middle in middles for number in (0, 1, 10, 11, 110, 10101)]
+    if any(matches(name, glob) for name in names):
+        assert may_be_kernels(glob)
+
+
+@pytest.mark.parametrize(
+    "glob", ["ttyS", "ttyS*[a-z]", "ttyS0?", "[!t]tyS*", "ttyS[]", "tty-0", "*100000", "tty*0*S"]
+)
+def test_no_port_has_a_name_without_a_number_or_with_one_of_zeros_or_of_six_digits(
+    glob: str,
+) -> None:
+    assert not may_be_kernels(glob)
 
 
 def test_each_hidden_rule_is_named_once_with_the_first_that_hides_it() -> None:
@@ -129,7 +148,7 @@ def test_a_glob_is_not_about_a_kernel_name_that_is_an_alias(first: bool) -> None
 
 def test_a_glob_that_looks_like_twenty_boards_is_one_warning() -> None:
     boards = [f'[[rule]]\nport = "board{n}"\nserial = "{n}"\nallow = [1]\n' for n in range(20)]
-    glob = '[[rule]]\nport = "board*"\ndeny = [1000]\n'
+    glob = '[[rule]]\nport = "board*"\nallow = [1000]\n'
     told = "/etc/p:1: rule: board* is not about board0 and 19 more: aliases, /etc/p:4"
     policy = parse([Text("/etc/p", "".join([glob, *boards]).encode())], ACCOUNTS)
     assert hidden(policy) == [f"{told}; name each in a rule"]

@@ -719,6 +719,15 @@ def test_what_is_wrong_with_the_directory_is_said_at_whatever_step_it_shows(
     assert os.listdir(directory) == []
 
 
+def test_a_directory_is_named_so_that_it_is_found_from_elsewhere(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(directory.parent)
+    files = LockFiles(directory.name)
+    assert files.path == str(directory)
+    files.close()
+
+
 def test_a_directory_that_was_removed_is_not_the_one_that_was_made_in_its_place(
     files: LockFiles, directory: Path
 ) -> None:

@@ -839,3 +839,17 @@ def test_where_there_is_no_policy_the_shipped_one_holds_until_there_is(
     assert start.plan_for(None, str(safe_dir), no_warning, keep=True).policy == str(mine)
     missing = start.plan_for(f"{mine}.no", str(safe_dir), no_warning, keep=True)
     assert missing.mistake == f"{mine}.no: No such file or directory"
+
+
+def test_a_plan_that_is_cut_short_on_its_way_is_no_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when the kernel has too little memory, and ends the process that prepares."""
+
+    def cut_short(_path: str, _directory: str, _keep: bool, writing: int) -> None:
+        os.write(writing, plans.MAGIC + b"x")
+        os._exit(0)
+
+    monkeypatch.setattr(start, "_prepare", cut_short)
+    with pytest.raises(OSError, match="no plan: "):
+        start.plan_for(None, "/nonexistent", no_warning, keep=False)

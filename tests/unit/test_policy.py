@@ -15,6 +15,7 @@ from ttybroker.wire import valid_name
 from ttybrokerd.prepare import command, make
 from ttybrokerd.prepare.accounts import Accounts
 from ttybrokerd.prepare.files import Stamps
+from ttybrokerd.prepare.globs import may_be_kernels
 from ttybrokerd.prepare.policy import PolicyError
 from ttybrokerd.root import seats
 from ttybrokerd.root.fresh import SHIPPED
@@ -65,8 +66,11 @@ BELOW = "is a place below /sys/devices"
 PRINTABLE = "must be printable ASCII; write ? for a space"
 WORDS = '[[rule]]\nport = "gps"\nallow = ["*"]\n'
 NO_NAME = (
-    "no kernel name of a port begins like board?, and a glob matches no alias; name one port, or "
+    "no kernel name of a port is like board?, and a glob matches no alias; name one port, or "
     "write ttyUSB*"
+)
+NOTHING = (
+    "no kernel name of a port is like {}, so this denies nothing; write ttyUSB*, or name one port"
 )
 NO_USB = "ttyS* is never a USB adapter; write ttyUSB* or ttyACM*"
 GOOD = '[[rule]]\nport = "ttyS*"\nallow = ["*"]\n'
@@ -172,6 +176,10 @@ BAD: list[tuple[str, str]] = [
     ),
     # a deny by it would deny nobody
     (WORDS.replace("gps", "board?") + 'serial = "A"\n', f"p:2: port: {NO_NAME}"),
+    *(
+        (f'[[rule]]\nport = "{port}"\ndeny = ["*"]\n', f"p:2: port: {NOTHING.format(port)}")
+        for port in ("board*", "USB?", "ttyUSB[0", "ttyUSB]", "ttyUSB*a", "ttyUSB[3-0]", "ttyS0?0")
+    ),
     (GOOD.replace("allow", "deny") + 'usb = "0403:6001"\n', f"p:4: usb: {NO_USB}"),
     (GOOD + 'driver = "d"\nserial = "A"\n', f"p:5: serial: {NO_USB}"),
     (GOOD + "interface = 0\n", f"p:4: interface: {NO_USB}"),
@@ -374,11 +382,14 @@ documents = st.lists(
     max_size=12,
 ).map("".join)
 globs = st.text("tyS01*?[]!-_a", min_size=1, max_size=12)
-good_rules = st.builds(
-    lambda port, verb, who: f'port = "{port}"\n{verb} = [{", ".join(who)}]',
-    globs.filter(lambda port: not valid_name(port)),
-    st.sampled_from(["allow", "deny"]),
-    st.lists(st.sampled_from(['"*"', '"@dialout"', '"alice"', "1001"]), max_size=2),
+good_rules = (
+    st.tuples(
+        globs.filter(lambda port: not valid_name(port)),
+        st.sampled_from(["allow", "deny"]),
+        st.lists(st.sampled_from(['"*"', '"@dialout"', '"alice"', "1001"]), max_size=2),
+    )
+    .filter(lambda rule: rule[1] == "allow" or may_be_kernels(rule[0]))
+    .map(lambda rule: f'port = "{rule[0]}"\n{rule[1]} = [{", ".join(rule[2])}]')
 )
 
 

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from ttybroker import cli, suggest, sysfs
-from ttybrokerd.prepare import policy
+from ttybrokerd.prepare.globs import is_kernels
 from ttybrokerd.root import portname
 
 PLACE = "pci0/usb1/1-2/1-2:1.0"
@@ -95,12 +95,12 @@ def test_nothing_is_said_of_a_device_that_sysfs_does_not_know() -> None:
 
 @pytest.mark.parametrize("name", ["ttyS0", "ttyUSB12", "ttymxc0", "gsmtty1", "rfcomm0", "noz3"])
 def test_the_kernel_s_names_of_ports_are_names_of_rules(name: str) -> None:
-    assert suggest.is_port(name) and policy.is_kernels(name)
+    assert suggest.is_port(name) and is_kernels(name)
 
 
 @pytest.mark.parametrize("name", ["tty", "null", "ptmx", "zero"])
 def test_what_is_no_port_has_no_rule(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not suggest.is_port(name) and not policy.is_kernels(name)
+    assert not suggest.is_port(name) and not is_kernels(name)
     assert cli.main(["suggest", name]) == 1
     said = f"ttybroker: {name}: /dev/{name} is no serial port; a kernel's name is meant, such as "
     output, errors = capsys.readouterr()

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from functools import cache
-from string import ascii_letters, digits
 
 from ttybroker.wire import valid_name
-from ttybrokerd.prepare.policy import Policy, Rule, Subjects, is_kernels, may_be_kernels
+from ttybrokerd.prepare.globs import covers, is_kernels, may_be_kernels
+from ttybrokerd.prepare.policy import Policy, Rule, Subjects
 from ttybrokerd.root import portname
-
-PIECE = re.compile(r"\[(?:!.|[^!])[^]]*\]|.", re.DOTALL)  # of a glob: a set, or one character
-ALPHABET = ascii_letters + digits  # of kernel names: portname.split
-
-Token = frozenset[str] | None  # the characters that it stands for; None: any number of any
 
 
 def hidden(policy: Policy) -> list[str]:
     """Return the warnings of `--check`, each as FILE:LINE: rule: what, in the order of the rules.
 
-    A rule never applies if no port's name begins like its glob. A rule never applies if an earlier
+    A rule never applies if its glob matches no port's name. A rule never applies if an earlier
     rule is about all of its ports and names all of its users. A
     rule about unnamed ports never applies if any other rule is about all of them. A glob does not
     match a kernel name that the policy makes an alias. A name of the user's own that ends with a
@@ -49,7 +42,7 @@ def hidden(policy: Policy) -> list[str]:
             what = _aliases(policy, taken)
             found.append(f"{late.where}: rule: {late.port} is not about {what}")
         elif not (valid_name(late.port) or may_be_kernels(late.port)):
-            why = "no kernel name of a port begins like this, and a glob matches no alias"
+            why = "no kernel name of a port is like this, and a glob matches no alias"
             found.append(f"{late.where}: rule: {late.port} never applies: {why}")
         if vain := list(_denied(policy, number)):
             more = f" and {len(vain) - 1} more" if len(vain) > 1 else ""
@@ -156,67 +149,3 @@ def _covers_users(early: Subjects, late: Subjects) -> bool:
         return True
     seats = "" in early.seats or late.seats <= early.seats
     return not late.everybody and late.uids <= early.uids and late.gids <= early.gids and seats
-
-
-def covers(wide: str, narrow: str) -> bool:
-    """Return whether the glob `wide` matches every kernel name that `narrow` matches.
-
-    It walks over the positions that both globs can have after the same characters: one token of
-    `narrow`, and each token of `wide` that fits it.
-    """
-    theirs = _tokens(narrow)
-    one = "".join(min(token, default="") for token in theirs if token is not None)
-    if not portname.matches(one, wide):
-        return False  # most pairs
-    ours = _tokens(wide)
-    chars = _representatives([token for token in (*ours, *theirs) if token is not None])
-    todo = [(0, _reach(ours, {0}))]
-    seen = set(todo)
-    while todo:
-        at, stands = todo.pop()
-        if at == len(theirs):
-            if len(ours) not in stands:
-                return False
-            continue
-        token = theirs[at]
-        nexts = [(at + 1, stands)] if token is None else []
-        for char in chars:
-            if token is None or char in token:
-                nexts.append((at if token is None else at + 1, _step(ours, stands, char)))
-        todo += [each for each in nexts if each not in seen]
-        seen.update(nexts)
-    return True
-
-
-@cache
-def _tokens(glob: str) -> list[Token]:
-    return [
-        None if piece == "*" else frozenset(c for c in ALPHABET if portname.matches(c, piece))
-        for piece in PIECE.findall(glob)
-    ]
-
-
-def _representatives(sets: list[frozenset[str]]) -> list[str]:
-    """Return one character of each group of characters that are in the same sets."""
-    return list({tuple(char in each for each in sets): char for char in ALPHABET}.values())
-
-
-def _step(tokens: list[Token], stands: frozenset[int], char: str) -> frozenset[int]:
-    after = set()
-    for at in stands:
-        if at < len(tokens):
-            token = tokens[at]
-            if token is None:
-                after.add(at)
-            elif char in token:
-                after.add(at + 1)
-    return _reach(tokens, after)
-
-
-def _reach(tokens: list[Token], stands: set[int]) -> frozenset[int]:
-    """Return these positions, and those behind a * at one of them."""
-    for at in sorted(stands):
-        while at < len(tokens) and tokens[at] is None:
-            at += 1
-            stands.add(at)
-    return frozenset(stands)

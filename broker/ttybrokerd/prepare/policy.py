@@ -17,6 +17,7 @@ from typing import Any
 
 from ttybroker.wire import Value, valid_name
 from ttybrokerd.prepare.accounts import Accounts
+from ttybrokerd.prepare.globs import is_kernels, may_be_kernels
 from ttybrokerd.prepare.lines import Lines
 from ttybrokerd.root import portname
 from ttybrokerd.root.plan import SEATS
@@ -25,9 +26,6 @@ MAX_SECONDS = 1e12  # a lease of 30,000 years; what is above it is a mistake
 WORDS = ("usb", "serial", "interface", "driver", "path")  # what a device is: ttybroker/sysfs.py
 RULE_KEYS = {"port", "device", "allow", "deny", "max_lease", "while", "console", "class", "unnamed",
              *WORDS}  # fmt: skip
-# How the kernel's names of serial ports begin: drivers/tty and drivers/usb; drivers/tty/n_gsm.c;
-# net/bluetooth/rfcomm/tty.c; drivers/tty/nozomi.c.
-FAMILIES = ("tty", "gsmtty", "rfcomm", "noz")
 # As sysfs has a vendor or product: four digits. Fewer match none, unless a * stands for the rest.
 ID = r"(?:[0-9a-f?]{4}|(?=[0-9a-f?]*\*)[0-9a-f*?]{1,4})"
 # systemd's src/basic/login-util.c, seat_name_is_valid(), has the names of seats.
@@ -256,6 +254,7 @@ class _Parser:
             device, wanted = wanted, ""
         self.check_port(port, device, number)
         self.check_words(port, wanted, number)
+        self.check_deny(table, port, number)
         if ("allow" in table) == ("deny" in table):
             raise self.error("port", number, "a rule must have either allow or deny")
         verb = "allow" if "allow" in table else "deny"
@@ -391,13 +390,20 @@ class _Parser:
     def check_words(self, port: str, wanted: str, number: int) -> None:
         """Raise PolicyError if no port that the words describe has a name like this."""
         if wanted and not may_be_kernels(port):  # guard: words-with-a-name-that-matches
-            what = f"no kernel name of a port begins like {port}, and a glob matches no alias"
+            what = f"no kernel name of a port is like {port}, and a glob matches no alias"
             raise self.error("port", number, f"{what}; name one port, or write ttyUSB*")
         keys = [word.partition("=")[0] for word in wanted.split(" ")]
         usb = next((key for key in keys if key in ("usb", "serial", "interface")), "")
         if usb and port.startswith("ttyS"):  # guard: no-usb-behind-ttys
             what = f"{port} is never a USB adapter; write ttyUSB* or ttyACM*"
             raise self.error(usb, number, what)
+
+    def check_deny(self, table: dict[str, Any], port: str, number: int) -> None:
+        """Raise PolicyError for a rule that would deny no port."""
+        can_match = valid_name(port) or may_be_kernels(port)
+        if "deny" in table and not can_match:  # guard: deny-that-can-match
+            what = f"no kernel name of a port is like {port}, so this denies nothing"
+            raise self.error("port", number, f"{what}; write ttyUSB*, or name one port")
 
     def check_port(self, port: str, device: str | None, number: int) -> None:
         if device is not None:
@@ -476,17 +482,6 @@ class _Parser:
         """
         which = "" if rule is None or self.lines.exact else f" (rule {rule + 1})"
         return PolicyError(f"{self.path}:{self.lines.key(key, rule)}: {key}: {what}{which}")
-
-
-def may_be_kernels(glob: str) -> bool:
-    """Return whether a name that the kernel may use for a port can begin as the glob does."""
-    begin = portname.literal(glob)
-    return any(begin.startswith(family) or family.startswith(begin) for family in FAMILIES)
-
-
-def is_kernels(name: str) -> bool:
-    """Return whether the kernel may use this name for a port. It never makes one like board1."""
-    return portname.split(name) is not None and name.startswith(FAMILIES)
 
 
 def _below(path: str) -> str:

@@ -65,7 +65,7 @@ class LockFiles:
     """
 
     def __init__(self, directory: str = DIRECTORY) -> None:
-        self.path = directory
+        self.path = os.path.abspath(directory)  # it is shown to people who are elsewhere
         self._fd = _open_directory(directory)
         # by device: the lock's other (temporary) name, and the pid in it
         self._unconfirmed: dict[str, tuple[str, int]] = {}
