@@ -478,6 +478,8 @@ class Client:
         """
         data, ancillary, flags = self._take(_RIGHTS_SPACE)
         descriptor = _descriptor(ancillary)
+        if descriptor is None and flags & _TRUNCATED == socket.MSG_CTRUNC:  # recvmsg(2)
+            raise _too_many(errno.EMFILE, self._name)
         try:
             return self._read(data, flags), descriptor
         except BrokerError:
@@ -570,7 +572,8 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
     `label` says for whom the ports are opened, in at most 80 printable characters. Others see it
     beside the holder. Nobody checks it.
 
-    Raises BrokerUnavailable; TypeError or ValueError for an invalid label.
+    Raises BrokerUnavailable; BrokerError if too many files are open; TypeError or ValueError for an
+    invalid label.
     """
     if not isinstance(label, str):
         raise TypeError(f"a label must be a string, not {label!r}")
@@ -585,12 +588,17 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
 
 
 def _dial(path: str) -> socket.socket:
-    """Connect to the socket at `path`. Raises BrokerUnavailable.
+    """Connect to the socket at `path`. Raises BrokerUnavailable; BrokerError without a descriptor.
 
     connect(2) waits while the listener's backlog is full, so it has a limit: SO_SNDTIMEO,
     socket(7).
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise _too_many(error.errno) from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(ANSWER_LIMIT), 0))
         sock.connect(path)
@@ -695,6 +703,12 @@ def _unexpected(reply: wire.Reply) -> BrokerError:
 def _broken(what: str) -> ProtocolError:
     step = "is it ttybrokerd that listens there? see: systemctl status ttybroker.service"
     return ProtocolError(errno.EPROTO, f"{what}; {step}")
+
+
+def _too_many(number: int, name: str = "") -> BrokerError:
+    """Return the error for want of a descriptor: EMFILE, or ENFILE for the whole machine's."""
+    what = "too many open files here; close some, or allow more: ulimit -n"
+    return BrokerError(number, f"{name}: {what}" if name else what)
 
 
 def _lost(request: wire.Open) -> set[str]:

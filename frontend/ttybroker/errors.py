@@ -123,7 +123,7 @@ class PortBusy(BrokerError):
 
 
 class DeviceGone(BrokerError):
-    """ENODEV or EIO: the device vanished or does not answer."""
+    """ENODEV or EIO: the device vanished or does not answer; taken back before it was set up."""
 
 
 class WaitTimeout(BrokerError):

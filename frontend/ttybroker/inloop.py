@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 
+import serial
+
 from ttybroker import client
 from ttybroker.errors import BrokerError
 from ttybroker.lending import YieldingSerial
@@ -83,13 +85,17 @@ class LoopSerial(YieldingSerial):
     _heard: client.Client | None = None
     _number = -1  # the descriptor of that
     _timer: asyncio.TimerHandle | None = None
+    _write_timeout: float | None  # pyserial's own, which its stubs leave out
 
     def __init__(self, *positional: Any, **settings: Any) -> None:
         self._held = bytearray()
         super().__init__(*positional, **settings)
 
     async def lease(self, name: str) -> None:
-        """Do as open(), without blocking the loop."""
+        """Do as open(), without blocking it. Raises NotImplementedError if it has no selector."""
+        self._loop = asyncio.get_running_loop()
+        if not hasattr(self._loop, "_selector"):
+            raise NotImplementedError("yields: needs one of asyncio's own loops")
         self.port = name
         connection = client.connect(self.broker, label=self.label)
         try:
@@ -97,19 +103,12 @@ class LoopSerial(YieldingSerial):
         except BaseException:
             connection.close()
             raise
-        self.listen()
+        self._listen()
+        self._is_lent()
 
     def lent_now(self) -> bool:
         """Return whether the port is lent. Raises BrokerError if it does not come back."""
         return self._is_lent()
-
-    def listen(self) -> None:
-        """Hear the next news. Raises NotImplementedError in a loop without a selector."""
-        self._loop = asyncio.get_running_loop()
-        if not hasattr(self._loop, "_selector"):
-            self.close()
-            raise NotImplementedError("yields: needs one of asyncio's own loops")
-        self._listen()
 
     def _listen(self) -> None:
         loan = self._loan
@@ -164,6 +163,8 @@ class LoopSerial(YieldingSerial):
         Raises PortLent beyond MOST_HELD bytes.
         """
         if not self._is_lent() and not self._held:
+            if self._write_timeout == 0 and self.is_open:
+                return self._write_now(bytes(data))
             return super().write(data)
         if len(self._held) + len(data) > MOST_HELD:
             self._must_be_here()
@@ -174,9 +175,19 @@ class LoopSerial(YieldingSerial):
     def _write_held(self) -> None:
         """Write the data that was kept, as fast as the port takes it."""
         if self._held and self.is_open and not self._is_lent():
-            del self._held[: super().write(bytes(self._held)) or 0]
+            del self._held[: self._write_now(bytes(self._held))]
             if self._held:
                 self._loop.call_later(_PAUSE, self._write_held)
+
+    def _write_now(self, data: bytes) -> int:
+        """Write what the port takes at once. If it is full, pyserial 3.5 tries without end."""
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._must_be_here()  # lent meanwhile
+            raise serial.SerialException(f"write failed: {error}") from None
 
     def flush(self) -> None:
         """Do as YieldingSerial.flush(), but nothing if the port does not come back.

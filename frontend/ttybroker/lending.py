@@ -12,7 +12,7 @@ import serial
 
 from ttybroker import client, wire
 from ttybroker.errors import PortLent
-from ttybroker.loan import Loan, flags, hung_up
+from ttybroker.loan import Loan, flags, hung_up, readable
 from ttybroker.port import BrokeredSerial
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
@@ -80,8 +80,10 @@ class YieldingSerial(BrokeredSerial):
         self._looking = False
         self._parent = 0  # the process that has the port, if this one was forked from it
         self._teller = 0  # the thread that calls on_lent or on_back
-        # Wakes a thread that reads: while it waits for the port, it keeps the port open.
-        self._wake = -1
+        # Wake the threads that read: while one waits for the port, it keeps the port open. Each has
+        # its own, for what one thread has read wakes no other.
+        self._wakes: list[int] = []
+        self._idle: list[int] = []  # those of them that no thread has now
         self._calls: list[Callable[[YieldingSerial], object] | None] = []
         super().__init__(port, *positional, **settings)
 
@@ -99,10 +101,14 @@ class YieldingSerial(BrokeredSerial):
 
     def has(self, descriptor: int, connection: client.Client, name: str) -> None:
         """Continue with the port, which came through this connection."""
-        self.adopt(descriptor)
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakes, self._idle, self._calls = [], [], []
         self._loan = Loan(connection, lambda: client.connect(self.broker, label=self.label), name,
                           self._flags, self._lend, self._take, self._warn)  # fmt: skip
+        try:
+            self.adopt(descriptor)  # if it is lent already, that is heard first
+        except BaseException:
+            self.close()
+            raise
         self._process = os.getpid()
         _OPEN.add(self)
 
@@ -118,7 +124,8 @@ class YieldingSerial(BrokeredSerial):
             _OPEN.discard(self)
             self._loan.close()
             self._loan = None
-            os.close(self._wake)
+            for wake in self._wakes:
+                os.close(wake)
 
     def leave_to_parent(self) -> None:
         """Close it in a forked child, in which a thread of the parent may have the lock."""
@@ -147,6 +154,26 @@ class YieldingSerial(BrokeredSerial):
         if loan is None or not self.is_open:
             self._must_be_ours()
             return super().read(size)
+        idle = self._idle
+        try:
+            wake = idle.pop()
+        except IndexError:
+            wake = self._new_wake()
+        try:
+            return self._read_or_wake(size, loan, wake)
+        finally:
+            idle.append(wake)
+
+    def _new_wake(self) -> int:
+        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakes.append(wake)
+        return wake
+
+    def _wake_all(self) -> None:
+        for wake in self._wakes:
+            os.eventfd_write(wake, 1)
+
+    def _read_or_wake(self, size: int, loan: Loan, wake: int) -> bytes:
         timeout = serial.serialutil.Timeout(self._timeout)
         data = bytearray()
         while len(data) < size:
@@ -157,25 +184,27 @@ class YieldingSerial(BrokeredSerial):
             left = timeout.time_left()
             waits = [seconds for seconds in (due, left) if seconds is not None]
             port = [] if lent else [self.fd]
-            wanted = [self.pipe_abort_read_r, self._wake, *watched, *port]
+            wanted = [self.pipe_abort_read_r, wake, *watched, *port]
             ready, _, _ = select.select(wanted, [], [], min(waits, default=None))
             if self.pipe_abort_read_r in ready:
                 os.read(self.pipe_abort_read_r, 1000)
                 break
-            if self._wake in ready:
-                os.eventfd_read(self._wake)
+            if wake in ready:
+                os.eventfd_read(wake)
             elif not lent and ready == port:
-                data += self._read_now(size - len(data))
+                data += self._read_now(size - len(data), wake)
             if timeout.expired():
                 break
         return bytes(data)
 
-    def _read_now(self, size: int) -> bytes:
+    def _read_now(self, size: int, wake: int) -> bytes:
         try:
             data = os.read(self.fd, size)
         except BlockingIOError:
             return b""
         except OSError as error:
+            if readable(wake):  # lent meanwhile
+                return b""
             raise serial.SerialException(f"read failed: {error}") from None
         if not data:
             what = "device reports readiness to read but returned no data (it is hung up)"
@@ -217,7 +246,9 @@ class YieldingSerial(BrokeredSerial):
                     more = loan.look()
                 finally:
                     self._looking = False
-                calls, self._calls = self._calls, []
+                calls: list[Callable[[YieldingSerial], object] | None] = []
+                if self.is_open:  # what is heard before that is told afterwards
+                    calls, self._calls = self._calls, calls
             for call in calls:
                 self._tell(call)
             if not more:
@@ -243,14 +274,14 @@ class YieldingSerial(BrokeredSerial):
             for descriptor in self._loan.wait_for()[0]:
                 stand_in.register(descriptor, select.EPOLLIN)
             os.dup2(stand_in.fileno(), self.fd, inheritable=False)
-        os.eventfd_write(self._wake, 1)
+        self._wake_all()
         self._calls.append(self.on_lent)
 
     def _take(self, descriptor: int) -> None:
         """Take the port back, and apply the settings that it should have."""
         os.dup2(descriptor, self.fd, inheritable=False)
         os.close(descriptor)
-        os.eventfd_write(self._wake, 1)
+        self._wake_all()
         self._calls.append(self.on_back)
         if not hung_up(self.fd):  # else the next news says so
             self._reconfigure_port(force_update=True)

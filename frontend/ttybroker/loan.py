@@ -8,7 +8,7 @@ import select
 import time
 
 from ttybroker import asking, client, wire
-from ttybroker.errors import BrokerError, BrokerUnavailable
+from ttybroker.errors import BrokerError
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 LOOK = 1.0  # seconds between two looks at who has a lent port now
 _PAUSE = 0.5  # seconds until a port that is away, or a broker that is, is asked for again
+_FULL = (errno.EMFILE, errno.ENFILE)  # no descriptor is free for it, here or in the broker
 # A board that is flashed may come back as another device; a broker may be started again.
-_AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE)
+_AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE, *_FULL)
 
 
 class Loan:
@@ -137,10 +138,13 @@ class Loan:
         try:
             if self.connection is None:
                 self.connection = self._connect()
+            os.close(os.dup(self.connection.fileno()))  # else the port is opened in vain
             self.connection.ask_open(
                 self._name, wait=wait, flags=self._flags, session=self._session
             )
-        except BrokerUnavailable:
+        except OSError as error:
+            if error.errno not in (errno.ECONNREFUSED, *_FULL):
+                raise
             self.close()
             self._again_at = time.monotonic() + _PAUSE
 

@@ -10,6 +10,7 @@ import serial
 import serial.urlhandler  # for broker://, also where site-packages cannot be read any more
 
 from ttybroker import client
+from ttybroker.errors import DeviceGone
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class BrokeredSerial(serial.Serial):
     def adopt(self, descriptor: int) -> None:
         """Make `descriptor` this port's, as pyserial 3.5's own open() does after os.open().
 
-        Input that is already waiting is kept, because it may be what the program came for.
+        Input that is already waiting is kept, because it may be what the program came for. Raises
+        DeviceGone if the port was hung up meanwhile: the program may have been stopped.
         """
         self.fd: int | None = descriptor
         self.pipe_abort_read_r = self.pipe_abort_read_w = None
@@ -77,7 +79,13 @@ class BrokeredSerial(serial.Serial):
                 os.O_NONBLOCK | os.O_CLOEXEC
             )
         except BaseException:
+            from ttybroker.loan import hung_up  # here, for most programs never ask
+
+            gone = hung_up(descriptor)
             self._discard()
+            if gone:
+                what = f"{self._port}: taken back, or hung up, before it could be used; try again"
+                raise DeviceGone(errno.EIO, what) from None
             raise
         self.is_open = True
 

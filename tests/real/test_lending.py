@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import itertools
 import os
+import resource
 import select
+import signal
 import sys
 import termios
 import threading
@@ -28,7 +31,7 @@ from support.rig import Rig
 from support.systemd import Systemd, manager
 from support.users import ALICE
 from support.waiting import TIMEOUT
-from ttybroker import BrokerError, PortLent, client, open_fd, open_tty
+from ttybroker import BrokerError, DeviceGone, PortLent, client, open_fd, open_tty
 from ttybroker.inloop import LoopSerial
 from ttybroker.lending import YieldingSerial
 
@@ -302,6 +305,33 @@ def test_a_second_thread_that_writes_sees_the_same(rig: Rig, one_port: Daemon) -
         assert got == [b"done"]
 
 
+def test_all_threads_that_read_let_go_at_once_and_go_on(rig: Rig, one_port: Daemon) -> None:
+    with monitor(rig, timeout=TIMEOUT) as port:
+        got: list[object] = []
+
+        def read() -> None:
+            try:
+                got.append(port.read(1))
+            except Exception as error:
+                got.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(5)]
+        for reader in readers:
+            reader.start()
+        for _ in range(5):
+            began = time.monotonic()
+            flasher = Flasher(rig)
+            assert flasher.started()
+            assert time.monotonic() - began < 0.9  # it was not hung up by force
+            flasher.stop()
+            while port.lent is not None:
+                time.sleep(0.001)
+        rig.ports["ttyS0"].write(b"xxxxx")
+        for reader in readers:
+            reader.join()
+        assert got == [b"x"] * 5
+
+
 def test_a_port_that_was_taken_back_meanwhile_says_so(rig: Rig, one_port: Daemon) -> None:
     with monitor(rig, timeout=TIMEOUT) as port:
         flasher = Flasher(rig)
@@ -400,11 +430,159 @@ def have(lines: Lines, end: bytes) -> bool:
     return lines.got.endswith(end)
 
 
+class Late:
+    """A program of the same user that was stopped in the queue, and has had the port since."""
+
+    def __init__(self, rig: Rig, daemon: Daemon, use: Callable[[Chat], object]) -> None:
+        holder = rig.holder(0)
+        self.child = rig.child(0, use)
+        with client.connect(str(rig.socket)) as connection:
+            while not connection.ports()[0].waiting:
+                time.sleep(0.01)
+        os.kill(self.child.pid, signal.SIGSTOP)
+        holder.say()
+        daemon.record("release", pid=holder.pid)
+        daemon.record("grant", pid=self.child.pid)
+
+    def go_on(self) -> None:
+        os.kill(self.child.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_port_that_is_lent_before_the_program_can_use_it_comes_back(
+    rig: Rig, one_port: Daemon, in_a_loop: bool, is_back: bool
+) -> None:
+    def use(chat: Chat) -> tuple[list[str], int]:
+        heard: list[str] = []
+
+        def lent(port: YieldingSerial) -> None:
+            heard.append(f"lent {port.is_open}")
+            chat.say()
+
+        wanted: dict[str, Any] = {
+            "baudrate": 57600, "broker": str(rig.socket), "wait": 60, "yields": "user",
+            "on_lent": lent,
+            "on_back": lambda port: heard.append(f"back {port.is_open}"),
+        }  # fmt: skip
+
+        async def in_loop() -> None:
+            with await ttybroker.aio.open_tty("ttyS0", **wanted) as port:
+                await until(lambda: len(heard) == 2)
+                wanted["speed"] = termios.tcgetattr(port.fileno())[5]
+
+        if in_a_loop:
+            asyncio.run(in_loop())
+        else:
+            with open_tty("ttyS0", timeout=0.05, **wanted) as port:
+                while len(heard) < 2:
+                    port.read(1)
+                wanted["speed"] = termios.tcgetattr(port.fileno())[5]
+        return heard, wanted["speed"]
+
+    late = Late(rig, one_port, use)
+    flasher = Flasher(rig)
+    assert flasher.started() != termios.B57600
+    if is_back:
+        flasher.child.say()
+        one_port.record("release", pid=flasher.child.pid)
+        one_port.record("grant", pid=late.child.pid)
+    late.go_on()
+    late.child.hear()
+    if not is_back:
+        flasher.child.say()
+    assert late.child.result() == (["lent True", "back True"], termios.B57600)
+    flasher.child.wait()
+    one_port.settled()
+
+
+@pytest.mark.parametrize("yields", ["", "user"])
+def test_a_port_that_is_taken_back_before_the_program_can_use_it_is_an_error_with_its_name(
+    rig: Rig, one_port: Daemon, yields: str
+) -> None:
+    def use(_: Chat) -> tuple[int | None, str, int]:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(DeviceGone) as caught:
+            open_tty("ttyS0", broker=str(rig.socket), wait=60, yields=yields)
+        return caught.value.errno, str(caught.value), len(os.listdir("/proc/self/fd")) - before
+
+    late = Late(rig, one_port, use)
+    with client.connect(str(rig.socket)) as connection:
+        connection.revoke("ttyS0")
+    line = "ttyS0: taken back, or hung up, before it could be used; try again"
+    late.go_on()
+    assert late.child.result() == (errno.EIO, line, 0)
+
+
+class Full:
+    """Within it, this process has no descriptor left, or this many."""
+
+    def __init__(self, left: int = 0) -> None:
+        self._left = left
+
+    def __enter__(self) -> None:
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._taken = [os.open("/dev/null", os.O_RDONLY)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._taken[0] + 50, self._limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                self._taken.append(os.dup(self._taken[0]))
+        for _ in range(self._left):
+            os.close(self._taken.pop())
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+        for descriptor in self._taken:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_without_a_descriptor_for_the_port_the_program_is_told_that(
+    rig: Rig, one_port: Daemon, left: int
+) -> None:
+    """The one that is left is the connection's."""
+    with Full(left), pytest.raises(BrokerError, match="too many open files") as caught:
+        open_tty("ttyS0", broker=str(rig.socket))
+    assert caught.value.errno == errno.EMFILE
+    open_tty("ttyS0", broker=str(rig.socket)).close()
+
+
+def test_a_lent_port_comes_back_when_there_is_a_descriptor_for_it(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with monitor(rig, timeout=0.05) as port:
+        flasher = Flasher(rig)
+        while port.lent is None:
+            port.read(1)
+        flasher.started()
+        with Full():
+            flasher.child.say()
+            one_port.record("release", pid=flasher.child.pid)
+            one_port.record("grant", pid=os.getpid())
+            grants = one_port.output().count(": grant ")
+            port.timeout = 1.2  # it looks for one again and again, and asks the broker for nothing
+            assert port.read(1) == b""
+            assert port.lent is not None
+            assert one_port.output().count(": grant ") == grants
+        flasher.child.wait()
+        while port.lent is not None:
+            port.read(1)
+        port.write(b"y")
+        assert rig.ports["ttyS0"].read(1) == b"y"
+
+
 async def until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.005)
+
+
+async def until_sent(port: serial.Serial, data: bytes) -> int:
+    """Write it when the port takes it; return how much it took."""
+    while not (sent := port.write(data)):
+        await asyncio.sleep(0.005)
+    return sent
 
 
 def test_a_transport_of_asyncio_stays_while_its_port_is_lent(rig: Rig, one_port: Daemon) -> None:
@@ -431,6 +609,39 @@ def test_a_transport_of_asyncio_stays_while_its_port_is_lent(rig: Rig, one_port:
             await asyncio.to_thread(connection.revoke, "ttyS0")
         assert "taken back" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
         flasher.child.kill()
+
+    asyncio.run(program())
+
+
+@pytest.mark.parametrize("through_a_transport", [True, False])
+def test_the_loop_runs_while_the_port_takes_no_more_of_what_was_kept(
+    rig: Rig, one_port: Daemon, through_a_transport: bool
+) -> None:
+    """As on a slow line, or one that the other end has stopped."""
+    kept = os.urandom(40000)
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        port = await ttybroker.aio.open_tty(
+            "ttyS0", broker=str(rig.socket), yields="user", write_timeout=0
+        )
+        writer: Any = port
+        if through_a_transport:
+            writer, _ = await serial_asyncio_fast.connection_for_serial(loop, Lines, port)
+        flasher = Flasher(rig)
+        await until(lambda: port.lent is not None)
+        await asyncio.to_thread(flasher.started)
+        writer.write(kept)
+        await asyncio.to_thread(flasher.stop)
+        await until(lambda: port.lent is None)
+        await until(lambda: not select.select([], [port.fd], [], 0)[1])
+        await asyncio.sleep(0.05)  # it tries again, in vain
+        assert await asyncio.to_thread(rig.ports["ttyS0"].read, len(kept)) == kept
+        if not through_a_transport:  # what follows waits for the port no more than that did
+            sent = await until_sent(port, kept)
+            assert 0 < sent < len(kept) and port.write(kept) == 0
+            assert await asyncio.to_thread(rig.ports["ttyS0"].read, sent) == kept[:sent]
+        writer.close()
 
     asyncio.run(program())
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -238,6 +238,92 @@ def test_a_suspended_terminal_is_hung_up_and_is_back_when_it_goes_on(
         screen.type(b"here")
         assert rig.ports["ttyS0"].read(4) == b"here"
         assert screen.leave() == 0
+
+
+@contextlib.contextmanager
+def stopped_in_the_queue(
+    rig: Rig, daemon: Daemon, *words: str
+) -> Iterator[tuple[Screen, Callable[[], None]]]:
+    """A command that is stopped while it waits for ttyS0, and then has it; and what makes it go
+    on."""
+    holder = rig.holder(0)
+    with Screen(rig, *words[1:], command=words[0]) as screen:
+        screen.shows(b"ttyS0: waiting, ")
+        with client.connect(str(rig.socket)) as connection:
+            while not connection.ports()[0].waiting:
+                time.sleep(0.01)
+        all_of_it = {screen.process.pid, *rig.orphans()} - {holder.pid}
+        for pid in all_of_it:
+            os.kill(pid, signal.SIGSTOP)
+
+        def go_on() -> None:
+            for pid in all_of_it:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+        holder.say()
+        daemon.record("release", pid=holder.pid)
+        daemon.record("grant", port="ttyS0")
+        try:
+            yield screen, go_on
+        finally:
+            go_on()
+    for pid in all_of_it - {screen.process.pid}:
+        Orphan(pid).wait()
+
+
+def test_a_port_that_was_lent_before_it_could_be_used_comes_back(rig: Rig, daemon: Daemon) -> None:
+    """And was lent again, and is still lent when the terminal goes on."""
+    with stopped_in_the_queue(rig, daemon, "term", "--wait", "60", "ttyS0") as (screen, go_on):
+        assert borrow(rig) < AFTER_GRACE
+        flasher = rig.holder(0)
+        go_on()
+        screen.shows(b"lent, and comes back by itself")
+        flasher.say()
+        screen.shows(b"ttyS0: back, at 115200")
+        screen.type(b"here")
+        assert rig.ports["ttyS0"].read(4) == b"here"
+        assert screen.leave() == 0
+    daemon.settled()
+
+
+def test_a_port_that_was_taken_back_before_it_could_be_used_is_asked_for_again(
+    rig: Rig, daemon: Daemon
+) -> None:
+    words = ("term", "--wait", "60", "--yield", "no", "ttyS0")
+    with stopped_in_the_queue(rig, daemon, *words) as (screen, go_on):
+        revoke(rig)
+        go_on()
+        screen.shows(b"ttyS0: taken back, or hung up; waiting for it")
+        screen.shows(b"ttyS0: back, at 115200")
+        assert screen.leave() == 0
+    daemon.settled()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("term", "--no-reconnect"), b"ttyS0: taken back, or hung up\r\n"),
+        (("run", "--via", "pty"), b"ttyS0: taken back, or hung up, before it could be used; try"),
+        (("run", "--yield"), b"ttyS0: taken back, or hung up, before it could be used; try again"),
+    ],
+)
+def test_a_command_that_does_without_such_a_port_names_it_in_a_line(
+    rig: Rig, daemon: Daemon, words: tuple[str, ...], line: bytes
+) -> None:
+    command = [*words, "--wait", "60", *(["--", "cat"] * (words[0] == "run"))]
+    port = "/dev/ttyS0" if words[0] == "run" else "ttyS0"
+    with stopped_in_the_queue(rig, daemon, *command, port) as (screen, go_on):
+        revoke(rig)
+        go_on()
+        screen.shows(b"ttybroker: " + line)
+        assert screen.ends() == 1
+    daemon.settled()
+
+
+def revoke(rig: Rig) -> None:
+    with client.connect(str(rig.socket)) as connection:
+        connection.revoke("ttyS0")
 
 
 def test_it_yields_to_nobody_if_it_is_told_so(rig: Rig, daemon: Daemon) -> None:

@@ -151,11 +151,20 @@ def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) 
 
     patience = Patience(partial(_ended, leader), line_for(job, name, program))
     if not job.yields:
-        return Line(broker.open(name, job.wait, program, patience))
+        return _on_pty(name, broker.open(name, job.wait, program, patience))
     own = Broker(job.connect, job.connect())
-    line = Line(own.open(name, job.wait, program, patience, flags("user")))
+    line = _on_pty(name, own.open(name, job.wait, program, patience, flags("user")))
     line.lends(own.take_connection(), job.connect, name)
     return line
+
+
+def _on_pty(name: str, port: int) -> Line:
+    """Make a pty for this port. Raises OSError with its name, which the user is shown."""
+    try:
+        return Line(port)
+    except OSError as error:
+        error.filename = name
+        raise
 
 
 def _ended(leader: int) -> bool:
@@ -350,7 +359,8 @@ def _make_raw(fd: int) -> None:
     try:
         tty.setraw(fd, termios.TCSANOW)
     except termios.error as error:
-        raise OSError(error.args[0], "the port was hung up") from None
+        what = "taken back, or hung up, before it could be used; try again"
+        raise OSError(error.args[0], what) from None
     os.set_blocking(fd, False)
 
 

@@ -82,7 +82,7 @@ def _run(name: str, options: Options) -> int:
 
 def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -> int:
     from ttybroker import client
-    from ttybroker.errors import BrokerError
+    from ttybroker.errors import BrokerError, DeviceGone
     from ttybroker.loan import flags
     from ttybroker.port import BrokeredSerial
     from ttybroker.term.acquire import acquire
@@ -123,6 +123,10 @@ def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -
         return REFUSED
     try:
         port.adopt(descriptor)
+    except DeviceGone as gone:
+        if sender is not None:
+            say(gone)
+            return REFUSED  # else the terminal waits for the port
     except (OSError, ValueError) as error:
         say(f"{name}: {error}")
         return REFUSED

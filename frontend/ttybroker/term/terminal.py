@@ -132,6 +132,8 @@ class Terminal(miniterm.Miniterm):
             self._greet()
             while True:
                 try:
+                    if not self.serial.is_open:
+                        self._look()
                     while self.alive:
                         self._turn()
                     return 0
@@ -341,13 +343,13 @@ class Terminal(miniterm.Miniterm):
             self._loan.ask()
 
     def _look(self) -> None:
-        """Handle the broker's messages."""
-        assert self._loan is not None
+        """Handle the broker's messages. Raises HungUp if the port is not here, and not lent."""
         try:
-            self._loan.look()
+            if self._loan is not None:
+                self._loan.look()
         except (OSError, termios.error):  # it does not come back, or has just gone again
             raise HungUp from None
-        if self._loan.lent is None and not self.serial.is_open:
+        if not self.serial.is_open and (self._loan is None or self._loan.lent is None):
             raise HungUp
 
     def _lend(self, holder: Holder) -> None:
