@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _USAGE = """\
-usage: ttybroker term [OPTION...] PORT [BAUD]
+usage: ttybroker term [OPTION...] PORT [BPS]
 
 A terminal on a port: pyserial's miniterm, with tio's options.
 Ctrl+] ends it, Ctrl+T Ctrl+H shows its keys.
