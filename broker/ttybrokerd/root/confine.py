@@ -213,20 +213,20 @@ def cut_sets(keep: tuple[int, ...]) -> None:
 def verify(*, permitted: int, bounding: int, filtered: bool = False) -> None:
     """Compare the kernel's account of every thread with what must be. Raises NotConfined."""
     for thread in os.listdir("/proc/self/task"):
-        account = status(thread)
+        found = status(thread)
         for field, value in (
             ("CapPrm", permitted),
             ("CapEff", permitted),
             ("CapBnd", bounding),
-            ("CapInh", int(account["CapInh"], 16) & permitted),  # guard: inheritable-read-back
+            ("CapInh", int(found["CapInh"], 16) & permitted),  # guard: inheritable-read-back
             ("CapAmb", 0),
         ):
-            if int(account[field], 16) != value:  # guard: capabilities-read-back
-                raise NotConfined(f"{field} is {account[field]}, not {value:016x}")
-        if account["NoNewPrivs"] != "1":  # guard: no-new-privs-read-back
+            if int(found[field], 16) != value:  # guard: capabilities-read-back
+                raise NotConfined(f"{field} is {found[field]}, not {value:016x}")
+        if found["NoNewPrivs"] != "1":  # guard: no-new-privs-read-back
             raise NotConfined("no_new_privs is not set")
         # guard: seccomp-read-back
-        if filtered and account["Seccomp"] != "2":  # SECCOMP_MODE_FILTER
+        if filtered and found["Seccomp"] != "2":  # SECCOMP_MODE_FILTER
             raise NotConfined("system calls are not filtered")
 
 

@@ -228,8 +228,8 @@ class Leases:
             listed = key in known or lease.name in names
             # guard: unlisted-for-holder-and-admins
             if not listed and (everything or lease.uid == uid):
-                port = wire.PortInfo(lease.lock_name, lease.target.path, "gone", lease.rule)
-                found.append(Listed(key, port))
+                gone = wire.PortInfo(lease.lock_name, lease.target.path, "gone", lease.rule)
+                found.append(Listed(key, gone))
         return found
 
     # what the server asks for

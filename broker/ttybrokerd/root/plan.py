@@ -115,7 +115,7 @@ class Numbers(Value):
     gid_rules: memoryview
 
 
-class Place:
+class Entry:
     """Where in `Numbers` a port's uids and gids are, and what else is known of it.
 
     `words`: what the device must be, "" for any.
@@ -158,7 +158,7 @@ class Plan:
     mistake, or a rule that denies everybody for want of a name. `elsewhere`: names came from LDAP
     and the like. `made`: when it was made, in seconds of the epoch. `policy`: the policy's path.
     `seccomp`: the number of seccomp(2) on this machine. `filter`: struct sock_filter, one after the
-    other. `worded`: some place has words or is unnamed, so that what a device is decides, too.
+    other. `worded`: some entry has words or is unnamed, so that what a device is decides, too.
     """
 
     facts: Callable[[str, bool], dict[str, str] | None]  # of a kernel name: Devices.facts
@@ -206,24 +206,24 @@ class Plan:
         if len(ports) != count or len(set(ports)) != count or (names and not count):
             raise BadPlan("ports without names, or twice")
         self.numbers = Numbers(uids, uid_rules, gids, gid_rules)
-        self.places: list[Place] = []
-        self.exact: dict[str, list[Place]] = {}  # all, by what rules say in `port`
-        self.globs: dict[str, list[Place]] = {}  # globs, by what stands before the first *, ? or [
+        self.entries: list[Entry] = []
+        self.exact: dict[str, list[Entry]] = {}  # all, by what rules say in `port`
+        self.globs: dict[str, list[Entry]] = {}  # globs, by what stands before the first *, ? or [
         at, groups_at, most = 0, 0, len(self.rules)
         for port, record in zip(ports, records, strict=True):
             everybody, _, _, flags = record
             if (everybody >= most and everybody != NONE) or flags & ~(PTY | DENIES | UNNAMED):
                 raise BadPlan("a port without its rule")
-            place = Place(port, record, at, groups_at)
-            self.places.append(place)
-            self.exact.setdefault(place.port, []).append(place)
-            at, groups_at = place.uids_end, place.gids_end
-            _check_ascending(uids[place.uids_at : at])
-            _check_ascending(gids[place.gids_at : groups_at])
-            prefix = portname.literal(place.port)
-            if prefix != place.port:
-                self.globs.setdefault(prefix, []).append(place)
-        self.worded = any(place.words or place.flags & UNNAMED for place in self.places)
+            entry = Entry(port, record, at, groups_at)
+            self.entries.append(entry)
+            self.exact.setdefault(entry.port, []).append(entry)
+            at, groups_at = entry.uids_end, entry.gids_end
+            _check_ascending(uids[entry.uids_at : at])
+            _check_ascending(gids[entry.gids_at : groups_at])
+            prefix = portname.literal(entry.port)
+            if prefix != entry.port:
+                self.globs.setdefault(prefix, []).append(entry)
+        self.worded = any(entry.words or entry.flags & UNNAMED for entry in self.entries)
         # guard: plan-rule-numbers
         if max(max(uid_rules, default=-1), max(gid_rules, default=-1)) >= most:
             raise BadPlan("a user without a rule")
@@ -248,14 +248,14 @@ class Plan:
         same does not count.
         """
         device = None if kernels else self.aliases.get(name)
-        places = self._matching(name, device, kernels)
+        entries = self._matching(name, device, kernels)
         first, port = NONE, ""
-        for place in places:
-            number = place.first_rule(self.numbers, uid, gids)
+        for entry in entries:
+            number = entry.first_rule(self.numbers, uid, gids)
             if number < first:  # guard: first-matching-rule
-                first, port = number, place.port
+                first, port = number, entry.port
         if first == NONE:
-            return Decision(False, bool(places), None, device)  # guard: no-rule-no-access
+            return Decision(False, bool(entries), None, device)  # guard: no-rule-no-access
         line, file, flags, seconds = self.rules[first]
         allows = bool(flags & ALLOWS)
         rule = Rule(line, self.files[file], port, allows, seconds or None, bool(flags & CONSOLE),
@@ -265,14 +265,14 @@ class Plan:
 
     def is_pty(self, name: str) -> bool:
         """Return whether some rule says that this name means a pty."""
-        return any(place.flags & PTY for place in self._matching(name, self.aliases.get(name)))
+        return any(entry.flags & PTY for entry in self._matching(name, self.aliases.get(name)))
 
     def denying(self) -> dict[str, str]:
         """Return the aliases that some rule denies to somebody, with their devices."""
         return {
             alias: device
             for alias, device in self.aliases.items()
-            if any(place.flags & DENIES for place in self.exact.get(alias, ()))
+            if any(entry.flags & DENIES for entry in self.exact.get(alias, ()))
         }
 
     def is_admin(self, uid: int, gids: frozenset[int]) -> bool:
@@ -282,10 +282,10 @@ class Plan:
 
     def allows_something(self, uid: int, gids: frozenset[int]) -> bool:
         """Return whether there is a port whose first rule about this caller allows it."""
-        firsts = (place.first_rule(self.numbers, uid, gids) for place in self.places)
+        firsts = (entry.first_rule(self.numbers, uid, gids) for entry in self.entries)
         return any(first != NONE and self.rules[first][2] & ALLOWS for first in firsts)
 
-    def _matching(self, name: str, device: str | None, seen: bool = False) -> list[Place]:
+    def _matching(self, name: str, device: str | None, seen: bool = False) -> list[Entry]:
         """Return the ports of rules that this name matches.
 
         An alias matches only itself, because globs are over kernel names.
@@ -295,26 +295,28 @@ class Plan:
         found = list(self.exact.get(name, ())) if device or name not in self.aliases else []
         if device is None:
             for length in range(len(name) + 1):
-                for place in self.globs.get(name[:length], ()):
-                    if portname.matches(name, place.port):
-                        found.append(place)
+                for entry in self.globs.get(name[:length], ()):
+                    if portname.matches(name, entry.port):
+                        found.append(entry)
         return self._fitting(name, found, seen) if self.worded else found  # guard: words-of-a-rule
 
-    def _fitting(self, name: str, places: list[Place], seen: bool) -> list[Place]:
-        """Return those of the places whose words, if any, fit the device with this kernel name.
+    def _fitting(self, name: str, entries: list[Entry], seen: bool) -> list[Entry]:
+        """Return those of the entries whose words, if any, fit the device with this kernel name.
 
         Unnamed ones are among them only if there is no other. If nothing is known of the device,
         the words of denials are taken to fit, and no others.
         """
-        if any(place.words for place in places):
+        if any(entry.words for entry in entries):
             facts = self.facts(name, seen)
             if facts is None:
                 # guard: unknown-is-denied
-                return [place for place in places if place.flags & DENIES
-                        or not (place.words or place.flags & UNNAMED)]  # fmt: skip
-            places = [place for place in places if not place.words or words.fit(place.words, facts)]
-        named = [place for place in places if not place.flags & UNNAMED]
-        return named or places  # guard: unnamed-is-last
+                return [entry for entry in entries if entry.flags & DENIES
+                        or not (entry.words or entry.flags & UNNAMED)]  # fmt: skip
+            entries = [
+                entry for entry in entries if not entry.words or words.fit(entry.words, facts)
+            ]
+        named = [entry for entry in entries if not entry.flags & UNNAMED]
+        return named or entries  # guard: unnamed-is-last
 
 
 def _check_ascending(numbers: memoryview) -> None:
