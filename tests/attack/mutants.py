@@ -666,7 +666,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no-rule-no-access",
         "without a rule nobody may anything",
-        "return Decision(True, bool(places), None, device)",
+        "return Decision(True, bool(entries), None, device)",
         ("tests/unit/test_policy.py::test_without_a_rule_nobody_may_anything",),
     ),
     Mutant(
@@ -2524,7 +2524,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "unknown-is-denied",
         "a denial by words holds where nothing says what the device is",
-        "return [place for place in places if not place.words]",
+        "return [one for one in entries if not one.words]",
         (f"{WORDS}::test_of_what_sysfs_does_not_know_the_denials_hold_and_nothing_is_allowed",),
     ),
     Mutant(
@@ -2572,7 +2572,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "unnamed-is-last",
         "a rule about unnamed ports is about none that another rule names",
-        "return places",
+        "return entries",
         (f"{WORDS}::{UNNAMED}",),
     ),
     Mutant(
