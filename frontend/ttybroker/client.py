@@ -98,7 +98,7 @@ class Client:
         self._sock = sock
         self._path = path
         self._label = label
-        self._version = 1 if path in _old else wire.VERSION
+        self._version = wire.VERSION  # an older broker refuses it, and is asked again
         self._name = ""  # of the port that the request under way is about
         self._end = 0.0  # when to give up on its answer, by time.monotonic()
         self._tell: Callable[[wire.Waiting], None] | None = None  # why it waits
