@@ -2779,8 +2779,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "longest-wait",
         "a long wait of a client does not end the broker",
         "pass",
-        ("tests/real/test_hostile.py::test_a_wait_for_longer_than_the_kernel_counts_ends_nobody",),
-        FAILS + "|Unavailable|ended|Refused|refused",
+        ("tests/unit/test_loop.py::test_a_wait_for_longer_than_the_kernel_counts_is_a_long_one",),
+        "OverflowError",
     ),
     Mutant(
         "sessions-are-used-again",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ttybroker import asking
 from ttybrokerd.root.loop import NOTHING, ONCE, READ, Loop
 
 
@@ -49,6 +50,17 @@ def test_a_handler_is_called_when_there_is_news_and_as_long_as_there_is(
     assert calls == [1, 1]
     os.read(reading, 1)
     loop.turn(0)
+    assert calls == [1, 1]
+
+
+def test_a_wait_for_longer_than_the_kernel_counts_is_a_long_one(loop: Loop, pipes: Pipes) -> None:
+    """epoll_wait(2) takes an int of milliseconds."""
+    reading, writing = pipes()
+    calls: list[int] = []
+    loop.add(reading, READ, lambda: calls.append(1))
+    os.write(writing, b"x")
+    loop.turn(2.0**31 / 1000)
+    loop.turn(asking.MAX_WAIT)
     assert calls == [1, 1]
 
 
