@@ -1048,7 +1048,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "a client that is gone waits for nothing",
         REMOVE,
         (f"{LEASE}::test_a_waiter_that_dies_is_forgotten_and_the_next_is_served",),
-        "Timeout",
+        "waited",
     ),
     Mutant(
         "watch-for-unplugging",

@@ -390,7 +390,7 @@ def test_a_client_without_room_for_the_grant_has_no_lease(rig: Rig) -> None:
                 connection.open("ttyS0")
             return caught.value.errno
 
-    assert rig.child(ALICE, run).result() == errno.EPROTO
+    assert rig.child(ALICE, run).result() == errno.EMFILE
     explained(daemon, before, 0, 0)
     others_are_served(rig, "ttyS0")
 

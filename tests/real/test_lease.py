@@ -28,7 +28,7 @@ from support.children import Chat, Child, as_user
 from support.daemon import Daemon
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB, CAROL, NOBODY
-from support.waiting import IN_MOVED_TO, Watch
+from support.waiting import IN_MOVED_TO, TIMEOUT, Watch
 from ttybroker import (
     BrokeredSerial,
     BrokerError,
@@ -396,8 +396,9 @@ def test_a_waiter_that_dies_is_forgotten_and_the_next_is_served(rig: Rig, daemon
     while row(rig).waiting != 2:
         pass
     dying.kill(signal.SIGKILL)
+    end = time.monotonic() + TIMEOUT
     while row(rig).waiting != 1:
-        pass
+        assert time.monotonic() < end, "waited for it to be forgotten"
     first.say()
     served.hear()
     assert rig.lock().read_bytes() == lock_text(served.pid)

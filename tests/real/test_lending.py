@@ -642,6 +642,7 @@ def test_the_loop_runs_while_the_port_takes_no_more_of_what_was_kept(
             assert 0 < sent < len(kept) and port.write(kept) == 0
             assert await asyncio.to_thread(rig.ports["ttyS0"].read, sent) == kept[:sent]
         writer.close()
+        await until(lambda: not port.is_open)  # a transport closes it in the next turn
 
     asyncio.run(program())
 
