@@ -109,10 +109,12 @@ def _opens(each: dict[str, Rig], bench: Bench) -> list[Row]:
     opens = bench.base / "opens.py"
     opens.write_text(OPENS)
     program = [PYTHON, "-I", "-S", str(opens), str(file)]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in [*each, "plain", "bare"]}
+    beside_them = ["plain", "bare", "unasked"]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in [*each, *beside_them]}
+    wait = ["--wait", "10", "--"]
 
     def launched(rig: Rig) -> None:
-        run = [str(rig.build.commands / "ttybroker"), "run", "--wait", "10", "--"]
+        run = [str(rig.build.commands / "ttybroker"), "run", *wait]
         kinds = ["untrapped", "continued", "injected"]
         if rig is new:  # the old build refuses a second open
             kinds.append("joined")
@@ -128,6 +130,8 @@ def _opens(each: dict[str, Rig], bench: Bench) -> list[Row]:
     bare = new.build.python(str(HERE / "tracer.py"), str(new.build.code))
     jobs["plain"] = lambda: beside("plain", [*program, "untrapped"])
     jobs["bare"] = lambda: beside("bare", [*bare, *program, "continued"])
+    unasked = new.build.python(str(HERE / "unasked.py"), str(new.build.code))
+    jobs["unasked"] = lambda: beside("unasked", [*unasked, *wait, *program, "injected"])
     figures.interleave(ROUNDS, jobs)
 
     def values(name: str, kind: str) -> list[float]:
@@ -150,7 +154,12 @@ def _opens(each: dict[str, Rig], bench: Bench) -> list[Row]:
     made.append(Row("the same under a tracer that looks at nothing", stop, unit="µs"))
     untrapped = values("new", "untrapped"), values("plain", "untrapped")
     made.append(figures.ratio("an untrapped open under run / plain", *untrapped, 1.10))
-    return [*made, micros("an injected open under run", "injected", None)]
+    own = figures.median(values("unasked", "injected")) * MICROSECONDS
+    return [
+        *made,
+        micros("an injected open under run", "injected", None),
+        Row("the same if no broker has to be asked", own, unit="µs"),
+    ]
 
 
 def _call(build: Build, words: list[str], rig: Rig) -> dict[str, float]:
