@@ -862,7 +862,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "inheritable-read-back",
         "nothing is inheritable but what is kept",
-        '("CapInh", int(account["CapInh"], 16))',
+        '("CapInh", int(found["CapInh"], 16))',
         (
             "tests/unit/test_confine.py::test_one_capability_too_many_in_one_set_of_one_thread_is_the_end",
         ),
