@@ -52,7 +52,7 @@ def init_backend(
     """
     # The user side, here because the daemon has no use for it; all of it, because afterwards
     # its files may be out of this process's reach (a clone in a home of mode 0700).
-    from ttybroker import client, errors, port, urls  # noqa: F401
+    from ttybroker import client, copies, errors, holding, lending, names, port, urls, users  # noqa: F401
 
     _check_caller()
     _start(whom(user), policy, lock_dir, quiet=quiet, alone=False)

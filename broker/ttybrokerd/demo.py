@@ -40,7 +40,7 @@ def main() -> int:
     _say_if_hidden()
     print("The root side: a pty that the policy calls ttyS0, a GPS receiver at its far end.")
     with contextlib.redirect_stdout(io.StringIO()):  # loads what the table needs while it can
-        listing.show([PortInfo("ttyS0", "/dev/null", "free", "")])
+        listing.show([PortInfo("ttyS0", "/dev/null", "free", "")], pids=True)
     scene = tempfile.mkdtemp(prefix="ttybroker-demo-", dir="/run")
     try:
         return _wait_for(_as_child(lambda: _play(scene)))
@@ -90,7 +90,7 @@ def _second_is_refused() -> None:
 
     _say("A second client asks meanwhile:")
     with client.connection_for_child() as own:
-        _wait_for(_as_child(second))
+        _must_succeed(_as_child(second))
 
 
 def _third_waits_and_is_served(port: ttybroker.BrokeredSerial) -> None:
@@ -110,7 +110,7 @@ def _third_waits_and_is_served(port: ttybroker.BrokeredSerial) -> None:
         _show_list()
         print(f"    meanwhile we read on: {_next_fix(port)}")
         port.close()
-        _wait_for(child)
+        _must_succeed(child)
 
 
 def _revoked() -> None:
@@ -190,6 +190,11 @@ def _as_child(play: Callable[[], None]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
     finally:
         os._exit(status)
+
+
+def _must_succeed(child: int) -> None:
+    if status := _wait_for(child):
+        raise RuntimeError(f"a client ended with status {status}")
 
 
 def _wait_for(child: int) -> int:

@@ -106,6 +106,7 @@ class YieldingSerial(BrokeredSerial):
                           self._flags, self._lend, self._take, self._warn)  # fmt: skip
         try:
             self.adopt(descriptor)  # if it is lent already, that is heard first
+            self._idle.append(self._new_wake())  # later no descriptor may be free for it
         except BaseException:
             self.close()
             raise

@@ -248,7 +248,8 @@ def test_no_descriptor_is_left_by_ten_thousand_requests_that_nobody_waits_for(
 
     def run() -> None:
         for number in range(times):
-            with connect(rig) as sock:
+            # On a busy machine the connections are too many now and then, and some are refused.
+            with connect(rig) as sock, contextlib.suppress(BrokenPipeError):
                 sock.send(requests[number % len(requests)])
 
     as_user(ALICE, (), run)
