@@ -122,6 +122,9 @@ class PortBusy(BrokerError):
     """EBUSY: somebody has the port; `holder` says who, as far as that is known."""
 
 
+GONE = "taken back, or hung up, before it could be used; try again"
+
+
 class DeviceGone(BrokerError):
     """ENODEV or EIO: the device vanished or does not answer; taken back before it was set up."""
 

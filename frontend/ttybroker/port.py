@@ -10,7 +10,7 @@ import serial
 import serial.urlhandler  # for broker://, also where site-packages cannot be read any more
 
 from ttybroker import client
-from ttybroker.errors import DeviceGone
+from ttybroker.errors import GONE, DeviceGone
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class BrokeredSerial(serial.Serial):
             gone = hung_up(descriptor)
             self._discard()
             if gone:
-                what = f"{self._port}: taken back, or hung up, before it could be used; try again"
-                raise DeviceGone(errno.EIO, what) from None
+                raise DeviceGone(errno.EIO, f"{self._port}: {GONE}") from None
             raise
         self.is_open = True
 

@@ -43,9 +43,8 @@ class Logins(Paced):
 
     def holder_now(self, device: str, rdev: int) -> Holder | None:
         """Return the same as `holder`, as of a moment ago."""
-        if os.major(rdev) in AMBIGUOUS:  # no reading would tell
-            return None
-        self.refresh()
+        if os.major(rdev) not in AMBIGUOUS:  # of those no reading tells
+            self.refresh()
         return self.holder(device, rdev)
 
     def holder(self, device: str, rdev: int) -> Holder | None:

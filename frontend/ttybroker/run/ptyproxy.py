@@ -359,8 +359,9 @@ def _make_raw(fd: int) -> None:
     try:
         tty.setraw(fd, termios.TCSANOW)
     except termios.error as error:
-        what = "taken back, or hung up, before it could be used; try again"
-        raise OSError(error.args[0], what) from None
+        from ttybroker.errors import GONE  # here, for few ports are gone so soon
+
+        raise OSError(error.args[0], GONE) from None
     os.set_blocking(fd, False)
 
 
