@@ -6,16 +6,19 @@ seccomp filter knows no system call -1. Counted from when the tracer is there, f
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from support.daemon import Daemon
+from support.waiting import TIMEOUT
 
 ERRORS = ("EIO", "EMFILE", "ENFILE", "ENOSPC", "EINTR", "ENOMEM", "EAGAIN")
 # Traced, everything is slow: the loop would be taken over by another thread in the middle.
@@ -31,6 +34,7 @@ NEVER = {"futex", "epoll_wait", "rt_sigtimedwait", "clock_nanosleep", "close", "
          "getrandom", "rt_sigreturn", "madvise", "munmap", "mmap", "mprotect", "brk", "exit",
          "getpid", "rseq", "set_robust_list", "clone", "clone3", "rt_sigprocmask",
          "gettid"}  # fmt: skip
+EPOLL_WAIT = {"x86_64": "232", "aarch64": "22"}[platform.machine()]  # asm/unistd.h
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 
 
@@ -57,7 +61,23 @@ def traced(daemon: Daemon, *options: str) -> Iterator[Path]:
             try:
                 yield Path(file.name)
             finally:
+                rest(daemon)
                 tracer.kill()  # it lets go of everything by that; asked to end, it may wait
+
+
+def rest(daemon: Daemon) -> None:
+    """Wait until the daemon waits for news, or has ended.
+
+    An answer is sent before all that belongs to it is done. A tracer that is killed in the middle
+    of a call leaves `getpid` in its place, which succeeds: the daemon would miss what it asked for.
+    """
+    end = time.monotonic() + TIMEOUT
+    while daemon.process.poll() is None:
+        for thread in Path(f"/proc/{daemon.pid}/task").glob("*/syscall"):
+            with suppress(OSError):  # the thread has ended
+                if thread.read_text().split()[0] == EPOLL_WAIT:
+                    return
+        assert time.monotonic() < end, "the daemon does not come to rest"
 
 
 def calls(trace: str) -> list[Call]:
