@@ -1065,6 +1065,14 @@ MUTANTS: tuple[Mutant, ...] = (
         FAILS + "|waited",
     ),
     Mutant(
+        "jobs-give-way",
+        "a job that computes gives the interpreter to the loop soon",
+        REMOVE,
+        (
+            "tests/unit/test_takeover.py::test_a_job_that_computes_keeps_the_loop_waiting_less_than_the_interpreter_would_let_it",
+        ),
+    ),
+    Mutant(
         "watch-a-stuck-open",
         "a stuck device is left to another thread",
         REMOVE,
@@ -1176,6 +1184,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "tests/unit/test_turns.py::test_who_took_the_least_time_lately_is_next",
             "tests/unit/test_clients.py::test_who_took_little_time_is_served_before_who_took_much",
         ),
+    ),
+    Mutant(
+        "others-time-is-not-theirs",
+        "a user took of the loop's time what the processor worked for him",
+        "self._turns.took(client.identity.uid, now - began, now)",
+        (f"{CLIENTS}::test_while_others_had_the_processor_no_time_is_taken",),
     ),
     Mutant(
         "time-of-a-turn",

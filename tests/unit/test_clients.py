@@ -209,7 +209,8 @@ def test_who_took_little_time_is_served_before_who_took_much(
         door.served.append(client.identity.uid)
 
     come_as(monkeypatch, [1, 1, 1, 2])
-    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    read = lambda: clock[0]  # noqa: E731
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=read, thread_time=read))
     monkeypatch.setattr(door.clients, "_serve", serve)
     monkeypatch.setattr(Identity, "sent", lambda *_: True)
     for _ in range(3):
@@ -220,6 +221,30 @@ def test_who_took_little_time_is_served_before_who_took_much(
     door.loop.turn(0)
     door.turn()
     assert door.served == [1, 1, 2, 1]
+
+
+def test_while_others_had_the_processor_no_time_is_taken(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(passed=100.0, used=1.0)
+
+    def serve(client: Any, _: wire.Request) -> None:
+        uid = client.identity.uid
+        clock.passed += limits.TURN if uid == 2 else 0.1 * limits.TURN
+        clock.used += 0.1 * limits.TURN if uid == 2 else 0.2 * limits.TURN
+        door.served.append(uid)
+
+    come_as(monkeypatch, [1, 2, 1, 2])
+    now = SimpleNamespace(monotonic=lambda: clock.passed, thread_time=lambda: clock.used)
+    monkeypatch.setattr(limits, "time", now)
+    monkeypatch.setattr(door.clients, "_serve", serve)
+    monkeypatch.setattr(Identity, "sent", lambda *_: True)
+    for _ in range(2):
+        for _ in range(2):
+            door.connect().send(STATUS)
+        for _ in range(4):
+            door.turn()
+    assert door.served == [1, 2, 2, 1]
 
 
 def test_a_turn_ends_after_a_request_that_took_its_time(
@@ -236,7 +261,8 @@ def test_a_turn_ends_after_a_request_that_took_its_time(
         door.connect().send(STATUS)
     for _ in range(10):
         door.loop.turn(0)
-    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    read = lambda: clock[0]  # noqa: E731
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=read, thread_time=read))
     monkeypatch.setattr(door.clients, "_serve", serve)
     for served in (2, 4, 5):
         door.clients.serve()

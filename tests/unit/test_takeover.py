@@ -6,12 +6,15 @@ from __future__ import annotations
 import _thread
 import os
 import select
+import sys
 import threading
+import time
 from collections.abc import Callable
 
 from ttybrokerd.root.workers import SHORT, Workers
 
 LONG = 30  # seconds, for what must come at once
+USUAL = sys.getswitchinterval()
 
 
 def play(scene: Callable[[Workers, Callable[[str], None]], Callable[[], None]]) -> list[str]:
@@ -46,6 +49,44 @@ def play(scene: Callable[[Workers, Callable[[str], None]], Callable[[], None]]) 
         told = file.read().split()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     return told
+
+
+def test_a_job_that_computes_keeps_the_loop_waiting_less_than_the_interpreter_would_let_it() -> (
+    None
+):
+    def scene(workers: Workers, tell: Callable[[str], None]) -> Callable[[], None]:
+        over = False
+        computing = threading.Event()
+
+        def compute() -> None:
+            computing.set()
+            while not over:
+                pass
+
+        def calls() -> float:
+            """Seconds of some system calls, each long enough for the job to get the interpreter."""
+            began = time.monotonic()
+            for _ in range(10):
+                select.select([], [], [], 0.001)
+            return time.monotonic() - began
+
+        def turn() -> None:
+            nonlocal over
+            computing.wait(LONG)
+            ours = sys.getswitchinterval()
+            took = {ours: 0.0, USUAL: 0.0}
+            for _ in range(5):
+                for interval in took:
+                    sys.setswitchinterval(interval)
+                    took[interval] += calls()
+            over = True
+            tell("less" if took[ours] < took[USUAL] / 2 else f"{took}".replace(" ", ""))
+            os._exit(0)
+
+        workers.submit(compute, lambda _: None)
+        return turn
+
+    assert play(scene) == ["less"]
 
 
 def test_a_quick_job_stays_in_the_thread_of_the_loop() -> None:

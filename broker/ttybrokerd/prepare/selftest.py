@@ -181,6 +181,7 @@ def _sockets() -> None:
 def _time() -> None:
     time.time()
     time.monotonic()
+    time.thread_time()
     time.sleep(0.0001)
     previous = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)  # again, if one came before the pause

@@ -127,7 +127,7 @@ CALLS = (
     Call("restart_syscall", "the kernel's own, after SIGSTOP and SIGCONT", unseen=True),
     Call("pause", "a main thread that was left behind has nothing to do"),
     Call("clock_nanosleep", "between two looks"),
-    Call("clock_gettime", "where the clock is not in the vDSO: some machines", unseen=True),
+    Call("clock_gettime", "a thread's use of the processor; any clock that is not in the vDSO"),
     # guard: clone-arguments
     Call("clone", "a thread, and no process or namespace: clone3 is not there",
          (Is(0, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD | CLONE_PTRACE | CLONE_NEW),)),

@@ -44,7 +44,10 @@ class Turns:
         return client
 
     def took(self, uid: int, seconds: float, now: float) -> None:
-        """Note that a look at a connection of this user took so many seconds, and ended `now`."""
+        """Note that a look at a connection of this user took so many seconds of the processor.
+
+        It ended `now`.
+        """
         if now - self._halved >= LATELY:
             self._halved = now
             self._taken = {one: took / 2 for one, took in self._taken.items() if took > FORGOTTEN}

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import _thread  # not threading: to have it loaded costs every forked backend 0.4 MB
 import os
+import sys
 import time
 from _queue import SimpleQueue
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PATIENCE = 0.005  # seconds
+SWITCH = (
+    0.0005  # seconds for which a job keeps the interpreter when the leader wants it; usually 5 ms
+)
 WAKES = 8  # tries to wake the loop
 IDLE = 16  # workers that stay though nothing is to be done
 MOST = 128  # workers
@@ -205,6 +209,8 @@ class Workers:
         knows before in which thread it will be.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        # The leader gives it away in many system calls, and must wait to have it back.
+        sys.setswitchinterval(SWITCH)  # guard: jobs-give-way
         self._leading = True
         self._follow(turn)
         while True:  # the main thread cannot just end
