@@ -1835,6 +1835,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/test_watches.py::test_changes_are_told_at_a_pace_and_the_last_one_always",),
     ),
     Mutant(
+        "time-of-the-watches",
+        "no more lists are answered in a turn than fit into it",
+        NEVER,
+        (
+            "tests/unit/test_watches.py::test_one_of_many_lists_is_answered_in_a_turn_if_that_takes_its_time_and_each_has_its_turn",
+        ),
+    ),
+    Mutant(
         "one-look-a-watch",
         "for a list that is watched one look at all ports is asked for at a time",
         "stale or watch.renew_at <= now",

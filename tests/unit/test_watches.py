@@ -145,6 +145,26 @@ def test_changes_are_told_at_a_pace_and_the_last_one_always(place: Place) -> Non
     assert len(client.sent) == 2  # nothing new
 
 
+def test_one_of_many_lists_is_answered_in_a_turn_if_that_takes_its_time_and_each_has_its_turn(
+    place: Place,
+) -> None:
+    told: list[int] = []
+
+    class Slow(Client):
+        def answer(self, reply: wire.Ports, *, patient: bool = False) -> bool:
+            told.append(self.identity.uid)
+            place.clock += PACE / 2  # so the first is due again before the last had its turn
+            return True
+
+    for uid in range(5):
+        place.begin(Slow(uid))
+    told.clear()
+    for number in range(10):
+        place.leases.now(number)
+        assert place.after(PACE / 2) == 0
+    assert told == 2 * [0, 1, 2, 3, 4]
+
+
 def test_all_ports_are_looked_at_again_now_and_then_and_soon_after_a_change_of_nodes(
     place: Place,
 ) -> None:

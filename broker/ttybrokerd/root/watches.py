@@ -27,6 +27,7 @@ PACE = 0.1  # seconds between two answers
 RENEW = 2.0  # seconds between two looks at all nodes and locks
 SETTLE = 0.1  # seconds from a change until the next look, because a change seldom comes alone
 LINES = 1.0  # seconds between two looks at the lines of leased ports (`facts`)
+TURN = 0.002  # seconds after which others have their turn
 _NEVER = float("inf")
 
 
@@ -137,6 +138,8 @@ class Watches:
         now = time.monotonic()
         for watch in list(self._all.values()):
             self._tick(watch, now)
+            if time.monotonic() - now >= TURN:  # guard: time-of-the-watches
+                break
         times = [when for watch in self._all.values() for when in self._alarms(watch)]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
@@ -169,6 +172,7 @@ class Watches:
         """Go on with the last answer; if all of it is out, send another if something changed."""
         assert watch.rows is not None
         watch.due = now + PACE
+        self._all[watch.client] = self._all.pop(watch.client)  # behind all others
         if watch.rest is None:
             watch.seen = self._leases.table.changes
             ports = self._ports(watch, watch.rows)
