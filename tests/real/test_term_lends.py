@@ -305,7 +305,6 @@ def test_a_port_that_was_taken_back_before_it_could_be_used_is_asked_for_again(
     [
         (("term", "--no-reconnect"), b"ttyS0: taken back, or hung up\r\n"),
         (("run", "--via", "pty"), b"ttyS0: taken back, or hung up, before it could be used; try"),
-        (("run", "--yield"), b"ttyS0: taken back, or hung up, before it could be used; try again"),
     ],
 )
 def test_a_command_that_does_without_such_a_port_names_it_in_a_line(
@@ -318,6 +317,48 @@ def test_a_command_that_does_without_such_a_port_names_it_in_a_line(
         go_on()
         screen.shows(b"ttybroker: " + line)
         assert screen.ends() == 1
+    daemon.settled()
+
+
+def run_that_yields(*words: str) -> tuple[str, ...]:
+    """A program that shows what comes from ttyS0, and waits for it."""
+    return ("run", "--yield", "--wait", "60", *words, "--", "cat", "/dev/ttyS0")
+
+
+def test_a_program_whose_port_was_lent_before_it_could_be_used_has_it_when_it_comes_back(
+    rig: Rig, daemon: Daemon
+) -> None:
+    with stopped_in_the_queue(rig, daemon, *run_that_yields()) as (screen, go_on):
+        flasher = rig.holder(0)
+        go_on()
+        screen.shows(b"is thrown away")
+        flasher.say()
+        until_held_by_another(rig, flasher.pid)
+        rig.ports["ttyS0"].write(b"here\n")
+        screen.shows(b"here")
+        assert b"taken back" not in screen.seen
+        screen.process.terminate()
+    daemon.settled()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_program_whose_port_was_taken_back_before_it_could_be_used_has_it_at_the_next_try(
+    rig: Rig, daemon: Daemon, times: int
+) -> None:
+    said = b"ttyS0: taken back, or hung up, before it could be used; asking for it again"
+    with stopped_in_the_queue(rig, daemon, *run_that_yields()) as (screen, go_on):
+        revoke(rig)
+        if times == 2:  # and another has it when it is asked for again, as who took it back may
+            other = rig.holder(0)
+        go_on()
+        screen.shows(said)
+        if times == 2:
+            screen.shows(b"ttyS0: waiting, ")
+            other.say()
+        screen.shows(b"is thrown away")
+        rig.ports["ttyS0"].write(b"here\n")
+        screen.shows(b"here")
+        screen.process.terminate()
     daemon.settled()
 
 

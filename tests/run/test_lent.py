@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import termios
 import tty
 from collections.abc import Iterator
 
 import pytest
 
 from run.conftest import Device
+from ttybroker.errors import DeviceGone
 from ttybroker.run.ptyproxy import Line
 from ttybroker.wire import Holder
 
@@ -22,7 +24,8 @@ def device() -> Iterator[Device]:
 
 @pytest.fixture
 def line(device: Device) -> Iterator[Line]:
-    made = Line(os.open(device.node, os.O_RDWR | os.O_NOCTTY))
+    made = Line()
+    made.begin(os.open(device.node, os.O_RDWR | os.O_NOCTTY), "ttyS0")
     yield made
     made.let_go()
     made.close()
@@ -81,9 +84,47 @@ def test_a_port_that_is_hung_up_again_when_it_comes_is_waited_for(
     assert (line.port, line.done()) == (-1, False)
 
 
-def test_a_port_that_is_hung_up_before_the_program_begins_is_a_refusal() -> None:
-    with pytest.raises(OSError, match="hung up"):
-        Line(hung_up())
+def test_a_port_that_is_hung_up_before_the_program_begins_is_closed_and_another_can_be_used(
+    device: Device,
+) -> None:
+    line = Line()
+    dead = hung_up()
+    with pytest.raises(DeviceGone, match="ttyS0: taken back, or hung up"):
+        line.begin(dead, "ttyS0")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(dead)
+    line.begin(os.open(device.node, os.O_RDWR | os.O_NOCTTY), "ttyS0")
+    program = os.open(line.path, os.O_RDWR | os.O_NOCTTY)
+    os.write(program, b"here")
+    line.turn()
+    assert device.hear(4) == b"here"
+    os.close(program)
+    line.let_go()
+    line.close()
+
+
+@pytest.mark.parametrize("program_sets_one", [False, True])
+def test_a_program_whose_port_was_lent_before_it_began_has_its_speed_unless_it_sets_one(
+    device: Device, program_sets_one: bool
+) -> None:
+    line = Line()
+    program = os.open(line.path, os.O_RDWR | os.O_NOCTTY)
+    if program_sets_one:
+        set_speed(program, termios.B57600)
+    set_speed(device.near, termios.B1200)
+    line._take(os.open(device.node, os.O_RDWR | os.O_NOCTTY))
+    line.turn()
+    expected = termios.B57600 if program_sets_one else termios.B1200
+    assert [termios.tcgetattr(fd)[5] for fd in (program, device.near)] == [expected] * 2
+    os.close(program)
+    line.let_go()
+    line.close()
+
+
+def set_speed(fd: int, speed: int) -> None:
+    settings = termios.tcgetattr(fd)
+    settings[4:6] = [speed, speed]
+    termios.tcsetattr(fd, termios.TCSANOW, settings)
 
 
 def hung_up() -> int:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ttybroker.loan import Loan
     from ttybroker.run.broker import Broker, Connect
     from ttybroker.run.job import LaunchJob
+    from ttybroker.waiting import WaitingLine
     from ttybroker.wire import Holder, PortInfo
 
 LOST = (
@@ -50,6 +51,11 @@ DROPPED = "what the program writes while its port is lent is thrown away"
 _LOOK = 100  # milliseconds
 _CHUNK = 65536  # bytes that wait for one side at most, before the other is not read any more
 _DRAIN = 2.0  # seconds for the program's last bytes to leave, when it has ended
+
+# How a port that was gone before it could be used is asked for again.
+_TRIES = 5  # in all
+_PAUSE = 1.0  # seconds before each: whoever took it back may want it
+_AT_LEAST = 10.0  # seconds to wait for it then: its device may be on its way back
 
 # asm-generic/ioctls.h and termbits.h. Python's termios cannot name a free speed (BOTHER).
 _TCGETS2, _TCSETS2 = 0x802C542A, 0x402C542B
@@ -146,32 +152,63 @@ def _proxy(job: LaunchJob, program: int, why: str, talk: Talk) -> None:
 
 def _line(job: LaunchJob, broker: Broker, name: str, program: int, leader: int) -> Line:
     """Open a port, and a pty for it. Raises OSError."""
-    from ttybroker.loan import flags
-    from ttybroker.run.broker import Broker, Patience, line_for
+    from ttybroker.run.broker import Patience, line_for
 
-    patience = Patience(partial(_ended, leader), line_for(job, name, program))
-    if not job.yields:
-        return _on_pty(name, broker.open(name, job.wait, program, patience))
-    own = Broker(job.connect, job.connect())
-    line = _on_pty(name, own.open(name, job.wait, program, patience, flags("user")))
-    line.lends(own.take_connection(), job.connect, name)
+    try:
+        line = Line()
+    except OSError as error:
+        error.filename = name  # which the user is shown
+        raise
+    waiting = line_for(job, name, program)
+    if job.yields:
+        _begin_lending(line, job, name, program, leader, waiting)
+    else:
+        patience = Patience(partial(_ended, leader), waiting)
+        line.begin(broker.open(name, job.wait, program, patience), name)
     return line
 
 
-def _on_pty(name: str, port: int) -> Line:
-    """Make a pty for this port. Raises OSError with its name, which the user is shown."""
-    try:
-        return Line(port)
-    except OSError as error:
-        error.filename = name
-        raise
+def _begin_lending(
+    line: Line,
+    job: LaunchJob,
+    name: str,
+    program: int,
+    leader: int,
+    waiting: WaitingLine | None,
+) -> None:
+    """Open a port that is lent when somebody asks for it; again if it is gone before it is used.
+
+    Raises OSError, or Interrupted.
+    """
+    from ttybroker.errors import DeviceGone
+    from ttybroker.loan import flags
+    from ttybroker.run.broker import Broker, Interrupted, Patience
+    from ttybroker.waiting import WaitingLine
+
+    wait = job.wait
+    for left in reversed(range(_TRIES)):
+        own = Broker(job.connect, job.connect())
+        patience = Patience(partial(_ended, leader), waiting)
+        port = own.open(name, wait, program, patience, flags("user"))
+        line.lends(own.take_connection(), job.connect, name)
+        try:
+            line.begin(port, name)
+            return
+        except DeviceGone:
+            if not left:
+                raise
+        say(f"{name}: taken back, or hung up, before it could be used; asking for it again")
+        if _ended(leader, _PAUSE):
+            raise Interrupted
+        wait = max(job.wait or 0.0, _AT_LEAST)
+        waiting = WaitingLine(name, job.quiet, wait, program)
 
 
-def _ended(leader: int) -> bool:
-    """Return whether the process with this pidfd has ended."""
+def _ended(leader: int, within: float = 0.0) -> bool:
+    """Return whether the process with this pidfd has ended, or does so within some seconds."""
     poll = select.poll()
     poll.register(leader, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within * 1000))
 
 
 def _every_name(broker: Broker, ports: dict[str, PortInfo], words: list[str]) -> list[str]:
@@ -204,28 +241,55 @@ def _set_speeds(fd: int, speeds: tuple[int, int, int]) -> None:
 
 
 class Line:
-    """One port and its pty, with a buffer for each direction. The pty's speed goes to the port."""
+    """One port and its pty, with a buffer for each direction. The pty's speed goes to the port.
 
-    def __init__(self, port: int) -> None:
-        self.port = port  # -1 while it is lent
+    There is only the pty until `begin`.
+    """
+
+    def __init__(self) -> None:
+        self.port = -1  # also while it is lent
         self._loan: Loan | None = None
         self.master, self._slave = os.openpty()
         self.path = os.ttyname(self._slave)
-        # Nothing is echoed before the program has set its end up.
-        for fd in (self.port, self._slave):
-            _make_raw(fd)
+        _make_raw(self._slave)  # nothing is echoed before the program has set its end up
         os.set_blocking(self.master, False)
-        self._wanted = self._learn_speeds()
+        self._wanted = self._new = _speeds(self.master)  # new: until it has those of the port
         self.to_port = b""
         self.to_program = b""
         self.port_open = self.program_open = True
         self._deadline = 0.0
 
-    def _learn_speeds(self) -> tuple[int, int, int]:
-        """Take over the port's speeds, and return them. Later the pty's speeds count."""
-        speeds = _speeds(self.port)
-        _set_speeds(self._slave, speeds)
-        return speeds
+    def begin(self, port: int, name: str) -> None:
+        """Copy to and from this port from now on. If it is lent already, it comes back.
+
+        Raises OSError: DeviceGone if it was hung up for another reason. Then it is closed, and
+        `begin` may be called with another one.
+        """
+        from ttybroker.loan import hung_up
+
+        self.port = port
+        try:
+            _make_raw(port)
+            self._learn_speeds(port)
+        except OSError:
+            self._hear()
+            if self.port < 0:
+                return
+            gone = hung_up(port)
+            self._give_back()
+            if not gone:
+                raise
+            from ttybroker.errors import GONE, DeviceGone  # here, for few ports are gone so soon
+
+            raise DeviceGone(errno.EIO, f"{name}: {GONE}") from None
+
+    def _learn_speeds(self, port: int) -> None:
+        """Give the pty the port's speeds, if the program has set none. Later the pty's count."""
+        self._wanted = (0, 0, 0)
+        if _speeds(self.master) == self._new:
+            self._wanted = _speeds(port)
+            _set_speeds(self.master, self._wanted)
+        self._new = (0, 0, 0)
 
     def follow_speed(self) -> bool:
         """Give the port the pty's speed.
@@ -262,11 +326,12 @@ class Line:
         """Take the port back, with the speed that the program has by now."""
         try:
             _make_raw(port)
+            self._learn_speeds(port)
         except OSError:  # it has just gone again: the next news says why
             os.close(port)
             return
         self._forget_written()
-        self.port, self._wanted = port, (0, 0, 0)
+        self.port = port
 
     def _forget_written(self) -> None:
         """Throw away what the program has written and we have not read.
@@ -345,8 +410,12 @@ class Line:
     def close(self) -> None:
         """Give the port back; whoever still has the pty reads its end."""
         os.close(self.master)
+        self._give_back()
+
+    def _give_back(self) -> None:
         if self.port >= 0:
             os.close(self.port)
+        self.port = -1
         if self._loan is not None:
             self._loan.close()
 
@@ -359,9 +428,7 @@ def _make_raw(fd: int) -> None:
     try:
         tty.setraw(fd, termios.TCSANOW)
     except termios.error as error:
-        from ttybroker.errors import GONE  # here, for few ports are gone so soon
-
-        raise OSError(error.args[0], GONE) from None
+        raise OSError(*error.args) from None
     os.set_blocking(fd, False)
 
 
