@@ -10,6 +10,7 @@ stays open. Bytes that are written meanwhile are sent afterwards.
 from __future__ import annotations
 
 from ttybroker import client, inloop
+from ttybroker.port import alive
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ async def open_fd(
     Cancelling the coroutine withdraws the request, and nothing stays leased.
     """
     with client.connect(broker, label=label) as connection:
-        return await inloop.ask(connection, port, wait)
+        return alive(await inloop.ask(connection, port, wait), port)
 
 
 async def open_tty(

@@ -180,4 +180,14 @@ def open_fd(
     the last copy of it is closed, wherever that is. Arguments and exceptions are those of open_tty.
     """
     with client.connect(broker, label=label) as connection:
-        return connection.open(port, wait=wait)
+        return alive(connection.open(port, wait=wait), port)
+
+
+def alive(descriptor: int, port: str) -> int:
+    """Return the descriptor. If it was hung up meanwhile, close it and raise DeviceGone."""
+    from ttybroker.loan import hung_up
+
+    if hung_up(descriptor):
+        os.close(descriptor)
+        raise DeviceGone(errno.EIO, f"{port}: {GONE}")
+    return descriptor

@@ -496,14 +496,20 @@ def test_a_port_that_is_lent_before_the_program_can_use_it_comes_back(
     one_port.settled()
 
 
-@pytest.mark.parametrize("yields", ["", "user"])
+def fd_in_a_loop(name: str, **wanted: Any) -> int:
+    return asyncio.run(ttybroker.aio.open_fd(name, **wanted))
+
+
+@pytest.mark.parametrize(
+    "opens", [open_tty, partial(open_tty, yields="user"), open_fd, fd_in_a_loop]
+)
 def test_a_port_that_is_taken_back_before_the_program_can_use_it_is_an_error_with_its_name(
-    rig: Rig, one_port: Daemon, yields: str
+    rig: Rig, one_port: Daemon, opens: Callable[..., object]
 ) -> None:
     def use(_: Chat) -> tuple[int | None, str, int]:
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(DeviceGone) as caught:
-            open_tty("ttyS0", broker=str(rig.socket), wait=60, yields=yields)
+            opens("ttyS0", broker=str(rig.socket), wait=60)
         return caught.value.errno, str(caught.value), len(os.listdir("/proc/self/fd")) - before
 
     late = Late(rig, one_port, use)
