@@ -188,8 +188,11 @@ class YieldingSerial(BrokeredSerial):
             wanted = [self.pipe_abort_read_r, wake, *watched, *port]
             ready, _, _ = select.select(wanted, [], [], min(waits, default=None))
             if self.pipe_abort_read_r in ready:
-                os.read(self.pipe_abort_read_r, 1000)
-                break
+                try:
+                    os.read(self.pipe_abort_read_r, 1000)
+                    break
+                except BlockingIOError:
+                    pass  # it was for another thread, as in pyserial
             if wake in ready:
                 os.eventfd_read(wake)
             elif not lent and ready == port:

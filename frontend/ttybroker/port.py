@@ -88,6 +88,20 @@ class BrokeredSerial(serial.Serial):
             raise
         self.is_open = True
 
+    def cancel_read(self) -> None:
+        """Do as serial.Serial.cancel_read(), but nothing if so many wait that it is full."""
+        try:
+            super().cancel_read()
+        except BlockingIOError:
+            pass  # whoever reads is woken anyway
+
+    def cancel_write(self) -> None:
+        """As cancel_read()."""
+        try:
+            super().cancel_write()
+        except BlockingIOError:
+            pass
+
     def _reconfigure_port(self, force_update: bool = False) -> None:
         """Do as pyserial does, without its flock(2) for `exclusive`: the lease is the lock.
 

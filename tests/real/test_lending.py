@@ -553,6 +553,32 @@ def test_without_a_descriptor_for_the_port_the_program_is_told_that(
     open_tty("ttyS0", broker=str(rig.socket)).close()
 
 
+@pytest.mark.parametrize("yields", ["", "user"])
+def test_any_number_of_reads_and_writes_may_be_cancelled(
+    rig: Rig, one_port: Daemon, yields: str
+) -> None:
+    with open_tty("ttyS0", broker=str(rig.socket), timeout=TIMEOUT, yields=yields) as port:
+        for _ in range(70_000):  # a pipe has 65,536 bytes
+            port.cancel_read()
+            port.cancel_write()
+        assert port.read(1) == b""
+
+
+def test_a_thread_whose_cancellation_another_thread_has_taken_reads_on(
+    rig: Rig, one_port: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monitor(rig, timeout=TIMEOUT) as port:
+        usual = select.select
+
+        def woken_in_vain(*_: object) -> tuple[list[int], list[int], list[int]]:
+            monkeypatch.setattr(select, "select", usual)
+            return [port.pipe_abort_read_r], [], []
+
+        monkeypatch.setattr(select, "select", woken_in_vain)
+        rig.ports["ttyS0"].write(b"x")
+        assert port.read(1) == b"x"
+
+
 def test_a_lent_port_comes_back_when_there_is_a_descriptor_for_it(
     rig: Rig, one_port: Daemon
 ) -> None:
