@@ -49,6 +49,8 @@ TRIES = 5
 COMES_BACK = 2.0  # seconds until somebody listens again; systemd's socket always listens
 PAUSE = 0.05  # seconds between looks
 
+FULL = (errno.EMFILE, errno.ENFILE)  # no descriptor is left: for the process, for the machine
+
 # a path, a connected socket, or wherever it is
 Broker = str | os.PathLike[str] | socket.socket | None
 
@@ -580,7 +582,10 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
     if not asking.valid_label(label):
         raise ValueError(f"a label is at most {wire.MAX_LABEL} printable characters")
     if isinstance(broker, socket.socket):
-        return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
+        try:
+            return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
+        except OSError as error:
+            raise explained(error) from None
     if broker is None and _pair is not None:
         return _further_connection(_pair, label)
     path = os.fsdecode(broker or os.environ.get(VARIABLE) or wire.SOCKET)
@@ -596,9 +601,7 @@ def _dial(path: str) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise _too_many(error.errno) from None
+        raise explained(error) from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(ANSWER_LIMIT), 0))
         sock.connect(path)
@@ -703,6 +706,12 @@ def _unexpected(reply: wire.Reply) -> BrokerError:
 def _broken(what: str) -> ProtocolError:
     step = "is it ttybrokerd that listens there? see: systemctl status ttybroker.service"
     return ProtocolError(errno.EPROTO, f"{what}; {step}")
+
+
+def explained(error: OSError, name: str = "") -> OSError:
+    """Return what to raise instead of this error: a BrokerError if no descriptor is left."""
+    full = error.errno in FULL and not isinstance(error, BrokerError)
+    return _too_many(error.errno or 0, name) if full else error
 
 
 def _too_many(number: int, name: str = "") -> BrokerError:

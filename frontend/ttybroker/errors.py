@@ -126,7 +126,7 @@ GONE = "taken back, or hung up, before it could be used; try again"
 
 
 class DeviceGone(BrokerError):
-    """ENODEV or EIO: the device vanished or does not answer; taken back before it was set up."""
+    """ENODEV or EIO: the device vanished or does not answer; taken back before it was used."""
 
 
 class WaitTimeout(BrokerError):

@@ -85,6 +85,7 @@ class LoopSerial(YieldingSerial):
     _heard: client.Client | None = None
     _number = -1  # the descriptor of that
     _timer: asyncio.TimerHandle | None = None
+    _ended = -1  # a pipe whose other end is closed
     _write_timeout: float | None  # pyserial's own, which its stubs leave out
 
     def __init__(self, *positional: Any, **settings: Any) -> None:
@@ -103,8 +104,17 @@ class LoopSerial(YieldingSerial):
         except BaseException:
             connection.close()
             raise
-        self._listen()
-        self._is_lent()
+        try:
+            self._listen()
+            self._is_lent()
+        except BaseException:
+            self.close()
+            raise
+
+    def _reserve(self) -> None:
+        super()._reserve()
+        self._ended, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # epoll(7) takes no /dev/null
+        os.close(writer)
 
     def lent_now(self) -> bool:
         """Return whether the port is lent. Raises BrokerError if it does not come back."""
@@ -128,10 +138,7 @@ class LoopSerial(YieldingSerial):
         try:
             self._is_lent()
         except BrokerError:  # it does not come back: the reader is told
-            ended, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # epoll(7) takes no /dev/null
-            os.close(writer)
-            os.dup2(ended, self.fd, inheritable=False)
-            os.close(ended)
+            os.dup2(self._ended, self.fd, inheritable=False)
             self._register_anew()
 
     def _is_lent(self) -> bool:
@@ -206,3 +213,14 @@ class LoopSerial(YieldingSerial):
             self._timer.cancel()
             self._timer = None
         super().close()
+        self._close_ended()
+
+    def leave_to_parent(self) -> None:
+        """As YieldingSerial.leave_to_parent(), and without the loop, which is the parent's."""
+        super().leave_to_parent()
+        self._close_ended()
+
+    def _close_ended(self) -> None:
+        if self._ended >= 0:
+            os.close(self._ended)
+            self._ended = -1

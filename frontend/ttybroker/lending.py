@@ -84,6 +84,9 @@ class YieldingSerial(BrokeredSerial):
         # its own, for what one thread has read wakes no other.
         self._wakes: list[int] = []
         self._idle: list[int] = []  # those of them that no thread has now
+        # What the descriptor is while the port is lent, and the connection that this listens to.
+        self._stand_in: select.epoll | None = None
+        self._listened: client.Client | None = None
         self._calls: list[Callable[[YieldingSerial], object] | None] = []
         super().__init__(port, *positional, **settings)
 
@@ -106,12 +109,17 @@ class YieldingSerial(BrokeredSerial):
                           self._flags, self._lend, self._take, self._warn)  # fmt: skip
         try:
             self.adopt(descriptor)  # if it is lent already, that is heard first
-            self._idle.append(self._new_wake())  # later no descriptor may be free for it
         except BaseException:
             self.close()
             raise
         self._process = os.getpid()
         _OPEN.add(self)
+
+    def _reserve(self) -> None:
+        """Make also what is needed while it is lent, when no descriptor may be free."""
+        super()._reserve()
+        self._idle.append(self._new_wake())
+        self._stand_in = select.epoll()
 
     @staticmethod
     def _warn(line: str) -> None:
@@ -127,6 +135,9 @@ class YieldingSerial(BrokeredSerial):
             self._loan = None
             for wake in self._wakes:
                 os.close(wake)
+            if self._stand_in is not None:
+                self._stand_in.close()
+                self._stand_in = self._listened = None
 
     def leave_to_parent(self) -> None:
         """Close it in a forked child, in which a thread of the parent may have the lock."""
@@ -159,7 +170,10 @@ class YieldingSerial(BrokeredSerial):
         try:
             wake = idle.pop()
         except IndexError:
-            wake = self._new_wake()
+            try:
+                wake = self._new_wake()
+            except OSError as error:
+                raise client.explained(error, str(self._port)) from None
         try:
             return self._read_or_wake(size, loan, wake)
         finally:
@@ -248,6 +262,8 @@ class YieldingSerial(BrokeredSerial):
                 self._looking = True
                 try:
                     more = loan.look()
+                    if loan.lent is not None:
+                        self._listen_by_stand_in(loan)  # the broker may be another one by now
                 finally:
                     self._looking = False
                 calls: list[Callable[[YieldingSerial], object] | None] = []
@@ -273,18 +289,43 @@ class YieldingSerial(BrokeredSerial):
         From now on its number stands for messages of the broker. A program can wait for them, but
         neither read nor write them: epoll(7).
         """
+        if self._stand_in is None:
+            try:
+                self._stand_in = select.epoll()
+            except OSError as error:
+                raise client.explained(error, str(self._port)) from None
         assert self._loan is not None
-        with select.epoll() as stand_in:
-            for descriptor in self._loan.wait_for()[0]:
-                stand_in.register(descriptor, select.EPOLLIN)
-            os.dup2(stand_in.fileno(), self.fd, inheritable=False)
+        self._listen_by_stand_in(self._loan)
+        os.dup2(self._stand_in.fileno(), self.fd, inheritable=False)
         self._wake_all()
         self._calls.append(self.on_lent)
+
+    def _listen_by_stand_in(self, loan: Loan) -> None:
+        """Have it become readable with the broker's next message.
+
+        A connection that is closed leaves it by itself: epoll(7).
+        """
+        connection = loan.connection
+        if connection is None or connection is self._listened or self._stand_in is None:
+            return
+        self._stand_in.register(connection, select.EPOLLIN)
+        self._listened = connection
+
+    def _renew_stand_in(self) -> None:
+        """Make another one for the next loan: whoever has the old one in an epoll loses it so."""
+        if self._stand_in is not None:
+            self._stand_in.close()
+        self._stand_in = self._listened = None
+        try:
+            self._stand_in = select.epoll()
+        except OSError:
+            pass  # another thread was faster: then it is made when the port is lent
 
     def _take(self, descriptor: int) -> None:
         """Take the port back, and apply the settings that it should have."""
         os.dup2(descriptor, self.fd, inheritable=False)
         os.close(descriptor)
+        self._renew_stand_in()
         self._wake_all()
         self._calls.append(self.on_back)
         if not hung_up(self.fd):  # else the next news says so

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 LOOK = 1.0  # seconds between two looks at who has a lent port now
 _PAUSE = 0.5  # seconds until a port that is away, or a broker that is, is asked for again
-_FULL = (errno.EMFILE, errno.ENFILE)  # no descriptor is free for it, here or in the broker
 # A board that is flashed may come back as another device; a broker may be started again.
-_AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE, *_FULL)
+_AWAY = (errno.ENOENT, errno.ENODEV, errno.EIO, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE,
+         *client.FULL)  # fmt: skip
 
 
 class Loan:
@@ -143,7 +143,7 @@ class Loan:
                 self._name, wait=wait, flags=self._flags, session=self._session
             )
         except OSError as error:
-            if error.errno not in (errno.ECONNREFUSED, *_FULL):
+            if error.errno not in (errno.ECONNREFUSED, *client.FULL):
                 raise
             self.close()
             self._again_at = time.monotonic() + _PAUSE

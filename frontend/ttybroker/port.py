@@ -72,12 +72,12 @@ class BrokeredSerial(serial.Serial):
         self.pipe_abort_read_r = self.pipe_abort_read_w = None
         self.pipe_abort_write_r = self.pipe_abort_write_w = None
         try:
+            try:
+                self._reserve()
+            except OSError as error:
+                raise client.explained(error, str(self._port)) from None
             self._reconfigure_port(force_update=True)
             self._set_lines()
-            self.pipe_abort_read_r, self.pipe_abort_read_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            self.pipe_abort_write_r, self.pipe_abort_write_w = os.pipe2(
-                os.O_NONBLOCK | os.O_CLOEXEC
-            )
         except BaseException:
             from ttybroker.loan import hung_up  # here, for most programs never ask
 
@@ -87,6 +87,12 @@ class BrokeredSerial(serial.Serial):
                 raise DeviceGone(errno.EIO, f"{self._port}: {GONE}") from None
             raise
         self.is_open = True
+
+    def _reserve(self) -> None:
+        """Make the descriptors that are needed besides the port's."""
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self.pipe_abort_read_r, self.pipe_abort_read_w = os.pipe2(flags)
+        self.pipe_abort_write_r, self.pipe_abort_write_w = os.pipe2(flags)
 
     def cancel_read(self) -> None:
         """Do as serial.Serial.cancel_read(), but nothing if so many wait that it is full."""

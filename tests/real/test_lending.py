@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 import termios
 import threading
@@ -542,15 +543,82 @@ class Full:
             os.close(descriptor)
 
 
-@pytest.mark.parametrize("left", [0, 1])
-def test_without_a_descriptor_for_the_port_the_program_is_told_that(
-    rig: Rig, one_port: Daemon, left: int
+@pytest.mark.parametrize("yields", ["", "user"])
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_with_too_few_descriptors_for_the_port_the_program_is_told_that(
+    rig: Rig, one_port: Daemon, yields: str, in_a_loop: bool
 ) -> None:
-    """The one that is left is the connection's."""
-    with Full(left), pytest.raises(BrokerError, match="too many open files") as caught:
-        open_tty("ttyS0", broker=str(rig.socket))
-    assert caught.value.errno == errno.EMFILE
-    open_tty("ttyS0", broker=str(rig.socket)).close()
+    """Whichever it lacks: the connection's, which is the first, the port's, or one beside it."""
+    with asyncio.Runner() as runner:
+
+        def opened() -> serial.Serial:
+            wanted: dict[str, Any] = {"broker": str(rig.socket), "yields": yields}
+            if in_a_loop:
+                return runner.run(ttybroker.aio.open_tty("ttyS0", **wanted))
+            return open_tty("ttyS0", **wanted)
+
+        opened().close()
+        before = os.listdir("/proc/self/fd")
+        for left in itertools.count():
+            with Full(left):
+                try:
+                    port = opened()
+                    break
+                except BrokerError as error:
+                    assert error.errno == errno.EMFILE
+                    line = "too many open files here; close some, or allow more: ulimit -n"
+                    assert str(error) == (f"ttyS0: {line}" if left else line)
+            assert os.listdir("/proc/self/fd") == before
+            one_port.settled()
+        assert left > 2
+        port.close()
+
+
+def test_without_a_descriptor_for_a_copy_of_the_connection_the_program_is_told_that(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connected:
+        connected.connect(str(rig.socket))
+        with Full(), pytest.raises(BrokerError, match="too many open files"):
+            open_fd("ttyS0", broker=connected)
+        os.close(open_fd("ttyS0", broker=connected))
+
+
+def test_a_port_is_lent_also_when_no_descriptor_is_free(rig: Rig, one_port: Daemon) -> None:
+    heard: list[str] = []
+    with monitor(rig, timeout=0.05, on_lent=lambda _: heard.append("lent")) as port:
+        for _ in range(2):
+            flasher = rig.child(0, lambda chat: (chat.hear(), borrow(rig)))
+            with Full():
+                flasher.say()
+                while port.lent is None:
+                    port.read(1)
+            while port.lent is not None:
+                port.read(1)
+            assert flasher.result()[1] < 0.9  # it let go at once
+        assert heard == ["lent", "lent"]
+
+
+def borrow(rig: Rig) -> float:
+    """Have the port a moment; return how long it took to get it."""
+    before = time.monotonic()
+    os.close(open_fd("ttyS0", broker=str(rig.socket), wait=TIMEOUT))
+    return time.monotonic() - before
+
+
+def test_one_more_thread_that_reads_is_told_that_there_is_no_descriptor_for_it(
+    rig: Rig, one_port: Daemon
+) -> None:
+    with monitor(rig, timeout=TIMEOUT) as port:
+        reader = threading.Thread(target=port.read, args=(1,))
+        reader.start()
+        while port._idle:
+            time.sleep(0.001)
+        with Full(), pytest.raises(BrokerError, match="ttyS0: too many open files") as caught:
+            port.read(1)
+        assert caught.value.errno == errno.EMFILE
+        rig.ports["ttyS0"].write(b"x")
+        reader.join()
 
 
 @pytest.mark.parametrize("yields", ["", "user"])
@@ -577,6 +645,25 @@ def test_a_thread_whose_cancellation_another_thread_has_taken_reads_on(
         monkeypatch.setattr(select, "select", woken_in_vain)
         rig.ports["ttyS0"].write(b"x")
         assert port.read(1) == b"x"
+
+
+def test_who_polls_the_descriptor_wakes_up_also_if_the_broker_was_started_again(rig: Rig) -> None:
+    rig.port("ttyS0")
+    with manager(rig) as systemd:
+        systemd.start()
+        with monitor(rig, timeout=0) as port:
+            flasher = Flasher(rig)
+            while port.lent is None:
+                port.read(1)
+            flasher.started()
+            systemd.restart()
+            poll = select.poll()
+            poll.register(port, select.POLLIN)
+            assert poll.poll(TIMEOUT * 1000)
+            assert port.lent is not None  # it has asked the new broker
+            flasher.stop()
+            while port.lent is not None:
+                assert poll.poll(TIMEOUT * 1000), "nothing woke it up"
 
 
 def test_a_lent_port_comes_back_when_there_is_a_descriptor_for_it(
@@ -679,8 +766,11 @@ def test_the_loop_runs_while_the_port_takes_no_more_of_what_was_kept(
     asyncio.run(program())
 
 
-def test_a_transport_ends_when_the_next_broker_refuses_its_lent_port(rig: Rig) -> None:
-    """The news comes through another connection than the one that the stand-in watches."""
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_transport_ends_when_the_next_broker_refuses_its_lent_port(
+    rig: Rig, is_full: bool
+) -> None:
+    """Also if no descriptor is free then. The news comes through another connection."""
     rig.port("ttyS0")
     wrong: list[object] = []
 
@@ -696,7 +786,8 @@ def test_a_transport_ends_when_the_next_broker_refuses_its_lent_port(rig: Rig) -
         rig.daemons[-1].wait()
         assert isinstance(port, LoopSerial) and port.lent_now()  # and it has asked again
         systemd.start()
-        assert "not permitted" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
+        with Full() if is_full else contextlib.nullcontext():
+            assert "not permitted" in str(await asyncio.wait_for(lines.lost, TIMEOUT))
         flasher.stop()
 
     with manager(rig) as systemd:

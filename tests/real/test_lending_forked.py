@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -17,7 +18,7 @@ from real.test_lending import Flasher, monitor, one_port
 from support.daemon import Daemon
 from support.rig import Rig
 from support.waiting import TIMEOUT
-from ttybroker import client
+from ttybroker import aio, client
 from ttybroker.lending import OpenInParent
 
 __all__ = ["one_port"]
@@ -71,6 +72,26 @@ def test_the_parent_lends_at_once_and_has_the_port_again(rig: Rig, one_port: Dae
         flasher.child.say()
         assert port.read(4) == b"back"
         flasher.child.wait()
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_the_child_has_no_descriptor_of_the_port(
+    rig: Rig, one_port: Daemon, in_a_loop: bool
+) -> None:
+    def descriptors() -> list[str]:
+        return os.listdir("/proc/self/fd")
+
+    async def leased() -> serial.Serial:
+        return await aio.open_tty("ttyS0", broker=str(rig.socket), yields="user")
+
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        with forked(lambda: len(descriptors())) as said:
+            before = said[0]
+        port = runner.run(leased()) if in_a_loop else monitor(rig)
+        with forked(lambda: len(descriptors())) as said:
+            assert said == [before]
+        port.close()
 
 
 def test_the_child_s_object_is_closed_and_says_who_has_the_port(rig: Rig, one_port: Daemon) -> None:
