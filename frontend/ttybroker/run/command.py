@@ -108,48 +108,18 @@ def main(
     """
 
     gc.disable()  # what is loaded now stays: to look through it again and again costs 2 ms
-    label = ""
-
-    def connect_late() -> BrokerClient:
-        from ttybroker import lean
-
-        lean.without_pyserial = True
-        from ttybroker import client
-
-        client.tell_why = say
-        return client.connect(broker, label=label)
-
     from ttybroker.run.choose import launch
 
     speak_as(command.partition(" ")[0])
     try:
-        if _wants_help(argv):
-            return _print(HELP.format(command=command, usage=USAGE))
-        if argv[:1] in (["--version"], ["-V"]):
-            from ttybroker.version import VERSION
-
-            return _print(f"{command.partition(' ')[0]} {VERSION}\n")
+        if text := _asked_for(argv, command):
+            return _print(text)
         request = parse(argv)
-        label = request.label
         if request.yields and connect is None and _nobody_can_ask():
             say(f"--yield lends nothing here: {NOBODY_ASKS}")
             request.yields = False
-        if not os.path.exists("/proc/self/fd"):
-            what = "/proc is not mounted here; have it mounted (mount -t proc proc /proc)"
-            raise Failure(f"nothing was started: {what}")
-        job = LaunchJob(
-            request.program,
-            connect or connect_late,
-            ports=request.ports,
-            direct=request.direct,
-            hold=request.hold,
-            wait=request.wait,
-            yields=request.yields,
-            quiet=request.quiet,
-            env=env,
-            before_exec=before_exec,
-        )
-        return launch(job, via=request.via)
+        connect = connect or _connect_later(broker, request.label)
+        return launch(_job(request, connect, env, before_exec), via=request.via)
     except Usage as error:
         if error.instead:
             say(f"{error}; write: {command} {error.instead}")
@@ -160,12 +130,50 @@ def main(
         say(error)
         return error.status
     except OSError as error:  # no process or descriptor to be had
+        what = f"{error.strerror}; try again later"
         if error.errno == errno.EMFILE:
-            limit = os.sysconf("SC_OPEN_MAX")
-            say(f"nothing was started: only {limit} open files are allowed (ulimit -n)")
-        else:
-            say(f"nothing was started: {error.strerror}; try again later")
+            what = f"only {os.sysconf('SC_OPEN_MAX')} open files are allowed (ulimit -n)"
+        say(f"nothing was started: {what}")
         return REFUSED
+
+
+def _connect_later(broker: Broker, label: str) -> Connect:
+    """Return what connects to the broker, and loads what that takes only then."""
+
+    def connect() -> BrokerClient:
+        from ttybroker import lean
+
+        lean.without_pyserial = True
+        from ttybroker import client
+
+        client.tell_why = say
+        return client.connect(broker, label=label)
+
+    return connect
+
+
+def _job(
+    request: Request,
+    connect: Connect,
+    env: Mapping[str, str] | None,
+    before_exec: Callable[[], None] | None,
+) -> LaunchJob:
+    """Return what to launch. Raises Failure where there is no /proc, which every way needs."""
+    if not os.path.exists("/proc/self/fd"):
+        what = "/proc is not mounted here; have it mounted (mount -t proc proc /proc)"
+        raise Failure(f"nothing was started: {what}")
+    return LaunchJob(
+        request.program,
+        connect,
+        ports=request.ports,
+        direct=request.direct,
+        hold=request.hold,
+        wait=request.wait,
+        yields=request.yields,
+        quiet=request.quiet,
+        env=env,
+        before_exec=before_exec,
+    )
 
 
 def parse(argv: list[str]) -> Request:
@@ -211,9 +219,16 @@ def _nobody_can_ask() -> bool:
     return has_backend()
 
 
-def _wants_help(argv: list[str]) -> bool:
+def _asked_for(argv: list[str], command: str) -> str:
+    """Return the help or the version, if the command line asks for it; "" if not."""
     ours = argv[: argv.index("--")] if "--" in argv else argv
-    return "--help" in ours or ours[:1] == ["-h"]
+    if "--help" in ours or ours[:1] == ["-h"]:
+        return HELP.format(command=command, usage=USAGE)
+    if argv[:1] in (["--version"], ["-V"]):
+        from ttybroker.version import VERSION
+
+        return f"{command.partition(' ')[0]} {VERSION}\n"
+    return ""
 
 
 def _print(text: str) -> int:

@@ -182,14 +182,20 @@ def _supervise(
     handle = os.pidfd_open(program)
     listener, *opened = take_fds(ours, handle) or [-1]
     os.close(handle)
-    poll = select.poll()
-    poll.register(children, select.POLLIN)
-    poll.register(talk.fileno(), 0)  # POLLHUP: the launcher is dead
     if listener >= 0:
         supervisor = Supervisor(listener, broker, Names(job.brokered, ports), job)
         supervisor.start()
         supervisor.take_over([name for _, name in job.at_start], opened)
         ours.send(b"taken")
+    _watch(listener, children, program, talk, launcher)
+
+
+def _watch(listener: int, children: int, program: int, talk: Talk, launcher: int) -> None:
+    """Wait until no process has the filter any more. Tell the launcher of the program's end."""
+    poll = select.poll()
+    poll.register(children, select.POLLIN)
+    poll.register(talk.fileno(), 0)  # POLLHUP: the launcher is dead
+    if listener >= 0:
         poll.register(listener, 0)  # POLLHUP: no process has the filter any more
     while True:
         ended = _reap(children, program, talk, launcher)

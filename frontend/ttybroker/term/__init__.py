@@ -10,6 +10,8 @@ from ttybroker.wire import valid_name
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
+    from ttybroker.client import Client
+    from ttybroker.port import BrokeredSerial
     from ttybroker.term.log import Log
     from ttybroker.term.options import Options
     from ttybroker.term.send import Sender
@@ -81,54 +83,18 @@ def _run(name: str, options: Options) -> int:
 
 
 def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -> int:
+    """Wait for the port and use it. Return the exit status."""
     from ttybroker import client
-    from ttybroker.errors import BrokerError, DeviceGone
-    from ttybroker.loan import flags
-    from ttybroker.port import BrokeredSerial
-    from ttybroker.term.acquire import acquire
+    from ttybroker.errors import BrokerError
     from ttybroker.term.console import Console
     from ttybroker.term.lines import Lines
     from ttybroker.term.terminal import Terminal
-    from ttybroker.wire import KEEP
 
     client.tell_why = say
     lines = Lines(options.timestamps, options.hex)
-    port = BrokeredSerial(
-        None,
-        options.baud,
-        bytesize=options.databits,
-        parity=options.parity,
-        stopbits=options.stopbits,
-        rtscts=options.flow == "hard",
-        xonxoff=options.flow == "soft",
-        label=options.label,
-    )
-    port.port = name
-    if options.rts is not None:
-        port.rts = bool(options.rts)
-    if options.dtr is not None:
-        port.dtr = bool(options.dtr)
-    console = Console()
-    try:
-        wanted = 0 if options.take else KEEP
-        if sender is None:  # while a file goes out nobody may borrow the port
-            wanted |= flags(options.yields)
-        descriptor, broker = acquire(
-            name, options.wait, quiet=options.quiet, flags=wanted, label=options.label
-        )
-    except BrokerError as error:
-        from ttybroker.term.refusal import refusal
-
-        say(refusal(error, name, options.wait))
-        return REFUSED
-    try:
-        port.adopt(descriptor)
-    except DeviceGone as gone:
-        if sender is not None:
-            say(gone)
-            return REFUSED  # else the terminal waits for the port
-    except (OSError, ValueError) as error:
-        say(f"{name}: {error}")
+    port, console = _port(name, options), Console()
+    broker = _lease(port, name, options, sends=sender is not None)
+    if broker is None:
         return REFUSED
     try:
         if sender is not None and sender.send(port.fileno()) != 0:
@@ -153,6 +119,63 @@ def _have(name: str, options: Options, sender: Sender | None, log: Log | None) -
         return REFUSED
     finally:
         port.close()
+
+
+def _port(name: str, options: Options) -> BrokeredSerial:
+    """Return the port with its settings, not open yet."""
+    from ttybroker.port import BrokeredSerial
+
+    port = BrokeredSerial(
+        None,
+        options.baud,
+        bytesize=options.databits,
+        parity=options.parity,
+        stopbits=options.stopbits,
+        rtscts=options.flow == "hard",
+        xonxoff=options.flow == "soft",
+        label=options.label,
+    )
+    port.port = name
+    if options.rts is not None:
+        port.rts = bool(options.rts)
+    if options.dtr is not None:
+        port.dtr = bool(options.dtr)
+    return port
+
+
+def _lease(port: BrokeredSerial, name: str, options: Options, *, sends: bool) -> Client | None:
+    """Wait for the port and set it up.
+
+    Returns the connection through which it came, or None if it is refused, and says why. If the
+    port is gone already, it is not open: the terminal waits for it, unless it `sends` a file first.
+    """
+    from ttybroker.errors import BrokerError, DeviceGone
+    from ttybroker.loan import flags
+    from ttybroker.term.acquire import acquire
+    from ttybroker.wire import KEEP
+
+    try:
+        wanted = 0 if options.take else KEEP
+        if not sends:  # while a file goes out nobody may borrow the port
+            wanted |= flags(options.yields)
+        descriptor, broker = acquire(
+            name, options.wait, quiet=options.quiet, flags=wanted, label=options.label
+        )
+    except BrokerError as error:
+        from ttybroker.term.refusal import refusal
+
+        say(refusal(error, name, options.wait))
+        return None
+    try:
+        port.adopt(descriptor)
+    except DeviceGone as gone:
+        if sends:
+            say(gone)
+            return None
+    except (OSError, ValueError) as error:
+        say(f"{name}: {error}")
+        return None
+    return broker
 
 
 def _sender(path: str | None) -> Sender | None:
