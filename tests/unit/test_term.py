@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -9,9 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import serial
 
+from ttybroker.errors import BrokerError
 from ttybroker.term import lines
 from ttybroker.term.options import GROUPS, Options, Usage, help_text, parse
+from ttybroker.term.terminal import line_of
 
 
 @pytest.fixture(autouse=True)
@@ -250,3 +255,16 @@ def test_numbers_end_their_line_where_the_text_did() -> None:
     feed = lines.Lines("none", in_hex=True).feed
     assert feed(b"\x00A\r\n\xff") == b"00 41 0d 0a\r\nff "
     assert feed(b"") == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (BrokerError(errno.EMFILE, "ttyS0: too many open files"), "ttyS0: too many open files"),
+        (serial.SerialException(errno.EIO, "ttyS0: settings: broken"), "ttyS0: settings: broken"),
+        (OSError(errno.EPROTO, os.strerror(errno.EPROTO)), "ttyS0: Protocol error"),
+        (ValueError("no such speed"), "ttyS0: no such speed"),
+    ],
+)
+def test_an_error_of_the_port_is_told_with_its_name_once(error: Exception, line: str) -> None:
+    assert line_of("ttyS0", error) == line

@@ -152,6 +152,7 @@ def _lease(port: BrokeredSerial, name: str, options: Options, *, sends: bool) ->
     from ttybroker.errors import BrokerError, DeviceGone
     from ttybroker.loan import flags
     from ttybroker.term.acquire import acquire
+    from ttybroker.term.terminal import line_of
     from ttybroker.wire import KEEP
 
     try:
@@ -173,7 +174,7 @@ def _lease(port: BrokeredSerial, name: str, options: Options, *, sends: bool) ->
             say(gone)
             return None
     except (OSError, ValueError) as error:
-        say(f"{name}: {error}")
+        say(line_of(name, error))
         return None
     return broker
 

@@ -322,7 +322,7 @@ class Terminal(miniterm.Miniterm):
         except (OSError, ValueError, termios.error) as error:  # a pty has no lines, for one
             if not self.serial.is_open:
                 raise HungUp from None
-            self.tell(_line(str(self.serial.port), error))
+            self.tell(line_of(str(self.serial.port), error))
 
     # the port is lent
 
@@ -433,7 +433,7 @@ class Terminal(miniterm.Miniterm):
             except WaitTimeout:
                 pass
             except (OSError, termios.error) as error:  # and each BrokerError: not there yet
-                line = _line(name, error)
+                line = line_of(name, error)
                 if _gist(line) != said:
                     said = _gist(line)
                     self._notice(line)
@@ -533,8 +533,8 @@ def _gist(line: str) -> str:
     return "".join(char for char in line if not char.isdigit())
 
 
-def _line(port: str, error: BaseException) -> str:
-    """Return an error in words, without its number."""
+def line_of(port: str, error: BaseException) -> str:
+    """Return an error in words, without its number, behind the port's name."""
     if isinstance(error, BrokerError):
         return str(error)
     what = str(error)
@@ -544,4 +544,4 @@ def _line(port: str, error: BaseException) -> str:
         what = error.strerror
     elif isinstance(error, termios.error) and len(error.args) == 2:
         what = str(error.args[1])
-    return f"{port}: {what}"
+    return f"{port}: {what.removeprefix(f'{port}: ')}"
