@@ -10,7 +10,7 @@ stays open. Bytes that are written meanwhile are sent afterwards.
 from __future__ import annotations
 
 from ttybroker import client, inloop
-from ttybroker.port import alive
+from ttybroker.loan import alive
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:

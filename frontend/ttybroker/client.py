@@ -585,7 +585,10 @@ def connect(broker: Broker = None, *, label: str = "") -> Client:
         try:
             return Client(socket.socket(fileno=os.dup(broker.fileno())), label=label)
         except OSError as error:
-            raise explained(error) from None
+            if error.errno in FULL:
+                raise _too_many(error.errno) from None
+            what = f"the socket to the broker: {error.strerror}; make another connection"
+            raise BrokerUnavailable(errno.ECONNREFUSED, what) from None
     if broker is None and _pair is not None:
         return _further_connection(_pair, label)
     path = os.fsdecode(broker or os.environ.get(VARIABLE) or wire.SOCKET)
@@ -601,7 +604,11 @@ def _dial(path: str) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
-        raise explained(error) from None
+        if error.errno in FULL:
+            raise _too_many(error.errno) from None
+        step = "may this process make sockets? see its RestrictAddressFamilies= or container"
+        what = f"no broker at {path}: {error.strerror}; {step}"
+        raise BrokerUnavailable(errno.ECONNREFUSED, what) from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(ANSWER_LIMIT), 0))
         sock.connect(path)

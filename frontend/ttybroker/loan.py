@@ -8,7 +8,7 @@ import select
 import time
 
 from ttybroker import asking, client, wire
-from ttybroker.errors import BrokerError
+from ttybroker.errors import GONE, BrokerError, DeviceGone
 
 TYPE_CHECKING = False  # typing costs every start 5 ms
 if TYPE_CHECKING:
@@ -189,3 +189,11 @@ def hung_up(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)
     return bool(poll.poll(0))
+
+
+def alive(descriptor: int, port: str) -> int:
+    """Return the descriptor. If its port was hung up meanwhile, close it and raise DeviceGone."""
+    if hung_up(descriptor):
+        os.close(descriptor)
+        raise DeviceGone(errno.EIO, f"{port}: {GONE}")
+    return descriptor

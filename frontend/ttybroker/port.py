@@ -139,6 +139,7 @@ class BrokeredSerial(serial.Serial):
         return super().__reduce_ex__(protocol)  # type: ignore[arg-type]
 
     def _set_lines(self) -> None:
+        """Set the modem lines as they should be. Raises SerialException if the device refuses."""
         try:
             if not self._dsrdtr:
                 self._update_dtr_state()  # type: ignore[attr-defined]
@@ -146,7 +147,8 @@ class BrokeredSerial(serial.Serial):
                 self._update_rts_state()  # type: ignore[attr-defined]
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTTY):  # a pty has no lines
-                raise
+                what = f"{self._port}: modem lines: {error.strerror}"
+                raise serial.SerialException(error.errno, what) from None
 
     def _discard(self) -> None:
         ends = (self.fd, self.pipe_abort_read_r, self.pipe_abort_read_w,
@@ -199,15 +201,7 @@ def open_fd(
     That is a plain int, close-on-exec, non-blocking, and the caller's to close. The lease ends when
     the last copy of it is closed, wherever that is. Arguments and exceptions are those of open_tty.
     """
+    from ttybroker.loan import alive
+
     with client.connect(broker, label=label) as connection:
         return alive(connection.open(port, wait=wait), port)
-
-
-def alive(descriptor: int, port: str) -> int:
-    """Return the descriptor. If it was hung up meanwhile, close it and raise DeviceGone."""
-    from ttybroker.loan import hung_up
-
-    if hung_up(descriptor):
-        os.close(descriptor)
-        raise DeviceGone(errno.EIO, f"{port}: {GONE}")
-    return descriptor

@@ -451,6 +451,18 @@ def test_settings_that_the_device_refuses_later_are_an_error_of_pyserial_s(
             port.baudrate = 10**20
 
 
+def test_modem_lines_that_the_device_refuses_are_an_error_with_the_port_s_name(
+    rig: Rig, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))  # as USB adapters may
+
+    monkeypatch.setattr(serial.Serial, "_update_dtr_state", refuse)
+    with pytest.raises(serial.SerialException, match="ttyS0: modem lines: Protocol") as caught:
+        open_tty("ttyS0", broker=str(rig.socket))
+    assert caught.value.errno == errno.EPROTO
+
+
 def test_an_open_port_is_neither_copied_nor_pickled(rig: Rig, daemon: Daemon) -> None:
     with open_tty("ttyS0", timeout=5, broker=str(rig.socket)) as port:
         for way in (copy.copy, copy.deepcopy, pickle.dumps):

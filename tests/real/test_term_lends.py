@@ -305,6 +305,7 @@ def test_a_port_that_was_taken_back_before_it_could_be_used_is_asked_for_again(
     [
         (("term", "--no-reconnect"), b"ttyS0: taken back, or hung up\r\n"),
         (("run", "--via", "pty"), b"ttyS0: taken back, or hung up, before it could be used; try"),
+        (("run", "--stdio", "ttyS0"), b"ttyS0: taken back, or hung up, before it could be used;"),
     ],
 )
 def test_a_command_that_does_without_such_a_port_names_it_in_a_line(

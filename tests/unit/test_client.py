@@ -467,6 +467,28 @@ def test_a_socket_that_one_may_not_connect_to_is_told_so(
     )
 
 
+def test_a_process_that_may_make_no_sockets_is_told_so(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a unit with RestrictAddressFamilies=."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    without = SimpleNamespace(**{**vars(client.socket), "socket": refused})
+    monkeypatch.setattr(client, "socket", without)
+    with pytest.raises(BrokerUnavailable, match="may this process make sockets") as caught:
+        client._dial(short)
+    assert str(caught.value).startswith(f"no broker at {short}: Address family not supported")
+
+
+def test_a_closed_socket_to_the_broker_is_a_broker_unavailable() -> None:
+    closed = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    closed.close()
+    with pytest.raises(BrokerUnavailable, match="Bad file descriptor; make another connection"):
+        connect(closed)
+
+
 def test_a_path_too_long_for_a_socket_is_no_broker() -> None:
     with nothing_leaked(), pytest.raises(BrokerUnavailable):
         connect("/" + "x" * 200)

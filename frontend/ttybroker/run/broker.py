@@ -347,14 +347,16 @@ def line_for(job: LaunchJob, name: str, pid: int = 0) -> WaitingLine | None:
 def open_for_itself(job: LaunchJob, names: list[str]) -> tuple[list[int], bytes]:
     """Return descriptors of these ports for the process that asks, and the session that has them.
 
-    That process is their holder. Raises OSError.
+    That process is their holder. Raises OSError, also if one of them is gone already.
     """
+    from ttybroker.loan import alive
+
     broker = Broker(job.connect, job.connect())
     opened: list[int] = []
     try:
         for name in names:
             patience = Patience(lambda: False, line_for(job, name))
-            opened.append(broker.open(name, job.wait, 0, patience))
+            opened.append(alive(broker.open(name, job.wait, 0, patience), name))
     except BaseException:
         for fd in opened:
             os.close(fd)
