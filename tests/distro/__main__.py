@@ -2,6 +2,7 @@
 
     make distro D=sid STEPS="demo deb"                  some of the steps, in this order
     make distro D=sid STEPS=matrix                      its versions of the programs
+    make distro D=sid STEPS=pip                         what pip and pipx install
     make distro D=sid STEPS=tests/unit                  a folder of tests, or a file
     make distro D=sid PYTHON=/usr/bin/python3.15        another of its interpreters
 
@@ -130,6 +131,8 @@ def _run(root: Path, python: str, step: str) -> tuple[int, str]:
     command = f"{make} {step}"
     if step == "deb":
         command += " && tests/distro/packages.sh"
+    if step == "pip":
+        command = f"tests/distro/pip.sh {python}"
     if step.startswith("tests/"):
         tests = f"PYTHON={python} .venv/bin/python -m pytest -q {step}"  # for what they make
         command = f"{make} .venv/ready .venv/test-needs && {tests}"
