@@ -197,8 +197,10 @@ def test_its_callers_alarm_ends_the_wait(port: Port) -> None:
     with port.start("demo", "--", "/bin/sh", "-c", TALK) as holder:
         port.expect(b"up")
         with port.launcher.popen(*wait, before=lambda: signal.alarm(1) and None) as process:
-            assert process.wait(DEADLINE) == -signal.SIGALRM
-        port.say(b"\n")
+            try:
+                assert process.wait(DEADLINE) == -signal.SIGALRM
+            finally:
+                port.say(b"\n")
         assert holder.wait(DEADLINE) == 7
 
 
