@@ -31,12 +31,17 @@ _CONSOLES = "/sys/class/tty/console/active"
 
 
 def show(
-    ports: list[PortInfo], lines: dict[str, Line] | None = None, *, pids: bool = False
+    ports: list[PortInfo],
+    lines: dict[str, Line] | None = None,
+    *,
+    details: bool = False,
+    pids: bool = False,
 ) -> None:
     """Print the table to standard output; on a terminal in colour, and cut at its edge.
 
-    lines: the line of each port by its name, to be printed below it. pids: whether the pids are of
-    this process's namespace. Then those of processes that have ended are marked.
+    lines: the line of each port by its name, to be printed below it. details: below that, also what
+    each device is. pids: whether the pids are of this process's namespace. Then those of processes
+    that have ended are marked.
     """
     if not ports:
         from ttybroker.login import too_old
@@ -48,7 +53,7 @@ def show(
         from ttybroker.holding import ended
 
         gone = ended(one for port in ports for one in (port.holder, port.lent, *port.copies))
-    below = {port.name: _below(port, lines, gone) for port in ports}
+    below = {port.name: _below(port, lines or {}, details, gone) for port in ports}
     rows = [_row(port, gone) for port in ports]
     table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
 
@@ -116,7 +121,9 @@ def write(line: str) -> None:
     print(line.encode(encoding, "replace").decode(encoding))
 
 
-def _below(port: PortInfo, lines: dict[str, Line] | None, gone: frozenset[int]) -> list[str]:
+def _below(
+    port: PortInfo, lines: dict[str, Line], details: bool, gone: frozenset[int]
+) -> list[str]:
     """Return the lines below a port.
 
     They say until when it is kept from the caller, the state of its line, what it is, and who keeps
@@ -125,9 +132,9 @@ def _below(port: PortInfo, lines: dict[str, Line] | None, gone: frozenset[int]) 
     told = []
     if (until := _kept_until(port)) is not None:
         told.append(f"kept from you until {_moment(until)}: it was taken back with revoke --hold")
-    if lines is not None:
-        known = lines.get(port.name)
-        told += ["" if known is None else known.words()]
+    if port.name in lines:
+        told.append(lines[port.name].words())
+    if details:
         told += suggest.lines(suggest.words(port.device))
     for copy in port.copies[:_COPIES_SHOWN]:
         told += _masked(f"still open after its lease ended: {_holder(copy, gone)}")
@@ -181,11 +188,13 @@ def _terminal() -> tuple[int | None, bool]:
     return os.get_terminal_size(sys.stdout.fileno()).columns or None, colour
 
 
-def show_json(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
+def show_json(
+    ports: list[PortInfo], lines: dict[str, Line] | None = None, *, details: bool = False
+) -> None:
     """Print a JSON array, one object a port; an unknown value is null. lines: as for `show`."""
     import json
 
-    print(json.dumps([record(port, lines) for port in ports], indent=2))
+    print(json.dumps([record(port, lines, details=details) for port in ports], indent=2))
 
 
 def describe(port: PortInfo) -> str:
@@ -268,8 +277,11 @@ def _moment(seconds: float) -> str:
     return time.strftime(clock if today else f"{day} {clock}", moment)
 
 
-def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
-    """Return the fields of a port for a program; lines: as for `show`."""
+def record(
+    port: PortInfo, lines: dict[str, Line] | None = None, *, details: bool = False
+) -> dict[str, object]:
+    """Return the fields of a port for a program; lines, details: as for `show`."""
+    line = (lines or {}).get(port.name)
     known: dict[str, object] = {
         "port": port.name,
         "state": port.state,
@@ -281,10 +293,9 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "lent": None if port.lent is None else _fields(port.lent),
         "copies": [_fields(copy) for copy in port.copies],
         "kept_until": _kept_until(port),
+        "line": None if line is None else line.record(),
     }
-    if lines is not None:
-        found = lines.get(port.name)
-        known["line"] = None if found is None else found.record()
+    if details:
         known["is"] = suggest.words(port.device)
     return known
 
