@@ -36,12 +36,13 @@ def show(
     *,
     details: bool = False,
     pids: bool = False,
+    height: int | None = None,
 ) -> None:
     """Print the table to standard output; on a terminal in colour, and cut at its edge.
 
     lines: the line of each port by its name, to be printed below it. details: below that, also what
     each device is. pids: whether the pids are of this process's namespace. Then those of processes
-    that have ended are marked.
+    that have ended are marked. height: print no more lines than that.
     """
     if not ports:
         from ttybroker.login import too_old
@@ -55,7 +56,7 @@ def show(
         gone = ended(one for port in ports for one in (port.holder, port.lent, *port.copies))
     below = {port.name: _below(port, lines or {}, details, gone) for port in ports}
     rows = [_row(port, gone) for port in ports]
-    table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
+    table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below, height)
 
 
 def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
@@ -98,21 +99,27 @@ def table(
     rows: list[tuple[str, ...]],
     styles: Callable[[tuple[str, ...]], tuple[str, ...]],
     below: dict[str, list[str]] | None = None,
+    height: int | None = None,
 ) -> None:
     """Print rows below their titles.
 
     `styles` has the styles of the first cells of a row. `below` has, by a row's first cell, the
-    lines that follow the row.
+    lines that follow the row. `height`: if there are more lines, the last says how many are left
+    out.
     """
     widths = [max(map(columns, cells)) + _GAP for cells in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
+    lines = []
     for row in (titles, *rows):
         drawn = (_BOLD,) * 2 if row is titles else styles(row)
-        lines = [_line(row, widths, room, drawn if colour else ())]
+        lines.append(_line(row, widths, room, drawn if colour else ()))
         for more in (below or {}).get(row[0], ()):
             lines.append(_line((f"{' ' * _GAP}{more}",), [0], room, ()))
-        for line in lines:
-            write(line)
+    if height and len(lines) > height:
+        left_out = f"{len(lines) - height + 1} more lines; to see some ports alone, name them"
+        lines[height - 1 :] = [_line((left_out,), [0], room, ())]
+    for line in lines:
+        write(line)
 
 
 def write(line: str) -> None:

@@ -43,8 +43,9 @@ class Lines:
 def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: bool) -> None:
     """Show the ports with their lines until there is an error or a signal.
 
-    Every second what is on a screen is drawn again, because it has grown older. What goes elsewhere
-    is written again only if it says something else: also that no more bytes came.
+    Every second what is on a screen is drawn again, because it has grown older. It does not scroll.
+    What goes elsewhere is written again only if it says something else: also that no more bytes
+    came.
     """
     on_screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not as_json
     lines, between, shown = Lines(), "", None
@@ -58,6 +59,10 @@ def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: boo
             print(json.dumps([listing.record(port, known, details=details) for port in ports]))
         else:
             print(end=_AFRESH if on_screen else between)
-            listing.show(ports, known, details=details, pids=broker.shares_pids())
+            height = (
+                max(0, os.get_terminal_size(sys.stdout.fileno()).lines - 1) if on_screen else None
+            )
+            pids = broker.shares_pids()
+            listing.show(ports, known, details=details, pids=pids, height=height)
             between = "\n"
         sys.stdout.flush()

@@ -104,8 +104,10 @@ def test_who_watches_sees_it_too(rig: Rig, holder: Child) -> None:
             env=environment(rig), stdout=subprocess.PIPE,
         ) as process:  # fmt: skip
             assert process.stdout is not None
-            read_until(process.stdout.fileno(), text)
-            process.terminate()
+            try:
+                read_until(process.stdout.fileno(), text)
+            finally:
+                process.terminate()
 
     seen(f"\n{LINE}\n".encode())
     seen(b'"line": {"speed": 9600, "frame": "8N2"', "--json")
