@@ -33,7 +33,7 @@ LAB_NEEDS := mmdebstrap cpio kmod e2fsprogs xz-utils zstd $(if $(filter aarch64,
 
 # What builds a root of another release.
 DISTRO_NEEDS := mmdebstrap git python3
-STEPS ?= demo check deb test
+STEPS ?= demo check deb pip test matrix
 
 .PHONY: demo test lab lab-clean matrix attack check docs bench install uninstall deb reproducible distro \
 	distro-clean clean

@@ -1,9 +1,9 @@
 """Find or fork the broker, stop being root, and go on as the caller: what ttyrun.c starts as root.
 
 Until `start()` has returned, nothing of the caller's is read: neither arguments nor environment.
-Then the caller's environment and settings come back from descriptor 3, in two steps: rights at once
-(`give_back_rights`), the rest right before the program (`give_back_rest`). A frontend under
-RLIMIT_NOFILE 3 or a small RLIMIT_AS could not get that far.
+Then the caller's environment and settings come back from descriptor 3, in two steps: rights and
+signals at once (`give_back_rights`, `give_back_signals`), the rest right before the program
+(`give_back_rest`). A frontend under RLIMIT_NOFILE 3 or a small RLIMIT_AS could not get that far.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Kept:
             for bits in numbers[33:35]
         )
         self.policy, self.nice, self.slack, self.umask = numbers[35:]
+        self.process = os.getpid()
         self.env: dict[str, str] = {}
         for item in data[KEPT.size :].split(b"\0"):
             name, equals, value = item.partition(b"=")
@@ -61,6 +62,17 @@ class Kept:
             os.setpriority(os.PRIO_PROCESS, 0, self.nice)
         os.umask(self.umask)
 
+    def give_back_signals(self) -> None:
+        """Ignored and blocked signals, the real timer: nohup(1) covers a wait for a port, too.
+
+        The program alone ignores SIGCHLD, which would take exit statuses from us, and has the
+        timers of CPU time.
+        """
+        for number in self.ignored - {signal.SIGCHLD}:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
+        signal.setitimer(signal.ITIMER_REAL, *self.timers[signal.ITIMER_REAL])
+
     def give_back_rest(self) -> None:
         """Soft limits, timers, signals: the last thing in the process that becomes the program."""
         if self.slack != TIMERSLACK:
@@ -71,7 +83,9 @@ class Kept:
             signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked)
         for which, (value, interval) in enumerate(self.timers):
-            signal.setitimer(which, value, interval)
+            # The real one runs already, but for a program that is a child: fork(2).
+            if which != signal.ITIMER_REAL or os.getpid() != self.process:
+                signal.setitimer(which, value, interval)
         for number, soft, hard in self.limits:
             resource.setrlimit(number, (soft, hard))
 
@@ -130,6 +144,7 @@ def main() -> int:
         file.seek(0)
         kept = Kept(file.read())
     kept.give_back_rights()  # guard: ttyrun-frontend-limits
+    kept.give_back_signals()
     if broker is None:
         give_children_connections()
     from ttybroker.run import main as run

@@ -33,7 +33,7 @@ others.Others.__init__.__defaults__ = ("/dev/null",)
 NEVER = {"futex", "epoll_wait", "rt_sigtimedwait", "clock_nanosleep", "close", "restart_syscall",
          "getrandom", "rt_sigreturn", "madvise", "munmap", "mmap", "mprotect", "brk", "exit",
          "getpid", "rseq", "set_robust_list", "clone", "clone3", "rt_sigprocmask",
-         "gettid"}  # fmt: skip
+         "gettid", "clock_gettime"}  # fmt: skip
 EPOLL_WAIT = {"x86_64": "232", "aarch64": "22"}[platform.machine()]  # asm/unistd.h
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 

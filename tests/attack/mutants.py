@@ -37,6 +37,10 @@ ORDER = "tests/real/test_restart_order.py"
 AT_A_PACE = "test_nothing_is_kept_while_nobody_waits_and_little_while_many_come_and_go"
 LET_IN = "test_who_was_let_in_before_others_is_behind_them_when_the_time_of_the_chain_is_over"
 CLIENTS = "tests/unit/test_clients.py"
+MANY_LOOKS = "test_a_look_for_many_leaves_each_turn_to_others_and_looks_for_nobody_who_left"
+MANY_LISTS = (
+    "test_one_of_many_lists_is_answered_in_a_turn_if_that_takes_its_time_and_each_has_its_turn"
+)
 COPIES = "tests/unit/test_dead_copies.py"
 WORKERS = "tests/unit/test_workers.py"
 COPIES_BACK = "tests/real/test_restart_copies.py"
@@ -1149,6 +1153,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "MemoryError",
     ),
     Mutant(
+        "fold-joins",
+        "a session that opens its port again and again does not fill the log",
+        'self._record("join", lease, INFO)',
+        ("tests/real/test_sessions.py::test_of_many_joins_the_log_has_the_first_and_a_count",),
+        FAILS + "|waited",
+    ),
+    Mutant(
         "fold-refusals",
         "refusals of a user are folded in the log",
         NEVER,
@@ -1838,9 +1849,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "time-of-the-watches",
         "no more lists are answered in a turn than fit into it",
         NEVER,
-        (
-            "tests/unit/test_watches.py::test_one_of_many_lists_is_answered_in_a_turn_if_that_takes_its_time_and_each_has_its_turn",
-        ),
+        (f"tests/unit/test_watches.py::{MANY_LISTS}",),
+    ),
+    Mutant(
+        "watches-leave-time",
+        "lists that are watched leave the most of the time to others",
+        NEVER,
+        (f"tests/unit/test_watches.py::{MANY_LISTS}",),
     ),
     Mutant(
         "one-look-a-watch",
@@ -2301,6 +2316,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "looks for what is not there leave the most of the time to others",
         NEVER,
         (f"{ARRIVALS}::test_looks_leave_the_most_of_the_time_to_others",),
+    ),
+    Mutant(
+        "time-of-a-look",
+        "a look for what is not there leaves each turn of the loop to others",
+        NEVER,
+        (f"{ARRIVALS}::{MANY_LOOKS}",),
+    ),
+    Mutant(
+        "no-look-for-who-left",
+        "nobody who left is looked for",
+        ALWAYS,
+        (f"{ARRIVALS}::{MANY_LOOKS}",),
     ),
     Mutant(
         "look-after-a-new-watch",

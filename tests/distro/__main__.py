@@ -1,7 +1,8 @@
-"""`make distro D=trixie`: demo, check, deb and test on another release of Debian.
+"""`make distro D=trixie`: demo, check, deb, test and matrix on another release of Debian.
 
     make distro D=sid STEPS="demo deb"                  some of the steps, in this order
     make distro D=sid STEPS=matrix                      its versions of the programs
+    make distro D=sid STEPS=pip                         what pip and pipx install
     make distro D=sid STEPS=tests/unit                  a folder of tests, or a file
     make distro D=sid PYTHON=/usr/bin/python3.15        another of its interpreters
 
@@ -10,8 +11,8 @@ and certificates, nothing else. In it is a clean clone of HEAD, and each step is
 tells a newcomer to type, as root; what deb built is then tried by packages.sh. Packages that steps
 install stay in the root, which is kept in .distro; `make distro-clean` takes all of them away.
 
-What each step came to goes into docs/releases.md, with the commit; what `matrix` found goes into a
-column of docs/programs.md.
+What each step came to goes into docs/releases.md, with the commit, and so does the size of the
+root; what `matrix` found goes into a column of docs/programs.md.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".distro"
 RELEASES = ("bookworm", "trixie", "forky", "sid")
-STEPS = ("demo", "check", "deb", "test")
 SEVERAL = ("matrix", "test")  # run pytest several times
 PROGRAMS = ROOT / "docs" / "programs.md"
 CLONE = "root/ttybroker"  # for its owner alone, as root's home is
@@ -44,8 +44,11 @@ def main(release: str, python: str, steps: list[str]) -> int:
         print(f"make distro D=RELEASE: one of {', '.join(RELEASES)}", file=sys.stderr)
         return 2
     root = CACHE / release
+    kept = ""
     if not root.exists():
+        started = time.monotonic()
         _build(release, root)
+        kept = f"built in {time.monotonic() - started:.0f} s; "
     _borrow(root)
     commit = _clone(root)
     failed = False
@@ -62,6 +65,8 @@ def main(release: str, python: str, steps: list[str]) -> int:
                             commit)  # fmt: skip
         table.write(found)
         _say(f"{release}, {step}: {found.result}; written into docs/{table.PAGE.name}")
+    kept += f"{_size(root) / 2**30:.1f} GiB kept in .distro"
+    table.write(table.Found(release, "", "root", kept, commit))
     return 1 if failed else 0
 
 
@@ -126,6 +131,8 @@ def _run(root: Path, python: str, step: str) -> tuple[int, str]:
     command = f"{make} {step}"
     if step == "deb":
         command += " && tests/distro/packages.sh"
+    if step == "pip":
+        command = f"tests/distro/pip.sh {python}"
     if step.startswith("tests/"):
         tests = f"PYTHON={python} .venv/bin/python -m pytest -q {step}"  # for what they make
         command = f"{make} .venv/ready .venv/test-needs && {tests}"
@@ -153,6 +160,12 @@ def _came_to(status: int, last: str, seconds: float) -> str:
     counts = re.findall(r"\d+ (?:passed|failed|skipped|errors?)", last)
     words = ", ".join(counts) if counts else "ok" if status == 0 else "failed"
     return f"{words} ({seconds:.0f} s)"
+
+
+def _size(root: Path) -> int:
+    """Bytes on the disk: du(1)."""
+    words = ["du", "--summarize", "--block-size=1", "--one-file-system", root]
+    return int(subprocess.check_output(words, text=True).split()[0])
 
 
 def _version(root: Path, python: str) -> str:

@@ -205,6 +205,30 @@ print(resource.getrlimit(7))
     assert done.stdout == "(20, 20) {'A': '1'}\n(5, 20)\n", done
 
 
+def test_real_timer_runs_from_the_end_of_privilege_on() -> None:
+    """The program is not given it anew, unless it is a child, which has none: fork(2)."""
+    script = """
+import os, signal, ttyrun_main as t
+numbers = [7, 50, 50] * 7
+numbers += [5000, 0, 4000, 0] + [0] * 8 + [0, 0] + [0, 0, 50000, 0o22]
+kept = t.Kept(t.KEPT.pack(*numbers))
+def show(): print([round(x, -1) for x in signal.getitimer(signal.ITIMER_REAL)], flush=True)
+kept.give_back_signals()
+show()
+signal.setitimer(signal.ITIMER_REAL, 3000)
+if os.fork():
+    os.wait()
+kept.give_back_rest()
+show()
+"""
+    source = Path(__file__).parents[2] / "packaging/launcher"
+    done = subprocess.run(
+        ["/usr/bin/python3", "-B", "-c", script], cwd=source, capture_output=True, text=True
+    )
+    lines = ["[5000.0, 4000.0]", "[5000.0, 4000.0]", "[3000.0, 0.0]"]  # at once; child; parent
+    assert done.stdout.splitlines() == lines, done
+
+
 @root
 @pytest.mark.parametrize("error", ["PermissionError('no root')", "RuntimeError('threads')"])
 def test_broker_that_does_not_start_is_one_line(real: Launcher, error: str) -> None:
@@ -225,9 +249,19 @@ def test_root_is_told_that_there_is_nobody_to_become(real: Launcher) -> None:
 
 @root
 def test_nothing_of_the_caller_is_read_before_privilege_is_gone(real: Launcher) -> None:
-    """Neither argument nor descriptor 3: `start` sees the fresh environment only."""
+    """Neither argument nor descriptor 3: `start` sees the fresh environment and no signals only."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.alarm(1000)
+
     checks = """
-    import sys
+    import signal, sys
+    assert signal.getsignal(signal.SIGHUP) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert os.lseek(3, 0, os.SEEK_CUR) == os.stat(3).st_size, "descriptor 3 was read"
     assert sorted(os.environ) == ["LANG", "PATH"], os.environ
     assert os.geteuid() == 0 and "ttybroker.run" not in sys.modules
@@ -235,5 +269,5 @@ def test_nothing_of_the_caller_is_read_before_privilege_is_gone(real: Launcher) 
     (real.code / "ttybrokerd/launched.py").write_text(
         START.replace("def start():\n", f"def start():{checks}")
     )
-    done = real.run("/bin/true", env={"A": "1"})
+    done = real.run("/bin/true", env={"A": "1"}, before=prepare)
     assert (done.returncode, done.stderr) == (0, ""), done

@@ -161,6 +161,49 @@ def test_hostile_start_is_no_obstacle(port: Port) -> None:
         assert process.wait(DEADLINE) == 7
 
 
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+
+
+def ignore() -> None:
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def block() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+@pytest.mark.parametrize("before", [ignore, block])
+def test_what_its_caller_ignores_or_blocks_does_not_end_the_wait(
+    port: Port, before: Callable[[], None]
+) -> None:
+    """As nohup(1) promises. What is blocked waits for the program, as without `ttyrun`."""
+    wait = ("--hold", "--wait", "30", "demo", "--", "/bin/grep", "^ShdPnd", "/proc/self/status")
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as holder:
+        port.expect(b"up")
+        with port.launcher.popen(*wait, before=before, start_new_session=True) as process:
+            assert process.stderr and b"waiting" in process.stderr.readline()
+            for number in ENDING:
+                process.send_signal(number)
+            port.say(b"\n")
+            assert holder.wait(DEADLINE) == 7
+            out, error = process.communicate(timeout=DEADLINE)
+    pending = sum(1 << number - 1 for number in ENDING) if before is block else 0
+    assert (process.returncode, out.split()) == (0, [b"ShdPnd:", b"%016x" % pending]), error
+
+
+def test_its_callers_alarm_ends_the_wait(port: Port) -> None:
+    wait = ("--hold", "--wait", "30", "demo", "--", "/bin/true")
+    with port.start("demo", "--", "/bin/sh", "-c", TALK) as holder:
+        port.expect(b"up")
+        with port.launcher.popen(*wait, before=lambda: signal.alarm(1) and None) as process:
+            try:
+                assert process.wait(DEADLINE) == -signal.SIGALRM
+            finally:
+                port.say(b"\n")
+        assert holder.wait(DEADLINE) == 7
+
+
 def test_its_end_hangs_up_no_stopped_process_beside_it(port: Port) -> None:
     """As of `ttybroker run`: what it makes is in sessions of its own."""
     script = f"""sh -c 'kill -STOP $$' <&- >&- 2>&- &

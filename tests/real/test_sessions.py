@@ -17,6 +17,7 @@ from support.rig import Rig
 from support.users import ALICE, BOB
 from ttybroker import BrokerError, PortBusy, client, wire
 from ttybrokerd.root import linux
+from ttybrokerd.root.fold import LINES
 
 pytestmark = pytest.mark.root
 
@@ -65,6 +66,18 @@ def test_a_session_opens_its_port_again_and_the_lease_lasts_until_the_last_is_cl
     daemon.record("join", port="ttyS0", uid=ALICE)
     daemon.record("release", port="ttyS0", uid=ALICE, reason="closed")
     daemon.settled()
+
+
+def test_of_many_joins_the_log_has_the_first_and_a_count(rig: Rig) -> None:
+    rig.port("ttyS0")
+    daemon = rig.daemon()
+    joins = 4 * LINES
+    rig.child(ALICE, lambda _: len([os.close(fd) for fd in lease_and_join(rig, joins)[0]])).wait()
+    daemon.settled()
+    counted, written = int(daemon.record("folded", uid=ALICE).fields["count"]), 0
+    while counted + (written := sum(one.event == "join" for one in daemon.records)) < joins:
+        counted += int(daemon.record("folded", uid=ALICE).fields["count"])  # of the next second
+    assert counted + written == joins and counted >= 2 * LINES
 
 
 def test_each_open_of_a_session_has_its_own_mode(rig: Rig) -> None:

@@ -78,12 +78,20 @@ class Place:
         request.name = "late"
         self.missing.append(request)
         self.table.misses += 1
-        return self.arrivals.tick()
+        return self.look()
 
     def after(self, seconds: float) -> float | None:
         self.clock += seconds
         self.loop.turn(0)
-        return self.arrivals.tick()
+        return self.look()
+
+    def look(self) -> float | None:
+        """As many turns as one look takes; return when the next look is due."""
+        while True:
+            left = self.arrivals.tick()
+            if not self.arrivals._left:
+                return left
+            assert left == 0
 
 
 @pytest.fixture
@@ -105,6 +113,26 @@ def test_looks_leave_the_most_of_the_time_to_others(place: Place) -> None:
     assert place.looks == 2
     assert place.after(PAUSE / 2) is None
     assert place.looks == 4  # at both requests
+
+
+def test_a_look_for_many_leaves_each_turn_to_others_and_looks_for_nobody_who_left(
+    place: Place,
+) -> None:
+    place.wait()
+    place.after(REST * LOOK)  # for the new watch
+    for _ in range(3):
+        place.wait()
+    place.after(PAUSE)
+    looks = place.looks
+    place.clock += 10 * REST * LOOK
+    place.arrivals.look_soon()
+    for number in range(1, 3):
+        assert place.arrivals.tick() == 0
+        assert place.looks == looks + number
+    gone = place.missing[2]
+    place.missing.remove(gone)
+    assert place.arrivals.tick() != 0
+    assert place.looks == looks + 3
 
 
 def test_names_that_come_one_after_another_are_looked_for_at_once(place: Place) -> None:

@@ -43,7 +43,7 @@ def test_of_ten_thousand_refusals_some_are_written_and_the_rest_is_counted() -> 
     assert folded.fold.tick() is None
     (event, last) = folded.wrote[-1]
     assert (event, last["uid"], last["reason"]) == (
-        "folded", 1, "and 9,999 more refusals and cut-offs")  # fmt: skip
+        "folded", 1, "and 9,999 more refusals, cut-offs and joins")  # fmt: skip
 
 
 def test_one_users_refusals_fold_no_other_users() -> None:

@@ -617,6 +617,14 @@ def test_a_plan_is_not_written_where_others_could_change_it(policy: Path) -> Non
 
 
 @root
+def test_a_file_that_a_killed_process_of_this_pid_left_is_no_hindrance(policy: Path) -> None:
+    left = kept(policy).with_name(f"{kept(policy).name}.{os.getpid()}")
+    left.write_bytes(b"half a plan")
+    command.prepare(str(policy), str(policy.parent.parent))
+    assert not left.exists()
+
+
+@root
 def test_a_plan_made_for_one_start_is_kept_only_where_that_is_wanted(policy: Path) -> None:
     kept(policy).unlink()
     directory = str(policy.parent.parent)

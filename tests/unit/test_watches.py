@@ -13,6 +13,7 @@ import pytest
 
 from ttybroker import wire
 from ttybrokerd.root import linux, watches
+from ttybrokerd.root.paced import REST
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.report import Listed
 from ttybrokerd.root.watches import LINES, PACE, PER_UID, RENEW, SETTLE, Watches
@@ -157,11 +158,16 @@ def test_one_of_many_lists_is_answered_in_a_turn_if_that_takes_its_time_and_each
             return True
 
     for uid in range(5):
+        place.clock += 99
         place.begin(Slow(uid))
     told.clear()
     for number in range(10):
+        place.clock += 99
         place.leases.now(number)
-        assert place.after(PACE / 2) == 0
+        left = place.after(0)
+        assert left == pytest.approx(REST * PACE / 2)  # others have four times as long
+        assert place.after(left / 2) == pytest.approx(left / 2)
+        assert len(told) == number + 1
     assert told == 2 * [0, 1, 2, 3, 4]
 
 

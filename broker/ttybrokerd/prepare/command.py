@@ -130,6 +130,8 @@ def keep(path: str, data: bytes) -> None:
     """
     trust.resolve(os.path.dirname(path))  # guard: plan-directory
     temporary = f"{path}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):  # left by one of this pid that was killed
+        os.unlink(temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600)
     try:

@@ -14,11 +14,12 @@ import time
 from ttybrokerd.root import TYPE_CHECKING, linux
 from ttybrokerd.root.connection import OpenRequest
 from ttybrokerd.root.loop import READ
-from ttybrokerd.root.paced import REST
+from ttybrokerd.root.paced import REST, TURN
 from ttybrokerd.root.refusal import Absent, Refusal
 
 if TYPE_CHECKING:
     from ttybrokerd.root.answers import Answers
+    from ttybrokerd.root.ask import Ask
     from ttybrokerd.root.device import Devices
     from ttybrokerd.root.judge import Judge
     from ttybrokerd.root.leases import Leases
@@ -40,6 +41,7 @@ class Arrivals:
         self._leases = leases
         self._answers = answers
         self._misses = 0  # the table's `misses` at the last look
+        self._left: list[Ask] = []  # those for whom the look under way is still to look
         self._news = False
         self._rested = 0.0  # when it will have rested for all its looks
         self._again_at: float | None = None  # when to look although nothing is new
@@ -65,19 +67,32 @@ class Arrivals:
         missing = table.missing()
         if not missing:
             self._watch_nothing()
+            self._left = []
             return None
         now = time.monotonic()
-        if not self._due():
-            return self._until_again(now)
-        if now < self._rested - AHEAD:  # guard: paced-looks
-            return self._rested - AHEAD - now
-        self._news, self._misses, self._again_at = False, table.misses, None
-        for ask in missing:
-            assert isinstance(ask, OpenRequest)
-            self._look_for(ask)
+        if not self._left:
+            if not self._due():
+                return self._until_again(now)
+            if now < self._rested - AHEAD:  # guard: paced-looks
+                return self._rested - AHEAD - now
+            self._news, self._misses, self._again_at = False, table.misses, None
+            self._left = missing
+        self._look(set(missing), now + TURN)
         end = time.monotonic()
         self._rested = max(self._rested, now) + (1 + REST) * (end - now)
+        if self._left:
+            return 0.0
         return max(self._rested - AHEAD - end, 0.0) if self._due() else self._until_again(end)
+
+    def _look(self, missing: set[Ask], until: float) -> None:
+        """Go on with the look under way: for one request at least, and not beyond `until`."""
+        while self._left:
+            ask = self._left.pop(0)
+            if ask in missing:  # guard: no-look-for-who-left
+                assert isinstance(ask, OpenRequest)
+                self._look_for(ask)
+                if time.monotonic() >= until:  # guard: time-of-a-look
+                    return
 
     def _until_again(self, now: float) -> float | None:
         return None if self._again_at is None else max(self._again_at - now, 0.0)

@@ -21,6 +21,7 @@ from ttybrokerd.root.connection import PEEK, SEND, BrokenPeer, Connection, Gone
 from ttybrokerd.root.linux import socket
 from ttybrokerd.root.log import NOTICE, WARNING
 from ttybrokerd.root.loop import NOTHING, READ, Loop
+from ttybrokerd.root.paced import TURN
 from ttybrokerd.root.peer import Identity
 from ttybrokerd.root.refusal import Refusal
 from ttybrokerd.root.turns import Turns
@@ -36,7 +37,6 @@ ROOM = 16  # idle connections that give way at once, because the search for them
 BACKLOG = 128
 ACCEPTS = BACKLOG  # in a turn of the loop; a full backlog would keep others out of any line
 REQUESTS = 16  # in a turn
-TURN = 0.002  # seconds after which a turn serves no more: some requests look at every port
 PAUSE = 0.1  # seconds without accepting, or without looking for room, when there is none
 
 

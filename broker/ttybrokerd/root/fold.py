@@ -1,4 +1,4 @@
-"""Refusals and cut-offs in the log: the first few of a user in a second, and a count of the rest.
+"""Refusals, cut-offs and joins in the log: a user's first few in a second, and a count of the rest.
 
 A client can be refused ten thousand times a second. If a unit writes too much, the journal drops
 records, whoever they are about: journald.conf(5), RateLimitBurst=. So the record of a grant could
@@ -32,7 +32,7 @@ class _Count:
 
 
 class Fold:
-    """Writes records of refusals and cut-offs, or counts them."""
+    """Writes records of refusals, cut-offs and joins, or counts them."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -75,5 +75,5 @@ class Fold:
             del self._users[uid]
             if count.counted:
                 who = None if uid == OTHERS else uid
-                reason = f"and {count.counted:,} more refusals and cut-offs"
+                reason = f"and {count.counted:,} more refusals, cut-offs and joins"
                 self._log("folded", NOTICE, uid=who, count=count.counted, reason=reason)

@@ -411,7 +411,12 @@ class Leases:
                 self._answers.refuse(client, request.name, result)
             return
         if client.answer(_grant(lease, joined=True), result):
-            self._record("join", lease, INFO, device=lease.target.path, rule=lease.rule)
+            who = lease.holder
+            # A session may open its port again thousands of times a second.
+            # guard: fold-joins
+            self._answers.fold("join", INFO, who.uid, port=lease.name, device=lease.target.path,
+                               pid=who.pid, program=who.program, label=who.label or None,
+                               rule=lease.rule)  # fmt: skip
         os.close(result)
         if request.yields and (lease.ask.absent or not lease.ask.yields):
             request.holder, old, lease.ask = lease.holder, lease.ask, request

@@ -9,6 +9,7 @@ import _thread
 import time
 
 REST = 4.0  # times as long as a reading took: it has at most a fifth of one processor's time
+TURN = 0.002  # seconds of a turn of the loop after which it is somebody else's
 
 
 class Paced:

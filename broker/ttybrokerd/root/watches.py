@@ -17,6 +17,7 @@ from ttybrokerd.root.facts import Facts
 from ttybrokerd.root.inotify import Inotify
 from ttybrokerd.root.judge import Judge
 from ttybrokerd.root.leases import Leases
+from ttybrokerd.root.paced import REST, TURN
 from ttybrokerd.root.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ PACE = 0.1  # seconds between two answers
 RENEW = 2.0  # seconds between two looks at all nodes and locks
 SETTLE = 0.1  # seconds from a change until the next look, because a change seldom comes alone
 LINES = 1.0  # seconds between two looks at the lines of leased ports (`facts`)
-TURN = 0.002  # seconds after which others have their turn
 _NEVER = float("inf")
 
 
@@ -83,6 +83,7 @@ class Watches:
         self._watched: list[str] = []
         self._renew = renew
         self._all: dict[Connection, Watch] = {}
+        self._rested = 0.0  # until when others have their turns
 
     def begin(self, client: Connection, request: wire.List) -> None:
         """Keep this list open. Raises OSError, or Refusal EDQUOT if its user has too many."""
@@ -136,12 +137,16 @@ class Watches:
         if not self._all:
             return None
         now = time.monotonic()
+        if now < self._rested:  # guard: watches-leave-time
+            return self._rested - now
         for watch in list(self._all.values()):
             self._tick(watch, now)
             if time.monotonic() - now >= TURN:  # guard: time-of-the-watches
                 break
+        end = time.monotonic()
+        self._rested = end + REST * (end - now)
         times = [when for watch in self._all.values() for when in self._alarms(watch)]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(self._rested, min(times)) - end if times else None
 
     def _tick(self, watch: Watch, now: float) -> None:
         stale = watch.judged != self._judge.version
