@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     about = listing.add_mutually_exclusive_group()
     about.add_argument("--copies", action="store_true", help=copies)
     details = (
-        "also show what each device is, and speed, modem lines, bytes and errors of your ports"
+        "also show speed, modem lines, bytes and errors of your ports, and what each device is"
     )
     about.add_argument("--details", action="store_true", help=details)
     commands.add_parser("term", help="a terminal on a port: pyserial's miniterm", add_help=False)
@@ -144,7 +144,7 @@ def _list(options: argparse.Namespace) -> int:
         _say("--copies: cannot be watched; write: sudo watch ttybroker list PORT --copies")
         return USAGE
     with client.connect() as broker:
-        ports, lines = _look(broker, tuple(options.port), options.details and not options.watch)
+        ports, lines = _look(broker, options)
         there = {port.name for port in ports}
         missing = [name for name in options.port if name not in there]
         if missing:
@@ -158,9 +158,9 @@ def _list(options: argparse.Namespace) -> int:
     if options.copies:
         _show_copies(ports, pid, options.json)
     elif options.json:
-        listing.show_json(ports, lines)
+        listing.show_json(ports, lines, details=options.details)
     elif ports or not missing:
-        listing.show(ports, lines, pids=pids)
+        listing.show(ports, lines, details=options.details, pids=pids)
     if not options.json:
         _warn_of_probes(ports)
     for name in missing:
@@ -172,17 +172,29 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _look(
-    broker: Client, names: tuple[str, ...], details: bool
+    broker: Client, options: argparse.Namespace
 ) -> tuple[list[PortInfo], dict[str, Line] | None]:
-    """Return the ports, and with `details` their lines by name. Bytes a second need two looks."""
-    if not details:
+    """Return the ports, and where they are to be shown also their lines by name.
+
+    Bytes a second need two looks.
+    """
+    names = tuple(options.port)
+    shown = options.details or (options.json and not options.copies)
+    if options.watch or not shown:
         return broker.ports(names), None
+    import errno
     import time
 
+    from ttybroker.errors import BrokerError
     from ttybroker.facts import Line
     from ttybroker.wire import RECEIVED
 
-    ports = broker.ports(names, details=True)
+    try:
+        ports = broker.ports(names, details=True)
+    except BrokerError as error:
+        if options.details or error.errno != errno.EOPNOTSUPP:
+            raise
+        return broker.ports(names), None  # an older broker knows nothing of lines
     began, before = time.monotonic(), {port.name: dict(port.facts) for port in ports}
     if any(RECEIVED in facts for facts in before.values()):
         time.sleep(_BETWEEN)

@@ -251,8 +251,8 @@ class Client:
         """Yield what `ports` returns, now and each time that something in it has changed.
 
         This does not end by itself, and the connection is for this alone from then on. After
-        `again` seconds without news, and when nobody reads from the pipe or terminal `reader` any
-        more, it yields the last list once more. Raises BrokerError.
+        `again` seconds without news it yields the last list once more. Raises BrokerError, and
+        BrokenPipeError when nobody reads from the pipe or terminal `reader` any more.
         """
         for name in names:
             checked(name)
@@ -280,6 +280,8 @@ class Client:
         while True:
             yield ports
             ready = dict(poll.poll(None if again is None else again * 1000))
+            if reader in ready:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             if self._sock.fileno() in ready:
                 ports = self._update()
 

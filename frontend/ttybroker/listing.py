@@ -31,12 +31,18 @@ _CONSOLES = "/sys/class/tty/console/active"
 
 
 def show(
-    ports: list[PortInfo], lines: dict[str, Line] | None = None, *, pids: bool = False
+    ports: list[PortInfo],
+    lines: dict[str, Line] | None = None,
+    *,
+    details: bool = False,
+    pids: bool = False,
+    height: int | None = None,
 ) -> None:
     """Print the table to standard output; on a terminal in colour, and cut at its edge.
 
-    lines: the line of each port by its name, to be printed below it. pids: whether the pids are of
-    this process's namespace. Then those of processes that have ended are marked.
+    lines: the line of each port by its name, to be printed below it. details: below that, also what
+    each device is. pids: whether the pids are of this process's namespace. Then those of processes
+    that have ended are marked. height: print no more lines than that.
     """
     if not ports:
         from ttybroker.login import too_old
@@ -48,9 +54,9 @@ def show(
         from ttybroker.holding import ended
 
         gone = ended(one for port in ports for one in (port.holder, port.lent, *port.copies))
-    below = {port.name: _below(port, lines, gone) for port in ports}
+    below = {port.name: _below(port, lines or {}, details, gone) for port in ports}
     rows = [_row(port, gone) for port in ports]
-    table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below)
+    table(_TITLES, rows, lambda row: (_BOLD, _colour(row[1])), below, height)
 
 
 def show_copies(found: dict[str, list[Copy]], broker: int) -> None:
@@ -93,21 +99,27 @@ def table(
     rows: list[tuple[str, ...]],
     styles: Callable[[tuple[str, ...]], tuple[str, ...]],
     below: dict[str, list[str]] | None = None,
+    height: int | None = None,
 ) -> None:
     """Print rows below their titles.
 
     `styles` has the styles of the first cells of a row. `below` has, by a row's first cell, the
-    lines that follow the row.
+    lines that follow the row. `height`: if there are more lines, the last says how many are left
+    out.
     """
     widths = [max(map(columns, cells)) + _GAP for cells in zip(titles, *rows, strict=True)]
     room, colour = _terminal()
+    lines = []
     for row in (titles, *rows):
         drawn = (_BOLD,) * 2 if row is titles else styles(row)
-        lines = [_line(row, widths, room, drawn if colour else ())]
+        lines.append(_line(row, widths, room, drawn if colour else ()))
         for more in (below or {}).get(row[0], ()):
             lines.append(_line((f"{' ' * _GAP}{more}",), [0], room, ()))
-        for line in lines:
-            write(line)
+    if height and len(lines) > height:
+        left_out = f"{len(lines) - height + 1} more lines; to see some ports alone, name them"
+        lines[height - 1 :] = [_line((left_out,), [0], room, ())]
+    for line in lines:
+        write(line)
 
 
 def write(line: str) -> None:
@@ -116,7 +128,9 @@ def write(line: str) -> None:
     print(line.encode(encoding, "replace").decode(encoding))
 
 
-def _below(port: PortInfo, lines: dict[str, Line] | None, gone: frozenset[int]) -> list[str]:
+def _below(
+    port: PortInfo, lines: dict[str, Line], details: bool, gone: frozenset[int]
+) -> list[str]:
     """Return the lines below a port.
 
     They say until when it is kept from the caller, the state of its line, what it is, and who keeps
@@ -125,9 +139,9 @@ def _below(port: PortInfo, lines: dict[str, Line] | None, gone: frozenset[int]) 
     told = []
     if (until := _kept_until(port)) is not None:
         told.append(f"kept from you until {_moment(until)}: it was taken back with revoke --hold")
-    if lines is not None:
-        known = lines.get(port.name)
-        told += ["" if known is None else known.words()]
+    if port.name in lines:
+        told.append(lines[port.name].words())
+    if details:
         told += suggest.lines(suggest.words(port.device))
     for copy in port.copies[:_COPIES_SHOWN]:
         told += _masked(f"still open after its lease ended: {_holder(copy, gone)}")
@@ -181,11 +195,13 @@ def _terminal() -> tuple[int | None, bool]:
     return os.get_terminal_size(sys.stdout.fileno()).columns or None, colour
 
 
-def show_json(ports: list[PortInfo], lines: dict[str, Line] | None = None) -> None:
+def show_json(
+    ports: list[PortInfo], lines: dict[str, Line] | None = None, *, details: bool = False
+) -> None:
     """Print a JSON array, one object a port; an unknown value is null. lines: as for `show`."""
     import json
 
-    print(json.dumps([record(port, lines) for port in ports], indent=2))
+    print(json.dumps([record(port, lines, details=details) for port in ports], indent=2))
 
 
 def describe(port: PortInfo) -> str:
@@ -268,8 +284,11 @@ def _moment(seconds: float) -> str:
     return time.strftime(clock if today else f"{day} {clock}", moment)
 
 
-def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, object]:
-    """Return the fields of a port for a program; lines: as for `show`."""
+def record(
+    port: PortInfo, lines: dict[str, Line] | None = None, *, details: bool = False
+) -> dict[str, object]:
+    """Return the fields of a port for a program; lines, details: as for `show`."""
+    line = (lines or {}).get(port.name)
     known: dict[str, object] = {
         "port": port.name,
         "state": port.state,
@@ -281,10 +300,9 @@ def record(port: PortInfo, lines: dict[str, Line] | None = None) -> dict[str, ob
         "lent": None if port.lent is None else _fields(port.lent),
         "copies": [_fields(copy) for copy in port.copies],
         "kept_until": _kept_until(port),
+        "line": None if line is None else line.record(),
     }
-    if lines is not None:
-        found = lines.get(port.name)
-        known["line"] = None if found is None else found.record()
+    if details:
         known["is"] = suggest.words(port.device)
     return known
 

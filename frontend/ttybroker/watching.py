@@ -41,16 +41,28 @@ class Lines:
 
 
 def watch(broker: Client, names: tuple[str, ...], *, details: bool, as_json: bool) -> None:
-    """Show the ports until there is an error or a signal."""
+    """Show the ports with their lines until there is an error or a signal.
+
+    Every second what is on a screen is drawn again, because it has grown older. It does not scroll.
+    What goes elsewhere is written again only if it says something else: also that no more bytes
+    came.
+    """
     on_screen = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not as_json
-    lines, between = Lines(), ""
-    again, reader = (_AGAIN, None) if on_screen else (None, sys.stdout.fileno())
-    for ports in broker.watch(names, details=details, again=again, reader=reader):
-        known = lines.of(ports) if details else None
+    lines, between, shown = Lines(), "", None
+    for ports in broker.watch(names, details=True, again=_AGAIN, reader=sys.stdout.fileno()):
+        known = lines.of(ports)
+        told = ports, [(line.words(), line.rates()) for line in known.values()]
+        if not on_screen and told == shown:
+            continue
+        shown = told
         if as_json:
-            print(json.dumps([listing.record(port, known) for port in ports]))
+            print(json.dumps([listing.record(port, known, details=details) for port in ports]))
         else:
             print(end=_AFRESH if on_screen else between)
-            listing.show(ports, known, pids=broker.shares_pids())
+            height = (
+                max(0, os.get_terminal_size(sys.stdout.fileno()).lines - 1) if on_screen else None
+            )
+            pids = broker.shares_pids()
+            listing.show(ports, known, details=details, pids=pids, height=height)
             between = "\n"
         sys.stdout.flush()

@@ -71,7 +71,8 @@ def test_ttybroker_has_every_option_of_every_command() -> None:
 
 def test_ttybroker_has_every_field_that_programs_get(capsys: pytest.CaptureFixture[str]) -> None:
     """If this fails, name the field in packaging/man/ttybroker.1, under --json, as its others."""
-    port = listing.record(PortInfo("ttyS0", "/dev/ttyS0", "busy", "rule", holder=Holder()), {})
+    held = PortInfo("ttyS0", "/dev/ttyS0", "busy", "rule", holder=Holder())
+    port = listing.record(held, details=True)
     holder, line = port["holder"], Line({wire.SPEED: 9600}).record()
     assert isinstance(holder, dict) and line is not None
     listing.show_copies_json({"ttyS0": [Copy(1, 0, "cat", (3,))]}, 2)

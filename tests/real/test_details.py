@@ -1,9 +1,10 @@
-"""`list --details`: a held port's line, seen through the broker's descriptor, not touched."""
+"""A held port's line in lists, seen through the broker's descriptor, not touched."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import termios
 import time
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from collections.abc import Iterator
 import pytest
 
 from support.children import Chat, Child, as_user
-from support.command import command
+from support.command import TTYBROKER, command, environment
 from support.daemon import Daemon
 from support.processes import descriptors
 from support.rig import Rig
 from support.users import ALICE, BOB, CAROL
-from support.waiting import TIMEOUT
+from support.waiting import TIMEOUT, read_until
 from ttybroker import client, wire
 
 pytestmark = pytest.mark.root
@@ -73,16 +74,43 @@ def test_the_holder_root_and_admins_are_told_of_the_line_and_nobody_else(
     assert facts(rig, BOB) == {"ttyS0": {}, "ttyS1": {}}
 
 
-def test_it_is_shown_below_the_port_and_in_json(rig: Rig, holder: Child) -> None:
-    def list_(*words: str) -> str:
-        return command(rig, "list", "--details", *words).stdout
+LINE = "  9600 8N2, soft flow control"  # a pty has no more
 
-    lines = list_().splitlines()
+
+def test_it_is_shown_below_the_port_where_it_is_asked_for_and_in_json(
+    rig: Rig, holder: Child
+) -> None:
+    def list_(*words: str) -> str:
+        return command(rig, "list", *words).stdout
+
+    lines = list_("--details").splitlines()
     assert re.match(r"ttyS0 +busy ", lines[1])
-    assert lines[2] == "  9600 8N2, soft flow control"  # a pty has no more
+    assert lines[2] == LINE
     assert re.match(r"ttyS1 +free ", lines[3]) and len(lines) == 4
-    rows = json.loads(list_("--json"))
-    assert [row["line"] and row["line"]["frame"] for row in rows] == ["8N2", None]
+    assert [line.split()[0] for line in list_().splitlines()] == ["PORT", "ttyS0", "ttyS1"]
+    for words in (["--json"], ["--json", "--details"]):
+        rows = json.loads(list_(*words))
+        assert [row["line"] and row["line"]["frame"] for row in rows] == ["8N2", None]
+        assert ["is" in row for row in rows] == ["--details" in words] * 2
+
+
+def test_who_watches_sees_it_too(rig: Rig, holder: Child) -> None:
+    """In the table and in JSON, without --details."""
+
+    def seen(text: bytes, *words: str) -> None:
+        """Wait for it: the first list may come before the broker has looked at the line."""
+        with subprocess.Popen(
+            [*TTYBROKER, "list", "--watch", *words],
+            env=environment(rig), stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            try:
+                read_until(process.stdout.fileno(), text)
+            finally:
+                process.terminate()
+
+    seen(f"\n{LINE}\n".encode())
+    seen(b'"line": {"speed": 9600, "frame": "8N2"', "--json")
 
 
 def test_looks_leave_nothing_behind_and_the_port_as_it_is(rig: Rig, holder: Child) -> None:

@@ -24,7 +24,7 @@ from support.processes import watches
 from support.raw import others_are_served
 from support.rig import Rig, lock_text
 from support.users import ALICE, BOB
-from support.waiting import TIMEOUT, wait_readable
+from support.waiting import TIMEOUT, read_until, wait_readable
 from ttybroker import client, open_fd, wire
 from ttybroker.errors import BrokerError
 
@@ -242,6 +242,21 @@ def test_on_a_terminal_the_table_is_drawn_afresh(rig: Rig, daemon: Daemon) -> No
         rig.holder(ALICE)
         wait_for(b"busy")
         process.terminate()
+    os.close(screen)
+    os.close(terminal)
+
+
+def test_a_table_that_is_longer_than_the_screen_does_not_scroll(rig: Rig, daemon: Daemon) -> None:
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (3, 80))
+    with start(rig, stdout=terminal) as process:
+        try:
+            seen = read_until(screen, b"\n\x1b[H\x1b[J")  # until it is drawn once more
+        finally:
+            process.terminate()
+    _, drawn, *_ = seen.split(b"\x1b[H\x1b[J")
+    assert drawn.endswith(b"\n2 more lines; to see some ports alone, name them\r\n")
+    assert drawn.count(b"\n") == 2
     os.close(screen)
     os.close(terminal)
 

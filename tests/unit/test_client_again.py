@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import socket
 import threading
@@ -14,7 +15,7 @@ from itertools import pairwise
 import pytest
 
 from support import old_wire
-from ttybroker import aio, client, wire
+from ttybroker import aio, cli, client, wire
 from ttybroker.client import COMES_BACK, TRIES, Client, connect
 from ttybroker.errors import (
     BrokerError,
@@ -327,6 +328,19 @@ def test_an_older_daemon_is_asked_anything_else_too(
     with OldDaemon(path, reply) as daemon, connect(path) as asker:
         assert ask(asker) == answer
     assert (daemon.refused, len(daemon.asked)) == (1, 1)
+
+
+def test_an_older_daemon_lists_for_programs_without_lines(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTYBROKER_SOCKET", path)
+    port = old_wire.Port("gps", "/dev/gps", "free", "r")
+    with OldDaemon(path, old_wire.Ports((port,))):
+        assert cli.main(["list", "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["port"], row["line"]) == ("gps", None)
+        assert cli.main(["list", "--json", "--details"]) == 1
+        assert "an older one, without --details" in capsys.readouterr().err
 
 
 def test_what_an_older_daemon_lacks_is_said_once(path: str, told: list[str]) -> None:

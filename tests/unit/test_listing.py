@@ -143,6 +143,20 @@ def test_colour_is_not_forced_on_anybody(
     assert on_screen(PORTS, 200) == PLAIN.splitlines()
 
 
+@pytest.mark.parametrize("height", [None, 0, 4, 3, 2, 1])
+def test_what_does_not_fit_a_screen_is_counted(
+    height: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0: the terminal does not say how many lines it has."""
+    listing.show(PORTS, height=height)
+    lines, whole = capsys.readouterr().out.splitlines(), PLAIN.splitlines()
+    if height in (None, 0, 4):
+        assert lines == whole
+    else:
+        assert height is not None and len(lines) == height and lines[:-1] == whole[: height - 1]
+        assert lines[-1].startswith(f"{4 - height + 1} more lines; ")
+
+
 def test_a_holder_cannot_speak_to_the_terminal(in_file: Callable[..., str]) -> None:
     """A program names itself, prctl(2) PR_SET_NAME."""
     rogue = PortInfo("ttyS0", DEVICE, "busy", "", 0, holder("\x1b[2J\r\n\x9b\u202e"))

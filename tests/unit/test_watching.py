@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,3 +34,30 @@ def test_bytes_a_second_are_of_the_last_second_and_zero_when_nothing_came(
     assert lines.of(ports(None)) == {}
     assert lines.of(ports(5))["ttyS0"].rates() is None  # another lease: nothing to compare with
     assert lines.of([]) == {}
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "table"])
+def test_what_is_no_screen_is_told_once_when_bytes_stop(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise the last rate would seem to last. The broker has no news of a line at rest."""
+    clock = [0.0]
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1)
+    moving, resting = ports(100), ports(300)
+
+    def watch(*_: object, **asked: object) -> Iterator[list[wire.PortInfo]]:
+        assert asked["details"] and asked["again"] == 1.0
+        for found in (moving, resting, resting, resting, resting):
+            yield found
+            clock[0] += 1
+
+    broker: Any = SimpleNamespace(watch=watch, shares_pids=lambda: False)
+    watching.watch(broker, (), details=False, as_json=as_json)
+    lines = capsys.readouterr().out.splitlines()
+    if as_json:
+        told = [json.loads(line)[0]["line"]["received_per_second"] for line in lines]
+        assert told == [None, 200, 0]
+    else:
+        told = [line.strip() for line in lines if " B/s" in line]
+        assert told == ["in 200 B/s, out 0 B/s", "in 0 B/s, out 0 B/s"]
