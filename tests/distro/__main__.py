@@ -1,4 +1,4 @@
-"""`make distro D=trixie`: demo, check, deb, test and matrix on another release of Debian.
+"""`make distro D=trixie`: demo, check, deb, pip, test, matrix on another release of Debian.
 
     make distro D=sid STEPS="demo deb"                  some of the steps, in this order
     make distro D=sid STEPS=matrix                      its versions of the programs

@@ -39,9 +39,14 @@ class Answers:
         *,
         device: str | None = None,
         rule: str | None = None,
+        folded: bool = False,
         **more: str | None,
     ) -> None:
-        """Write one record: about whom and which port, what, and why."""
-        self._log(event, level, port=name, device=device, uid=holder.uid, pid=holder.pid,
-                  program=holder.program, label=holder.label or None, rule=rule,
-                  **more)  # fmt: skip
+        """Write one record: about whom and which port, what, and why.
+
+        `folded`: it counts with the refusals of its user, of which only the first are written.
+        """
+        log = self.fold if folded else self._log
+        log(event, level, port=name, device=device, uid=holder.uid, pid=holder.pid,
+            program=holder.program, label=holder.label or None, rule=rule,
+            **more)  # fmt: skip

@@ -411,12 +411,10 @@ class Leases:
                 self._answers.refuse(client, request.name, result)
             return
         if client.answer(_grant(lease, joined=True), result):
-            who = lease.holder
             # A session may open its port again thousands of times a second.
             # guard: fold-joins
-            self._answers.fold("join", INFO, who.uid, port=lease.name, device=lease.target.path,
-                               pid=who.pid, program=who.program, label=who.label or None,
-                               rule=lease.rule)  # fmt: skip
+            self._record("join", lease, INFO, folded=True, device=lease.target.path,
+                         rule=lease.rule)  # fmt: skip
         os.close(result)
         if request.yields and (lease.ask.absent or not lease.ask.yields):
             request.holder, old, lease.ask = lease.holder, lease.ask, request
@@ -528,8 +526,10 @@ class Leases:
         except Refusal as refusal:
             self._record("lock-failed", lease, ERROR, reason=refusal.reason)
 
-    def _record(self, event: str, lease: Lease, level: int, **more: str | None) -> None:
-        self._answers.record(event, lease.holder, lease.name, level, **more)
+    def _record(
+        self, event: str, lease: Lease, level: int, *, folded: bool = False, **more: str | None
+    ) -> None:
+        self._answers.record(event, lease.holder, lease.name, level, folded=folded, **more)
 
 
 def _grant(lease: Lease, *, joined: bool) -> wire.Grant:

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PATIENCE = 0.005  # seconds
-SWITCH = (
-    0.0005  # seconds for which a job keeps the interpreter when the leader wants it; usually 5 ms
-)
+SWITCH = 0.0005  # seconds for which a job may keep the interpreter from the loop; usually 0.005
 WAKES = 8  # tries to wake the loop
 IDLE = 16  # workers that stay though nothing is to be done
 MOST = 128  # workers
