@@ -4,16 +4,9 @@
 # The packages of 0.1.0 stay in build/old, for the lab.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
-work=$(mktemp -d)
+name=packages
+. tests/distro/say.sh
 desk=/etc/ttybroker/policy.d/90-desk.toml
-trap 'rm -rf "$work"' EXIT
-
-say() { echo "packages: $*"; }
-fail() {
-	say "$*"
-	exit 1
-}
-quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log"; fail "$* failed"; }; }
 
 # All that is there but what dpkg, apt and their logs keep, what Python compiles of autopkgtest, and
 # this clone.

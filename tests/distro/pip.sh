@@ -3,16 +3,9 @@
 # the README names, is tried; the root side does its main job from a virtual environment.
 set -eu
 python=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+name=pip
+. tests/distro/say.sh
 chmod 755 "$work" # the demo's user side enters it
-
-say() { echo "pip: $*"; }
-fail() {
-	say "$*"
-	exit 1
-}
-quietly() { "$@" >"$work/log" 2>&1 || { cat "$work/log"; fail "$* failed"; }; }
 
 packaging/apt-needs pipx python3-pip python3-venv python3-dev gcc libc6-dev libcap-dev libseccomp2
 version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' frontend/ttybroker/version.py)
